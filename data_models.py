@@ -1,0 +1,219 @@
+"""The shapes that cross a process border: HTTP requests and responses, and queue events. Nothing else."""
+
+import uuid
+from datetime import UTC, datetime
+from decimal import Decimal
+from enum import StrEnum
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    PlainSerializer,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
+
+from settings import TITLE_COLUMN_LENGTH
+
+# Milvus ids and JavaScript: an INT64 auto id is beyond 2**53, where a browser's JSON.parse starts to round.
+Int64AsString = Annotated[int, PlainSerializer(str, return_type=str)]
+Price = Annotated[
+    Decimal,
+    Field(ge=0, max_digits=12, decimal_places=2),
+    PlainSerializer(float, return_type=float, when_used="json"),
+]
+Title = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=TITLE_COLUMN_LENGTH)]
+Sku = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=64)]
+Category = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100)]
+IndexStatus = Literal["pending", "indexed", "failed"]
+
+
+class SearchMode(StrEnum):
+    """A1 to A4. The first half names the query, the second what is searched."""
+
+    IMAGE_TO_IMAGE = "image_to_image"
+    TEXT_TO_TEXT = "text_to_text"
+    IMAGE_TO_TEXT = "image_to_text"
+    TEXT_TO_IMAGE = "text_to_image"
+
+    @property
+    def query_is_image(self) -> bool:
+        return self.value.startswith("image_")
+
+
+class ProductFields(BaseModel):
+    """What a caller says about a product, besides its picture."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    title: Title
+    sku: Sku | None = None
+    category: Category | None = None
+    price: Price | None = None
+    attributes: dict[str, JsonValue] = {}
+
+
+class ProductChanges(BaseModel):
+    """A PATCH: what is not set stays; null clears what may be empty."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    title: Title = ""
+    sku: Sku | None = None
+    category: Category | None = None
+    price: Price | None = None
+    attributes: dict[str, JsonValue] = {}
+
+
+class Product(BaseModel):
+    product_id: int
+    sku: str | None
+    title: str
+    category: str | None
+    price: Price | None
+    attributes: dict[str, Any]
+    image_url: str
+    thumbnail_url: str
+    image_width: int
+    image_height: int
+    version: int
+    index_status: IndexStatus
+    index_error: str | None
+    milvus_id: Int64AsString | None = Field(description="The id bound in the active collection, as a decimal string.")
+    created_at: AwareDatetime
+    updated_at: AwareDatetime
+    indexed_at: AwareDatetime | None
+
+
+class ProductPage(BaseModel):
+    items: list[Product]
+    total: int
+    page: int
+    page_size: int
+
+
+class SearchFilters(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    category: Annotated[list[Category], Field(max_length=100)] = []
+    price_min: Price | None = None
+    price_max: Price | None = None
+    attributes: Annotated[dict[str, str | int | float | bool], Field(max_length=20)] = {}
+
+    @model_validator(mode="after")
+    def price_range_is_not_empty(self) -> Self:
+        if self.price_min is not None and self.price_max is not None and self.price_min > self.price_max:
+            raise ValueError("price_min is above price_max")
+        return self
+
+
+class SearchRequest(BaseModel):
+    """One search. A multipart request may carry the picture as the file field `image` instead of base64."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    mode: SearchMode
+    text: Annotated[str, StringConstraints(strip_whitespace=True, max_length=TITLE_COLUMN_LENGTH)] | None = None
+    image_base64: str | None = None
+    image_url: str | None = None
+    product_id: int | None = Field(None, description="Search by this product's own picture or title, leaving it out.")
+    top_k: int = Field(10, ge=1, le=100)
+    offset: int = Field(0, ge=0)
+    filters: SearchFilters = SearchFilters()
+
+    @field_validator("text")
+    @classmethod
+    def text_is_not_blank(cls, text: str | None) -> str | None:
+        if text == "":
+            raise ValueError("is empty; write what to search for")
+        return text
+
+
+class SearchHit(BaseModel):
+    rank: int = Field(description="1 for the best hit of all pages; offset + 1 for the first of this page.")
+    score: float = Field(description="Cosine similarity, -1 to 1.")
+    product: Product
+
+
+class SearchTimings(BaseModel):
+    """Milliseconds spent in each step."""
+
+    encode: float
+    vector: float
+    metadata: float
+    total: float
+
+
+class IndexInfo(BaseModel):
+    collection: str
+    model: str
+
+
+class SearchResponse(BaseModel):
+    mode: SearchMode
+    hits: list[SearchHit]
+    took_ms: SearchTimings
+    index: IndexInfo
+
+
+class ComponentHealth(BaseModel):
+    status: Literal["ok", "down"]
+    detail: str | None = None
+
+
+class HealthComponents(BaseModel):
+    database: ComponentHealth
+    vector_db: ComponentHealth
+    queue: ComponentHealth
+    models: ComponentHealth
+    image_store: ComponentHealth
+
+
+class Health(BaseModel):
+    status: Literal["ok", "degraded"]
+    version: str
+    components: HealthComponents
+    index: IndexInfo | None
+    demo_models: bool = Field(description="True while the small built-in demo models answer.")
+
+
+class ProblemField(BaseModel):
+    field: str
+    message: str
+
+
+class Problem(BaseModel):
+    """RFC 9457 problem details; `errors` names the fields where the request has any wrong."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    errors: list[ProblemField] = []
+
+
+class ProductEvent(BaseModel):
+    """Thin: says that a product changed; the worker reads the product itself from the database.
+
+    `milvus_ids` is what a deleted product had bound, by collection, since its rows are gone by then.
+    """
+
+    event_id: uuid.UUID = Field(default_factory=uuid.uuid4)
+    product_id: int
+    op: Literal["upsert", "delete"]
+    version: int
+    milvus_ids: dict[str, list[int]] = {}
+    occurred_at: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC))
+
+
+class DeadLetter(BaseModel):
+    """What could not be processed, and why. `payload` is the message as it came."""
+
+    payload: str
+    error: str
+    occurred_at: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC))

@@ -1,0 +1,222 @@
+"""Milvus: the schema, insert, search, delete. The only importer of pymilvus; knows of products only their fields.
+
+Calls block; callers on an event loop run them in threads. Works alike on Milvus Lite (a file), Milvus and Zilliz Cloud.
+"""
+
+import json
+import logging
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, TypeVar
+
+import jieba
+import numpy as np
+from numpy.typing import NDArray
+from pymilvus import DataType, Function, FunctionType, MilvusClient
+from pymilvus.exceptions import MilvusException
+
+from errors import ConfigurationError, VectorDBUnavailable, VectorsRejected
+from settings import TITLE_COLUMN_LENGTH, Settings
+
+VectorField: TypeAlias = Literal["image_clip_vector", "text_clip_vector", "text_bge_vector"]
+Vector: TypeAlias = NDArray[np.float32]
+
+Result = TypeVar("Result")
+
+# Malkov and Yashunin, arXiv 1603.09320: M 16 and efConstruction 200 are their middle ground for recall against size.
+HNSW_PARAMS = {"M": 16, "efConstruction": 200}
+MIN_SEARCH_EF = 64
+MAX_SEARCH_LIMIT = 16_384  # Milvus's own limit of top-k
+# Milvus counts VARCHAR in bytes; UTF-8 takes up to four for a character.
+BYTES_PER_CHARACTER = 4
+# Invalid parameter, in Milvus Lite and in Milvus; every other failure leaves open whether the same call works later.
+REFUSED_CODES = frozenset({6, 1100})
+
+
+@dataclass(frozen=True)
+class VectorRow:
+    """One product's vectors (each of its model's dimension, L2-normalised) and what filters look at."""
+
+    product_id: int
+    image_clip_vector: Vector
+    text_clip_vector: Vector
+    text_bge_vector: Vector
+    image_path: str
+    title: str
+    category: str | None
+    price: Decimal | None
+    attributes: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class VectorHit:
+    milvus_id: int
+    score: float
+    """Cosine similarity."""
+
+
+class VectorDB:
+    """One Milvus address. Connects at the first call, and again after a failure."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._client: MilvusClient | None = None
+        self._connect_lock = threading.Lock()
+        self._write_lock = threading.Lock()  # Milvus Lite wants writes to a collection one after another
+        logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # logs every error that it also raises
+
+    def has_collection(self, collection: str) -> bool:
+        return bool(self._call(lambda client: client.has_collection(collection)))
+
+    def create_collection(self, collection: str, *, clip_dim: int, text_dim: int) -> None:
+        """Create it with all indexes, loaded. Creating one that exists is an error of the caller."""
+        schema = MilvusClient.create_schema(auto_id=True, enable_dynamic_field=True)
+        schema.add_field("id", DataType.INT64, is_primary=True)
+        schema.add_field("image_clip_vector", DataType.FLOAT_VECTOR, dim=clip_dim)
+        schema.add_field("text_clip_vector", DataType.FLOAT_VECTOR, dim=clip_dim)
+        schema.add_field("text_bge_vector", DataType.FLOAT_VECTOR, dim=text_dim)
+        schema.add_field("product_id", DataType.INT64)
+        schema.add_field("image_path", DataType.VARCHAR, max_length=500 * BYTES_PER_CHARACTER)
+        schema.add_field(
+            "title",
+            DataType.VARCHAR,
+            max_length=TITLE_COLUMN_LENGTH * BYTES_PER_CHARACTER,
+            enable_analyzer=True,
+            analyzer_params={"tokenizer": "jieba"},
+        )
+        schema.add_field("category", DataType.VARCHAR, max_length=100 * BYTES_PER_CHARACTER, nullable=True)
+        schema.add_field("price", DataType.DOUBLE, nullable=True)
+        schema.add_field("title_bm25", DataType.SPARSE_FLOAT_VECTOR)
+        schema.add_function(Function("title_bm25", FunctionType.BM25, ["title"], ["title_bm25"]))
+        index = MilvusClient.prepare_index_params()
+        for field in ("image_clip_vector", "text_clip_vector", "text_bge_vector"):
+            index.add_index(field, index_type="HNSW", metric_type="COSINE", params=HNSW_PARAMS)
+        index.add_index("title_bm25", index_type="SPARSE_INVERTED_INDEX", metric_type="BM25")
+        index.add_index("product_id", index_type="INVERTED")
+        self._call(lambda client: client.create_collection(collection, schema=schema, index_params=index))
+
+    def drop_collection(self, collection: str) -> None:
+        self._call(lambda client: client.drop_collection(collection))
+
+    def insert(self, collection: str, rows: Sequence[VectorRow]) -> list[int]:
+        """Insert all rows or none; the auto ids come back in the order of the rows. Raises VectorsRejected."""
+        data = [_as_entity(row) for row in rows]
+        with self._write_lock:
+            result = self._call(lambda client: client.insert(collection, data))
+        return [int(milvus_id) for milvus_id in result["ids"]]
+
+    def delete(self, collection: str, milvus_ids: Sequence[int]) -> None:
+        """Delete by id; ids that are gone already are no error."""
+        if milvus_ids:
+            with self._write_lock:
+                self._call(lambda client: client.delete(collection, ids=list(milvus_ids)))
+
+    def search(
+        self, collection: str, field: VectorField, vector: Vector, *, limit: int, filter_expression: str = ""
+    ) -> list[VectorHit]:
+        """The nearest rows, best first."""
+        params = {"metric_type": "COSINE", "params": {"ef": max(MIN_SEARCH_EF, limit)}}
+        results = self._call(
+            lambda client: client.search(
+                collection,
+                data=[vector],
+                anns_field=field,
+                limit=limit,
+                filter=filter_expression,
+                search_params=params,
+            )
+        )
+        return [VectorHit(int(hit["id"]), float(hit["distance"])) for hit in results[0]]
+
+    def existing_ids(self, collection: str, milvus_ids: Sequence[int]) -> set[int]:
+        rows = self._call(lambda client: client.get(collection, ids=list(milvus_ids), output_fields=["id"]))
+        return {int(row["id"]) for row in rows}
+
+    def iterate_ids(self, collection: str, batch_size: int = 1000) -> Iterator[list[int]]:
+        """All Milvus ids of a collection, in batches."""
+        iterator = self._call(
+            lambda client: client.query_iterator(
+                collection, batch_size=batch_size, filter="id >= 0", output_fields=["id"]
+            )
+        )
+        while batch := self._call(lambda _: iterator.next()):
+            yield [int(row["id"]) for row in batch]
+        iterator.close()
+
+    def check(self) -> None:
+        self._call(lambda client: client.list_collections())
+
+    def close(self) -> None:
+        with self._connect_lock:
+            if self._client is not None:
+                self._client.close()
+                self._client = None
+
+    def _call(self, operation: Callable[[MilvusClient], Result]) -> Result:
+        try:
+            return operation(self._connected())
+        except MilvusException as error:
+            if error.is_input_error or error.code in REFUSED_CODES:
+                raise VectorsRejected(f"Milvus refused: {error.message}") from error
+            raise VectorDBUnavailable(f"Milvus does not answer (MILVUS_URI): {error.message}") from error
+
+    def _connected(self) -> MilvusClient:
+        with self._connect_lock:
+            if self._client is None:
+                address = self._settings.milvus_address
+                if self._settings.milvus_is_file:
+                    Path(address).parent.mkdir(parents=True, exist_ok=True)
+                    jieba.setLogLevel(logging.WARNING)
+                    jieba.initialize()  # else the first insert would wait seconds for the dictionary
+                try:
+                    self._client = MilvusClient(
+                        uri=address, token=self._settings.milvus_token, timeout=self._settings.milvus_timeout_s
+                    )
+                except MilvusException as error:
+                    if self._settings.milvus_is_file:
+                        raise ConfigurationError(
+                            f"The Milvus Lite file {address} can't be opened: another process has it or it is damaged. "
+                            "Stop the other process, set another DATA_DIR, or name a Milvus server in MILVUS_URI."
+                        ) from error
+                    raise
+            return self._client
+
+
+def filter_expression(
+    *,
+    categories: Sequence[str] = (),
+    price_min: Decimal | None = None,
+    price_max: Decimal | None = None,
+    attributes: Mapping[str, str | int | float | bool] | None = None,
+) -> str:
+    """A Milvus boolean expression. Every value is written as a literal, so none can break out of its place."""
+    parts = []
+    if categories:
+        parts.append(f"category in [{', '.join(_literal(category) for category in categories)}]")
+    if price_min is not None:
+        parts.append(f"price >= {float(price_min)}")
+    if price_max is not None:
+        parts.append(f"price <= {float(price_max)}")
+    parts += [f"attributes[{_literal(key)}] == {_literal(value)}" for key, value in (attributes or {}).items()]
+    return " and ".join(parts)
+
+
+def _literal(value: str | int | float | bool) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _as_entity(row: VectorRow) -> dict[str, Any]:
+    return {
+        "product_id": row.product_id,
+        "image_clip_vector": row.image_clip_vector,
+        "text_clip_vector": row.text_clip_vector,
+        "text_bge_vector": row.text_bge_vector,
+        "image_path": row.image_path,
+        "title": row.title,
+        "category": row.category,
+        "price": None if row.price is None else float(row.price),
+        "attributes": dict(row.attributes),
+    }

@@ -1,0 +1,63 @@
+"""The indexing worker: consumes Kafka as one member of the group, ingests, and reconciles now and then.
+
+Run as many as there are partitions: `python worker.py`. SIGTERM and Ctrl-C stop it cleanly; what it had not committed
+comes again.
+"""
+
+import asyncio
+import logging
+import signal
+import sys
+from contextlib import suppress
+
+from errors import ConfigurationError
+from ingest import Ingestor
+from message_queue import KafkaConsumer
+from reconcile import Reconciler
+from services import keep_running, open_services
+from settings import Settings, load_settings
+
+logger = logging.getLogger(__name__)
+
+
+async def work(settings: Settings) -> None:
+    """Until SIGTERM or SIGINT. Raises ConfigurationError."""
+    _require_servers(settings)
+    stopping = asyncio.Event()
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(signal_number, stopping.set)
+    async with open_services(settings) as services:
+        consumer = KafkaConsumer(settings)
+        ingestor = Ingestor(services)
+        reconciler = Reconciler(services)
+        tasks = [
+            asyncio.create_task(keep_running("ingestion", lambda: ingestor.run(consumer))),
+            asyncio.create_task(keep_running("reconciliation", lambda: reconciler.run(lambda: None))),
+        ]
+        logger.info("Consuming %s as one of %s", settings.kafka_topic, settings.kafka_group)
+        await stopping.wait()
+        logger.info("Stopping")
+        for task in tasks:
+            task.cancel()
+        for task in tasks:
+            with suppress(asyncio.CancelledError):
+                await task
+        await consumer.close()
+
+
+def _require_servers(settings: Settings) -> None:
+    if not settings.kafka_bootstrap_servers:
+        raise ConfigurationError(
+            "KAFKA_BOOTSTRAP_SERVERS is empty: then the API indexes by itself and needs no worker."
+        )
+    if settings.milvus_is_file:
+        raise ConfigurationError(
+            "MILVUS_URI names a file, which only one process can open: a worker needs a Milvus server."
+        )
+
+
+if __name__ == "__main__":
+    try:
+        asyncio.run(work(load_settings()))
+    except ConfigurationError as error:
+        sys.exit(error.detail)
