@@ -1,0 +1,111 @@
+"""Starts our own programs and the servers they need as real processes, waits until they answer, and stops them."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import httpx
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+START_TIMEOUT_S = 90.0
+SETTING_PREFIXES = (
+    "HF_",
+    "API_",
+    "WEB_",
+    "KAFKA_",
+    "MILVUS_",
+    "DATABASE_",
+    "CLIP_",
+    "TEXT_",
+    "MODEL_",
+    "IMAGE_",
+    "DATA_",
+)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_until(condition: Callable[[], bool], *, timeout_s: float = 30.0, what: str) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            pytest.fail(f"waited {timeout_s:.0f} s in vain for {what}")
+        time.sleep(0.02)
+
+
+def require_program(*names: str) -> str:
+    """The first of these that is on PATH. A missing one skips on a laptop and fails in CI."""
+    for name in names:
+        if found := shutil.which(name):
+            return found
+    message = f"needs {' or '.join(names)} on PATH; .ci/run says how to install it"
+    if os.environ.get("CI"):
+        pytest.fail(message)
+    pytest.skip(message)
+
+
+def environment(**settings: object) -> dict[str, str]:
+    """This process's environment without any setting of ours, and then these settings."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(SETTING_PREFIXES)}
+    return clean | {"NO_PROXY": "*", "PYTHONUNBUFFERED": "1"} | {name: str(value) for name, value in settings.items()}
+
+
+@contextmanager
+def running(
+    command: list[str], log: Path, *, env: Mapping[str, str], ready: Callable[[], bool], cwd: Path = ROOT
+) -> Iterator[subprocess.Popen[bytes]]:
+    """The process once `ready` is true; ended by SIGTERM, and by SIGKILL if that does not help."""
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            command, cwd=cwd, env=dict(env), stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    try:
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not ready():
+            if process.poll() is not None or time.monotonic() > deadline:
+                pytest.fail(f"{command} did not start:\n{log.read_text(errors='replace')[-4000:]}")
+            time.sleep(0.05)
+        yield process
+    finally:
+        stop(process)
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(20)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=5, trust_env=False).is_success
+    except httpx.HTTPError:
+        return False
+
+
+@contextmanager
+def running_api(folder: Path, **settings: object) -> Iterator[str]:
+    """The API as its users start it, on a free port with its data in `folder`; yields its base URL."""
+    folder.mkdir(parents=True, exist_ok=True)
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    env = environment(DATA_DIR=folder / "data", API_PORT=port, **settings)
+    command = [sys.executable, "-m", "fastapi", "run", "main.py", "--host", "127.0.0.1", "--port", str(port)]
+    with running(command, folder / "api.log", env=env, ready=lambda: answers(f"{url}/health")):
+        yield url
