@@ -1,5 +1,7 @@
 """The shapes that cross a process border: HTTP requests and responses, and queue events. Nothing else."""
 
+import json
+import unicodedata
 import uuid
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -7,6 +9,7 @@ from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     AwareDatetime,
     BaseModel,
     ConfigDict,
@@ -27,9 +30,35 @@ Price = Annotated[
     Field(ge=0, max_digits=12, decimal_places=2),
     PlainSerializer(float, return_type=float, when_used="json"),
 ]
-Title = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=TITLE_COLUMN_LENGTH)]
-Sku = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=64)]
-Category = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100)]
+
+
+def _one_clean_line(text: str) -> str:
+    # Control characters (Unicode's Cc) and lone surrogates (Cs) can't be shown, and not every store takes them.
+    if any(unicodedata.category(character) in ("Cc", "Cs") for character in text):
+        raise ValueError("has line breaks or other control characters; take them out")
+    return text
+
+
+def _encodable(attributes: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    try:
+        json.dumps(attributes, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"hold characters that are not Unicode: {error.reason}") from error
+    return attributes
+
+
+Title = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=TITLE_COLUMN_LENGTH),
+    AfterValidator(_one_clean_line),
+]
+Sku = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=64), AfterValidator(_one_clean_line)
+]
+Category = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100), AfterValidator(_one_clean_line)
+]
+Attributes = Annotated[dict[str, JsonValue], AfterValidator(_encodable)]
 IndexStatus = Literal["pending", "indexed", "failed"]
 
 
@@ -55,7 +84,7 @@ class ProductFields(BaseModel):
     sku: Sku | None = None
     category: Category | None = None
     price: Price | None = None
-    attributes: dict[str, JsonValue] = {}
+    attributes: Attributes = {}
 
 
 class ProductChanges(BaseModel):
@@ -67,7 +96,7 @@ class ProductChanges(BaseModel):
     sku: Sku | None = None
     category: Category | None = None
     price: Price | None = None
-    attributes: dict[str, JsonValue] = {}
+    attributes: Attributes = {}
 
 
 class Product(BaseModel):

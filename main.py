@@ -384,7 +384,9 @@ def _json_object(field: str, value: object) -> dict[str, Any]:
 
     try:
         decoded = json.loads(str(value) or "{}", parse_constant=refuse)
-    except (ValueError, RecursionError) as error:
+    except RecursionError as error:
+        raise InvalidInput.in_field(field, "nests too deep; flatten it") from error
+    except ValueError as error:
         raise InvalidInput.in_field(field, f"is not JSON: {error}") from error
     if not isinstance(decoded, dict):
         raise InvalidInput.in_field(field, 'must be a JSON object, such as {"颜色": "红"}')

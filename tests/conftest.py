@@ -2,12 +2,15 @@
 
 import io
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 from PIL import Image
 
 from tests.processes import running_api, wait_until
+from tests.servers import running_kafka, running_mariadb, running_milvus
 from tests.tiny_models import save_tiny_chinese_clip, save_tiny_sentence_model
 
 
@@ -22,10 +25,16 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def api(tmp_path_factory: pytest.TempPathFactory, tiny_models: dict[str, str]) -> Iterator[httpx.Client]:
+def api_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the module's API keeps its log and, in `data`, everything else."""
+    return tmp_path_factory.mktemp("api")
+
+
+@pytest.fixture(scope="module")
+def api(api_folder: Path, tiny_models: dict[str, str]) -> Iterator[httpx.Client]:
     """A client of an embedded API that a module's tests share."""
     with (
-        running_api(tmp_path_factory.mktemp("api"), **tiny_models) as url,
+        running_api(api_folder, **tiny_models, IMAGE_MAX_PIXELS=4_000_000, UPLOAD_MAX_BYTES=1_000_000) as url,
         httpx.Client(base_url=url, timeout=30, trust_env=False) as client,
     ):
         yield client
@@ -37,12 +46,12 @@ def picture(color: str = "red", size: tuple[int, int] = (64, 48), image_format: 
     return buffer.getvalue()
 
 
-def create_product(client: httpx.Client, title: str, image: bytes | None = None, **fields: str) -> dict[str, object]:
+def create_product(client: httpx.Client, title: str, image: bytes | None = None, **fields: str) -> dict[str, Any]:
     """Through the API; the product as it answered."""
     files = {"image": ("picture.png", image or picture())}
     response = client.post("/product", data={"title": title, **fields}, files=files)
     assert response.status_code == httpx.codes.CREATED, response.text
-    created: dict[str, object] = response.json()
+    created: dict[str, Any] = response.json()
     return created
 
 
@@ -51,3 +60,21 @@ def wait_until_indexed(client: httpx.Client, *, timeout_s: float = 30.0) -> None
         return bool(client.get("/product/list", params={"index_status": "pending"}).json()["total"] == 0)
 
     wait_until(none_pending, timeout_s=timeout_s, what="all products to be indexed")
+
+
+@pytest.fixture(scope="session")
+def mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with running_mariadb(tmp_path_factory.mktemp("mariadb")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with running_kafka(tmp_path_factory.mktemp("kafka")) as servers:
+        yield servers
+
+
+@pytest.fixture(scope="session")
+def milvus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with running_milvus(tmp_path_factory.mktemp("milvus")) as address:
+        yield address

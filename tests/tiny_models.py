@@ -39,7 +39,8 @@ def save_tiny_chinese_clip(folder: Path, *, seed: int = 0, dim: int = 32) -> Pat
     )
     ChineseCLIPModel(config).save_pretrained(folder)
     image_processor = ChineseCLIPImageProcessorPil(size={"height": 32, "width": 32}, do_center_crop=False)
-    ChineseCLIPProcessor(image_processor, _save_tokenizer(folder)).save_pretrained(folder)
+    processor = ChineseCLIPProcessor(image_processor, _save_tokenizer(folder))  # type: ignore[no-untyped-call]
+    processor.save_pretrained(folder)
     return folder
 
 
@@ -63,4 +64,5 @@ def _save_tokenizer(folder: Path) -> BertTokenizer:
     (folder / "tokenizer_config.json").write_text(
         json.dumps({"tokenizer_class": "BertTokenizer", "do_lower_case": True}), encoding="utf-8"
     )
-    return BertTokenizer.from_pretrained(folder)
+    tokenizer: BertTokenizer = BertTokenizer.from_pretrained(folder)
+    return tokenizer

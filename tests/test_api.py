@@ -1,0 +1,283 @@
+"""The HTTP contract: what a product looks like, and what every bad input gets, with nothing changed behind it."""
+
+import base64
+import io
+import json
+import sqlite3
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from PIL import Image
+
+from tests.conftest import create_product, picture, wait_until_indexed
+from tests.processes import wait_until
+
+Snapshot = Callable[[], object]
+
+
+@pytest.fixture
+def snapshot(api: httpx.Client, api_folder: Path) -> Snapshot:
+    """Everything that a write could touch: products, outbox, stored files."""
+    wait_until_indexed(api)
+
+    def take() -> object:
+        with sqlite3.connect(api_folder / "data" / "tuwen.db") as connection:
+            rows = [connection.execute(f"SELECT * FROM {table}").fetchall() for table in ("product", "outbox")]
+        connection.close()
+        return rows, sorted(api_folder.glob("data/images/**/*"))
+
+    return take
+
+
+@pytest.fixture(scope="module")
+def sofa(api: httpx.Client) -> dict[str, Any]:
+    return create_product(
+        api, "红色布艺沙发", sku="SOFA-1", category="沙发", price="1999.00", attributes='{"颜色": "红"}'
+    )
+
+
+def claimed_png(width: int, height: int) -> bytes:
+    """A tiny file whose header claims a huge picture: a decompression bomb's outside."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 99)) + chunk(b"IEND", b"")
+    )
+
+
+def noise(side: int) -> bytes:
+    image = Image.effect_noise((side, side), 100).convert("RGB")
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+BAD_PICTURES = {
+    "no picture at all": (b"just some text", 422, "not a picture"),
+    "empty": (b"", 422, "not a picture"),
+    "truncated": (picture(size=(300, 300), image_format="JPEG")[:-600], 422, "cut off"),
+    "decompression bomb": (claimed_png(40_000, 40_000), 413, "pixels"),
+    "a bit over the pixels": (picture(size=(2001, 2001)), 413, "4,004,001 pixels"),
+    "too many bytes": (noise(700), 413, "bytes"),
+    "TIFF behind .png": (picture(image_format="TIFF"), 415, "TIFF"),
+    "PDF behind .png": (picture(image_format="PDF"), 422, "not a picture"),
+    "icon behind .png": (picture(image_format="ICO"), 415, "ICO"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_PICTURES)
+def test_a_bad_picture_is_refused_and_changes_nothing(
+    api: httpx.Client, sofa: dict[str, Any], snapshot: Snapshot, case: str
+) -> None:
+    data, status, reason = BAD_PICTURES[case]
+    before = snapshot()
+    files = {"image": ("picture.png", data, "image/png")}
+    for response in (
+        api.post("/product", data={"title": "沙发"}, files=files),
+        api.patch(f"/product/{sofa['product_id']}", data={"title": "沙发"}, files=files),
+        api.post("/search", data={"mode": "image_to_image"}, files=files),
+    ):
+        assert_problem(response, status, "image", reason)
+    assert snapshot() == before
+
+
+BAD_FIELDS = {
+    "no title": ({}, 422, "title", "required"),
+    "empty title": ({"title": ""}, 422, "title", "at least 1"),
+    "blank title": ({"title": "  \n"}, 422, "title", "at least 1"),
+    "501 characters": ({"title": "图" * 501}, 422, "title", "500"),
+    "control character": ({"title": "沙\0发"}, 422, "title", "control"),
+    "attributes: broken JSON": ({"title": "a", "attributes": "{'a': 1"}, 422, "attributes", "not JSON"),
+    "attributes: a list": ({"title": "a", "attributes": "[1]"}, 422, "attributes", "JSON object"),
+    "attributes: NaN": ({"title": "a", "attributes": '{"a": NaN}'}, 422, "attributes", "NaN"),
+    "attributes: lone surrogate": ({"title": "a", "attributes": '{"a": "\\ud800"}'}, 422, "attributes", "Unicode"),
+    "attributes: deep": ({"title": "a", "attributes": '{"a":' * 5000 + "1" + "}" * 5000}, 422, "attributes", "deep"),
+    "attributes: huge": ({"title": "a", "attributes": json.dumps({"a": "x" * 40_000})}, 422, "attributes", "32,768"),
+    "negative price": ({"title": "a", "price": "-1"}, 422, "price", "greater than or equal to 0"),
+    "price in thirds": ({"title": "a", "price": "1.333"}, 422, "price", "2 decimal places"),
+    "price in words": ({"title": "a", "price": "ten"}, 422, "price", "decimal"),
+    "long sku": ({"title": "a", "sku": "x" * 65}, 422, "sku", "64"),
+    "long category": ({"title": "a", "category": "x" * 101}, 422, "category", "100"),
+    "unknown field": ({"title": "a", "colour": "red"}, 422, "colour", "not permitted"),
+    "duplicate sku": ({"title": "a", "sku": "SOFA-1"}, 409, "sku", "SOFA-1"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_FIELDS)
+def test_a_bad_field_is_refused_and_changes_nothing(
+    api: httpx.Client, sofa: dict[str, Any], snapshot: Snapshot, case: str
+) -> None:
+    fields, status, field, reason = BAD_FIELDS[case]
+    before = snapshot()
+    response = api.post("/product", data=fields, files={"image": ("new.png", picture("purple"))})
+    assert_problem(response, status, field, reason)
+    assert snapshot() == before
+
+
+def test_a_create_without_a_picture_or_a_form_is_refused(api: httpx.Client, snapshot: Snapshot) -> None:
+    before = snapshot()
+    assert_problem(api.post("/product", data={"title": "沙发"}), 422, "image", "missing")
+    assert_problem(api.post("/product", data={"title": "沙发", "image": "text"}), 422, "image", "must be a file")
+    assert_problem(api.post("/product", json={"title": "沙发"}), 415, None, "multipart/form-data")
+    broken = api.post("/product", content=b"--x\r\nbroken", headers={"Content-Type": "multipart/form-data; boundary=x"})
+    assert broken.status_code in (400, 422)
+    assert snapshot() == before
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "field", "reason"),
+    [
+        ({"mode": "picture_to_word", "text": "a"}, 422, "mode", "image_to_image"),
+        ({"text": "a"}, 422, "mode", "required"),
+        ({"mode": "text_to_text"}, 422, "text", "needs exactly one of: text, product_id"),
+        ({"mode": "text_to_image", "text": " "}, 422, "text", "empty"),
+        ({"mode": "text_to_image", "text": "图" * 501}, 422, "text", "500"),
+        ({"mode": "text_to_image", "text": "\ud800"}, 422, "text", "string"),
+        ({"mode": "image_to_text"}, 422, "image", "needs exactly one of: image"),
+        ({"mode": "image_to_text", "text": "a"}, 422, "text", "needs exactly one of: image"),
+        ({"mode": "text_to_text", "text": "a", "product_id": 1}, 422, "text", "text and product_id"),
+        ({"mode": "image_to_image", "image_base64": "%%%"}, 422, "image_base64", "not base64"),
+        ({"mode": "image_to_image", "image_base64": "AAAA"}, 422, "image", "not a picture"),
+        ({"mode": "image_to_image", "image_url": "http://localhost/a.png"}, 422, "image_url", "IMAGE_URL_HOSTS"),
+        ({"mode": "image_to_image", "product_id": 987654}, 404, None, "987654"),
+        ({"mode": "text_to_text", "text": "a", "top_k": 0}, 422, "top_k", "greater than or equal to 1"),
+        ({"mode": "text_to_text", "text": "a", "top_k": 101}, 422, "top_k", "less than or equal to 100"),
+        ({"mode": "text_to_text", "text": "a", "offset": -1}, 422, "offset", "greater than or equal to 0"),
+        ({"mode": "text_to_text", "text": "a", "offset": 1001}, 422, "offset", "1000"),
+        ({"mode": "text_to_text", "text": "a", "filters": {"colour": 1}}, 422, "filters.colour", "not permitted"),
+        ({"mode": "text_to_text", "text": "a", "filters": {"price_min": 2, "price_max": 1}}, 422, "filters", "above"),
+        ({"mode": "text_to_text", "text": "a", "limit": 3}, 422, "limit", "not permitted"),
+    ],
+)
+def test_a_bad_search_names_what_to_change(
+    api: httpx.Client, body: dict[str, Any], status: int, field: str | None, reason: str
+) -> None:
+    content = json.dumps(body).encode()
+    response = api.post("/search", content=content, headers={"Content-Type": "application/json"})
+    assert_problem(response, status, field, reason)
+
+
+def test_a_body_that_is_not_json_or_not_an_object_is_malformed(api: httpx.Client) -> None:
+    headers = {"Content-Type": "application/json"}
+    assert_problem(api.post("/search", content=b"{", headers=headers), 400, None, "not JSON")
+    assert_problem(api.post("/search", content=b"[1]", headers=headers), 400, None, "JSON object")
+    assert_problem(api.post("/search", content=b"\xff", headers=headers), 400, None, "not JSON")
+    assert_problem(api.post("/search", content=b"a", headers={"Content-Type": "text/plain"}), 415, None, "text/plain")
+
+
+def test_a_body_over_the_limit_is_refused_declared_or_not(api: httpx.Client) -> None:
+    huge = b"x" * 4_000_000
+    headers = {"Content-Type": "application/json"}
+    assert_problem(api.post("/search", content=huge, headers=headers), 413, "body", "over")
+    chunks = (huge[start : start + 65536] for start in range(0, len(huge), 65536))
+    assert_problem(api.post("/search", content=chunks, headers=headers), 413, "body", "over")
+
+
+def test_unknown_products_pictures_and_routes_are_404(api: httpx.Client) -> None:
+    assert_problem(api.get("/product/987654"), 404, None, "987654")
+    assert_problem(api.patch("/product/987654", data={"title": "a"}), 404, None, "987654")
+    assert_problem(api.delete("/product/987654"), 404, None, "987654")
+    assert_problem(api.get("/product/abc"), 422, "product_id", "integer")
+    assert_problem(api.get("/images/00/nothing.png"), 404, None, "no picture")
+    assert_problem(api.get("/images/%2e%2e/tuwen.db"), 404, None, "no picture")
+    assert_problem(api.get("/images/..%2f..%2fpicture.png"), 404, None, "no picture")
+    assert_problem(api.get("/nowhere"), 404, None, "Not Found")
+    assert_problem(api.put("/search", json={}), 405, None, "Method Not Allowed")
+
+
+def test_a_created_product_answers_everything_the_contract_names(api: httpx.Client) -> None:
+    files = {"image": ("p.jpg", picture("teal", (90, 60), "JPEG"))}
+    data = {"title": "  青色扶手椅 ", "sku": "CHAIR-9", "price": "5", "attributes": '{"材质": ["木", "布"]}'}
+    response = api.post("/product", data=data, files=files)
+    product = response.json()
+    assert (response.status_code, response.headers["Location"]) == (201, f"/product/{product['product_id']}")
+    assert product["title"] == "青色扶手椅"
+    assert (product["price"], product["attributes"]) == (5.0, {"材质": ["木", "布"]})
+    assert (product["image_width"], product["image_height"], product["version"]) == (90, 60, 1)
+    assert product["created_at"].endswith("Z")
+    wait_until_indexed(api)
+    read = api.get(response.headers["Location"]).json()
+    assert read["index_status"] == "indexed"
+    assert isinstance(read["milvus_id"], str)
+    assert read["indexed_at"] >= read["created_at"]
+
+
+def test_patch_changes_what_is_sent_and_clears_what_is_sent_empty(api: httpx.Client) -> None:
+    product = create_product(api, "旧标题", sku="PATCH-1", category="灯具", price="10", attributes='{"a": 1}')
+    path = f"/product/{product['product_id']}"
+    changed = api.patch(path, data={"category": "", "price": ""}).json()
+    assert (changed["category"], changed["price"], changed["title"]) == (None, None, "旧标题")
+    assert (changed["sku"], changed["attributes"], changed["version"]) == ("PATCH-1", {"a": 1}, 2)
+    with_picture = api.patch(path, files={"image": ("new.png", picture("navy", (10, 20)))}).json()
+    assert (with_picture["image_width"], with_picture["version"]) == (10, 3)
+    assert api.patch(path, data={"sku": "PATCH-1"}).status_code == 200
+    assert_problem(api.patch(path, data={"title": ""}), 422, "title", "at least 1")
+    untouched = api.patch(path, files={"nothing": b""})
+    assert_problem(untouched, 422, "nothing", "not permitted")
+
+
+def test_list_pages_sorts_and_filters(api: httpx.Client) -> None:
+    for number in range(5):
+        create_product(api, f"列表灯{number}", category="列表", price=str(number), sku=f"LIST-{number}")
+    wait_until_indexed(api)
+    page = api.get("/product/list", params={"category": "列表", "page_size": 2, "page": 2, "sort": "-price"}).json()
+    assert (page["total"], page["page"], page["page_size"]) == (5, 2, 2)
+    assert [item["title"] for item in page["items"]] == ["列表灯2", "列表灯1"]
+    assert api.get("/product/list", params={"q": "表灯3"}).json()["total"] == 1
+    assert api.get("/product/list", params={"q": "LIST-4"}).json()["items"][0]["title"] == "列表灯4"
+    assert api.get("/product/list", params={"q": "%"}).json()["total"] == 0
+    assert api.get("/product/list", params={"category": "列表", "index_status": "failed"}).json()["total"] == 0
+    assert_problem(api.get("/product/list", params={"page_size": 201}), 422, "page_size", "200")
+    assert_problem(api.get("/product/list", params={"sort": "colour"}), 422, "sort", "pattern")
+
+
+def test_pictures_and_thumbnails_are_served_to_be_cached(api: httpx.Client, sofa: dict[str, Any]) -> None:
+    original = api.get(sofa["image_url"])
+    assert (original.content, original.headers["Content-Type"]) == (picture(), "image/png")
+    assert "immutable" in original.headers["Cache-Control"]
+    assert api.get(sofa["image_url"], headers={"If-None-Match": original.headers["ETag"]}).status_code == 304
+    thumbnail = Image.open(io.BytesIO(api.get(sofa["thumbnail_url"]).content))
+    assert (thumbnail.format, thumbnail.size) == ("WEBP", (64, 48))
+
+
+def test_every_way_to_hand_in_a_picture_finds_the_same(api: httpx.Client, sofa: dict[str, Any]) -> None:
+    wait_until_indexed(api)
+    encoded = base64.b64encode(picture()).decode()
+    answers = [
+        api.post("/search", json={"mode": "image_to_image", "image_base64": encoded}),
+        api.post("/search", json={"mode": "image_to_image", "image_base64": f"data:image/png;base64,{encoded}"}),
+        api.post("/search", data={"mode": "image_to_image"}, files={"image": ("q.png", picture())}),
+    ]
+    hits = [[(hit["product"]["product_id"], hit["score"]) for hit in answer.json()["hits"]] for answer in answers]
+    assert hits[0] == hits[1] == hits[2]
+    assert hits[0][0][1] == pytest.approx(1.0, abs=1e-4)
+
+
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP", "GIF", "BMP"])
+def test_every_accepted_format_is_indexed(api: httpx.Client, image_format: str) -> None:
+    product = create_product(api, f"格式 {image_format}", picture("olive", (40, 30), image_format))
+    wait_until(
+        lambda: api.get(f"/product/{product['product_id']}").json()["index_status"] == "indexed",
+        what="the product to be indexed",
+    )
+
+
+def assert_problem(response: httpx.Response, status: int, field: str | None, reason: str) -> None:
+    """A problem+json of this status whose words hold `reason`, naming `field` where one is wrong."""
+    assert response.status_code == status, response.text
+    assert response.headers["Content-Type"] == "application/problem+json"
+    problem = response.json()
+    assert problem["status"] == status
+    assert problem["title"]
+    assert problem["type"].startswith("urn:tuwen:problem:")
+    assert reason in problem["detail"], problem
+    if field is not None:
+        assert field in [error["field"] for error in problem["errors"]], problem

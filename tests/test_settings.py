@@ -1,0 +1,141 @@
+"""Settings are documented, all of them and nothing else, and a wrong one is said in a line."""
+
+import re
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from settings import Settings
+from tests.processes import ROOT, environment
+
+FIELDS = {name.upper() for name in Settings.model_fields}
+ENV_LINE = re.compile(r"^(?:# )?([A-Z][A-Z0-9_]*)=(.*)$")
+# A table's row that opens with an upper-case name of two words or more.
+TABLE_ROW = re.compile(r"^\| *`([A-Z][A-Z0-9]*_[A-Z0-9_]+)` *\|", re.MULTILINE)
+COMPOSE_ONLY_HEADING = "# --- Compose only"
+PRINT_SETTINGS = "from settings import load_settings; print(load_settings().model_dump_json())"
+
+
+def env_example() -> tuple[dict[str, str], set[str], list[str]]:
+    """What `.env.example` says of Settings (name → value), the compose-only names, and every name in order."""
+    of_settings: dict[str, str] = {}
+    compose_only: set[str] = set()
+    names = []
+    in_compose_section = False
+    for line in (ROOT / ".env.example").read_text(encoding="utf-8").splitlines():
+        in_compose_section = in_compose_section or line.startswith(COMPOSE_ONLY_HEADING)
+        if match := ENV_LINE.match(line):
+            names.append(match[1])
+            if in_compose_section:
+                compose_only.add(match[1])
+            else:
+                of_settings[match[1]] = match[2]
+    return of_settings, compose_only, names
+
+
+def load_in_process(folder: Path, **settings: object) -> subprocess.CompletedProcess[str]:
+    """As the programs do it: started in `folder`, where an `.env` may be."""
+    bare = {name: value for name, value in environment().items() if name not in FIELDS}
+    env = bare | {"PYTHONPATH": str(ROOT)} | {name: str(value) for name, value in settings.items()}
+    return subprocess.run(
+        [sys.executable, "-c", PRINT_SETTINGS], cwd=folder, env=env, capture_output=True, text=True, check=False
+    )
+
+
+def loaded(folder: Path, **settings: object) -> Settings:
+    process = load_in_process(folder, **settings)
+    assert process.returncode == 0, process.stderr
+    return Settings.model_validate_json(process.stdout)
+
+
+def test_env_example_has_every_setting_once_and_nothing_else() -> None:
+    of_settings, compose_only, names = env_example()
+    assert set(of_settings) == FIELDS
+    assert compose_only
+    assert not compose_only & FIELDS
+    assert [name for name, count in Counter(names).items() if count > 1] == []
+
+
+def test_env_example_is_in_the_order_of_the_settings() -> None:
+    sections = re.compile(r"^# --- ([A-Z][a-z ]+?)[^a-z ]", re.MULTILINE)
+    in_example = [name.strip() for name in sections.findall((ROOT / ".env.example").read_text(encoding="utf-8"))]
+    in_settings = re.findall(
+        r"^    # ([A-Z][a-z ]+)$", (ROOT / "settings.py").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert in_example[:-1] == in_settings
+
+
+def test_env_example_shows_the_defaults(tmp_path: Path) -> None:
+    shown, _, _ = env_example()
+    defaults = loaded(tmp_path)
+    assert loaded(tmp_path, **shown | {name: ROOT / shown[name] for name in ("CLIP_MODEL", "TEXT_MODEL")}) == defaults
+
+
+def test_env_example_as_it_is_changes_nothing(tmp_path: Path) -> None:
+    defaults = loaded(tmp_path)
+    (tmp_path / ".env").write_bytes((ROOT / ".env.example").read_bytes())
+    assert loaded(tmp_path) == defaults
+
+
+@pytest.mark.parametrize("readme", ["README.md", "README.zh-CN.md"])
+def test_readme_table_has_every_setting_and_nothing_else(readme: str) -> None:
+    rows = set(TABLE_ROW.findall((ROOT / readme).read_text(encoding="utf-8")))
+    _, compose_only, _ = env_example()
+    assert sorted(FIELDS - rows) == []
+    assert sorted(rows - FIELDS - compose_only) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("API_PORT", "70000"),
+        ("API_PORT", "eighty"),
+        ("LOG_LEVEL", "loud"),
+        ("AUTO_MIGRATE", "perhaps"),
+        ("UPLOAD_MAX_BYTES", "0"),
+        ("TITLE_MAX_LENGTH", "501"),
+        ("MODEL_HUB", "github"),
+    ],
+)
+def test_a_wrong_value_ends_with_one_line_that_names_it(tmp_path: Path, name: str, value: str) -> None:
+    process = load_in_process(tmp_path, **{name: value})
+    assert process.returncode == 1
+    assert process.stdout == ""
+    heading, *lines = process.stderr.splitlines()
+    assert heading == "Settings can't be used:"
+    assert len(lines) == 1
+    assert lines[0].strip().startswith(f"{name}: ")
+    assert value in lines[0]
+
+
+def test_every_wrong_value_gets_its_line(tmp_path: Path) -> None:
+    process = load_in_process(tmp_path, API_PORT=0, WEB_PORT=-1)
+    assert [line.split(":")[0].strip() for line in process.stderr.splitlines()[1:]] == ["API_PORT", "WEB_PORT"]
+
+
+def test_values_come_from_the_env_file_and_real_variables_win(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text(
+        "API_PORT=8123\nWEB_PORT=6123\nWEB_LANGUAGE=en\nIMAGE_URL_HOSTS=a.example, b.example\nMILVUS_URI=\n"
+        "MYSQL_PASSWORD=not-a-setting\n",
+        encoding="utf-8",
+    )
+    settings = loaded(tmp_path, WEB_PORT=6200)
+    assert (settings.api_port, settings.web_port, settings.web_language) == (8123, 6200, "en")
+    assert settings.image_url_hosts == ("a.example", "b.example")
+    assert settings.milvus_is_file
+
+
+def test_a_wrong_value_in_the_env_file_is_named_too(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("MILVUS_TIMEOUT_S=soon\n", encoding="utf-8")
+    process = load_in_process(tmp_path)
+    assert process.returncode == 1
+    assert "MILVUS_TIMEOUT_S" in process.stderr
+    assert "Traceback" not in process.stderr
+
+
+def test_empty_values_mean_the_defaults(tmp_path: Path) -> None:
+    defaults = loaded(tmp_path)
+    assert loaded(tmp_path, **dict.fromkeys(FIELDS, "")) == defaults

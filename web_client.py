@@ -1,0 +1,161 @@
+"""The pages' way to the API: typed calls over HTTP, and one exception for whatever goes wrong. Nothing of Streamlit."""
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import httpx
+from pydantic import BaseModel, ValidationError
+
+from data_models import (
+    Health,
+    IndexStatus,
+    Problem,
+    Product,
+    ProductPage,
+    SearchFilters,
+    SearchMode,
+    SearchResponse,
+)
+
+Answer = TypeVar("Answer", bound=BaseModel)
+
+CONNECT_TIMEOUT_S = 5.0
+# An upload of 10 MiB over a slow line, or a search that waits behind others.
+ANSWER_TIMEOUT_S = 60.0
+
+
+class ApiError(Exception):
+    """The API refused or failed. `detail` is its own sentence, made to be shown; `status` its HTTP status."""
+
+    def __init__(self, detail: str, status: int | None = None) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.status = status
+
+
+class ApiUnreachable(ApiError):
+    """Nothing answered at the address. `detail` says what the connection met."""
+
+    def __init__(self, address: str, reason: str) -> None:
+        super().__init__(f"No API answers at {address} (setting API_URL): {reason}")
+        self.address = address
+        self.reason = reason
+
+
+class ApiClient:
+    """One connection pool to one API; safe to share between threads."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        # The API is a neighbour: a proxy that the environment names for the internet is never on the way to it.
+        self._http = httpx.Client(timeout=httpx.Timeout(ANSWER_TIMEOUT_S, connect=CONNECT_TIMEOUT_S), trust_env=False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._http.close()
+
+    def health(self) -> Health:
+        """Also while a part is down: then /health answers 503, with the same body."""
+        response = self._send("GET", "/health")
+        if response.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+            self._require_success(response)
+        return self._parsed(Health, response)
+
+    def list_products(
+        self,
+        *,
+        page: int = 1,
+        page_size: int = 20,
+        text: str = "",
+        category: str = "",
+        index_status: IndexStatus | None = None,
+        sort: str = "-product_id",
+    ) -> ProductPage:
+        """`text` is a part of the title, or a whole sku."""
+        conditions = {"q": text, "category": category, "index_status": index_status}
+        params = {name: value for name, value in conditions.items() if value}
+        response = self._succeed(
+            "GET", "/product/list", params=params | {"page": page, "page_size": page_size, "sort": sort}
+        )
+        return self._parsed(ProductPage, response)
+
+    def product(self, product_id: int) -> Product:
+        return self._parsed(Product, self._succeed("GET", f"/product/{product_id}"))
+
+    def create_product(self, fields: Mapping[str, str], image: bytes | None) -> Product:
+        """A missing picture goes to the API as well: it says so in the same words as to everybody."""
+        return self._parsed(Product, self._succeed("POST", "/product", files=_form(fields, image)))
+
+    def change_product(self, product_id: int, fields: Mapping[str, str], image: bytes | None) -> Product:
+        """Only what is in `fields` changes; an empty value clears its field."""
+        return self._parsed(Product, self._succeed("PATCH", f"/product/{product_id}", files=_form(fields, image)))
+
+    def delete_product(self, product_id: int) -> None:
+        self._succeed("DELETE", f"/product/{product_id}")
+
+    def search(
+        self,
+        mode: SearchMode,
+        *,
+        text: str | None = None,
+        image: bytes | None = None,
+        product_id: int | None = None,
+        top_k: int = 10,
+        offset: int = 0,
+        filters: SearchFilters | None = None,
+    ) -> SearchResponse:
+        query = {"mode": mode.value, "top_k": str(top_k), "offset": str(offset)}
+        if text is not None:
+            query["text"] = text
+        if product_id is not None:
+            query["product_id"] = str(product_id)
+        if filters is not None:
+            query["filters"] = filters.model_dump_json(exclude_defaults=True)
+        return self._parsed(SearchResponse, self._succeed("POST", "/search", files=_form(query, image)))
+
+    def image(self, path: str) -> bytes:
+        """The bytes behind a product's `image_url` or `thumbnail_url`."""
+        return self._succeed("GET", path).content
+
+    def _succeed(self, method: str, path: str, **request: Any) -> httpx.Response:
+        response = self._send(method, path, **request)
+        self._require_success(response)
+        return response
+
+    def _send(self, method: str, path: str, **request: Any) -> httpx.Response:
+        try:
+            return self._http.request(method, f"{self.address}{path}", **request)
+        except (httpx.TransportError, httpx.InvalidURL) as error:
+            raise ApiUnreachable(self.address, str(error) or type(error).__name__) from error
+
+    def _require_success(self, response: httpx.Response) -> None:
+        if response.is_success:
+            return
+        try:
+            detail = Problem.model_validate_json(response.content).detail
+        except ValidationError:
+            detail = f"{response.request.method} {response.url} answered {response.status_code} without saying why."
+        raise ApiError(detail, response.status_code)
+
+    def _parsed(self, model: type[Answer], response: httpx.Response) -> Answer:
+        try:
+            return model.model_validate_json(response.content)
+        except ValidationError as error:
+            message = f"What answers at {self.address} is not this API, or another version of it; check API_URL."
+            raise ApiError(message, response.status_code) from error
+
+
+def _form(fields: Mapping[str, str], image: bytes | None) -> dict[str, tuple[str | None, str | bytes]]:
+    """Multipart whether or not there is a picture; a part without a file name is a plain field."""
+    form: dict[str, tuple[str | None, str | bytes]] = {name: (None, value) for name, value in fields.items()}
+    if image is not None:
+        form["image"] = ("picture", image)
+    return form

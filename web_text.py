@@ -1,0 +1,234 @@
+"""Every word of ours on the pages, in Chinese and English; which of the two is the session's choice.
+
+What the API says (errors, reasons of a failed index) is shown as the API words it and does not stand here.
+"""
+
+from typing import Literal, NamedTuple
+
+import streamlit as st
+
+Language = Literal["zh", "en"]
+LANGUAGES: dict[Language, str] = {"zh": "中文", "en": "English"}
+LANGUAGE_KEY = "language"
+
+
+class Text(NamedTuple):
+    zh: str
+    en: str
+
+
+def t(key: str, **values: object) -> str:
+    """The text of this key in the session's language, its placeholders filled."""
+    language: Language = st.session_state[LANGUAGE_KEY]
+    text: str = getattr(TEXTS[key], language)
+    return text.format(**values)
+
+
+# Clicked on the text pages to try a query; both languages are always offered, since both find the same products.
+EXAMPLE_QUERIES = (
+    "红色布艺沙发",
+    "木头椅子",
+    "带花的盆栽",
+    "银色台灯",
+    "a white bookcase",
+    "round wooden table",
+    "blue car",
+)
+
+TEXTS: dict[str, Text] = {
+    # Frame
+    "language": Text("语言", "Language"),
+    "nav_search": Text("搜索", "Search"),
+    "nav_catalogue": Text("商品库", "Catalogue"),
+    "page_home": Text("首页", "Home"),
+    "page_image_to_image": Text("以图搜图", "Picture → pictures"),
+    "page_text_to_text": Text("以文搜文", "Text → titles"),
+    "page_image_to_text": Text("以图搜文", "Picture → titles"),
+    "page_text_to_image": Text("以文搜图", "Text → pictures"),
+    "page_products": Text("商品管理", "Products"),
+    "api_unreachable": Text(
+        "连不上 API。它的地址由设置 API_URL 给出，现在是 {address}。",
+        "The API can't be reached. The setting API_URL gives its address, now {address}.",
+    ),
+    "api_unreachable_hint": Text(
+        "先启动 API：`fastapi run main.py --port {port}`；如果它在别处运行，请在网页进程的环境变量或 `.env` "
+        "里把 `API_URL` 设为它的地址，再重启网页。",
+        "Start the API: `fastapi run main.py --port {port}`. If it runs elsewhere, set `API_URL` to its address in the "
+        "environment of these pages or in `.env`, and start the pages again.",
+    ),
+    "try_again": Text("重试", "Try again"),
+    "demo_models_banner": Text(
+        "演示模型：当前使用随项目附带的小模型，效果不代表正式模型。",
+        "Demo models in use: small models that ship with the project; production models find far better.",
+    ),
+    "demo_models_how_to_switch": Text(
+        "换成正式模型：把设置 `CLIP_MODEL` 和 `TEXT_MODEL` 指向 Chinese-CLIP 与 BGE，再重建索引，步骤见 README。",
+        "To switch to production models, point the settings `CLIP_MODEL` and `TEXT_MODEL` at Chinese-CLIP and BGE and "
+        "build the index again; the README has the steps.",
+    ),
+    # Home
+    "home_title": Text("图文：多模态商品搜索", "Tuwen: multimodal product search"),
+    "home_intro": Text(
+        "放入商品的标题和图片，就能按含义搜索：用图找图、用文找文，也能图文互搜。中文优先，也支持英文。",
+        "Put in products with a title and a picture, and search them by meaning: pictures by pictures, titles by "
+        "titles, and each by the other. Chinese first, English too.",
+    ),
+    "home_image_to_image": Text("哪些商品和这张图相像？", "Which products look like this picture?"),
+    "home_text_to_text": Text("哪些标题说的是同一个意思？", "Which titles mean the same?"),
+    "home_image_to_text": Text("哪些标题符合这张图？", "Which titles fit this picture?"),
+    "home_text_to_image": Text("哪些图片符合这句话？", "Which pictures fit this description?"),
+    "home_products": Text(
+        "添加、修改、删除商品，查看索引状态。", "Add, change and delete products, see their index status."
+    ),
+    "products_total": Text("商品", "Products"),
+    "products_pending": Text("等待索引", "Waiting for the index"),
+    "products_failed": Text("索引失败", "Failed to index"),
+    "health_title": Text("各部分的状态", "Health of the parts"),
+    "health_ok": Text("全部正常", "Everything is up"),
+    "health_degraded": Text("有部分不可用", "Some parts are down"),
+    "component_database": Text("数据库", "Database"),
+    "component_vector_db": Text("向量库", "Vector database"),
+    "component_queue": Text("消息队列", "Message queue"),
+    "component_models": Text("模型", "Models"),
+    "component_image_store": Text("图片存储", "Image store"),
+    "component_ok": Text("正常", "up"),
+    "component_down": Text("不可用", "down"),
+    "index_collection": Text("当前索引：{collection}", "Active index: {collection}"),
+    "api_version": Text("API：{address}，版本 {version}", "API: {address}, version {version}"),
+    # Queries
+    "ask_image_to_image": Text(
+        "上传一张图片，或选一件库里的商品，找出样子相像的商品。",
+        "Upload a picture, or choose a product of the catalogue, and see the products that look like it.",
+    ),
+    "ask_text_to_text": Text(
+        "输入一句话，找出意思相近的商品标题，不要求用词相同。",
+        "Write a few words and find the titles that mean the same, in whatever words.",
+    ),
+    "ask_image_to_text": Text(
+        "上传一张图片，或选一件库里的商品，找出最符合它的标题。",
+        "Upload a picture, or choose a product of the catalogue, and see the titles that fit it best.",
+    ),
+    "ask_text_to_image": Text(
+        "用一句话描述想找的商品，找出符合描述的图片。",
+        "Describe a product and see the pictures that fit.",
+    ),
+    "query_text": Text("想找什么", "What to look for"),
+    "query_text_placeholder": Text("例如：红色布艺沙发", "For example: red fabric sofa"),
+    "search": Text("搜索", "Search"),
+    "examples": Text("试一试", "Try one"),
+    "query_source": Text("用什么来搜", "Search by"),
+    "source_upload": Text("上传图片", "An upload"),
+    "source_product": Text("库里的商品", "A product"),
+    "upload_picture": Text(
+        "图片（JPEG、PNG、WebP、GIF 或 BMP，不超过 10 MiB)", "Picture (JPEG, PNG, WebP, GIF or BMP, up to 10 MiB)"
+    ),
+    "find_product": Text("按标题或 SKU 查找", "Find by title or SKU"),
+    "choose_product": Text("商品", "Product"),
+    "choose_product_placeholder": Text("选一件商品", "Choose a product"),
+    "query_is_product": Text("与这件商品比较：{title}", "Compared with this product: {title}"),
+    "query_is_upload": Text("用这张图片搜索", "Searched by this picture"),
+    # Options
+    "options": Text("数量与筛选", "Number and filters"),
+    "top_k": Text("每次显示几个", "Hits at a time"),
+    "categories": Text("分类", "Categories"),
+    "categories_placeholder": Text("全部；可选择或输入", "All; choose or type"),
+    "price_min": Text("最低价", "Lowest price"),
+    "price_max": Text("最高价", "Highest price"),
+    "view": Text("显示方式", "View"),
+    "view_grid": Text("图片", "Grid"),
+    "view_list": Text("列表", "List"),
+    # Results
+    "results": Text("找到 {count} 个结果，用时 {total:.0f} 毫秒", "{count} hits in {total:.0f} ms"),
+    "results_steps": Text(
+        "编码 {encode:.0f} · 向量检索 {vector:.0f} · 读取商品 {metadata:.0f} 毫秒",
+        "encode {encode:.0f} · vectors {vector:.0f} · products {metadata:.0f} ms",
+    ),
+    "score": Text("相似度 {score:.3f}", "score {score:.3f}"),
+    "score_help": Text("余弦相似度,-1 到 1,越大越相近", "Cosine similarity, -1 to 1; higher is closer"),
+    "more_results": Text("更多结果", "More results"),
+    "no_more_results": Text("没有更多结果了", "That is all"),
+    "no_hits": Text("没有找到结果。", "Nothing was found."),
+    "no_hits_filtered": Text(
+        "没有符合筛选条件的结果。放宽分类或价格再试。",
+        "Nothing fits the filters. Try wider prices or other categories.",
+    ),
+    "no_hits_empty": Text(
+        "商品库还是空的，先添加几件商品吧。", "The catalogue is still empty. Add some products first."
+    ),
+    "no_hits_pending": Text(
+        "{count} 件商品还在等待索引，完成后就能搜到。",
+        "{count} products are still waiting for the index; they can be found once it is done.",
+    ),
+    "similar": Text("找相似", "Similar"),
+    "details": Text("详情", "Details"),
+    "no_picture": Text("图片暂时取不到", "The picture is not to be had right now"),
+    # Products
+    "products_intro": Text(
+        "添加、修改、删除商品，查看索引状态。", "Add, change and delete products, see their index status."
+    ),
+    "add_product": Text("添加商品", "Add a product"),
+    "refresh": Text("刷新", "Refresh"),
+    "list_search": Text("标题或 SKU", "Title or SKU"),
+    "list_category": Text("分类", "Category"),
+    "list_status": Text("索引状态", "Index status"),
+    "list_sort": Text("排序", "Sort by"),
+    "status_all": Text("全部", "All"),
+    "status_pending": Text("等待索引", "pending"),
+    "status_indexed": Text("已索引", "indexed"),
+    "status_failed": Text("索引失败", "failed"),
+    "sort_newest": Text("最新添加", "Newest"),
+    "sort_oldest": Text("最早添加", "Oldest"),
+    "sort_updated": Text("最近修改", "Last changed"),
+    "sort_title": Text("标题", "Title"),
+    "sort_price_up": Text("价格从低到高", "Price, lowest first"),
+    "sort_price_down": Text("价格从高到低", "Price, highest first"),
+    "list_empty": Text("没有符合条件的商品。", "No product fits."),
+    "list_pages": Text("第 {page} / {pages} 页，共 {total} 件", "Page {page} of {pages}, {total} products"),
+    "previous_page": Text("上一页", "Previous"),
+    "next_page": Text("下一页", "Next"),
+    "pending_now": Text("{count} 件商品正在等待索引……", "{count} products are waiting for the index …"),
+    "pending_done": Text("索引已全部完成，刷新可看到最新状态。", "All are indexed now; refresh to see it."),
+    "field_title": Text("标题（必填)", "Title (required)"),
+    "field_sku": Text("SKU", "SKU"),
+    "field_category": Text("分类", "Category"),
+    "field_price": Text("价格", "Price"),
+    "field_attributes": Text("属性（JSON 对象)", "Attributes (a JSON object)"),
+    "attributes_placeholder": Text('{{"颜色": "红"}}', '{{"color": "red"}}'),
+    "field_picture": Text(
+        "图片（必填；JPEG、PNG、WebP、GIF 或 BMP，不超过 10 MiB)",
+        "Picture (required; JPEG, PNG, WebP, GIF or BMP, up to 10 MiB)",
+    ),
+    "field_new_picture": Text("新图片（不选则保留原图)", "New picture (none keeps the old one)"),
+    "save_product": Text("添加", "Add"),
+    "save_changes": Text("保存修改", "Save changes"),
+    "clear_hint": Text("清空一项再保存，就会删除这一项。", "Empty a field and save to clear it."),
+    "nothing_changed": Text("没有修改。", "Nothing was changed."),
+    "indexing": Text("已保存，正在建立索引……", "Saved. Waiting for the index …"),
+    "now_indexed": Text(
+        "商品 {product_id} 已建立索引，可以搜到了。", "Product {product_id} is indexed and can be found."
+    ),
+    "still_pending": Text(
+        "商品 {product_id} 已保存，但 {seconds} 秒后仍在等待索引。它不会丢失；请看后台任务是否在运行。",
+        "Product {product_id} is saved and still waits for the index after {seconds} s. It won't be lost; see whether "
+        "the worker is running.",
+    ),
+    "index_failed": Text(
+        "商品 {product_id} 已保存，但建立索引失败：", "Product {product_id} is saved, but indexing failed:"
+    ),
+    "back_to_list": Text("返回商品列表", "Back to the list"),
+    "product_heading": Text("商品 {product_id}", "Product {product_id}"),
+    "fact_picture": Text("图片", "Picture"),
+    "fact_version": Text("版本", "Version"),
+    "fact_milvus_id": Text("向量库 ID", "Milvus id"),
+    "fact_created": Text("添加时间", "Created"),
+    "fact_updated": Text("修改时间", "Changed"),
+    "fact_indexed": Text("索引时间", "Indexed"),
+    "delete_product": Text("删除商品", "Delete"),
+    "delete_title": Text("删除商品 {product_id}？", "Delete product {product_id}?"),
+    "delete_warning": Text(
+        "删除后立刻搜不到，且不能恢复：", "It is gone from search at once and can't be brought back:"
+    ),
+    "delete_confirm": Text("确认删除", "Delete it"),
+    "cancel": Text("取消", "Cancel"),
+    "deleted": Text("商品 {product_id} 已删除。", "Product {product_id} is deleted."),
+}
