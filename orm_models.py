@@ -138,7 +138,7 @@ class JobRow(Base):
     status: orm.Mapped[Literal["queued", "running", "done", "failed", "cancelled"]] = orm.mapped_column(
         sa.String(16), default="queued", index=True
     )
-    progress: orm.Mapped[float] = orm.mapped_column(default=0.0)
+    progress: orm.Mapped[float] = orm.mapped_column(sa.Double, default=0.0)
     request: orm.Mapped[dict[str, Any]] = orm.mapped_column(sa.JSON)
     result: orm.Mapped[dict[str, Any] | None] = orm.mapped_column(sa.JSON)
     error: orm.Mapped[str | None] = orm.mapped_column(sa.String(INDEX_ERROR_LENGTH))
@@ -303,7 +303,7 @@ def products_bound_to(session: orm.Session, vector_index_id: int, milvus_ids: Se
         .join(ProductRow, ProductRow.product_id == ProductVectorRow.product_id)
         .where(ProductVectorRow.vector_index_id == vector_index_id, ProductVectorRow.milvus_id.in_(milvus_ids))
     )
-    return dict(rows.tuples().all())
+    return dict(rows.all())
 
 
 def bound_milvus_ids(session: orm.Session, product_ids: Iterable[int]) -> dict[int, dict[str, list[int]]]:
@@ -334,7 +334,7 @@ def indexed_versions(session: orm.Session, vector_index_id: int, product_ids: It
             ProductVectorRow.vector_index_id == vector_index_id, ProductVectorRow.product_id.in_(list(product_ids))
         )
     )
-    return dict(rows.tuples().all())
+    return dict(rows.all())
 
 
 def lock_products(session: orm.Session, product_ids: Iterable[int]) -> dict[int, int]:
@@ -345,7 +345,7 @@ def lock_products(session: orm.Session, product_ids: Iterable[int]) -> dict[int,
         .order_by(ProductRow.product_id)  # one order for all: two workers can't deadlock
         .with_for_update()
     )
-    return dict(rows.tuples().all())
+    return dict(rows.all())
 
 
 def bind_vectors(session: orm.Session, product: ProductRow, vector_index_id: int, milvus_id: int) -> int | None:
@@ -404,7 +404,7 @@ def bindings_after(session: orm.Session, vector_index_id: int, product_id: int, 
         .order_by(ProductVectorRow.product_id)
         .limit(limit)
     )
-    return dict(rows.tuples().all())
+    return dict(rows.all())
 
 
 def unbind(session: orm.Session, vector_index_id: int, milvus_ids: Sequence[int]) -> None:
@@ -434,7 +434,7 @@ def _set_index_status(session: orm.Session, product_id: int, status: str, error:
 
 def count_by_index_status(session: orm.Session) -> dict[str, int]:
     rows = session.execute(sa.select(ProductRow.index_status, sa.func.count()).group_by(ProductRow.index_status))
-    return dict(rows.tuples().all())
+    return dict(rows.all())
 
 
 def _select_with_binding(vector_index_id: int | None) -> sa.Select[ProductRow, int | None]:

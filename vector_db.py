@@ -67,6 +67,7 @@ class VectorDB:
         self._connect_lock = threading.Lock()
         self._write_lock = threading.Lock()  # Milvus Lite wants writes to a collection one after another
         logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # logs every error that it also raises
+        logging.getLogger("grpc._server").setLevel(logging.CRITICAL)  # Lite lacks a call that iterators try first
 
     def has_collection(self, collection: str) -> bool:
         return bool(self._call(lambda client: client.has_collection(collection)))

@@ -3,7 +3,7 @@
 import html
 import io
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import streamlit as st
@@ -24,14 +24,20 @@ STATUS_COLORS = {"pending": "orange", "indexed": "green", "failed": "red"}
 
 # Streamlit's own layouts stack on a phone or keep fixed widths; these grids fill the width with equal cards.
 STYLE = """<style>
+.stMainBlockContainer { padding-top: 3.5rem; }
 .st-key-hit_grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); gap: 0.75rem; }
 .st-key-hit_grid > * { width: 100% !important; min-width: 0; }
+/* A link to the page one is on is still a link to another product, not a mark of where one is. */
+.stMain [data-testid="stPageLink-NavLink"] { background: none; padding: 0 0.25rem 0 0; }
+.stMain [data-testid="stPageLink-NavLink"] * { font-weight: 400; }
+[class*="st-key-hit_"] [data-testid="stPageLink-NavLink"] * { font-size: 0.8rem; }
+.st-key-hit_grid [data-testid="stPageLink-NavLink"] [data-testid="stIconMaterial"] { display: none; }
 .tuwen-title { display: -webkit-box; -webkit-box-orient: vertical; -webkit-line-clamp: 2; overflow: hidden;
   overflow-wrap: anywhere; line-height: 1.4; font-size: 0.9rem; }
 .tuwen-grid .tuwen-title { min-height: 2.8em; }
 .tuwen-facts { color: #57606a; font-size: 0.8rem; overflow-wrap: anywhere; }
+.tuwen-facts b { font-weight: 500; color: #24292f; padding-left: 0.25rem; }
 .tuwen-score { color: #2f5d8a; font-size: 0.8rem; font-weight: 600; font-variant-numeric: tabular-nums; }
-.tuwen-failure { color: #b3261e; font-size: 0.8rem; overflow-wrap: anywhere; }
 </style>"""
 
 
@@ -172,6 +178,11 @@ def product_summary(product: Product) -> str:
     price = "" if product.price is None else f"{product.price:,.2f}"
     facts = " · ".join(html.escape(fact) for fact in (product.category, price, product.sku) if fact)
     return f'<div class="tuwen-title" title="{title}">{title}</div><div class="tuwen-facts">{facts or "&nbsp;"}</div>'
+
+
+def show_facts(facts: Mapping[str, object]) -> None:
+    lines = (f"<div>{html.escape(name)} <b>{html.escape(str(value))}</b></div>" for name, value in facts.items())
+    st.html(f'<div class="tuwen-facts">{"".join(lines)}</div>')
 
 
 def show_status(product: Product) -> None:

@@ -4,6 +4,7 @@ The pages speak to the API over HTTP alone, through `web_client.py`; they may ru
 """
 
 import streamlit as st
+from PIL import Image
 
 from settings import load_settings
 from web_cards import STYLE
@@ -37,7 +38,8 @@ def show_language_switch() -> None:
 
 
 st.session_state.setdefault(LANGUAGE_KEY, load_settings().web_language)
-st.set_page_config(page_title="图文 Tuwen", page_icon=":material/image_search:", layout="wide")
+# A drawn icon, since Streamlit has a browser fetch a named one from the internet.
+st.set_page_config(page_title="图文 Tuwen", page_icon=Image.new("RGB", (32, 32), "#2f5d8a"), layout="wide")
 st.html(STYLE)
 page = choose_page()
 show_language_switch()

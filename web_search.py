@@ -195,7 +195,7 @@ def _ask_for_options(mode: SearchMode, given: Query | None) -> tuple[View, Query
     """The filters stay as they are from one search page to the next; the view is each page's own."""
     with st.expander(t("options"), icon=":material/tune:"):
         views: tuple[View, ...] = ("grid", "list")
-        number, kind, lowest, highest, look = st.columns([3, 4, 2, 2, 2])
+        number, kind, lowest, highest, look = st.columns([3, 4, 2, 2, 3])
         top_k = number.slider(t("top_k"), 1, 100, DEFAULT_TOP_K, key="top_k", persist_state="session")
         categories = kind.multiselect(
             t("categories"),

@@ -81,8 +81,8 @@ TEXTS: dict[str, Text] = {
         "添加、修改、删除商品，查看索引状态。", "Add, change and delete products, see their index status."
     ),
     "products_total": Text("商品", "Products"),
-    "products_pending": Text("等待索引", "Waiting for the index"),
-    "products_failed": Text("索引失败", "Failed to index"),
+    "products_pending": Text("等待索引", "Waiting"),
+    "products_failed": Text("索引失败", "Failed"),
     "health_title": Text("各部分的状态", "Health of the parts"),
     "health_ok": Text("全部正常", "Everything is up"),
     "health_degraded": Text("有部分不可用", "Some parts are down"),
@@ -93,8 +93,10 @@ TEXTS: dict[str, Text] = {
     "component_image_store": Text("图片存储", "Image store"),
     "component_ok": Text("正常", "up"),
     "component_down": Text("不可用", "down"),
-    "index_collection": Text("当前索引：{collection}", "Active index: {collection}"),
-    "api_version": Text("API：{address}，版本 {version}", "API: {address}, version {version}"),
+    "fact_api": Text("API 地址", "API address"),
+    "fact_version": Text("版本", "Version"),
+    "fact_index": Text("当前索引", "Active index"),
+    "fact_models": Text("模型", "Models"),
     # Queries
     "ask_image_to_image": Text(
         "上传一张图片，或选一件库里的商品，找出样子相像的商品。",
@@ -119,9 +121,7 @@ TEXTS: dict[str, Text] = {
     "query_source": Text("用什么来搜", "Search by"),
     "source_upload": Text("上传图片", "An upload"),
     "source_product": Text("库里的商品", "A product"),
-    "upload_picture": Text(
-        "图片（JPEG、PNG、WebP、GIF 或 BMP，不超过 10 MiB)", "Picture (JPEG, PNG, WebP, GIF or BMP, up to 10 MiB)"
-    ),
+    "upload_picture": Text("图片", "Picture"),
     "find_product": Text("按标题或 SKU 查找", "Find by title or SKU"),
     "choose_product": Text("商品", "Product"),
     "choose_product_placeholder": Text("选一件商品", "Choose a product"),
@@ -138,7 +138,7 @@ TEXTS: dict[str, Text] = {
     "view_grid": Text("图片", "Grid"),
     "view_list": Text("列表", "List"),
     # Results
-    "results": Text("找到 {count} 个结果，用时 {total:.0f} 毫秒", "{count} hits in {total:.0f} ms"),
+    "results": Text("显示 {count} 个结果，用时 {total:.0f} 毫秒", "{count} hits shown, {total:.0f} ms"),
     "results_steps": Text(
         "编码 {encode:.0f} · 向量检索 {vector:.0f} · 读取商品 {metadata:.0f} 毫秒",
         "encode {encode:.0f} · vectors {vector:.0f} · products {metadata:.0f} ms",
@@ -161,7 +161,6 @@ TEXTS: dict[str, Text] = {
     ),
     "similar": Text("找相似", "Similar"),
     "details": Text("详情", "Details"),
-    "no_picture": Text("图片暂时取不到", "The picture is not to be had right now"),
     # Products
     "products_intro": Text(
         "添加、修改、删除商品，查看索引状态。", "Add, change and delete products, see their index status."
@@ -194,10 +193,7 @@ TEXTS: dict[str, Text] = {
     "field_price": Text("价格", "Price"),
     "field_attributes": Text("属性（JSON 对象)", "Attributes (a JSON object)"),
     "attributes_placeholder": Text('{{"颜色": "红"}}', '{{"color": "red"}}'),
-    "field_picture": Text(
-        "图片（必填；JPEG、PNG、WebP、GIF 或 BMP，不超过 10 MiB)",
-        "Picture (required; JPEG, PNG, WebP, GIF or BMP, up to 10 MiB)",
-    ),
+    "field_picture": Text("图片（必填）", "Picture (required)"),
     "field_new_picture": Text("新图片（不选则保留原图)", "New picture (none keeps the old one)"),
     "save_product": Text("添加", "Add"),
     "save_changes": Text("保存修改", "Save changes"),
@@ -218,7 +214,6 @@ TEXTS: dict[str, Text] = {
     "back_to_list": Text("返回商品列表", "Back to the list"),
     "product_heading": Text("商品 {product_id}", "Product {product_id}"),
     "fact_picture": Text("图片", "Picture"),
-    "fact_version": Text("版本", "Version"),
     "fact_milvus_id": Text("向量库 ID", "Milvus id"),
     "fact_created": Text("添加时间", "Created"),
     "fact_updated": Text("修改时间", "Changed"),

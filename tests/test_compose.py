@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -193,21 +194,32 @@ def test_the_image_leaves_out_secrets_and_data() -> None:
 # --- deploy/entrypoint.sh --------------------------------------------------------------------------------------------
 
 
-def entrypoint(*command: str, pause_s: float = 0.0) -> subprocess.Popen[str]:
+@contextmanager
+def entrypoint(*command: str, pause_s: int = 0) -> Iterator[subprocess.Popen[str]]:
     env = environment(RESTART_PAUSE_S=pause_s)
-    return subprocess.Popen([ENTRYPOINT, *command], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        [ENTRYPOINT, *command], env=env, stdout=pipe, stderr=pipe, text=True, start_new_session=True
+    ) as process:
+        try:
+            yield process
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def test_a_command_that_ends_well_is_not_held_back() -> None:
-    out, err = (process := entrypoint("echo", "two words", pause_s=60)).communicate(timeout=20)
-    assert (process.returncode, out, err) == (0, "two words\n", "")
+    with entrypoint("echo", "two words", pause_s=60) as process:
+        assert process.communicate(timeout=20) == ("two words\n", "")
+    assert process.returncode == 0
 
 
 def test_a_failed_start_is_held_back_and_keeps_its_status() -> None:
     started = time.monotonic()
-    _, err = (process := entrypoint("sh", "-c", "exit 3", pause_s=0.5)).communicate(timeout=20)
+    with entrypoint("sh", "-c", "exit 3", pause_s=1) as process:
+        _, err = process.communicate(timeout=20)
+    assert time.monotonic() - started >= 1
     assert process.returncode == 3
-    assert time.monotonic() - started >= 0.5
     assert "status 3" in err
 
 
@@ -222,19 +234,19 @@ def test_a_stop_reaches_the_command_and_waits_for_it(tmp_path: Path) -> None:
         "print('stopped cleanly')\n"
         "sys.exit(7)\n"
     )
-    process = entrypoint(sys.executable, "-c", script, pause_s=60)
-    wait_until(ready.exists, what="the command to start")
-    process.send_signal(signal.SIGTERM)
-    out, _ = process.communicate(timeout=20)
+    with entrypoint(sys.executable, "-c", script, pause_s=60) as process:
+        wait_until(ready.exists, what="the command to start")
+        process.send_signal(signal.SIGTERM)
+        out, _ = process.communicate(timeout=20)
     assert (process.returncode, out) == (7, "stopped cleanly\n")
 
 
 def test_a_stop_ends_the_pause() -> None:
-    process = entrypoint("false", pause_s=60)
-    assert process.stderr is not None
-    assert "may start again in 60" in process.stderr.readline()
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=20)
+    with entrypoint("false", pause_s=60) as process:
+        assert process.stderr is not None
+        assert "may start again in 60" in process.stderr.readline()
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=20)
     assert process.returncode == 1
 
 

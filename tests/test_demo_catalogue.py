@@ -56,17 +56,11 @@ def test_titles_and_categories_are_chinese() -> None:
         assert not has_chinese(product["title_en"]), product["sku"]
 
 
-def test_images_open_and_are_square() -> None:
+def test_images_open_are_square_and_show_something() -> None:
     for product in catalogue():
         with Image.open(DEMO / product["image"]) as image:
-            image.load()
             assert (image.format, image.size) == ("WEBP", (512, 512)), product["sku"]
-
-
-def test_images_show_something() -> None:
-    for product in catalogue():
-        with Image.open(DEMO / product["image"]) as image:
-            darkest, brightest = image.convert("L").resize((64, 64)).getextrema()
+            darkest, brightest = image.reduce(8).convert("L").getextrema()
         assert isinstance(darkest, int)
         assert isinstance(brightest, int)
         assert brightest - darkest > 15, product["sku"]
