@@ -32,7 +32,7 @@ ApiUrl = Annotated[str, typer.Option(help="Address of the running service; by de
 
 
 @app.command()
-def demo() -> None:
+def demo(catalogue: Annotated[Path, typer.Option(help="JSON lines to load.")] = DEMO_CATALOGUE) -> None:
     """Start the API and the pages, load the demo catalogue, and run until Ctrl-C."""
     settings = load_settings()
     started = time.monotonic()
@@ -40,7 +40,7 @@ def demo() -> None:
     try:
         console.print("Starting the API and the pages ...")
         with demo_stack(settings) as processes, open_client(settings.api_address) as client:
-            loaded = _load_with_progress(client, DEMO_CATALOGUE)
+            loaded = _load_with_progress(client, catalogue)
             _print_welcome(settings, loaded, time.monotonic() - started)
             wait_for_exit(processes)
             console.print(f"One of the two ended by itself; its log is in {settings.data_dir / 'logs'}. Stopping.")

@@ -33,7 +33,7 @@ CHINESE_CLIP_CONTEXT = 52
 HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt")
 # Formats of the same weights that nothing here reads.
-UNREAD_HUB_FILES = ["*.onnx", "*.onnx_data", "*.h5", "*.msgpack", "*.ot", "*.tflite", "openvino/*", "onnx/*"]
+UNREAD_HUB_FILES = ["*.pt", "*.onnx", "*.onnx_data", "*.h5", "*.msgpack", "*.ot", "*.tflite", "openvino/*", "onnx/*"]
 
 
 class TextEncoder(Protocol):

@@ -3,7 +3,7 @@
 import html
 import io
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import streamlit as st
@@ -77,15 +77,6 @@ def show_error(error: ApiError) -> None:
         )
     else:
         st.error(as_plain(error.detail), icon=":material/error:")
-
-
-def run_page(page: Callable[[], None]) -> None:
-    """Whatever of the API's errors a page does not catch nearer to its cause ends the page readably."""
-    try:
-        page()
-    except ApiError as error:
-        show_error(error)
-        st.button(t("try_again"), icon=":material/refresh:")
 
 
 def as_plain(text: str) -> str:

@@ -14,7 +14,6 @@ from web_cards import (
     api_client,
     known_categories,
     load_thumbnails,
-    run_page,
     show_error,
     show_hit_grid,
     show_hit_list,
@@ -22,6 +21,7 @@ from web_cards import (
     uploaded_picture,
 )
 from web_client import ApiClient, ApiError
+from web_frame import run_page
 from web_text import EXAMPLE_QUERIES, t
 
 Source = Literal["upload", "product"]

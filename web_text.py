@@ -47,8 +47,8 @@ TEXTS: dict[str, Text] = {
     "page_text_to_image": Text("以文搜图", "Text → pictures"),
     "page_products": Text("商品管理", "Products"),
     "api_unreachable": Text(
-        "连不上 API。它的地址由设置 API_URL 给出，现在是 {address}。",
-        "The API can't be reached. The setting API_URL gives its address, now {address}.",
+        "连不上 API。它的地址由设置 API_URL 给出，现在是 `{address}`。",
+        "The API can't be reached. The setting API_URL gives its address, now `{address}`.",
     ),
     "api_unreachable_hint": Text(
         "先启动 API：`fastapi run main.py --port {port}`；如果它在别处运行，请在网页进程的环境变量或 `.env` "

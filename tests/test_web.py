@@ -325,7 +325,8 @@ def test_without_an_api_every_page_says_how_to_start_it(browser: Browser, tmp_pa
         running_pages(tmp_path, address) as url,
         open_tab(browser, url, DESKTOP, tmp_path / "down.png") as page,
     ):
-        page.goto("/")
+        page.goto("/text_to_image")  # the first visit to this process, and straight to a page of it
+        expect(page.get_by_role("heading", name="以文搜图")).to_be_visible()
         for name in ("首页", "以图搜图", "以文搜图", "以文搜文", "以图搜文", "商品管理"):
             page.get_by_test_id("stSidebar").get_by_role("link", name=name).click()
             expect(page).to_have_title(re.compile(name))
