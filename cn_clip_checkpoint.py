@@ -8,6 +8,8 @@ Chinese-CLIP).
 import math
 import pickle
 import re
+import struct
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +38,8 @@ TRAINING_ONLY = {
     "text_hidden_dropout_prob": 0.1,
     "text_initializer_range": 0.02,
 }
+# What torch.load raises on files that aren't its own: random bytes brought up each of these.
+UNREADABLE = (EOFError, IndexError, KeyError, RuntimeError, UnicodeDecodeError, pickle.UnpicklingError, struct.error)
 
 
 @dataclass(frozen=True)
@@ -76,9 +80,10 @@ def _read_state_dict(path: Path) -> StateDict:
     """The weights by cn_clip's names, as `create_model` in clip/utils.py reads them."""
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ValueError(f"it isn't a PyTorch file of plain weights ({reason})") from error
+    except UNREADABLE as error:
+        # The first sentence only: torch goes on to advise loading without weights_only, which runs code from the file.
+        reason = re.split(r"(?<=\.)\s|\n", str(error).strip())[0] or type(error).__name__
+        raise ValueError(f"it is damaged or isn't a PyTorch file of plain weights ({reason})") from error
     state = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise ValueError("it has no 'state_dict' of weights, which every cn_clip checkpoint has")
@@ -108,7 +113,9 @@ def _build(state: StateDict, vision: VisionShape) -> Any:
     try:
         model.load_state_dict(state, strict=True, assign=True)
     except RuntimeError as error:
-        raise ValueError(f"its weights don't fit cn_clip's model: {error}") from error
+        # torch names every weight that is missing, hundreds maybe.
+        reason = textwrap.shorten(str(error), 300)
+        raise ValueError(f"its weights don't fit cn_clip's model: {reason}") from error
     return model
 
 

@@ -286,23 +286,22 @@ def remove_strangers(folder: Path, expected: set[str]) -> None:
 
 
 def catalogue_line(product: Product, title: dict[str, str]) -> str:
+    # As attributes, title, author and licence stay with the product wherever it is loaded.
     attributes: dict[str, Any] = {
-        "name_en": product.name,
+        "title_en": title["title_en"],
         "width_cm": product.width_cm,
         "depth_cm": product.depth_cm,
         "height_cm": product.height_cm,
+        "author": product.creator,
+        "licence": product.licence,
     }
     attributes |= {column: title[column] for column in OPTIONAL_COLUMNS if title.get(column)}
     record = {
         "sku": product.sku,
         "title": title["title"],
-        "title_en": title["title_en"],
         "category": title["category"],
-        "category_en": product.category,
         "attributes": attributes,
         "image": f"images/{product.sku}.webp",
-        "author": product.creator,
-        "licence": product.licence,
     }
     return json.dumps(record, ensure_ascii=False) + "\n"
 

@@ -45,7 +45,7 @@ MESSAGE_KEY = "products_message"
 
 
 class Message(NamedTuple):
-    """What an action came to, shown on the run after it."""
+    """What an action came to; it stands until the next action, whatever else makes Streamlit run again meanwhile."""
 
     kind: Literal["success", "warning", "error"]
     text: str
@@ -64,10 +64,24 @@ def show_products() -> None:
         show_list()
 
 
-def show_message() -> None:
-    message: Message | None = st.session_state.pop(MESSAGE_KEY, None)
-    if message is not None:
-        {"success": st.success, "warning": st.warning, "error": st.error}[message.kind](message.text)
+def leave_message(place: int | None, message: Message) -> None:
+    """For the page of this product, or without one for the list."""
+    st.session_state[MESSAGE_KEY] = (place, message)
+
+
+def show_message(place: int | None) -> None:
+    left: tuple[int | None, Message] | None = st.session_state.get(MESSAGE_KEY)
+    if left is None:
+        return
+    if left[0] != place:
+        forget_message()  # the reader went on
+        return
+    show = {"success": st.success, "warning": st.warning, "error": st.error}[left[1].kind]
+    show(left[1].text)
+
+
+def forget_message() -> None:
+    st.session_state.pop(MESSAGE_KEY, None)
 
 
 # --- The list --------------------------------------------------------------------------------------------------------
@@ -75,11 +89,11 @@ def show_message() -> None:
 
 def show_list() -> None:
     show_page_head(t("page_products"), t("products_intro"))
-    show_message()
+    show_message(None)
     with st.container(horizontal=True):
-        if st.button(t("add_product"), type="primary", icon=":material/add:"):
+        if st.button(t("add_product"), type="primary", icon=":material/add:", on_click=forget_message):
             st.dialog(t("add_product"), width="medium")(show_add_form)()
-        st.button(t("refresh"), icon=":material/refresh:")
+        st.button(t("refresh"), icon=":material/refresh:", on_click=forget_message)
     page = ask_for_page()
     watch_pending()
     if not page.items:
@@ -132,10 +146,12 @@ def choose(name: str, options: Sequence[Choice]) -> Choice:
 
 
 def to_first_page() -> None:
+    forget_message()
     st.session_state[PAGE_KEY] = 1
 
 
 def turn_page(by: int) -> None:
+    forget_message()
     st.session_state[PAGE_KEY] += by
 
 
@@ -212,12 +228,13 @@ def show_add_form() -> None:
         return
     try:
         product = api_client().create_product(form.fields, form.image)
-        st.session_state[MESSAGE_KEY] = wait_until_indexed(product.product_id)
+        message = wait_until_indexed(product.product_id)
     except ApiError as error:
         show_error(error)
         return
     to_first_page()
     known_categories.clear()
+    leave_message(None, message)
     st.rerun()
 
 
@@ -243,7 +260,8 @@ def ask_for_fields(key: str, product: Product | None) -> Form | None:
         )
         if product is not None:
             st.caption(t("clear_hint"))
-        if not st.form_submit_button(t("save_changes") if product else t("save_product"), type="primary"):
+        label = t("save_changes") if product else t("save_product")
+        if not st.form_submit_button(label, type="primary", on_click=forget_message):
             return None
     fields = {"title": title, "sku": sku, "category": category, "price": price, "attributes": attributes}
     return Form({name: value.strip() for name, value in fields.items()}, image.getvalue() if image else None)
@@ -280,7 +298,7 @@ def show_one_product(product_id: int) -> None:
     st.page_link("pages/manage_products.py", label=t("back_to_list"), icon=":material/arrow_back:")
     product = api_client().product(product_id)
     st.title(t("product_heading", product_id=product_id), anchor=False)
-    show_message()
+    show_message(product_id)
     facts, form = st.columns([1, 2], gap="large")
     with facts:
         show_state(product)
@@ -330,7 +348,7 @@ def show_edit_form(product: Product) -> None:
         return
     try:
         api_client().change_product(product.product_id, changes, form.image)
-        st.session_state[MESSAGE_KEY] = wait_until_indexed(product.product_id)
+        leave_message(product.product_id, wait_until_indexed(product.product_id))
     except ApiError as error:
         show_error(error)
         return
@@ -362,7 +380,7 @@ def confirm_deletion(product: Product) -> None:
         except ApiError as error:
             show_error(error)
             return
-        st.session_state[MESSAGE_KEY] = Message("success", t("deleted", product_id=product.product_id))
+        leave_message(None, Message("success", t("deleted", product_id=product.product_id)))
         st.switch_page("pages/manage_products.py")
     if cancelled:
         st.rerun()

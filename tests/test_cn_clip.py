@@ -147,6 +147,7 @@ def test_a_text_counts_up_to_52_tokens(
     [
         pytest.param(b"", "isn't a PyTorch file", id="empty"),
         pytest.param(b"<html>404</html>", "isn't a PyTorch file", id="web page"),
+        pytest.param(b"\x80\x02.", "isn't a PyTorch file", id="empty pickle"),
         pytest.param(Path("x"), "isn't a PyTorch file", id="pickled object"),
         pytest.param({"visual.conv1.weight": torch.zeros(2)}, "no 'state_dict'", id="bare weights"),
         pytest.param({"state_dict": 3}, "no 'state_dict'", id="no weights"),
@@ -235,7 +236,8 @@ def _save_in_transformers_format(folder: Path, state: StateDict, cn_clip: Any) -
     shutil.copy(Path(cn_clip.__file__).with_name("vocab.txt"), folder)
     size = {"height": RESOLUTION, "width": RESOLUTION}
     image_processor = ChineseCLIPImageProcessorPil(size=size, do_center_crop=False)
-    ChineseCLIPProcessor(image_processor, BertTokenizer.from_pretrained(folder)).save_pretrained(folder)
+    processor = ChineseCLIPProcessor(image_processor, BertTokenizer.from_pretrained(folder))  # type: ignore[no-untyped-call]
+    processor.save_pretrained(folder)
     return folder
 
 

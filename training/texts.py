@@ -1,0 +1,70 @@
+"""The texts that the small text towers are distilled on: names and composed product titles.
+
+Composed titles come in pairs that mean the same in both languages; all randomness has a fixed seed.
+"""
+
+import random
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from training.names import DATA, ImageNetClass, Lexicon
+
+PART_SHARE, DETAIL_SHARE, NUMBER_SHARE = 0.45, 0.3, 0.12  # how often a composed title has one
+FIRST_ARTEFACT = 398  # ImageNet's classes before it are animals
+
+
+UNITS = (
+    ("厘米", "cm"),
+    ("cm", "cm"),
+    ("毫升", "ml"),
+    ("件套", "piece set"),
+    ("寸", "inch"),
+    ("瓦", "W"),
+    ("号", "size"),
+)
+
+
+def read_title_parts(path: Path = DATA / "title_parts.tsv") -> dict[str, list[tuple[str, str]]]:
+    """(Chinese, English) parts of product titles by kind: style, colour, material, detail."""
+    parts: dict[str, list[tuple[str, str]]] = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            kind, chinese, english = line.split("\t")
+            parts.setdefault(kind, []).append((chinese, english))
+    return parts
+
+
+def noun_pairs(lexicon: Lexicon, classes: Sequence[ImageNetClass]) -> list[tuple[str, str]]:
+    """(Chinese, English) names of things that are sold, every synonym with every synonym."""
+    pairs = [(zh, en) for en, names in lexicon.entries.items() for zh in names]
+    pairs += [(zh, en) for names in classes[FIRST_ARTEFACT:] for zh in names.names_zh for en in names.names_en]
+    return list(dict.fromkeys(pairs))
+
+
+def compose_titles(nouns: Sequence[tuple[str, str]], count: int, seed: int = 0) -> list[tuple[str, str]]:
+    """Up to `count` pairs, e.g. (深棕色皮质沙发 带扶手, dark brown leather sofa with armrests)."""
+    rng = random.Random(seed)
+    parts = read_title_parts()
+    titles = []
+    for _ in range(count):
+        noun = rng.choice(nouns)
+        before = [rng.choice(parts[kind]) for kind in ("style", "colour", "material") if rng.random() < PART_SHARE]
+        after = [rng.choice(parts["detail"])] if rng.random() < DETAIL_SHARE else []
+        joint = rng.choice(("", " "))
+        chinese = "".join(zh for zh, _ in before) + noun[0] + "".join(joint + zh for zh, _ in after)
+        english = " ".join([*(en for _, en in before), noun[1], *(en for _, en in after)])
+        if rng.random() < NUMBER_SHARE:
+            chinese, english = _with_number(chinese, english, rng)
+        titles.append((chinese, english))
+    return list(dict.fromkeys(titles))
+
+
+def _with_number(chinese: str, english: str, rng: random.Random) -> tuple[str, str]:
+    number = rng.choice((rng.randint(1, 12), rng.randrange(20, 200, 5), rng.randint(100, 2000)))
+    unit = rng.choice(UNITS)
+    return f"{chinese} {number}{unit[0]}", f"{english} {number} {unit[1]}"
+
+
+def unique(*groups: Iterable[str]) -> list[str]:
+    """All texts once, in order."""
+    return list(dict.fromkeys(text for group in groups for text in group if text.strip()))
