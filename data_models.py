@@ -1,6 +1,6 @@
 """The shapes that cross a process border: HTTP requests and responses, and queue events. Nothing else."""
 
-import json
+import math
 import unicodedata
 import uuid
 from datetime import UTC, datetime
@@ -39,11 +39,23 @@ def _one_clean_line(text: str) -> str:
     return text
 
 
-def _encodable(attributes: dict[str, JsonValue]) -> dict[str, JsonValue]:
-    try:
-        json.dumps(attributes, ensure_ascii=False).encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(f"hold characters that are not Unicode: {error.reason}") from error
+def _storable(value: JsonValue) -> JsonValue:
+    """What the database and Milvus both take as JSON: Unicode, finite numbers, integers of 64 bits."""
+    if isinstance(value, str) and any(unicodedata.category(character) == "Cs" for character in value):
+        raise ValueError("has characters that are not Unicode (lone surrogates)")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{value} is not a JSON number")
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise ValueError("has an integer of more than 64 bits; write it as a text")
+    for part in (
+        (*value.keys(), *value.values()) if isinstance(value, dict) else value if isinstance(value, list) else ()
+    ):
+        _storable(part)
+    return value
+
+
+def _storable_object(attributes: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    _storable(attributes)
     return attributes
 
 
@@ -58,8 +70,13 @@ Sku = Annotated[
 Category = Annotated[
     str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100), AfterValidator(_one_clean_line)
 ]
-Attributes = Annotated[dict[str, JsonValue], AfterValidator(_encodable)]
+Attributes = Annotated[dict[str, JsonValue], AfterValidator(_storable_object)]
 IndexStatus = Literal["pending", "indexed", "failed"]
+
+
+def _storable_filter(attributes: dict[str, str | int | float | bool]) -> dict[str, str | int | float | bool]:
+    _storable({**attributes})
+    return attributes
 
 
 class SearchMode(StrEnum):
@@ -132,7 +149,9 @@ class SearchFilters(BaseModel):
     category: Annotated[list[Category], Field(max_length=100)] = []
     price_min: Price | None = None
     price_max: Price | None = None
-    attributes: Annotated[dict[str, str | int | float | bool], Field(max_length=20)] = {}
+    attributes: Annotated[
+        dict[str, str | int | float | bool], Field(max_length=20), AfterValidator(_storable_filter)
+    ] = {}
 
     @model_validator(mode="after")
     def price_range_is_not_empty(self) -> Self:
@@ -150,7 +169,9 @@ class SearchRequest(BaseModel):
     text: Annotated[str, StringConstraints(strip_whitespace=True, max_length=TITLE_COLUMN_LENGTH)] | None = None
     image_base64: str | None = None
     image_url: str | None = None
-    product_id: int | None = Field(None, description="Search by this product's own picture or title, leaving it out.")
+    product_id: int | None = Field(
+        None, ge=1, lt=2**63, description="Search by this product's own picture or title, leaving it out."
+    )
     top_k: int = Field(10, ge=1, le=100)
     offset: int = Field(0, ge=0)
     filters: SearchFilters = SearchFilters()

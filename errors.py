@@ -86,7 +86,7 @@ class NotFound(AppError):
 
     status = 404
     slug = "not-found"
-    title = "Not found"
+    title = "Not Found"
 
 
 class DuplicateSku(AppError):

@@ -7,6 +7,7 @@ at the same moment can then never lose it.
 
 import hashlib
 import io
+import re
 import uuid
 import warnings
 from collections.abc import Iterator
@@ -32,6 +33,8 @@ from settings import Settings
 # Format as Pillow names it → file extension.
 ACCEPTED_FORMATS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp"}
 MEDIA_TYPES = {"jpg": "image/jpeg", "png": "image/png", "webp": "image/webp", "gif": "image/gif", "bmp": "image/bmp"}
+# Whatever else is asked for is not ours, wherever it would lead.
+STORED_PATH = re.compile(r"(thumbnails/)?[0-9a-f]{2}/[0-9a-f]{64}\.(jpg|png|webp|gif|bmp)")
 THUMBNAIL_SIDE = 320
 # JPEG decodes to a power-of-two fraction at once, no smaller than this: encoders look at 224 to 384 pixels.
 DECODE_SIDE = 1024
@@ -134,7 +137,7 @@ class ImageStore:
             raise ImageStoreUnavailable(f"The image store does not answer (IMAGE_STORE_URL): {error}") from error
 
     def _full(self, path: str) -> str:
-        if ".." in Path(path).parts or path.startswith("/"):
+        if not STORED_PATH.fullmatch(path):
             raise NotFound(f"There is no picture {path}.")
         return f"{self._root}/{path}"
 

@@ -313,6 +313,11 @@ async def get_health(api: ApiDependency, response: Response) -> Health:
     )
 
 
+# Caches and load balancers ask with HEAD.
+for _path, _endpoint in (("/images/{path:path}", get_image), ("/health", get_health)):
+    router.head(_path, include_in_schema=False)(_endpoint)
+
+
 @router.get("/metrics", summary="Prometheus metrics", tags=["operation"], response_class=PlainTextResponse)
 def get_metrics(api: ApiDependency) -> PlainTextResponse:
     return PlainTextResponse(api.metrics.render(), media_type=CONTENT_TYPE_LATEST)
@@ -338,7 +343,7 @@ async def _read_form(request: Request) -> AsyncIterator[FormData]:
 
 async def _read_json(request: Request) -> dict[str, Any]:
     try:
-        body = json.loads(await request.body())
+        body = json.loads(await request.body(), parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise MalformedRequest(f"The body is not JSON: {error}") from error
     if not isinstance(body, dict):
@@ -378,12 +383,13 @@ def _search_form(form: FormData) -> dict[str, Any]:
     return fields
 
 
-def _json_object(field: str, value: object) -> dict[str, Any]:
-    def refuse(constant: str) -> NoReturn:
-        raise ValueError(f"{constant} is not JSON")
+def _refuse_constant(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON")
 
+
+def _json_object(field: str, value: object) -> dict[str, Any]:
     try:
-        decoded = json.loads(str(value) or "{}", parse_constant=refuse)
+        decoded = json.loads(str(value) or "{}", parse_constant=_refuse_constant)
     except RecursionError as error:
         raise InvalidInput.in_field(field, "nests too deep; flatten it") from error
     except ValueError as error:

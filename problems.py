@@ -68,6 +68,8 @@ def install_problem_handlers(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def on_http_exception(_: Request, error: HTTPException) -> JSONResponse:
         status = HTTPStatus(error.status_code)
+        if status is HTTPStatus.BAD_REQUEST:
+            return problem_response(MalformedRequest(str(error.detail)))
         failure = AppError(str(error.detail))
         failure.status, failure.title = status.value, status.phrase
         failure.slug = status.phrase.lower().replace(" ", "-")

@@ -16,7 +16,7 @@ import jieba
 import numpy as np
 from numpy.typing import NDArray
 from pymilvus import DataType, Function, FunctionType, MilvusClient
-from pymilvus.exceptions import MilvusException
+from pymilvus.exceptions import DataNotMatchException, DataTypeNotMatchException, MilvusException, ParamError
 
 from errors import ConfigurationError, VectorDBUnavailable, VectorsRejected
 from settings import TITLE_COLUMN_LENGTH, Settings
@@ -34,6 +34,8 @@ MAX_SEARCH_LIMIT = 16_384  # Milvus's own limit of top-k
 BYTES_PER_CHARACTER = 4
 # Invalid parameter, in Milvus Lite and in Milvus; every other failure leaves open whether the same call works later.
 REFUSED_CODES = frozenset({6, 1100})
+# What pymilvus refuses before it asks the server.
+CLIENT_REFUSALS = (DataNotMatchException, DataTypeNotMatchException, ParamError)
 
 
 @dataclass(frozen=True)
@@ -160,7 +162,7 @@ class VectorDB:
         try:
             return operation(self._connected())
         except MilvusException as error:
-            if error.is_input_error or error.code in REFUSED_CODES:
+            if isinstance(error, CLIENT_REFUSALS) or error.is_input_error or error.code in REFUSED_CODES:
                 raise VectorsRejected(f"Milvus refused: {error.message}") from error
             raise VectorDBUnavailable(f"Milvus does not answer (MILVUS_URI): {error.message}") from error
 

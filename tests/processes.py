@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-START_TIMEOUT_S = 90.0
+START_TIMEOUT_S = 180.0
 SETTING_PREFIXES = (
     "HF_",
     "API_",

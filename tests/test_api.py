@@ -100,6 +100,13 @@ BAD_FIELDS = {
     "attributes: NaN": ({"title": "a", "attributes": '{"a": NaN}'}, 422, "attributes", "NaN"),
     "attributes: lone surrogate": ({"title": "a", "attributes": '{"a": "\\ud800"}'}, 422, "attributes", "Unicode"),
     "attributes: deep": ({"title": "a", "attributes": '{"a":' * 5000 + "1" + "}" * 5000}, 422, "attributes", "deep"),
+    "attributes: infinite": ({"title": "a", "attributes": '{"a": [1e999]}'}, 422, "attributes", "not a JSON number"),
+    "attributes: over 64 bits": (
+        {"title": "a", "attributes": '{"a": {"b": 9223372036854775808}}'},
+        422,
+        "attributes",
+        "64",
+    ),
     "attributes: huge": ({"title": "a", "attributes": json.dumps({"a": "x" * 40_000})}, 422, "attributes", "32,768"),
     "negative price": ({"title": "a", "price": "-1"}, 422, "price", "greater than or equal to 0"),
     "price in thirds": ({"title": "a", "price": "1.333"}, 422, "price", "2 decimal places"),
@@ -128,7 +135,8 @@ def test_a_create_without_a_picture_or_a_form_is_refused(api: httpx.Client, snap
     assert_problem(api.post("/product", data={"title": "沙发", "image": "text"}), 422, "image", "must be a file")
     assert_problem(api.post("/product", json={"title": "沙发"}), 415, None, "multipart/form-data")
     broken = api.post("/product", content=b"--x\r\nbroken", headers={"Content-Type": "multipart/form-data; boundary=x"})
-    assert broken.status_code in (400, 422)
+    assert_problem(broken, 400, None, "")
+    assert broken.json()["type"] == "urn:tuwen:problem:malformed-request"
     assert snapshot() == before
 
 
@@ -154,6 +162,20 @@ def test_a_create_without_a_picture_or_a_form_is_refused(api: httpx.Client, snap
         ({"mode": "text_to_text", "text": "a", "offset": 1001}, 422, "offset", "1000"),
         ({"mode": "text_to_text", "text": "a", "filters": {"colour": 1}}, 422, "filters.colour", "not permitted"),
         ({"mode": "text_to_text", "text": "a", "filters": {"price_min": 2, "price_max": 1}}, 422, "filters", "above"),
+        ({"mode": "text_to_text", "text": "a", "product_id": 2**70}, 422, "product_id", "less than"),
+        (
+            {"mode": "text_to_text", "text": "a", "filters": {"attributes": {"a": "\ud800"}}},
+            422,
+            "filters.attributes.a",
+            "",
+        ),
+        (
+            {"mode": "text_to_text", "text": "a", "filters": {"attributes": {"a": 2**64}}},
+            422,
+            "filters.attributes",
+            "64",
+        ),
+        ({"mode": "text_to_text", "text": "a", "filters": {"attributes": {"a": float("inf")}}}, 400, None, "Infinity"),
         ({"mode": "text_to_text", "text": "a", "limit": 3}, 422, "limit", "not permitted"),
     ],
 )
@@ -187,6 +209,8 @@ def test_unknown_products_pictures_and_routes_are_404(api: httpx.Client) -> None
     assert_problem(api.delete("/product/987654"), 404, None, "987654")
     assert_problem(api.get("/product/abc"), 422, "product_id", "integer")
     assert_problem(api.get("/images/00/nothing.png"), 404, None, "no picture")
+    assert_problem(api.get("/images/a%00.png"), 404, None, "no picture")
+    assert_problem(api.get(f"/images/{'a' * 5000}.png"), 404, None, "no picture")
     assert_problem(api.get("/images/%2e%2e/tuwen.db"), 404, None, "no picture")
     assert_problem(api.get("/images/..%2f..%2fpicture.png"), 404, None, "no picture")
     assert_problem(api.get("/nowhere"), 404, None, "Not Found")
@@ -243,6 +267,9 @@ def test_pictures_and_thumbnails_are_served_to_be_cached(api: httpx.Client, sofa
     original = api.get(sofa["image_url"])
     assert (original.content, original.headers["Content-Type"]) == (picture(), "image/png")
     assert "immutable" in original.headers["Cache-Control"]
+    head = api.head(sofa["image_url"])
+    assert (head.status_code, head.content) == (200, b"")
+    assert api.head("/health").status_code == 200
     assert api.get(sofa["image_url"], headers={"If-None-Match": original.headers["ETag"]}).status_code == 304
     thumbnail = Image.open(io.BytesIO(api.get(sofa["thumbnail_url"]).content))
     assert (thumbnail.format, thumbnail.size) == ("WEBP", (64, 48))

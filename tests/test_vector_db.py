@@ -99,6 +99,8 @@ def test_filters_find_exactly_what_they_say(vector_db: VectorDB, collection: str
 
 def test_the_longest_chinese_title_fits(vector_db: VectorDB, collection: str) -> None:
     assert vector_db.insert(collection, [row(0, title="图" * 500, category="类" * 100)])
+    with pytest.raises(VectorsRejected):  # pymilvus itself refuses, before the server is asked
+        vector_db.insert(collection, [row(0, attributes={"n": 2**64})])
     with pytest.raises(VectorsRejected, match="title"):
         vector_db.insert(collection, [row(0), row(1, title="图" * 2001)])
     assert sum(len(batch) for batch in vector_db.iterate_ids(collection)) == 1

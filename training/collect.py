@@ -59,13 +59,13 @@ def product_captions(product: Product) -> tuple[Caption, ...]:
 
 
 def picture_captions(picture: Picture) -> tuple[Caption, ...]:
-    """The label of each language often, each tag sometimes, and both together as one text."""
+    """The label of each language often, each tag sometimes, and the first Chinese names as one text."""
     captions: dict[str, float] = {}
-    for names, joint in ((picture.names_zh, "、"), (picture.names_en, ", ")):
+    for names in (picture.names_zh, picture.names_en):
         for position, name in enumerate(names):
-            captions.setdefault(name, NAME_WEIGHT if position == 0 else TAG_WEIGHT / len(names) * 2)
-        if len(names) > JOINT_NAMES - 1:
-            captions.setdefault(joint.join(names[:JOINT_NAMES]), 1.0)
+            captions.setdefault(name, NAME_WEIGHT if position == 0 else 2 * TAG_WEIGHT / len(names))
+    if len(picture.names_zh) >= JOINT_NAMES:
+        captions.setdefault("、".join(picture.names_zh[:JOINT_NAMES]), 1.0)
     return tuple(Caption(text, weight) for text, weight in captions.items())
 
 
