@@ -134,7 +134,7 @@ def test_a_create_without_a_picture_or_a_form_is_refused(api: httpx.Client, snap
     assert_problem(api.post("/product", data={"title": "沙发"}), 422, "image", "missing")
     assert_problem(api.post("/product", data={"title": "沙发", "image": "text"}), 422, "image", "must be a file")
     assert_problem(api.post("/product", json={"title": "沙发"}), 415, None, "multipart/form-data")
-    broken = api.post("/product", content=b"--x\r\nbroken", headers={"Content-Type": "multipart/form-data; boundary=x"})
+    broken = api.post("/product", content=b"--x\r\nbroken", headers={"Content-Type": "multipart/form-data"})
     assert_problem(broken, 400, None, "")
     assert broken.json()["type"] == "urn:tuwen:problem:malformed-request"
     assert snapshot() == before
@@ -166,8 +166,8 @@ def test_a_create_without_a_picture_or_a_form_is_refused(api: httpx.Client, snap
         (
             {"mode": "text_to_text", "text": "a", "filters": {"attributes": {"a": "\ud800"}}},
             422,
-            "filters.attributes.a",
-            "",
+            "filters.attributes",
+            "Unicode",
         ),
         (
             {"mode": "text_to_text", "text": "a", "filters": {"attributes": {"a": 2**64}}},
