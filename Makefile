@@ -20,6 +20,17 @@ format: $(VENV)/installed-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# Rebuilds what demo/ and evaluation/views ship, from Debian's package of furniture; needs Debian's apt-get.
+catalogue: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet -r demo/requirements.txt
+	$(BIN)/python -m demo.build_catalogue
+
+# Trains what models/ ships, in an environment of its own.
+models: catalogue
+	$(PYTHON) -m venv .work/training-venv
+	.work/training-venv/bin/python -m pip install --quiet -r training/requirements.txt
+	.work/training-venv/bin/python -m training.train --data .work/training --out models
+
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache
 

@@ -160,7 +160,7 @@ def show_product_links(product: Product) -> None:
     query = {"product_id": str(product.product_id)}
     with st.container(horizontal=True, gap="small"):
         st.page_link("pages/image_to_image.py", label=t("similar"), icon=":material/image_search:", query_params=query)
-        st.page_link("pages/manage_products.py", label=t("details"), icon=":material/edit:", query_params=query)
+        st.page_link("pages/edit_product.py", label=t("details"), icon=":material/edit:", query_params=query)
 
 
 def product_summary(product: Product) -> str:

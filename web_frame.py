@@ -52,7 +52,8 @@ def _choose_page() -> st.Page:
             "": [st.Page("pages/home.py", title=t("page_home"), icon=":material/home:", default=True)],
             t("nav_search"): searches,
             t("nav_catalogue"): [
-                st.Page("pages/manage_products.py", title=t("page_products"), icon=":material/inventory_2:")
+                st.Page("pages/manage_products.py", title=t("page_products"), icon=":material/inventory_2:"),
+                st.Page("pages/edit_product.py", title=t("page_product"), visibility="hidden"),
             ],
         }
     )

@@ -145,6 +145,7 @@ def _follow_address(source_key: str, product_key: str) -> None:
     if not wanted.isdecimal():
         st.session_state.pop(seen_key, None)
     elif st.session_state.get(seen_key) != wanted:
+        st.query_params["product_id"] = wanted  # a link from this page to itself reaches us, but not the address bar
         st.session_state[seen_key] = wanted
         st.session_state[source_key] = "product"
         st.session_state[product_key] = int(wanted)

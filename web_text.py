@@ -46,6 +46,7 @@ TEXTS: dict[str, Text] = {
     "page_image_to_text": Text("以图搜文", "Picture → titles"),
     "page_text_to_image": Text("以文搜图", "Text → pictures"),
     "page_products": Text("商品管理", "Products"),
+    "page_product": Text("商品详情", "Product"),
     "api_unreachable": Text(
         "连不上 API。它的地址由设置 API_URL 给出，现在是 `{address}`。",
         "The API can't be reached. The setting API_URL gives its address, now `{address}`.",

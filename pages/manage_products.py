@@ -1,35 +1,35 @@
-"""Products: list, add, change, delete, and how far the index is with each. ?product_id= opens one of them."""
+"""Products: list, filter, add, and how far the index is with each."""
 
-import json
-import time
-from collections.abc import Mapping, Sequence
-from datetime import datetime
-from typing import Literal, NamedTuple, TypeVar
+from collections.abc import Sequence
+from typing import Literal, TypeVar
 
 import streamlit as st
 
 from data_models import IndexStatus, Product, ProductPage
 from web_cards import (
-    PICTURE_TYPES,
     api_client,
-    as_plain,
     known_categories,
     load_thumbnails,
     product_summary,
     show_error,
-    show_facts,
     show_page_head,
     show_status,
 )
 from web_client import ApiError
 from web_frame import run_page
+from web_products import (
+    ask_for_fields,
+    forget_message,
+    leave_message,
+    show_index_error,
+    show_message,
+    wait_until_indexed,
+)
 from web_text import LANGUAGE_KEY, t
 
 Choice = TypeVar("Choice", bound=str)
 
 PAGE_SIZE = 20
-INDEX_WAIT_S = 60
-POLL_S = 0.3
 WATCH_EVERY_S = 2
 STATUSES: tuple[IndexStatus | Literal["all"], ...] = ("all", "pending", "indexed", "failed")
 SORTS = {
@@ -41,50 +41,6 @@ SORTS = {
     "price_down": "-price",
 }
 PAGE_KEY = "products_page"
-MESSAGE_KEY = "products_message"
-
-
-class Message(NamedTuple):
-    """What an action came to; it stands until the next action, whatever else makes Streamlit run again meanwhile."""
-
-    kind: Literal["success", "warning", "error"]
-    text: str
-
-
-class Form(NamedTuple):
-    fields: dict[str, str]
-    image: bytes | None
-
-
-def show_products() -> None:
-    wanted = st.query_params.get("product_id", "")
-    if wanted.isdecimal():
-        show_one_product(int(wanted))
-    else:
-        show_list()
-
-
-def leave_message(place: int | None, message: Message) -> None:
-    """For the page of this product, or without one for the list."""
-    st.session_state[MESSAGE_KEY] = (place, message)
-
-
-def show_message(place: int | None) -> None:
-    left: tuple[int | None, Message] | None = st.session_state.get(MESSAGE_KEY)
-    if left is None:
-        return
-    if left[0] != place:
-        forget_message()  # the reader went on
-        return
-    show = {"success": st.success, "warning": st.warning, "error": st.error}[left[1].kind]
-    show(left[1].text)
-
-
-def forget_message() -> None:
-    st.session_state.pop(MESSAGE_KEY, None)
-
-
-# --- The list --------------------------------------------------------------------------------------------------------
 
 
 def show_list() -> None:
@@ -164,17 +120,13 @@ def show_row(product: Product, picture: bytes) -> None:
             with st.container(horizontal=True, vertical_alignment="center", gap="small"):
                 show_status(product)
                 st.page_link(
-                    "pages/manage_products.py",
+                    "pages/edit_product.py",
                     label=t("details"),
                     icon=":material/edit:",
                     query_params={"product_id": str(product.product_id)},
                 )
             if product.index_error:
                 show_index_error(product)
-
-
-def show_index_error(product: Product) -> None:
-    st.error(as_plain(product.index_error or ""), icon=":material/error:")
 
 
 def show_paging(page: ProductPage) -> None:
@@ -219,9 +171,6 @@ def show_pending() -> None:
         st.success(t("pending_done"), icon=":material/check_circle:")
 
 
-# --- Adding ----------------------------------------------------------------------------------------------------------
-
-
 def show_add_form() -> None:
     form = ask_for_fields("add", None)
     if form is None:
@@ -238,152 +187,4 @@ def show_add_form() -> None:
     st.rerun()
 
 
-def ask_for_fields(key: str, product: Product | None) -> Form | None:
-    """The form, filled with the product's fields; its content once it was sent."""
-    with st.form(f"{key}_form", border=product is not None):
-        title = st.text_input(t("field_title"), product.title if product else "", max_chars=500, key=f"{key}_title")
-        image = st.file_uploader(
-            t("field_new_picture") if product else t("field_picture"), type=PICTURE_TYPES, key=f"{key}_picture"
-        )
-        left, middle, right = st.columns(3)
-        sku = left.text_input(t("field_sku"), product.sku or "" if product else "", max_chars=64, key=f"{key}_sku")
-        category = middle.text_input(
-            t("field_category"), product.category or "" if product else "", max_chars=100, key=f"{key}_category"
-        )
-        price = right.text_input(t("field_price"), price_text(product), key=f"{key}_price")
-        attributes = st.text_area(
-            t("field_attributes"),
-            attributes_text(product),
-            placeholder=t("attributes_placeholder"),
-            height=100,
-            key=f"{key}_attributes",
-        )
-        if product is not None:
-            st.caption(t("clear_hint"))
-        label = t("save_changes") if product else t("save_product")
-        if not st.form_submit_button(label, type="primary", on_click=forget_message):
-            return None
-    fields = {"title": title, "sku": sku, "category": category, "price": price, "attributes": attributes}
-    return Form({name: value.strip() for name, value in fields.items()}, image.getvalue() if image else None)
-
-
-def price_text(product: Product | None) -> str:
-    return "" if product is None or product.price is None else f"{product.price:.2f}"
-
-
-def attributes_text(product: Product | None) -> str:
-    return json.dumps(product.attributes, ensure_ascii=False, indent=2) if product and product.attributes else ""
-
-
-def wait_until_indexed(product_id: int) -> Message:
-    """Shows the wait, bounded: the product is safe in the database whether or not anybody watches."""
-    deadline = time.monotonic() + INDEX_WAIT_S
-    with st.spinner(t("indexing"), show_time=True):
-        while True:
-            product = api_client().product(product_id)
-            if product.index_status == "indexed":
-                return Message("success", t("now_indexed", product_id=product_id))
-            if product.index_status == "failed":
-                reason = as_plain(product.index_error or "")
-                return Message("error", f"{t('index_failed', product_id=product_id)} {reason}")
-            if time.monotonic() > deadline:
-                return Message("warning", t("still_pending", product_id=product_id, seconds=INDEX_WAIT_S))
-            time.sleep(POLL_S)
-
-
-# --- One product -----------------------------------------------------------------------------------------------------
-
-
-def show_one_product(product_id: int) -> None:
-    st.page_link("pages/manage_products.py", label=t("back_to_list"), icon=":material/arrow_back:")
-    product = api_client().product(product_id)
-    st.title(t("product_heading", product_id=product_id), anchor=False)
-    show_message(product_id)
-    facts, form = st.columns([1, 2], gap="large")
-    with facts:
-        show_state(product)
-    with form:
-        show_edit_form(product)
-        if st.button(t("delete_product"), icon=":material/delete:"):
-            st.dialog(t("delete_title", product_id=product_id))(lambda: confirm_deletion(product))()
-
-
-def show_state(product: Product) -> None:
-    with st.container(border=True, width=320):
-        st.image(load_thumbnails([product])[0], width="stretch", alt=product.title)
-    with st.container(horizontal=True, vertical_alignment="center"):
-        show_status(product)
-        st.page_link(
-            "pages/image_to_image.py",
-            label=t("similar"),
-            icon=":material/image_search:",
-            query_params={"product_id": str(product.product_id)},
-        )
-    if product.index_error:
-        show_index_error(product)
-    show_facts(
-        {
-            t("fact_picture"): f"{product.image_width} × {product.image_height}",
-            t("fact_version"): product.version,
-            t("fact_milvus_id"): product.milvus_id or "–",
-            t("fact_created"): moment(product.created_at),
-            t("fact_updated"): moment(product.updated_at),
-            t("fact_indexed"): moment(product.indexed_at),
-        }
-    )
-
-
-def moment(at: datetime | None) -> str:
-    return f"{at:%Y-%m-%d %H:%M:%S} UTC" if at else "–"
-
-
-def show_edit_form(product: Product) -> None:
-    # The version stands in the keys: after a change the form starts from what is stored now.
-    form = ask_for_fields(f"edit_{product.product_id}_{product.version}", product)
-    if form is None:
-        return
-    changes = changed_fields(product, form.fields)
-    if not changes and form.image is None:
-        st.info(t("nothing_changed"))
-        return
-    try:
-        api_client().change_product(product.product_id, changes, form.image)
-        leave_message(product.product_id, wait_until_indexed(product.product_id))
-    except ApiError as error:
-        show_error(error)
-        return
-    known_categories.clear()
-    st.rerun()
-
-
-def changed_fields(product: Product, fields: Mapping[str, str]) -> dict[str, str]:
-    """Only these are sent, so that a change somebody else makes to another field meanwhile is not undone."""
-    stored = {
-        "title": product.title,
-        "sku": product.sku or "",
-        "category": product.category or "",
-        "price": price_text(product),
-        "attributes": attributes_text(product),
-    }
-    return {name: value for name, value in fields.items() if value != stored[name]}
-
-
-def confirm_deletion(product: Product) -> None:
-    st.write(t("delete_warning"))
-    st.text(product.title)
-    with st.container(horizontal=True):
-        confirmed = st.button(t("delete_confirm"), type="primary", icon=":material/delete:")
-        cancelled = st.button(t("cancel"))
-    if confirmed:
-        try:
-            api_client().delete_product(product.product_id)
-        except ApiError as error:
-            show_error(error)
-            return
-        leave_message(None, Message("success", t("deleted", product_id=product.product_id)))
-        st.switch_page("pages/manage_products.py")
-    if cancelled:
-        st.rerun()
-
-
-run_page(show_products)
+run_page(show_list)

@@ -167,8 +167,12 @@ def test_a1_similar_products_of_a_hit_leave_the_product_itself_out(tab: Page, pa
     expect(hit(tab, 4)).to_be_visible()
     expect(tab.locator("[class*=st-key-hit_]").filter(has_text=title)).to_have_count(0)
     other = hit(tab, 2).locator(".tuwen-title").inner_text()
+    first_address = tab.url
     hit(tab, 2).get_by_role("link", name="找相似").click()
     expect(tab.locator(".st-key-query_picture")).to_contain_text(other)
+    expect(tab).not_to_have_url(first_address)
+    tab.get_by_test_id("stSidebar").get_by_text("English", exact=True).click()
+    expect(tab.locator(".st-key-query_picture")).to_contain_text(f"Compared with this product: {other}")
 
 
 def test_a2_a_title_finds_its_own_product_first_and_options_narrow_the_rest(tab: Page, pages_url: str) -> None:
@@ -287,7 +291,7 @@ def test_a_product_is_added_changed_and_deleted(tab: Page, pages_url: str, catal
 
 
 def test_a_product_that_is_not_there_is_said_so(tab: Page, pages_url: str) -> None:
-    tab.goto(f"{pages_url}/manage_products?product_id=999999")
+    tab.goto(f"{pages_url}/edit_product?product_id=999999")
     expect(tab.get_by_text("There is no product 999999.")).to_be_visible()
     tab.get_by_role("link", name="返回商品列表").click()
     expect(tab.get_by_role("heading", name="商品管理")).to_be_visible()
