@@ -66,7 +66,11 @@ class TransformersClip:
         self._device = device
         self._model = transformers.AutoModel.from_pretrained(folder, dtype=torch.float32).to(device).eval()
         processor = transformers.AutoProcessor.from_pretrained(folder)  # type: ignore[no-untyped-call]
-        self._tokenizer, self._image_processor = processor.tokenizer, processor.image_processor
+        self._tokenizer = processor.tokenizer
+        # PIL resizes as in training; torchvision, which transformers prefers once it is installed, moves vectors 2e-3.
+        self._image_processor = transformers.AutoImageProcessor.from_pretrained(  # type: ignore[no-untyped-call]
+            folder, backend="pil"
+        )
         self._pad_to_square = bool(getattr(self._image_processor, "do_center_crop", False))
         self._max_tokens = self._context_length()
         self.dim = self.encode_texts(["a"]).shape[1]
@@ -176,9 +180,9 @@ def _load_clip(path: Path, device: str) -> ImageTextEncoder:
     try:
         # Imported here: cn_clip is an optional extra that most installations lack.
         from cn_clip_checkpoint import CnClipCheckpoint  # noqa: PLC0415
-    except ModuleNotFoundError as error:
+    except (ImportError, RuntimeError) as error:  # a torchvision of another torch's raises RuntimeError
         raise ModelUnavailable(
-            f"CLIP_MODEL={path} is a cn_clip checkpoint, and {error.name} is not installed: "
+            f"CLIP_MODEL={path} is a cn_clip checkpoint, and cn_clip can't be imported here ({error}): "
             "'pip install -r requirements-cn-clip.txt', or set CLIP_MODEL to a folder in transformers format."
         ) from error
     return _load("CLIP_MODEL", path, lambda: CnClipCheckpoint(path, device))

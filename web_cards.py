@@ -31,10 +31,12 @@ STYLE = """<style>
 .stMain [data-testid="stPageLink-NavLink"] { background: none; padding: 0 0.25rem 0 0; }
 .stMain [data-testid="stPageLink-NavLink"] * { font-weight: 400; }
 [class*="st-key-hit_"] [data-testid="stPageLink-NavLink"] * { font-size: 0.8rem; }
-.st-key-hit_grid [data-testid="stPageLink-NavLink"] [data-testid="stIconMaterial"] { display: none; }
+.st-key-hit_grid [data-testid="stPageLink-NavLink"] { padding: 0; }
+.st-key-hit_grid [data-testid="stPageLink-NavLink"] :has(> [data-testid="stIconMaterial"]) { display: none; }
 .tuwen-title { display: -webkit-box; -webkit-box-orient: vertical; -webkit-line-clamp: 2; overflow: hidden;
   overflow-wrap: anywhere; line-height: 1.4; font-size: 0.9rem; }
 .tuwen-grid .tuwen-title { min-height: 2.8em; }
+.tuwen-grid .tuwen-facts { white-space: nowrap; overflow: hidden; text-overflow: ellipsis; }
 .tuwen-facts { color: #57606a; font-size: 0.8rem; overflow-wrap: anywhere; }
 .tuwen-facts b { font-weight: 500; color: #24292f; padding-left: 0.25rem; }
 .tuwen-score { color: #2f5d8a; font-size: 0.8rem; font-weight: 600; font-variant-numeric: tabular-nums; }
@@ -143,7 +145,7 @@ def show_hit_grid(hits: Sequence[SearchHit]) -> None:
         for hit, picture in zip(hits, load_thumbnails(hit.product for hit in hits), strict=True):
             with st.container(border=True, height="stretch", gap="xsmall", key=f"hit_{hit.rank}"):
                 st.image(picture, width="stretch", alt=hit.product.title)
-                st.html(f'<div class="tuwen-grid">{_score(hit)}{product_summary(hit.product)}</div>')
+                st.html(f'<div class="tuwen-grid">{_score(hit)}{product_summary(hit.product, with_sku=False)}</div>')
                 show_product_links(hit.product)
 
 
@@ -163,11 +165,11 @@ def show_product_links(product: Product) -> None:
         st.page_link("pages/edit_product.py", label=t("details"), icon=":material/edit:", query_params=query)
 
 
-def product_summary(product: Product) -> str:
+def product_summary(product: Product, *, with_sku: bool = True) -> str:
     """Title, category, price and sku as HTML; they are other people's words, so all of it is escaped."""
     title = html.escape(product.title)
     price = "" if product.price is None else f"{product.price:,.2f}"
-    facts = " · ".join(html.escape(fact) for fact in (product.category, price, product.sku) if fact)
+    facts = " · ".join(html.escape(fact) for fact in (product.category, price, with_sku and product.sku) if fact)
     return f'<div class="tuwen-title" title="{title}">{title}</div><div class="tuwen-facts">{facts or "&nbsp;"}</div>'
 
 

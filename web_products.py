@@ -68,7 +68,7 @@ def ask_for_fields(key: str, product: Product | None) -> Form | None:
             t("field_attributes"),
             attributes_text(product),
             placeholder=t("attributes_placeholder"),
-            height=100,
+            height=140,
             key=f"{key}_attributes",
         )
         if product is not None:

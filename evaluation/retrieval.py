@@ -65,7 +65,7 @@ TITLE_MEASURES = (OWN_TITLE, PICTURE_TO_TITLE, VIEW_TO_TITLE, TITLE_TO_PICTURE)
 def evaluate_retrieval(
     client: httpx.Client, items: Sequence[CatalogueItem], views: Path, on_progress: Callable[[int], None]
 ) -> list[Row]:
-    """Every search that the catalogue and the folder of further views allow. Raises CatalogueError if one is refused."""
+    """Every search that the catalogue and the further views allow. Raises CatalogueError if one is refused."""
     trials: list[Trial] = []
     with ThreadPoolExecutor(SEARCHES_AT_ONCE) as pool:
         for done, of_item in enumerate(pool.map(lambda item: _trials(client, item, views), items), start=1):

@@ -51,6 +51,8 @@ def demo(catalogue: Path, settings: dict[str, str]) -> Iterator[subprocess.Popen
         yield process
     finally:
         stop(process)  # type: ignore[arg-type]  # text or bytes is all the same to it
+        if process.stdout is not None:
+            process.stdout.close()
 
 
 def test_demo_starts_loads_once_and_stops_on_ctrl_c(

@@ -1,6 +1,7 @@
 """The real loading code on tiny models in the real formats, and the errors of models that can't be had."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,8 @@ def encoders(tiny_models: dict[str, str]) -> Encoders:
 
 
 def _settings(models: dict[str, str], **changes: str) -> Settings:
-    return Settings(_env_file=None, **{name.lower(): value for name, value in models.items()} | changes)
+    values: dict[str, Any] = {name.lower(): value for name, value in models.items()} | changes
+    return Settings(_env_file=None, **values)
 
 
 def test_vectors_are_float32_unit_rows_of_one_dimension(encoders: Encoders) -> None:

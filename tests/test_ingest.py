@@ -84,7 +84,7 @@ class Shop:
 
 @pytest.fixture
 def settings(tmp_path: Path, tiny_models: dict[str, str]) -> Settings:
-    models = {name.lower(): value for name, value in tiny_models.items()}
+    models: dict[str, Any] = {name.lower(): value for name, value in tiny_models.items()}
     return Settings(_env_file=None, data_dir=tmp_path, **models)
 
 

@@ -122,6 +122,12 @@ def search_text(page: Page, label: str, text: str) -> None:
     box.press("Enter")
 
 
+def open_options(page: Page) -> None:
+    page.get_by_text("数量与筛选").click()
+    # A list that opens while the box around it still grows is closed again at once.
+    page.wait_for_function("document.getAnimations().every(each => each.playState !== 'running')")
+
+
 def expect_pictures_loaded(page: Page, scope: str) -> None:
     """Every picture has really come, decoded, and is a square."""
     page.wait_for_function(
@@ -181,7 +187,7 @@ def test_a2_a_title_finds_its_own_product_first_and_options_narrow_the_rest(tab:
     expect(hit(tab, 1)).to_contain_text("绿色皮质沙发")
     expect(hit(tab, 1)).to_contain_text(SAME_SCORE)
     expect(tab.get_by_text(re.compile(r"显示 5 个结果，用时 \d+ 毫秒"))).to_be_visible()
-    tab.get_by_text("数量与筛选").click()
+    open_options(tab)
     tab.get_by_role("combobox", name="分类").click()
     tab.get_by_role("option", name="沙发", exact=True).click()
     expect(tab.get_by_text("显示 2 个结果")).to_be_visible()
@@ -202,7 +208,7 @@ def test_a3_a_picture_finds_titles_with_their_thumbnails(tab: Page, pages_url: s
 
 def test_a4_an_example_query_finds_pictures_and_more_of_them(tab: Page, pages_url: str) -> None:
     tab.goto(f"{pages_url}/text_to_image")
-    tab.get_by_text("数量与筛选").click()
+    open_options(tab)
     slider = tab.get_by_role("slider", name="每次显示几个")
     expect(slider).to_have_value("20")
     slider.press("Home")

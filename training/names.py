@@ -1,12 +1,12 @@
 """Names in two languages: the hand-written lexicon and the Chinese names of ImageNet's classes.
 
-The data files in `data/` were written for this project by hand and carry its licence.
+The files in `word_lists/` were written for this project by hand and carry its licence.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parent / "word_lists"
 IMAGENET_CLASSES = 1000
 
 
