@@ -78,9 +78,7 @@ TEXTS: dict[str, Text] = {
     "home_text_to_text": Text("哪些标题说的是同一个意思？", "Which titles mean the same?"),
     "home_image_to_text": Text("哪些标题符合这张图？", "Which titles fit this picture?"),
     "home_text_to_image": Text("哪些图片符合这句话？", "Which pictures fit this description?"),
-    "home_products": Text(
-        "添加、修改、删除商品，查看索引状态。", "Add, change and delete products, see their index status."
-    ),
+    "home_products": Text("添加、修改、删除商品，查看索引状态。", "Add, change and delete products."),
     "products_total": Text("商品", "Products"),
     "products_pending": Text("等待索引", "Waiting"),
     "products_failed": Text("索引失败", "Failed"),
