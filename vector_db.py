@@ -5,6 +5,7 @@ Calls block; callers on an event loop run them in threads. Works alike on Milvus
 
 import json
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,9 @@ Result = TypeVar("Result")
 HNSW_PARAMS = {"M": 16, "efConstruction": 200}
 MIN_SEARCH_EF = 64
 MAX_SEARCH_LIMIT = 16_384  # Milvus's own limit of top-k
+# Milvus Lite scans rows that are not in an indexed segment yet one by one in Python. With its default of 128 MiB, 4,000
+# rows of 512 dimensions take 750 ms a search; with this, 20 ms.
+LITE_MEMTABLE_BYTES = 512 * 1024
 # Milvus counts VARCHAR in bytes; UTF-8 takes up to four for a character.
 BYTES_PER_CHARACTER = 4
 # Invalid parameter, in Milvus Lite and in Milvus; every other failure leaves open whether the same call works later.
@@ -172,6 +176,8 @@ class VectorDB:
                 address = self._settings.milvus_address
                 if self._settings.milvus_is_file:
                     Path(address).parent.mkdir(parents=True, exist_ok=True)
+                    # Read by milvus_lite when pymilvus imports it, at the first connection.
+                    os.environ.setdefault("MILVUS_LITE_MEMTABLE_MEMORY_LIMIT_BYTES", str(LITE_MEMTABLE_BYTES))
                     jieba.setLogLevel(logging.WARNING)
                     jieba.initialize()  # else the first insert would wait seconds for the dictionary
                 try:

@@ -20,7 +20,11 @@ SEARCH_PAGES = {
 
 def show_frame() -> st.Page:
     """The frame of this run; returns the page to run inside it."""
-    st.session_state.setdefault(LANGUAGE_KEY, load_settings().web_language)
+    try:
+        st.session_state.setdefault(LANGUAGE_KEY, load_settings().web_language)
+    except SystemExit as wrong_settings:  # ends a service at its start; here it would leave an empty page
+        st.code(str(wrong_settings), language=None)
+        st.stop()
     # A drawn icon, since Streamlit has a browser fetch a named one from the internet.
     st.set_page_config(page_icon=Image.new("RGB", (32, 32), "#2f5d8a"), layout="wide")
     st.html(STYLE)

@@ -250,7 +250,8 @@ def _results_of(query: Query) -> Results | None:
     except ApiError as error:
         show_error(error)
         return None
-    st.session_state[_results_key(query.mode)] = results
+    if results.hits:  # nothing found may be something found a moment later, once it is indexed
+        st.session_state[_results_key(query.mode)] = results
     return results
 
 
