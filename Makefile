@@ -26,8 +26,9 @@ catalogue: $(VENV)/installed
 	$(BIN)/python -m demo.build_catalogue
 
 # Trains what models/ ships, in an environment of its own.
-models: catalogue
+models:
 	$(PYTHON) -m venv .work/training-venv
+	.work/training-venv/bin/python -m pip install --quiet torch==2.13.0
 	.work/training-venv/bin/python -m pip install --quiet -r training/requirements.txt
 	.work/training-venv/bin/python -m training.train --data .work/training --out models
 
