@@ -38,6 +38,8 @@ LITE_MEMTABLE_BYTES = 512 * 1024
 BYTES_PER_CHARACTER = 4
 # Invalid parameter, in Milvus Lite and in Milvus; every other failure leaves open whether the same call works later.
 REFUSED_CODES = frozenset({6, 1100})
+# A Milvus Lite that started again has its collections on disk alone, until they are loaded.
+NOT_LOADED_CODE = 101
 # What pymilvus refuses before it asks the server.
 CLIENT_REFUSALS = (DataNotMatchException, DataTypeNotMatchException, ParamError)
 
@@ -126,7 +128,8 @@ class VectorDB:
     ) -> list[VectorHit]:
         """The nearest rows, best first."""
         params = {"metric_type": "COSINE", "params": {"ef": max(MIN_SEARCH_EF, limit)}}
-        results = self._call(
+        results = self._call_loaded(
+            collection,
             lambda client: client.search(
                 collection,
                 data=[vector],
@@ -134,20 +137,23 @@ class VectorDB:
                 limit=limit,
                 filter=filter_expression,
                 search_params=params,
-            )
+            ),
         )
         return [VectorHit(int(hit["id"]), float(hit["distance"])) for hit in results[0]]
 
     def existing_ids(self, collection: str, milvus_ids: Sequence[int]) -> set[int]:
-        rows = self._call(lambda client: client.get(collection, ids=list(milvus_ids), output_fields=["id"]))
+        rows = self._call_loaded(
+            collection, lambda client: client.get(collection, ids=list(milvus_ids), output_fields=["id"])
+        )
         return {int(row["id"]) for row in rows}
 
     def iterate_ids(self, collection: str, batch_size: int = 1000) -> Iterator[list[int]]:
         """All Milvus ids of a collection, in batches."""
-        iterator = self._call(
+        iterator = self._call_loaded(
+            collection,
             lambda client: client.query_iterator(
                 collection, batch_size=batch_size, filter="id >= 0", output_fields=["id"]
-            )
+            ),
         )
         while batch := self._call(lambda _: iterator.next()):
             yield [int(row["id"]) for row in batch]
@@ -161,6 +167,20 @@ class VectorDB:
             if self._client is not None:
                 self._client.close()
                 self._client = None
+
+    def _call_loaded(self, collection: str, operation: Callable[[MilvusClient], Result]) -> Result:
+        """For reads, which Milvus answers only from a loaded collection."""
+
+        def load_if_needed(client: MilvusClient) -> Result:
+            try:
+                return operation(client)
+            except MilvusException as error:
+                if error.code != NOT_LOADED_CODE:
+                    raise
+                client.load_collection(collection)
+                return operation(client)
+
+        return self._call(load_if_needed)
 
     def _call(self, operation: Callable[[MilvusClient], Result]) -> Result:
         try:

@@ -73,6 +73,9 @@ def test_demo_starts_loads_once_and_stops_on_ctrl_c(
             assert answers(f"http://127.0.0.1:{web}/_stcore/health")
             products = httpx.get(f"http://127.0.0.1:{api}/product/list?index_status=indexed", trust_env=False).json()
             assert products["total"] == len(COLORS)
+            query = {"mode": "text_to_text", "text": "沙发"}
+            found = httpx.post(f"http://127.0.0.1:{api}/search", json=query, trust_env=False).json()
+            assert len(found["hits"]) == len(COLORS)
             process.send_signal(signal.SIGINT)
             assert "Stopped." in process.stdout.read()
             assert process.wait(30) == 0

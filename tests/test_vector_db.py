@@ -106,6 +106,26 @@ def test_the_longest_chinese_title_fits(vector_db: VectorDB, collection: str) ->
     assert sum(len(batch) for batch in vector_db.iterate_ids(collection)) == 1
 
 
+def test_what_was_inserted_is_found_again_after_a_restart(tmp_path: Path) -> None:
+    settings = Settings(_env_file=None, data_dir=tmp_path)
+    first = VectorDB(settings)
+    first.create_collection("products", clip_dim=DIM, text_dim=DIM)
+    ids = first.insert("products", [row(0), row(1)])
+    first.close()
+    for read in ("search", "existing_ids", "iterate_ids"):  # each may be the first to meet the unloaded collection
+        again = VectorDB(settings)
+        if read == "search":
+            found = {
+                hit.milvus_id for hit in again.search("products", "text_bge_vector", row(0).text_bge_vector, limit=9)
+            }
+        elif read == "existing_ids":
+            found = again.existing_ids("products", ids)
+        else:
+            found = {each for batch in again.iterate_ids("products") for each in batch}
+        assert found == set(ids), read
+        again.close()
+
+
 def test_a_server_that_is_down_is_named() -> None:
     down = VectorDB(Settings(_env_file=None, milvus_uri="http://127.0.0.1:9", milvus_timeout_s=1))
     with pytest.raises(VectorDBUnavailable, match="MILVUS_URI"):
