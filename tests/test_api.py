@@ -15,7 +15,6 @@ import pytest
 from PIL import Image
 
 from tests.conftest import create_product, picture, wait_until_indexed
-from tests.processes import wait_until
 
 Snapshot = Callable[[], object]
 
@@ -291,10 +290,8 @@ def test_every_way_to_hand_in_a_picture_finds_the_same(api: httpx.Client, sofa: 
 @pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP", "GIF", "BMP"])
 def test_every_accepted_format_is_indexed(api: httpx.Client, image_format: str) -> None:
     product = create_product(api, f"格式 {image_format}", picture("olive", (40, 30), image_format))
-    wait_until(
-        lambda: api.get(f"/product/{product['product_id']}").json()["index_status"] == "indexed",
-        what="the product to be indexed",
-    )
+    wait_until_indexed(api)
+    assert api.get(f"/product/{product['product_id']}").json()["index_status"] == "indexed"
 
 
 def assert_problem(response: httpx.Response, status: int, field: str | None, reason: str) -> None:
