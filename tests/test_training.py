@@ -27,6 +27,7 @@ from training.export import assemble_dual_encoder, save_dual_encoder, save_stati
 from training.names import DATA, read_imagenet_classes, read_lexicon
 from training.pictures import augment, make_thumbnail
 from training.report import near_copies, recall_at, unit
+from training.sources import stamp_pictures
 from training.static_text import StaticSettings, train_static
 from training.text_tower import (
     DistillationSettings,
@@ -38,7 +39,7 @@ from training.text_tower import (
     embed_texts,
     tune_on_pictures,
 )
-from training.texts import compose_titles, noun_pairs
+from training.texts import chinese_nouns, compose_titles, english_nouns, noun_pairs
 from training.vision import FEATURE_DIM, compile_encoder, extract_features
 from training.vocabulary import build_tokenizer
 
@@ -108,11 +109,13 @@ def trained(pictures: list[CaptionedPicture], tokenizer: Tokenizer) -> tuple[Hea
     collection = Collection(pictures)
     teacher = torch.randn(len(collection.texts), 32, generator=torch.Generator().manual_seed(1))
     parallel = torch.tensor([[2 * i, 2 * i + 1] for i in range(len(TITLES))])
+    known = knowledge(collection)
+    text_features = known.text_features(teacher)
     heads = train_heads(
-        collection, teacher, knowledge(collection), parallel, AlignmentSettings(steps=60, class_weight=0.01)
+        collection, text_features, known, parallel, AlignmentSettings(steps=60, class_weight=0.01, learning_rate=2e-3)
     )
     with torch.no_grad():
-        targets = heads.embed_texts(teacher)
+        targets = heads.embed_texts(text_features)
     tokens = TokenTable(tokenizer, collection.texts)
     settings = DistillationSettings(bag_epochs=20, epochs=20)
     words = distil_bag(tokens, tokenizer.get_vocab_size(), targets, settings)
@@ -230,6 +233,47 @@ def test_pseudo_pictures_lean_towards_their_class() -> None:
         np.stack([picture.features[0] for picture in made]).astype(np.float32) @ classifier.weight.detach().numpy().T
     )
     assert (scores - scores.mean(0)).argmax(1).tolist() == [0, 1, 2]
+
+
+def test_untrained_heads_find_the_class_that_a_text_names() -> None:
+    """Texts 0 to 3 are the names of four classes; 4 to 7 mean nearly the same."""
+    generator = torch.Generator().manual_seed(0)
+    names = torch.randn(4, 32, generator=generator)
+    embeddings = torch.cat([names, names + 0.1 * torch.randn(4, 32, generator=generator)])
+    known = ClassKnowledge(torch.randn(4, FEATURE_DIM, generator=generator), torch.zeros(4), [[0], [1], [2], [3]])
+    features = known.text_features(embeddings)
+    heads = Heads(FEATURE_DIM, features.shape[1])
+    heads.start_from_classifier(known.weight, torch.rand(FEATURE_DIM, generator=generator))
+    with torch.no_grad():
+        similarity = heads.embed_texts(features) @ heads.embed_pictures(known.weight).T
+    assert similarity.argmax(1).tolist() == [0, 1, 2, 3] * 2
+
+
+def test_stamps_have_short_names_and_are_no_symbols(tmp_path: Path) -> None:
+    root = tmp_path / "usr/share/tuxpaint/stamps"
+    for name, chinese in (("animals/bee", "一只蜜蜂。它会飞！"), ("food/cheese", "干" * 13), ("symbols/a", "字母")):
+        path = root / name
+        path.parent.mkdir(parents=True)
+        path.with_suffix(".txt").write_text(f"A bee. It flies!\nzh_CN.utf8={chinese}\n", encoding="utf-8")
+        draw("红色圆桌").save(path.with_suffix(".png"))
+    found = list(stamp_pictures(tmp_path))
+    assert [(picture.key, picture.names_en, picture.names_zh) for picture in found] == [
+        ("animals__bee", ("A bee",), ("一只蜜蜂",))
+    ]
+    assert make_thumbnail(found[0].read()).width == 96
+
+
+def test_common_nouns_of_both_languages(tmp_path: Path) -> None:
+    dictionary, wordnet = tmp_path / "dict.txt", tmp_path / "data.noun"
+    dictionary.write_text("椅子 90 n\n跑 99 v\n灯 99 n\n沙发 95 n\n台灯 3 n\n", encoding="utf-8")
+    wordnet.write_text(
+        "  1 the licence\n"
+        "04099429 06 n 02 rocking_chair 0 rocker 2 002 @ 03002711 n 0000 | a chair\n"
+        "09287968 17 n 01 hill 0 001 @ 09366317 n 0000 | not a thing that is pictured alone\n"
+        "02084071 05 n 02 Canis_familiaris 0 dog 0 001 @ 02083346 n 0000 | a dog\n"
+    )
+    assert chinese_nouns(dictionary, 2) == ["沙发", "椅子"]
+    assert english_nouns(wordnet) == ["rocking chair", "rocker", "dog"]
 
 
 def test_hand_written_names_are_whole() -> None:

@@ -1,7 +1,7 @@
 """Ties picture features to text embeddings in one 512-dimensional space (LiT: Zhai et al. 2022, frozen picture tower).
 
-Linear heads on both sides, a contrastive loss with several positives, the ImageNet classifier's knowledge as pseudo
-pictures and as a divergence term, and an instance term over several views of one product.
+Linear heads on both sides, a contrastive loss with several positives and an instance term over several views of one
+product. The heads start from the ImageNet classifier's knowledge; pseudo pictures and a divergence term keep it there.
 """
 
 import logging
@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 EMBEDDING_DIM = 512
 INITIAL_SCALE = math.log(1 / 0.07)  # as in CLIP (Radford et al. 2021)
 MAX_SCALE = math.log(100.0)
+NAME_TEMPERATURE = 0.07
+EMBEDDING_SCALE, NAMED_SCALE = 0.6, 3.0  # parts of the text features; a larger part learns faster
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,18 @@ class ClassKnowledge:
         """[texts, dim] -> [1000, dim], the mean over each class's names."""
         return torch.stack([text_table[list(rows)].mean(0) for rows in self.name_rows])
 
+    def text_features(self, embeddings: Tensor) -> Tensor:
+        """Teacher embeddings [texts, 384] -> what the text head maps, [texts, 384 + 1000].
+
+        Beside the embedding stands which classes the text names: a softmax over its cosines to all class names. Through
+        it a text near a class's name reaches the classifier's weight vector, which no linear map of embeddings does.
+        """
+        names = torch.tensor([(row, number) for number, rows in enumerate(self.name_rows) for row in rows])
+        directions = functional.normalize(embeddings, dim=-1)
+        near = functional.softmax(directions @ directions[names[:, 0]].T / NAME_TEMPERATURE, dim=-1)
+        named = torch.zeros(len(embeddings), len(self.name_rows)).index_add_(1, names[:, 1], near)
+        return torch.cat([EMBEDDING_SCALE * embeddings, NAMED_SCALE * named], dim=1)
+
 
 def pseudo_pictures(
     classifier: nn.Linear, features: NDArray[np.float32], names: Sequence[tuple[Caption, ...]]
@@ -118,7 +132,7 @@ def pseudo_pictures(
 
 
 class Heads(nn.Module):
-    """Linear maps of picture features (1280) and teacher embeddings (384) to the joint space."""
+    """Linear maps of picture features (1280) and text features (1384) to the joint space."""
 
     def __init__(self, feature_dim: int, text_dim: int, dim: int = EMBEDDING_DIM) -> None:
         super().__init__()
@@ -127,13 +141,28 @@ class Heads(nn.Module):
         self.scale = nn.Parameter(torch.tensor(INITIAL_SCALE))
         self.instance_scale = nn.Parameter(torch.tensor(INITIAL_SCALE))
 
+    @torch.no_grad()
+    def start_from_classifier(self, weight: Tensor, mean_features: Tensor) -> None:
+        """Let a text that names a class [1000] lie where the classifier [1000, 1280] expects the class's pictures.
+
+        Both sides look from the same main directions of the classifier's weights, away from the mean picture.
+        """
+        mean = functional.normalize(mean_features, dim=0)
+        directions = weight - weight.mean(0)
+        directions = directions - (directions @ mean)[:, None] * mean
+        main = torch.linalg.svd(directions, full_matrices=False).Vh[: len(self.picture.weight)]
+        self.picture.weight[: len(main)] = main
+        self.text.weight.mul_(0.5)
+        self.text.weight[: len(main), -len(weight) :] = functional.normalize(directions @ main.T).T / NAMED_SCALE
+        self.text.bias.zero_()
+
     def embed_pictures(self, features: Tensor) -> Tensor:
         """Unit vectors [n, dim]."""
         return functional.normalize(self.picture(features), dim=-1)
 
-    def embed_texts(self, embeddings: Tensor) -> Tensor:
-        """Unit vectors [n, dim]."""
-        return functional.normalize(self.text(embeddings), dim=-1)
+    def embed_texts(self, features: Tensor) -> Tensor:
+        """Unit vectors [n, dim] of `ClassKnowledge.text_features`."""
+        return functional.normalize(self.text(features), dim=-1)
 
 
 def multi_positive_loss(logits: Tensor, positive: Tensor) -> Tensor:
@@ -166,7 +195,7 @@ class AlignmentSettings:
     batch: int = 512
     class_batch: int = 160
     instance_batch: int = 160
-    learning_rate: float = 2e-3
+    learning_rate: float = 5e-4  # small: the classifier's knowledge must survive
     weight_decay: float = 0.05
     class_weight: float = 0.3
     parallel_weight: float = 0.3
@@ -181,10 +210,12 @@ def train_heads(
     parallel: Tensor,
     settings: AlignmentSettings,
 ) -> Heads:
-    """Train both heads. `text_table` [texts, 384] starts with the collection's texts; `parallel` [n, 2] are rows."""
+    """Train both heads. `text_table` [texts, 1384] starts with the collection's texts; `parallel` [n, 2] are rows."""
     torch.manual_seed(settings.seed)
     rng = np.random.default_rng(settings.seed)
     heads = Heads(collection.pictures[0].features.shape[1], text_table.shape[1])
+    mean_features = np.stack([picture.features[0] for picture in collection.pictures]).astype(np.float32).mean(0)
+    heads.start_from_classifier(known.weight, torch.from_numpy(mean_features))
     optimizer = torch.optim.AdamW(heads.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.learning_rate, settings.steps, pct_start=0.1)
     class_names = known.pool_names(text_table)

