@@ -55,7 +55,8 @@ class FetchError(RuntimeError):
 
 def fetch(package: Package, data_dir: Path) -> Path:
     """Return the folder with the unpacked package, downloading it when it is not there."""
-    target = data_dir / "packages" / package.name.strip("@").replace("/", "-")
+    # Absolute, since the clients run in the folder that they fetch into.
+    target = data_dir.resolve() / "packages" / package.name.strip("@").replace("/", "-")
     if target.is_dir():
         return target
     logger.info("fetching %s from %s", package.name, package.registry)

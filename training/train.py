@@ -153,7 +153,8 @@ def run(options: Options) -> None:
 
 def render_training_views(folder: Path) -> Path:
     """The products of the furniture package from other sides than the catalogue and the query views show."""
-    command = [sys.executable, "-m", "demo.build_catalogue", "--work-dir", str(folder), "--render-only", "train"]
+    command = [sys.executable, "-m", "demo.build_catalogue", "--work-dir", str(folder.resolve())]
+    command += ["--render-only", "train"]
     if subprocess.run(command, cwd=REPOSITORY, check=False).returncode:
         raise fetch.FetchError("the products could not be rendered; the reason stands above")
     return folder / "renders"
