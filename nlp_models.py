@@ -5,10 +5,9 @@ Both kinds return float32 arrays [n, dim], L2-normalised, so that a dot product 
 """
 
 import hashlib
-import logging
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeAlias, TypeVar, cast
 
@@ -20,20 +19,22 @@ from PIL import Image, ImageOps
 from sentence_transformers import SentenceTransformer
 
 from errors import ModelUnavailable
+from model_hub import fetch_from_huggingface, fetch_from_modelscope, resolve_model
 from settings import Settings
 
 Encoder = TypeVar("Encoder")
-
-logger = logging.getLogger(__name__)
 
 Embeddings: TypeAlias = NDArray[np.float32]  # [n, dim], rows of length 1
 
 # Chinese-CLIP has 512 positions but was trained on 52 (`context_length` in cn_clip/clip/utils.py, Apache-2.0).
 CHINESE_CLIP_CONTEXT = 52
-HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt")
 # Formats of the same weights that nothing here reads.
 UNREAD_HUB_FILES = ["*.pt", "*.onnx", "*.onnx_data", "*.h5", "*.msgpack", "*.ot", "*.tflite", "openvino/*", "onnx/*"]
+FETCHERS = {
+    "huggingface": partial(fetch_from_huggingface, ignored_files=UNREAD_HUB_FILES),
+    "modelscope": partial(fetch_from_modelscope, ignored_files=UNREAD_HUB_FILES),
+}
 
 
 class TextEncoder(Protocol):
@@ -112,8 +113,8 @@ class SentenceEncoder:
 def load_encoders(settings: Settings) -> Encoders:
     """Load both models. Raises ModelUnavailable, naming the setting, when one can't be had or read."""
     device = choose_device(settings.model_device)
-    clip_path = resolve_model(settings.clip_model, settings.model_hub, "CLIP_MODEL")
-    text_path = resolve_model(settings.text_model, settings.model_hub, "TEXT_MODEL")
+    clip_path = resolve_model(settings.clip_model, settings.model_hub, "CLIP_MODEL", FETCHERS)
+    text_path = resolve_model(settings.text_model, settings.model_hub, "TEXT_MODEL", FETCHERS)
     clip = _load_clip(clip_path, device)
     text = _load("TEXT_MODEL", text_path, lambda: SentenceEncoder(text_path, device))
     name = f"{Path(settings.clip_model).name} + {Path(settings.text_model).name}"
@@ -124,26 +125,6 @@ def choose_device(setting: str) -> str:
     if setting != "auto":
         return setting
     return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def resolve_model(model: str, hub: str, setting: str) -> Path:
-    """The local folder (or checkpoint file) of a model: as given, or fetched from the hub into its own cache."""
-    path = Path(model)
-    if path.exists():
-        return path.resolve()
-    if not HUB_ID.fullmatch(model):
-        raise ModelUnavailable(f"{setting}={model}: there is no such folder, and a hub id looks like 'owner/name'.")
-    if hub == "none":
-        raise ModelUnavailable(f"{setting}={model}: no such folder, and MODEL_HUB=none forbids fetching it.")
-    logger.info("Fetching %s from %s (kept for the next start)", model, hub)
-    try:
-        return _download(model, hub)
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelUnavailable(
-            f"{setting}={model} can't be had from {hub}: {reason} "
-            f"Without internet, set {setting} to a local folder of the model; MODEL_HUB chooses the hub."
-        ) from error
 
 
 def prepare_picture(image: Image.Image, *, pad_to_square: bool) -> Image.Image:
@@ -193,17 +174,6 @@ def _load(setting: str, path: Path, load: Callable[[], Encoder]) -> Encoder:
         return load()
     except (OSError, ValueError, KeyError, RuntimeError, AttributeError, TypeError) as error:
         raise ModelUnavailable(f"{setting}: the model in {path} can't be read: {error}") from error
-
-
-def _download(model: str, hub: str) -> Path:
-    # Imported here: both hubs' clients are slow to import, and a local folder needs neither.
-    if hub == "modelscope":
-        import modelscope  # noqa: PLC0415
-
-        return Path(modelscope.snapshot_download(model, ignore_patterns=UNREAD_HUB_FILES))
-    import huggingface_hub  # noqa: PLC0415
-
-    return Path(huggingface_hub.snapshot_download(model, ignore_patterns=UNREAD_HUB_FILES))
 
 
 def _unit_rows(features: torch.Tensor) -> Embeddings:
