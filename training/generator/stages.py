@@ -1,0 +1,109 @@
+"""From framed pictures to the exported pipeline: autoencoder, latents, denoiser, each going on where it was stopped."""
+
+import hashlib
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from torch import nn
+
+from training.generator.autoencoder import (
+    AutoencoderSettings,
+    cached_latents,
+    reconstruction_error,
+    train_autoencoder,
+)
+from training.generator.contact_sheet import FontMissingError, write_contact_sheet
+from training.generator.diffusion import (
+    DiffusionSettings,
+    TextConditioner,
+    build_unet,
+    diffusion_loop,
+    diffusion_loss,
+)
+from training.generator.export import save_pipeline
+from training.generator.loop import LoopSettings
+from training.generator.pictures import Bytes
+from training.generator.samples import Sample
+
+logger = logging.getLogger(__name__)
+
+PREVIEW_SECONDS = 900
+PREVIEW_STEPS = 25
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The sizes of both models and how they are trained."""
+
+    autoencoder: AutoencoderSettings
+    autoencoder_loop: LoopSettings
+    diffusion: DiffusionSettings
+    diffusion_loop: LoopSettings
+
+
+def train_generator(
+    framed: Bytes,
+    samples: Sequence[Sample],
+    clip: Path,
+    recipe: Recipe,
+    work: Path,
+    out: Path,
+    stop_at: int | None = None,
+) -> None:
+    """Both trainings with their checkpoints in `work`; the pipeline goes to `out`. `stop_at` is a denoiser's step."""
+    pictures_hash = _hash(framed.tobytes(), repr([(sample.row, sample.look) for sample in samples]).encode())
+    autoencoder = train_autoencoder(
+        framed, samples, recipe.autoencoder, recipe.autoencoder_loop, work / "autoencoder.pt", pictures_hash
+    )
+    error = reconstruction_error(autoencoder, framed, samples[:: max(len(samples) // 64, 1)])
+    logger.info("autoencoder: pictures come back with a mean difference of %.1f of 255", error)
+    made_from = _hash(pictures_hash.encode(), _weights(autoencoder))
+    latents = cached_latents(autoencoder, framed, samples, work / "latents.npy", made_from)
+    conditioner = TextConditioner(clip)
+    torch.manual_seed(recipe.diffusion_loop.seed)
+    unet = build_unet(recipe.diffusion, conditioner.encoder.config.hidden_size, latents.shape[2])
+    samples_hash = _hash(made_from.encode(), repr([sample.captions for sample in samples]).encode())
+    loop = diffusion_loop(
+        unet, recipe.diffusion, recipe.diffusion_loop, work / "diffusion.pt", conditioner, samples_hash
+    )
+    loss = diffusion_loss(unet, latents, samples, conditioner, recipe.diffusion, recipe.diffusion_loop)
+    loop.run(loss, _preview(loop.ema, autoencoder, conditioner, work, loop.seconds), stop_at)
+    save_pipeline(loop.ema, autoencoder, conditioner, out)
+
+
+def _preview(
+    unet: UNet2DConditionModel, autoencoder: AutoencoderKL, conditioner: TextConditioner, work: Path, seconds: float
+) -> Callable[[float], None]:
+    """Now and then exports what there is and draws the contact sheet, to see how it comes along."""
+    due = seconds + PREVIEW_SECONDS
+
+    def after_step(seconds: float) -> None:
+        nonlocal due
+        if seconds < due:
+            return
+        due = seconds + PREVIEW_SECONDS
+        save_pipeline(unet, autoencoder, conditioner, work / "preview")
+        file = work / f"preview-{round(seconds / 60):03d}-minutes.webp"
+        try:
+            write_contact_sheet(work / "preview", file, num_inference_steps=PREVIEW_STEPS)
+            logger.info("preview: %s", file)
+        except FontMissingError as error:
+            logger.warning("no preview: %s", error)
+
+    return after_step
+
+
+def _weights(model: nn.Module) -> bytes:
+    return b"".join(tensor.numpy().tobytes() for tensor in model.state_dict().values())
+
+
+def _hash(*parts: bytes) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
