@@ -27,7 +27,11 @@ def multipart_body(model: type[ProductFields] | type[ProductChanges]) -> dict[st
     properties["image"] = IMAGE_FILE
     body: dict[str, Any] = {"type": "object", "properties": properties}
     if model is ProductFields:
-        body["required"] = ["title", "image"]
+        properties["generated_image_id"] = {
+            "type": "integer",
+            "description": "A picture of a generation job, instead of a file.",
+        }
+        body["required"] = ["title"]
     return _request_body({"multipart/form-data": {"schema": body, "example": _product_example(model)}})
 
 

@@ -21,10 +21,11 @@ from pydantic import (
     model_validator,
 )
 
-from settings import TITLE_COLUMN_LENGTH
+from settings import MAX_GUIDANCE, TITLE_COLUMN_LENGTH
 
 # Milvus ids and JavaScript: an INT64 auto id is beyond 2**53, where a browser's JSON.parse starts to round.
 Int64AsString = Annotated[int, PlainSerializer(str, return_type=str)]
+PROMPT_MAX_LENGTH = 1000
 Price = Annotated[
     Decimal,
     Field(ge=0, max_digits=12, decimal_places=2),
@@ -52,6 +53,12 @@ def _storable(value: JsonValue) -> JsonValue:
     ):
         _storable(part)
     return value
+
+
+def _storable_text(text: str) -> str:
+    if any(unicodedata.category(character) in ("Cc", "Cs") and character not in "\n\t" for character in text):
+        raise ValueError("has control characters; take them out")
+    return text
 
 
 def _storable_object(attributes: dict[str, JsonValue]) -> dict[str, JsonValue]:
@@ -127,6 +134,7 @@ class Product(BaseModel):
     thumbnail_url: str
     image_width: int
     image_height: int
+    image_is_generated: bool = Field(description="The picture's own metadata says that a model drew it.")
     version: int
     index_status: IndexStatus
     index_error: str | None
@@ -209,6 +217,76 @@ class SearchResponse(BaseModel):
     hits: list[SearchHit]
     took_ms: SearchTimings
     index: IndexInfo
+
+
+Prompt = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=PROMPT_MAX_LENGTH),
+    AfterValidator(_storable_text),
+]
+MAX_SEED = 2**32 - 1
+
+
+class GenerateRequest(BaseModel):
+    """What to draw. Left out: sizes, steps and guidance as the model declares them, a random seed."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"prompt": "红色的沙发", "num_images": 2, "seed": 7}]}
+    )
+
+    prompt: Prompt
+    negative_prompt: Prompt | None = Field(None, description="What the picture should not show.")
+    width: int | None = Field(None, ge=64, multiple_of=8, description="Pixels.")
+    height: int | None = Field(None, ge=64, multiple_of=8, description="Pixels.")
+    steps: int | None = Field(None, ge=1, description="Denoising steps: more take longer.")
+    guidance: float | None = Field(None, ge=0, le=MAX_GUIDANCE, description="How closely to keep to the prompt.")
+    seed: int | None = Field(None, ge=0, le=MAX_SEED, description="The first picture's; the next ones count on.")
+    num_images: int = Field(1, ge=1, le=4)
+    wait_s: float = Field(0, ge=0, le=60, description="Answer with the result if it is there within this time.")
+
+
+class SimilarProduct(BaseModel):
+    score: float = Field(description="Cosine similarity of the two pictures, -1 to 1.")
+    product: Product
+
+
+class GeneratedImage(BaseModel):
+    """A picture that a model drew; the file itself says so too (IPTC's digital source type)."""
+
+    image_id: int
+    image_url: str
+    thumbnail_url: str
+    width: int
+    height: int
+    seed: int
+    agreement: float = Field(description="How well picture and prompt agree: CLIP's cosine similarity, -1 to 1.")
+    similar: list[SimilarProduct] = Field(description="The nearest products by picture.")
+
+
+JobStatus = Literal["queued", "running", "done", "failed", "cancelled"]
+
+
+class GenerationJob(BaseModel):
+    job_id: int
+    status: JobStatus
+    status_url: str
+    events_url: str
+    progress: float = Field(ge=0, le=1)
+    jobs_before: int = Field(description="Jobs that wait in front of this one.")
+    error: str | None
+    prompt: str
+    images: list[GeneratedImage]
+    created_at: AwareDatetime
+    started_at: AwareDatetime | None
+    finished_at: AwareDatetime | None
+
+
+class GenerationEvent(BaseModel):
+    """Thin: says that a job waits; the worker reads the job itself from the database."""
+
+    event_id: uuid.UUID = Field(default_factory=uuid.uuid4)
+    job_id: int
+    occurred_at: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC))
 
 
 class ComponentHealth(BaseModel):

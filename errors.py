@@ -89,6 +89,14 @@ class NotFound(AppError):
     title = "Not Found"
 
 
+class NotCancellable(AppError):
+    """The job has ended already."""
+
+    status = 409
+    slug = "not-cancellable"
+    title = "Not cancellable"
+
+
 class DuplicateSku(AppError):
     """Another product has this sku."""
 
@@ -114,6 +122,14 @@ class Overloaded(DependencyUnavailable):
     retry_after_s = 1
 
 
+class QueueFull(Overloaded):
+    """So many pictures wait to be drawn that no more are taken."""
+
+    slug = "queue-full"
+    title = "The queue is full"
+    retry_after_s = 30
+
+
 class DatabaseUnavailable(DependencyUnavailable):
     slug = "database-unavailable"
 
@@ -135,6 +151,14 @@ class EncodingFailed(AppError):
 
     slug = "encoding-failed"
     title = "Encoding failed"
+
+
+class GenerationRefused(AppError):
+    """The generator will not draw this: a parameter that it lacks, or its safety checker's verdict."""
+
+    status = 422
+    slug = "generation-refused"
+    title = "Generation refused"
 
 
 class VectorsRejected(AppError):

@@ -10,7 +10,7 @@ import io
 import re
 import uuid
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
 
 from errors import (
     ConfigurationError,
@@ -36,6 +37,12 @@ MEDIA_TYPES = {"jpg": "image/jpeg", "png": "image/png", "webp": "image/webp", "g
 # Whatever else is asked for is not ours, wherever it would lead.
 STORED_PATH = re.compile(r"(thumbnails/)?[0-9a-f]{2}/[0-9a-f]{64}\.(jpg|png|webp|gif|bmp)")
 THUMBNAIL_SIDE = 320
+PNG_XMP = "XML:com.adobe.xmp"
+# How IPTC has pictures say that a trained model made them: cv.iptc.org/newscodes/digitalsourcetype
+GENERATED_SOURCE = "digitalsourcetype/trainedAlgorithmicMedia"
+GENERATED_XMP = f"""<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">\
+<rdf:Description rdf:about="" xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/" \
+Iptc4xmpExt:DigitalSourceType="http://cv.iptc.org/newscodes/{GENERATED_SOURCE}"/></rdf:RDF></x:xmpmeta>"""
 # JPEG decodes to a power-of-two fraction at once, no smaller than this: encoders look at 224 to 384 pixels.
 DECODE_SIDE = 1024
 
@@ -49,6 +56,8 @@ class CheckedImage:
     extension: str
     width: int
     height: int
+    is_generated: bool = False
+    """Its own metadata says that a model made it."""
 
     @property
     def path(self) -> str:
@@ -74,7 +83,7 @@ def check_image(data: bytes, settings: Settings) -> CheckedImage:
         raise UnsupportedImageType.in_field("image", f"is a {image.format} file; send one of {accepted}")
     width, height = ImageOps.exif_transpose(_check_pixels(image, settings)).size
     sha256 = hashlib.sha256(data).hexdigest()
-    return CheckedImage(data, sha256, ACCEPTED_FORMATS[image.format], width, height)
+    return CheckedImage(data, sha256, ACCEPTED_FORMATS[image.format], width, height, _says_generated(image))
 
 
 def decode_image(data: bytes) -> Image.Image:
@@ -83,6 +92,18 @@ def decode_image(data: bytes) -> Image.Image:
     image.draft("RGB", (DECODE_SIDE, DECODE_SIDE))
     _load(image)
     return image
+
+
+def encode_generated(image: Image.Image, notes: Mapping[str, str]) -> CheckedImage:
+    """A PNG that says of itself that a model made it; `notes` are its further text chunks. Same input, same bytes."""
+    info = PngInfo()
+    info.add_itxt(PNG_XMP, GENERATED_XMP)
+    for key, value in notes.items():
+        info.add_itxt(key, value)
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", pnginfo=info)
+    data = buffer.getvalue()
+    return CheckedImage(data, hashlib.sha256(data).hexdigest(), "png", image.width, image.height, is_generated=True)
 
 
 def thumbnail_path(image_path: str) -> str:
@@ -177,6 +198,12 @@ def _check_pixels(image: Image.Image, settings: Settings) -> Image.Image:
         )
     _load(image)
     return image
+
+
+def _says_generated(image: Image.Image) -> bool:
+    packet = image.info.get(PNG_XMP) or image.info.get("xmp") or ""
+    text = packet.decode(errors="replace") if isinstance(packet, bytes) else str(packet)
+    return GENERATED_SOURCE in text
 
 
 def _load(image: Image.Image) -> None:

@@ -1,26 +1,26 @@
 """The HTTP service: routes, lifespan, dependencies. On the embedded default it also ingests, in this same process."""
 
 import asyncio
-import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Annotated, Any, Literal, NoReturn, TypedDict, TypeVar
+from typing import Annotated, Any, Literal, TypedDict
 
 from fastapi import Depends, FastAPI, Path, Query, Request, Response
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import PlainTextResponse
 from fastapi.routing import APIRouter
+from fastapi.sse import EventSourceResponse, ServerSentEvent
 from prometheus_client import CONTENT_TYPE_LATEST
-from pydantic import BaseModel, ValidationError
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import FormData, UploadFile
 
 from api_schema import install_openapi, multipart_body, search_body
 from data_models import (
     ComponentHealth,
+    GenerateRequest,
+    GenerationJob,
     Health,
     HealthComponents,
     IndexInfo,
@@ -39,26 +39,38 @@ from errors import (
     ImageTooLarge,
     InvalidInput,
     MalformedRequest,
+    NotCancellable,
     NotFound,
     Overloaded,
+    QueueFull,
     UnsupportedImageType,
     UnsupportedMediaType,
     VectorDBUnavailable,
 )
-from image_store import MEDIA_TYPES, CheckedImage, check_image
+from generation_jobs import ENDED, GenerationJobs
+from generation_process import GenerationProcess
+from image_store import MEDIA_TYPES
 from ingest import Ingestor
 from message_queue import InProcessQueue, KafkaSender, MessageSender, OutboxRelay
 from metrics import Metrics
 from orm_models import SORT_COLUMNS, find_product, list_products
-from problems import BodyLimit, ReadableStartFailure, as_invalid_input, install_problem_handlers, problem_responses
+from problems import BodyLimit, ReadableStartFailure, install_problem_handlers, problem_responses
 from products import ProductWriter
 from reconcile import Reconciler
+from request_bodies import (
+    checked_upload,
+    content_type,
+    generated_image_id,
+    product_fields,
+    read_form,
+    read_json,
+    search_form,
+    uploaded_bytes,
+    validated,
+)
 from search import Searcher, as_product
 from services import Services, keep_running, open_services
 from settings import VERSION, Settings, load_settings
-
-Model = TypeVar("Model", bound=BaseModel)
-Fields = TypeVar("Fields", ProductFields, ProductChanges)
 
 logger = logging.getLogger(__name__)
 router = APIRouter()
@@ -79,6 +91,7 @@ class Api:
     sender: MessageSender
     searcher: Searcher
     writer: ProductWriter
+    generation: GenerationJobs
     metrics: Metrics
 
 
@@ -93,6 +106,7 @@ def get_api(request: Request) -> Api:
 
 ApiDependency = Annotated[Api, Depends(get_api)]
 ProductId = Annotated[int, Path(ge=1, le=2**63 - 1)]
+JobId = Annotated[int, Path(ge=1, le=2**63 - 1)]
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -123,19 +137,25 @@ def create_app(settings: Settings) -> FastAPI:
 @asynccontextmanager
 async def _open_api(services: Services) -> AsyncIterator[Api]:
     settings = services.settings
-    local_queue = None if settings.kafka_bootstrap_servers else InProcessQueue(settings.kafka_topic)
+    local_queue = None
+    if not settings.kafka_bootstrap_servers:
+        local_queue = InProcessQueue([settings.kafka_topic, settings.generation_topic])
     sender: MessageSender = local_queue or KafkaSender(settings)
     relay = OutboxRelay(services.database, sender, settings)
     loops: dict[str, Callable[[], Any]] = {"outbox relay": relay.run}
     if local_queue is not None:
         ingestor = Ingestor(services)
-        loops["ingestion"] = lambda: ingestor.run(local_queue)
+        events, jobs = (local_queue.consumers[topic] for topic in (settings.kafka_topic, settings.generation_topic))
+        loops["ingestion"] = lambda: ingestor.run(events)
+        loops["generation"] = GenerationProcess(settings, services.database, jobs).run
         reconciler = Reconciler(services)
         loops["reconciliation"] = lambda: reconciler.run(relay.wake)
     tasks = [asyncio.create_task(keep_running(name, run), name=name) for name, run in loops.items()]
     writer = ProductWriter(services.database, services.images, services.registry, settings.kafka_topic, relay.wake)
+    searcher = Searcher(services)
+    generation = GenerationJobs(services, searcher, relay.wake)
     try:
-        yield Api(services, sender, Searcher(services), writer, Metrics(services.database))
+        yield Api(services, sender, searcher, writer, generation, Metrics(services.database))
     finally:
         for task in tasks:
             task.cancel()
@@ -158,11 +178,14 @@ async def _open_api(services: Services) -> AsyncIterator[Api]:
 )
 async def create_product(request: Request, response: Response, api: ApiDependency) -> Product:
     """Stores the product and answers at once; `index_status` turns from `pending` to `indexed` when search finds it."""
-    async with _read_form(request) as form:
-        fields = _product_fields(ProductFields, form, api)
-        image = await _checked_upload(form, api)
+    async with read_form(request) as form:
+        fields = product_fields(ProductFields, form, api.services.settings)
+        image = await checked_upload(form, api.services.settings)
+        image_id = generated_image_id(form)
+    if image is None and image_id is not None:
+        image = await run_in_threadpool(api.generation.picture, image_id)
     if image is None:
-        raise InvalidInput.in_field("image", "is missing; send the picture as a file")
+        raise InvalidInput.in_field("image", "is missing; send the picture as a file, or a generated_image_id")
     product = await run_in_threadpool(api.writer.create, fields, image)
     response.headers["Location"] = f"/product/{product.product_id}"
     return product
@@ -221,9 +244,9 @@ def get_product(product_id: ProductId, api: ApiDependency) -> Product:
 )
 async def change_product(product_id: ProductId, request: Request, api: ApiDependency) -> Product:
     """Any subset of the fields. An empty `sku`, `category`, `price` or `attributes` clears it."""
-    async with _read_form(request) as form:
-        changes = _product_fields(ProductChanges, form, api)
-        image = await _checked_upload(form, api)
+    async with read_form(request) as form:
+        changes = product_fields(ProductChanges, form, api.services.settings)
+        image = await checked_upload(form, api.services.settings)
     return await run_in_threadpool(api.writer.change, product_id, changes, image)
 
 
@@ -256,15 +279,81 @@ async def search(request: Request, api: ApiDependency) -> SearchResponse:
 
     As JSON: `text`, `image_base64`, `image_url` or `product_id`. As a form: the same fields, or the file `image`.
     """
-    if _content_type(request) == "application/json":
-        body, image = await _read_json(request), None
+    if content_type(request) == "application/json":
+        body, image = await read_json(request), None
     else:
-        async with _read_form(request) as form:
-            body, image = _search_form(form), await _uploaded_bytes(form)
-    query = _validated(SearchRequest, body)
+        async with read_form(request) as form:
+            body, image = search_form(form), await uploaded_bytes(form)
+    query = validated(SearchRequest, body)
     response = await api.searcher.search(query, image)
     api.metrics.observe_search(response)
     return response
+
+
+# --- Generation ------------------------------------------------------------------------------------------------------
+
+
+@router.post(
+    "/generate",
+    status_code=202,
+    summary="Draw a product picture for a title",
+    tags=["generation"],
+    responses={
+        200: {"model": GenerationJob, "description": "It ended within wait_s."},
+        **problem_responses(MalformedRequest, InvalidInput, QueueFull, DatabaseUnavailable),
+    },
+)
+async def generate(body: GenerateRequest, response: Response, api: ApiDependency) -> GenerationJob:
+    """A5. Takes the job and answers at once; poll `status_url`, follow `events_url`, or wait here with `wait_s`."""
+    job_id = await run_in_threadpool(api.generation.create, body)
+    job = await api.generation.wait(job_id, body.wait_s)
+    response.headers["Location"] = job.status_url
+    if job.status in ENDED:
+        response.status_code = 200
+    return job
+
+
+@router.get(
+    "/generate/{job_id}",
+    summary="How a generation job stands",
+    tags=["generation"],
+    responses=problem_responses(NotFound, InvalidInput, DatabaseUnavailable, VectorDBUnavailable),
+)
+async def get_generation(job_id: JobId, api: ApiDependency) -> GenerationJob:
+    """A job that is done has its pictures, each with the products that look most like it."""
+    return await api.generation.read(job_id)
+
+
+@router.delete(
+    "/generate/{job_id}",
+    status_code=204,
+    summary="Cancel a generation job",
+    tags=["generation"],
+    responses=problem_responses(NotFound, InvalidInput, NotCancellable, DatabaseUnavailable),
+)
+def cancel_generation(job_id: JobId, api: ApiDependency) -> None:
+    """Drawing stops within one denoising step."""
+    api.generation.cancel(job_id)
+
+
+def existing_job(job_id: JobId, api: ApiDependency) -> int:
+    api.generation.require(job_id)
+    return job_id
+
+
+@router.get(
+    "/generate/{job_id}/events",
+    summary="Follow a generation job",
+    tags=["generation"],
+    response_class=EventSourceResponse,
+    responses=problem_responses(NotFound, InvalidInput, DatabaseUnavailable),
+)
+async def get_generation_events(
+    job_id: Annotated[int, Depends(existing_job)], api: ApiDependency
+) -> AsyncIterator[ServerSentEvent]:
+    """Server-sent events: `progress` with the job at each change, and at last one named as it ended (`done`, ...)."""
+    async for job in api.generation.watch(job_id):
+        yield ServerSentEvent(data=job, event=job.status if job.status in ENDED else "progress")
 
 
 # --- Pictures and operation ------------------------------------------------------------------------------------------
@@ -321,103 +410,6 @@ for _path, _endpoint in (("/images/{path:path}", get_image), ("/health", get_hea
 @router.get("/metrics", summary="Prometheus metrics", tags=["operation"], response_class=PlainTextResponse)
 def get_metrics(api: ApiDependency) -> PlainTextResponse:
     return PlainTextResponse(api.metrics.render(), media_type=CONTENT_TYPE_LATEST)
-
-
-# --- Reading requests ------------------------------------------------------------------------------------------------
-
-
-def _content_type(request: Request) -> str:
-    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
-
-
-@asynccontextmanager
-async def _read_form(request: Request) -> AsyncIterator[FormData]:
-    if _content_type(request) not in ("multipart/form-data", "application/x-www-form-urlencoded"):
-        raise UnsupportedMediaType(
-            f"{request.method} {request.url.path} takes multipart/form-data"
-            f"{' or application/json' if request.url.path == '/search' else ''}, not {_content_type(request)!r}."
-        )
-    async with request.form() as form:
-        yield form
-
-
-async def _read_json(request: Request) -> dict[str, Any]:
-    try:
-        body = json.loads(await request.body(), parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        raise MalformedRequest(f"The body is not JSON: {error}") from error
-    if not isinstance(body, dict):
-        raise MalformedRequest("The body must be a JSON object.")
-    return body
-
-
-def _text_fields(form: FormData) -> dict[str, Any]:
-    """Every field but the picture; a file under another name is told apart as such by the validation."""
-    return {name: value for name, value in form.items() if name != "image"}
-
-
-def _product_fields(model: type[Fields], form: FormData, api: Api) -> Fields:
-    fields = _text_fields(form)
-    for name in ("sku", "category", "price"):
-        if fields.get(name) == "":
-            fields[name] = None
-    if "attributes" in fields:
-        fields["attributes"] = _json_object("attributes", fields["attributes"])
-    product = _validated(model, fields)
-    settings = api.services.settings
-    if len(product.title) > settings.title_max_length:
-        raise InvalidInput.in_field(
-            "title", f"has {len(product.title)} characters, the limit is {settings.title_max_length}; shorten it"
-        )
-    if len(json.dumps(product.attributes, ensure_ascii=False).encode()) > settings.attributes_max_bytes:
-        raise InvalidInput.in_field(
-            "attributes", f"are over {settings.attributes_max_bytes:,} bytes of JSON; keep fewer"
-        )
-    return product
-
-
-def _search_form(form: FormData) -> dict[str, Any]:
-    fields = {name: value for name, value in _text_fields(form).items() if value != ""}
-    if "filters" in fields:
-        fields["filters"] = _json_object("filters", fields["filters"])
-    return fields
-
-
-def _refuse_constant(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is not JSON")
-
-
-def _json_object(field: str, value: object) -> dict[str, Any]:
-    try:
-        decoded = json.loads(str(value) or "{}", parse_constant=_refuse_constant)
-    except RecursionError as error:
-        raise InvalidInput.in_field(field, "nests too deep; flatten it") from error
-    except ValueError as error:
-        raise InvalidInput.in_field(field, f"is not JSON: {error}") from error
-    if not isinstance(decoded, dict):
-        raise InvalidInput.in_field(field, 'must be a JSON object, such as {"颜色": "红"}')
-    return decoded
-
-
-def _validated(model: type[Model], fields: Mapping[str, Any]) -> Model:
-    try:
-        return model.model_validate(fields)
-    except ValidationError as error:
-        raise as_invalid_input(error) from error
-
-
-async def _uploaded_bytes(form: FormData) -> bytes | None:
-    upload = form.get("image")
-    if upload is None or upload == "":
-        return None
-    if not isinstance(upload, UploadFile):
-        raise InvalidInput.in_field("image", "must be a file, not text")
-    return await upload.read()
-
-
-async def _checked_upload(form: FormData, api: Api) -> CheckedImage | None:
-    data = await _uploaded_bytes(form)
-    return None if data is None else await run_in_threadpool(check_image, data, api.services.settings)
 
 
 def _known_index_id(api: Api) -> int | None:

@@ -60,27 +60,43 @@ def dead_letter_topic(topic: str) -> str:
 
 
 class InProcessQueue:
-    """Sender and consumer in one process.
+    """Sender and consumers in one process, one consumer for each of `topics`.
 
     Memory is not safe, so a message counts as sent only once it was consumed and committed: until then it stays in the
     outbox, and a crash repeats it.
     """
 
-    def __init__(self, topic: str) -> None:
-        self._topic = topic
-        self._waiting: asyncio.Queue[tuple[Message, asyncio.Future[None]]] = asyncio.Queue()
-        self._uncommitted: list[asyncio.Future[None]] = []
+    def __init__(self, topics: Sequence[str]) -> None:
+        self.consumers = {topic: InProcessConsumer() for topic in topics}
 
     async def send(self, messages: Sequence[Message]) -> None:
         futures = []
         for message in messages:
-            if message.topic != self._topic:  # dead letters: nobody consumes them here, the outbox keeps them
+            if message.topic in self.consumers:
+                futures.append(self.consumers[message.topic].put(message))
+            else:  # dead letters: nobody consumes them here, the outbox keeps them
                 logger.error("Dead letter on %s: %s", message.topic, message.value.decode())
-                continue
-            future = asyncio.get_running_loop().create_future()
-            self._waiting.put_nowait((message, future))
-            futures.append(future)
         await asyncio.gather(*futures)
+
+    async def check(self) -> None:
+        """Nothing to ask: it lives and dies with this process."""
+
+    async def close(self) -> None:
+        """What was not committed stays in the outbox."""
+
+
+class InProcessConsumer:
+    """The receiving end of one topic."""
+
+    def __init__(self) -> None:
+        self._waiting: asyncio.Queue[tuple[Message, asyncio.Future[None]]] = asyncio.Queue()
+        self._uncommitted: list[asyncio.Future[None]] = []
+
+    def put(self, message: Message) -> asyncio.Future[None]:
+        """Done once the message is committed."""
+        future = asyncio.get_running_loop().create_future()
+        self._waiting.put_nowait((message, future))
+        return future
 
     async def next_batch(self, max_messages: int) -> list[Message]:
         batch = [await self._waiting.get()]
@@ -95,11 +111,8 @@ class InProcessQueue:
                 future.set_result(None)
         self._uncommitted.clear()
 
-    async def check(self) -> None:
-        """Nothing to ask: it lives and dies with this process."""
-
     async def close(self) -> None:
-        """What was not committed stays in the outbox."""
+        """Nothing to let go."""
 
 
 # --- Kafka -----------------------------------------------------------------------------------------------------------
@@ -150,8 +163,10 @@ class KafkaSender:
 class KafkaConsumer:
     """One member of the group. Commits `last offset + 1` of each partition, only when told to."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, topic: str, group: str) -> None:
         self._settings = settings
+        self._topic = topic
+        self._group = group
         self._consumer: AIOKafkaConsumer | None = None
         self._next_offsets: dict[TopicPartition, int] = {}
 
@@ -187,9 +202,9 @@ class KafkaConsumer:
         if self._consumer is None:
             await create_topics(self._settings)
             consumer = AIOKafkaConsumer(
-                self._settings.kafka_topic,
+                self._topic,
                 bootstrap_servers=self._settings.kafka_bootstrap_servers,
-                group_id=self._settings.kafka_group,
+                group_id=self._group,
                 enable_auto_commit=False,
                 auto_offset_reset="earliest",
             )
@@ -199,12 +214,13 @@ class KafkaConsumer:
 
 
 async def create_topics(settings: Settings) -> None:
-    """The events' topic with room for several workers, and the dead letters'; existing ones stay as they are."""
+    """The topics of events and jobs with room for several workers, and the dead letters'; existing ones stay."""
     admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap_servers)
     try:
         await _start(admin)
         existing = set(await admin.list_topics())
-        wanted = {settings.kafka_topic: settings.kafka_partitions, dead_letter_topic(settings.kafka_topic): 1}
+        wanted = dict.fromkeys((settings.kafka_topic, settings.generation_topic), settings.kafka_partitions)
+        wanted[dead_letter_topic(settings.kafka_topic)] = 1
         missing = [
             NewTopic(name, num_partitions=partitions, replication_factor=settings.kafka_replication)
             for name, partitions in wanted.items()

@@ -7,6 +7,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from data_models import SearchResponse
+from job_queries import count_jobs_waiting
 from orm_models import Database, count_by_index_status, outbox_backlog
 
 SEARCH_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
@@ -22,11 +23,13 @@ class _Backlog(Collector):
         with self._database.read() as session:
             by_status = count_by_index_status(session)
             backlog = outbox_backlog(session)
+            waiting = count_jobs_waiting(session)
         products = GaugeMetricFamily("tuwen_products", "Products by index status", labels=["index_status"])
         for status in ("pending", "indexed", "failed"):
             products.add_metric([status], by_status.get(status, 0))
         yield products
         yield GaugeMetricFamily("tuwen_outbox_backlog", "Events that wait to be published", value=backlog)
+        yield GaugeMetricFamily("tuwen_generation_jobs_waiting", "Jobs that wait to be drawn", value=waiting)
 
 
 class Metrics:

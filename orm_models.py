@@ -76,6 +76,7 @@ class ProductRow(Base):
     image_sha256: orm.Mapped[str] = orm.mapped_column(sa.CHAR(64), index=True)
     image_width: orm.Mapped[int]
     image_height: orm.Mapped[int]
+    image_is_generated: orm.Mapped[bool] = orm.mapped_column(default=False, server_default=sa.false())
     version: orm.Mapped[int] = orm.mapped_column(default=1)
     index_status: orm.Mapped[Literal["pending", "indexed", "failed"]] = orm.mapped_column(
         sa.String(16), default="pending", index=True
@@ -130,8 +131,10 @@ class OutboxRow(Base):
 
 
 class JobRow(Base):
+    """`attempts` counts how often the job was begun, and fences: what an earlier attempt still writes is refused."""
+
     __tablename__ = "job"
-    __table_args__ = (TABLE_OPTIONS,)
+    __table_args__ = ({**TABLE_OPTIONS, "sqlite_autoincrement": True},)
 
     job_id: orm.Mapped[int] = orm.mapped_column("id", BigId, primary_key=True, autoincrement=True)
     kind: orm.Mapped[Literal["generate", "import", "reindex"]] = orm.mapped_column(sa.String(16))
@@ -146,6 +149,26 @@ class JobRow(Base):
     started_at: orm.Mapped[datetime | None] = orm.mapped_column(UtcDateTime)
     finished_at: orm.Mapped[datetime | None] = orm.mapped_column(UtcDateTime)
     heartbeat_at: orm.Mapped[datetime | None] = orm.mapped_column(UtcDateTime)
+    attempts: orm.Mapped[int] = orm.mapped_column(default=0)
+
+
+class GeneratedImageRow(Base):
+    """A picture of a finished job of kind `generate`; it goes with its job."""
+
+    __tablename__ = "generated_image"
+    __table_args__ = (
+        sa.UniqueConstraint("job_id", "position"),
+        {**TABLE_OPTIONS, "sqlite_autoincrement": True},
+    )
+
+    image_id: orm.Mapped[int] = orm.mapped_column("id", BigId, primary_key=True, autoincrement=True)
+    job_id: orm.Mapped[int] = orm.mapped_column(sa.ForeignKey("job.id", ondelete="CASCADE"))
+    position: orm.Mapped[int]
+    seed: orm.Mapped[int] = orm.mapped_column(sa.BigInteger)
+    image_path: orm.Mapped[str] = orm.mapped_column(sa.String(500))
+    image_sha256: orm.Mapped[str] = orm.mapped_column(sa.CHAR(64), index=True)
+    image_width: orm.Mapped[int]
+    image_height: orm.Mapped[int]
 
 
 class Database:
@@ -416,7 +439,9 @@ def unbind(session: orm.Session, vector_index_id: int, milvus_ids: Sequence[int]
 
 
 def image_paths_in_use(session: orm.Session, paths: Sequence[str]) -> set[str]:
-    return set(session.scalars(sa.select(ProductRow.image_path).where(ProductRow.image_path.in_(paths))))
+    """By products and by the results of generation jobs."""
+    columns = (ProductRow.image_path, GeneratedImageRow.image_path)
+    return {path for column in columns for path in session.scalars(sa.select(column).where(column.in_(paths)))}
 
 
 def requeue_all_products(session: orm.Session, vector_index_id: int, topic: str) -> None:

@@ -122,4 +122,5 @@ def _image_columns(image: CheckedImage) -> dict[str, object]:
         "image_sha256": image.sha256,
         "image_width": image.width,
         "image_height": image.height,
+        "image_is_generated": image.is_generated,
     }

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 
 from errors import DependencyUnavailable
+from job_queries import delete_jobs_finished_before
 from orm_models import (
     bindings_after,
     delete_published_before,
@@ -48,6 +49,7 @@ class Reconciler:
 
     def __init__(self, services: Services) -> None:
         self._services = services
+        self._keep_jobs = timedelta(hours=services.settings.generation_keep_hours)
         self._unbound_since: dict[int, datetime] = {}
 
     async def run(self, wake_relay: Callable[[], None]) -> None:
@@ -66,15 +68,15 @@ class Reconciler:
 
     def reconcile(self) -> Mended:
         """One whole pass; blocks. Raises DependencyUnavailable."""
-        mended = Mended(
+        with self._services.database.write() as session:  # first, so that their pictures go in this same pass
+            delete_published_before(session, utc_now() - KEEP_PUBLISHED)
+            delete_jobs_finished_before(session, utc_now() - self._keep_jobs)
+        return Mended(
             stale_pending_products=self._requeue_stale(),
             bindings_without_vector=self._requeue_lost_vectors(),
             vectors_without_binding=self._delete_unbound_vectors(),
             images_without_product=self._delete_unused_images(),
         )
-        with self._services.database.write() as session:
-            delete_published_before(session, utc_now() - KEEP_PUBLISHED)
-        return mended
 
     def _requeue_stale(self) -> int:
         with self._services.database.write() as session:

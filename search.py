@@ -115,13 +115,14 @@ class Searcher:
 
     async def _encode(self, query: Query) -> Vector:
         if query.image is not None:
-            return await self._encode_image(query.image)
+            return await self.encode_image(query.image)
         assert query.text is not None, "require_one_query saw to it"
         if query.mode is SearchMode.TEXT_TO_TEXT:
             return await self._encoding.query_text(query.text)
         return await self._encoding.query_clip_text(query.text)
 
-    async def _encode_image(self, data: bytes) -> Vector:
+    async def encode_image(self, data: bytes) -> Vector:
+        """CLIP's vector of an encoded picture, cached by its bytes."""
         sha256 = hashlib.sha256(data).hexdigest()
         cached = self._encoding.cached_image(sha256)
         if cached is not None:

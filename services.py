@@ -11,14 +11,13 @@ from errors import DependencyUnavailable
 from image_store import ImageStore
 from nlp_models import load_encoders
 from orm_models import Database, open_database
-from settings import Settings
+from settings import LOG_FORMAT, Settings
 from vector_db import VectorDB
 from vector_index import IndexRegistry
 
 logger = logging.getLogger(__name__)
 
 RESTART_PAUSE_S = 5.0
-LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 VERSION = "0.1.0"
 PROJECT_ROOT = Path(__file__).resolve().parent
 TITLE_COLUMN_LENGTH = 500
+MAX_GUIDANCE = 50.0
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 class Settings(BaseSettings):
@@ -53,6 +55,20 @@ class Settings(BaseSettings):
     query_queue_size: int = Field(256, ge=1)
     query_cache_size: int = Field(4096, ge=0)
 
+    # Generation
+    generator_model: str = str(PROJECT_ROOT / "models" / "demo-generator")
+    generator_device: str = "auto"
+    generator_dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    generator_offload: Literal["none", "model", "sequential"] = "none"
+    generator_attention_slicing: bool = False
+    generator_threads: int = Field(0, ge=0)
+    generator_steps: int = Field(0, ge=0)
+    generator_guidance: float | None = Field(None, ge=0, le=MAX_GUIDANCE)
+    generation_topic: str = "generation-jobs"
+    generation_group: str = "tuwen-generator"
+    generation_heartbeat_s: float = Field(5.0, gt=0)
+    generation_keep_hours: float = Field(7 * 24.0, gt=0)
+
     # Ingestion
     ingest_batch_size: int = Field(32, ge=1, le=1000)
     ingest_encode_batch_size: int = Field(4, ge=1)
@@ -66,6 +82,9 @@ class Settings(BaseSettings):
     title_max_length: int = Field(TITLE_COLUMN_LENGTH, ge=1, le=TITLE_COLUMN_LENGTH)
     attributes_max_bytes: int = Field(32 * 1024, ge=2, le=60 * 1024)
     search_max_offset: int = Field(1000, ge=0, le=10_000)
+    generation_queue_size: int = Field(100, ge=1)
+    generator_max_steps: int = Field(100, ge=1)
+    generator_max_side: int = Field(1024, ge=64)
     image_url_hosts: Annotated[tuple[str, ...], NoDecode] = ()
     image_url_timeout_s: float = Field(5.0, gt=0)
 
@@ -100,6 +119,15 @@ class Settings(BaseSettings):
         """Said in the API and on the pages, so that nobody judges production quality by the demo models."""
         demo = PROJECT_ROOT / "models"
         return any(demo in Path(model).resolve().parents for model in (self.clip_model, self.text_model))
+
+    def as_environment(self) -> dict[str, str]:
+        """For a child process that shall have these very settings."""
+        values = {name.upper(): getattr(self, name) for name in type(self).model_fields}
+        values |= {"DATA_DIR": self.data_dir.resolve()}
+        return {
+            name: ",".join(value) if isinstance(value, tuple) else "" if value is None else str(value)
+            for name, value in values.items()
+        }
 
 
 def load_settings() -> Settings:

@@ -25,14 +25,15 @@ STATUS_COLORS = {"pending": "orange", "indexed": "green", "failed": "red"}
 # Streamlit's own layouts stack on a phone or keep fixed widths; these grids fill the width with equal cards.
 STYLE = """<style>
 .stMainBlockContainer { padding-top: 3.5rem; }
-.st-key-hit_grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); gap: 0.75rem; }
-.st-key-hit_grid > * { width: 100% !important; min-width: 0; }
+[class*="st-key-hit_grid"] { display: grid; gap: 0.75rem;
+  grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); }
+[class*="st-key-hit_grid"] > * { width: 100% !important; min-width: 0; }
 /* A link to the page one is on is still a link to another product, not a mark of where one is. */
 .stMain [data-testid="stPageLink-NavLink"] { background: none; padding: 0 0.25rem 0 0; }
 .stMain [data-testid="stPageLink-NavLink"] * { font-weight: 400; }
 [class*="st-key-hit_"] [data-testid="stPageLink-NavLink"] * { font-size: 0.8rem; }
-.st-key-hit_grid [data-testid="stPageLink-NavLink"] { padding: 0; }
-.st-key-hit_grid [data-testid="stPageLink-NavLink"] :has(> [data-testid="stIconMaterial"]) { display: none; }
+[class*="st-key-hit_grid"] [data-testid="stPageLink-NavLink"] { padding: 0; }
+[class*="st-key-hit_grid"] [data-testid="stPageLink-NavLink"] :has(> [data-testid="stIconMaterial"]) { display: none; }
 .tuwen-title { display: -webkit-box; -webkit-box-orient: vertical; -webkit-line-clamp: 2; overflow: hidden;
   overflow-wrap: anywhere; line-height: 1.4; font-size: 0.9rem; }
 .tuwen-grid .tuwen-title { min-height: 2.8em; }
@@ -140,10 +141,11 @@ def load_thumbnails(products: Iterable[Product]) -> list[bytes]:
 # --- Products --------------------------------------------------------------------------------------------------------
 
 
-def show_hit_grid(hits: Sequence[SearchHit]) -> None:
-    with st.container(key="hit_grid", horizontal=True):
+def show_hit_grid(hits: Sequence[SearchHit], key: str = "") -> None:
+    """`key` tells several grids on one page apart."""
+    with st.container(key=f"hit_grid{key}", horizontal=True):
         for hit, picture in zip(hits, load_thumbnails(hit.product for hit in hits), strict=True):
-            with st.container(border=True, height="stretch", gap="xsmall", key=f"hit_{hit.rank}"):
+            with st.container(border=True, height="stretch", gap="xsmall", key=f"hit_{hit.rank}{key}"):
                 st.image(picture, width="stretch", alt=hit.product.title)
                 st.html(f'<div class="tuwen-grid">{_score(hit)}{product_summary(hit.product, with_sku=False)}</div>')
                 show_product_links(hit.product)

@@ -8,6 +8,8 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from data_models import (
+    GenerateRequest,
+    GenerationJob,
     Health,
     IndexStatus,
     Problem,
@@ -120,6 +122,17 @@ class ApiClient:
         if filters is not None:
             query["filters"] = filters.model_dump_json(exclude_defaults=True)
         return self._parsed(SearchResponse, self._succeed("POST", "/search", files=_form(query, image)))
+
+    def generate(self, request: GenerateRequest) -> GenerationJob:
+        """The job as it was taken; the request may hold what the API will refuse."""
+        body = request.model_dump(exclude_none=True, warnings=False)
+        return self._parsed(GenerationJob, self._succeed("POST", "/generate", json=body))
+
+    def generation(self, job_id: int) -> GenerationJob:
+        return self._parsed(GenerationJob, self._succeed("GET", f"/generate/{job_id}"))
+
+    def cancel_generation(self, job_id: int) -> None:
+        self._succeed("DELETE", f"/generate/{job_id}")
 
     def image(self, path: str) -> bytes:
         """The bytes behind a product's `image_url` or `thumbnail_url`."""

@@ -55,6 +55,7 @@ def _choose_page() -> st.Page:
         {
             "": [st.Page("pages/home.py", title=t("page_home"), icon=":material/home:", default=True)],
             t("nav_search"): searches,
+            t("nav_create"): [st.Page("pages/generate.py", title=t("page_generate"), icon=":material/brush:")],
             t("nav_catalogue"): [
                 st.Page("pages/manage_products.py", title=t("page_products"), icon=":material/inventory_2:"),
                 st.Page("pages/edit_product.py", title=t("page_product"), visibility="hidden"),

@@ -39,8 +39,12 @@ def show_message(place: int | None) -> None:
     if left[0] != place:
         forget_message()  # the reader went on
         return
-    show = {"success": st.success, "warning": st.warning, "error": st.error}[left[1].kind]
-    show(left[1].text)
+    show_now(left[1])
+
+
+def show_now(message: Message) -> None:
+    show = {"success": st.success, "warning": st.warning, "error": st.error}[message.kind]
+    show(message.text)
 
 
 def forget_message() -> None:

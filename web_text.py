@@ -35,16 +35,20 @@ EXAMPLE_QUERIES = (
     "blue car",
 )
 
+EXAMPLE_PROMPTS = ("红色的沙发", "蓝色的椅子", "白色书柜", "green armchair", "round wooden table", "a lamp")
+
 TEXTS: dict[str, Text] = {
     # Frame
     "language": Text("语言", "Language"),
     "nav_search": Text("搜索", "Search"),
+    "nav_create": Text("创作", "Create"),
     "nav_catalogue": Text("商品库", "Catalogue"),
     "page_home": Text("首页", "Home"),
     "page_image_to_image": Text("以图搜图", "Picture → pictures"),
     "page_text_to_text": Text("以文搜文", "Text → titles"),
     "page_image_to_text": Text("以图搜文", "Picture → titles"),
     "page_text_to_image": Text("以文搜图", "Text → pictures"),
+    "page_generate": Text("以文生图", "Text → new picture"),
     "page_products": Text("商品管理", "Products"),
     "page_product": Text("商品详情", "Product"),
     "api_unreachable": Text(
@@ -78,6 +82,7 @@ TEXTS: dict[str, Text] = {
     "home_text_to_text": Text("哪些标题说的是同一个意思？", "Which titles mean the same?"),
     "home_image_to_text": Text("哪些标题符合这张图？", "Which titles fit this picture?"),
     "home_text_to_image": Text("哪些图片符合这句话？", "Which pictures fit this description?"),
+    "home_generate": Text("按标题画一张商品图。", "Draw a product picture for a title."),
     "home_products": Text("添加、修改、删除商品，查看索引状态。", "Add, change and delete products."),
     "products_total": Text("商品", "Products"),
     "products_pending": Text("等待索引", "Waiting"),
@@ -224,5 +229,35 @@ TEXTS: dict[str, Text] = {
     ),
     "delete_confirm": Text("确认删除", "Delete it"),
     "cancel": Text("取消", "Cancel"),
+    # Generation
+    "ask_generate": Text(
+        "写出商品的标题，模型会画一张图；旁边是商品库里和它最像的商品，满意就存为商品草稿。",
+        "Write a product's title and a model draws it; beside it stand the products that look most like it. Keep what "
+        "you like as a draft product.",
+    ),
+    "prompt": Text("提示词", "Prompt"),
+    "prompt_placeholder": Text("例如：红色的布艺沙发", "For example: a red fabric sofa"),
+    "negative_prompt": Text("不要出现的内容", "What it should not show"),
+    "generate_options": Text("张数、尺寸与步数", "Number, size and steps"),
+    "num_images": Text("张数", "Pictures"),
+    "seed": Text("种子", "Seed"),
+    "seed_help": Text(
+        "相同的种子画出相同的图；留空则随机。", "The same seed draws the same picture; empty: a random one."
+    ),
+    "width": Text("宽（像素）", "Width (pixels)"),
+    "height": Text("高（像素）", "Height (pixels)"),
+    "steps": Text("去噪步数", "Steps"),
+    "guidance": Text("引导强度", "Guidance"),
+    "model_default": Text("留空则由模型决定。", "Empty: as the model has it."),
+    "draw": Text("开始绘制", "Draw"),
+    "job_queued": Text("排队中，前面还有 {jobs_before} 个任务", "Waiting, {jobs_before} jobs in front"),
+    "job_running": Text("绘制中 {percent}%", "Drawing {percent} %"),
+    "job_cancelled": Text("任务已取消。", "The job was cancelled."),
+    "image_facts": Text(
+        "AI 生成 · 种子 {seed} · 与提示词的相符度 {agreement:.3f}",
+        "AI-generated · seed {seed} · agreement with the prompt {agreement:.3f}",
+    ),
+    "similar_products": Text("相近的商品", "Products that look like it"),
+    "save_as_product": Text("存为商品", "Save as product"),
     "deleted": Text("商品 {product_id} 已删除。", "Product {product_id} is deleted."),
 }

@@ -27,7 +27,7 @@ async def work(settings: Settings) -> None:
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signal_number, stopping.set)
     async with open_services(settings) as services:
-        consumer = KafkaConsumer(settings)
+        consumer = KafkaConsumer(settings, settings.kafka_topic, settings.kafka_group)
         ingestor = Ingestor(services)
         reconciler = Reconciler(services)
         tasks = [

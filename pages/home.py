@@ -12,6 +12,7 @@ PAGES = {
     "text_to_image": "pages/text_to_image.py",
     "text_to_text": "pages/text_to_text.py",
     "image_to_text": "pages/image_to_text.py",
+    "generate": "pages/generate.py",
     "products": "pages/manage_products.py",
 }
 

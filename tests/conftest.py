@@ -11,7 +11,11 @@ from PIL import Image
 
 from tests.processes import running_api, wait_until
 from tests.servers import running_kafka, running_mariadb, running_milvus
-from tests.tiny_models import save_tiny_chinese_clip, save_tiny_sentence_model
+from tests.tiny_models import (
+    save_tiny_chinese_clip,
+    save_tiny_chinese_stable_diffusion,
+    save_tiny_sentence_model,
+)
 
 
 @pytest.fixture(scope="session")
@@ -21,6 +25,7 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {
         "CLIP_MODEL": str(save_tiny_chinese_clip(folder / "clip")),
         "TEXT_MODEL": str(save_tiny_sentence_model(folder / "text")),
+        "GENERATOR_MODEL": str(save_tiny_chinese_stable_diffusion(folder / "generator")),
     }
 
 

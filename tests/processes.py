@@ -28,6 +28,7 @@ SETTING_PREFIXES = (
     "MODEL_",
     "IMAGE_",
     "DATA_",
+    "GENERAT",
 )
 
 

@@ -13,10 +13,14 @@ MAY_IMPORT = {
     "data_models": {"settings"},
     "orm_models": LEAVES | {"data_models"},
     "vector_db": LEAVES,
-    "nlp_models": LEAVES | {"cn_clip_checkpoint"},
+    "nlp_models": LEAVES | {"cn_clip_checkpoint", "model_hub"},
     "cn_clip_checkpoint": LEAVES | {"nlp_models"},
     "image_store": LEAVES,
     "image_download": LEAVES,
+    "model_hub": LEAVES,
+    "generation": LEAVES | {"model_hub"},
+    "generation_process": {"settings", "message_queue", "orm_models", "job_queries"},
+    "job_queries": {"orm_models"},
     "message_queue": LEAVES | {"data_models", "orm_models"},
     "batching": {"errors"},
     "encoding": {"batching", "nlp_models", "settings"},
@@ -25,7 +29,8 @@ MAY_IMPORT = {
 OWNERS = {
     "pymilvus": {"vector_db"},
     "aiokafka": {"message_queue"},
-    "torch": {"nlp_models", "cn_clip_checkpoint"},
+    "torch": {"nlp_models", "cn_clip_checkpoint", "generation"},
+    "diffusers": {"generation"},
     "transformers": {"nlp_models"},
     "sentence_transformers": {"nlp_models"},
     "fsspec": {"image_store"},
@@ -49,6 +54,15 @@ def service_modules() -> dict[str, set[str]]:
     return {path.stem: imports_of(path) for path in ROOT.glob("*.py") if not path.stem.startswith("web_")}
 
 
+def reachable_from(module: str) -> set[str]:
+    """Itself and everything of ours that it imports, however far away."""
+    modules = service_modules()
+    reachable = {module}
+    while new := set().union(*(modules[each] & OWN_MODULES for each in reachable)) - reachable:
+        reachable |= new
+    return reachable
+
+
 def test_every_module_imports_only_what_it_may() -> None:
     modules = service_modules()
     for module, allowed in MAY_IMPORT.items():
@@ -56,13 +70,13 @@ def test_every_module_imports_only_what_it_may() -> None:
 
 
 def test_api_and_worker_do_not_know_each_other() -> None:
-    modules = service_modules()
-    assert "worker" not in modules["main"]
-    assert "main" not in modules["worker"]
-    reachable = {"main"}
-    while new := set().union(*(modules[module] & OWN_MODULES for module in reachable)) - reachable:
-        reachable |= new
-    assert "worker" not in reachable
+    assert "worker" not in reachable_from("main")
+    for worker in ("worker", "generation_worker"):
+        assert "main" not in reachable_from(worker)
+
+
+def test_the_api_never_loads_a_diffusion_pipeline() -> None:
+    assert not {"generation", "generation_worker"} & reachable_from("main")
 
 
 def test_every_client_library_has_one_owner() -> None:

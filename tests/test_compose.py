@@ -26,7 +26,7 @@ Service = dict[str, Any]
 
 FIELDS = {name.upper() for name in Settings.model_fields}
 SECRETS = ("MYSQL_ROOT_PASSWORD", "MYSQL_PASSWORD", "MINIO_ROOT_PASSWORD")
-OURS = ("api", "worker", "web", "migrate")
+OURS = ("api", "worker", "generator", "web", "migrate")
 NOT_SETTINGS = {"RESTART_PAUSE_S"}  # deploy/entrypoint.sh
 # Settings that a container has no use for: its ports are fixed, the stack's Milvus has no users, and the Dockerfile
 # says where its data is.

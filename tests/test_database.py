@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,22 @@ from alembic.migration import MigrationContext
 from sqlalchemy.exc import IntegrityError
 
 from errors import ConfigurationError, DatabaseUnavailable
+from job_queries import (
+    claim_generation_job,
+    count_jobs_waiting,
+    delete_jobs_finished_before,
+    find_generation_job,
+    finish_job,
+    generated_images,
+    give_back_job,
+    has_unfinished_jobs,
+    report_on_job,
+)
 from orm_models import (
     Base,
     Database,
+    GeneratedImageRow,
+    JobRow,
     OutboxRow,
     ProductRow,
     ProductVectorRow,
@@ -25,6 +39,7 @@ from orm_models import (
     bound_milvus_ids,
     claim_outbox,
     find_product,
+    image_paths_in_use,
     list_products,
     lock_products,
     mark_failed,
@@ -32,6 +47,7 @@ from orm_models import (
     open_database,
     outbox_backlog,
     products_bound_to,
+    utc_now,
 )
 from settings import Settings
 from tests.servers import new_mysql_database
@@ -199,6 +215,101 @@ def test_two_relays_never_claim_the_same_row(database: Database) -> None:
         assert outbox_backlog(session) == 3
         published = session.scalars(sa.select(OutboxRow).where(OutboxRow.published_at.is_not(None))).all()
         assert [(row.outbox_id, row.attempts) for row in published] == [(claims[0][0], 1), (claims[0][1], 1)]
+
+
+def add_job(database: Database) -> int:
+    job = JobRow(kind="generate", request={"prompt": "红色的沙发"})
+    with database.write() as session:
+        session.add(job)
+    return job.job_id
+
+
+def claim(database: Database, silent_since: datetime) -> tuple[int, int] | None:
+    """(job, attempt)."""
+    with database.write() as session:
+        job = claim_generation_job(session, silent_since)
+        return (job.job_id, job.attempts) if job else None
+
+
+def generated(job_id: int) -> GeneratedImageRow:
+    return GeneratedImageRow(
+        job_id=job_id, position=0, seed=1, image_path=f"bb/{job_id}.png", image_sha256="b" * 64,
+        image_width=8, image_height=8,
+    )  # fmt: skip
+
+
+def test_jobs_are_claimed_once_in_order_and_taken_over_when_their_worker_falls_silent(database: Database) -> None:
+    first, second = add_job(database), add_job(database)
+    long_ago = utc_now() - timedelta(hours=1)
+    assert claim(database, long_ago) == (first, 1)
+    assert claim(database, long_ago) == (second, 1)
+    assert claim(database, long_ago) is None
+    soon = utc_now() + timedelta(seconds=1)
+    assert claim(database, soon) == (first, 2)
+    with database.write() as session:
+        assert not report_on_job(session, first, 1, 0.5)  # the silent worker wakes up, and is told
+        assert report_on_job(session, first, 2, 0.5)
+        assert report_on_job(session, first, 2, 0.5)  # nothing changed, and still its own
+        assert not finish_job(session, first, 1, images=[generated(first)])
+        assert finish_job(session, first, 2, images=[generated(first)])
+        assert not finish_job(session, first, 2, error="twice")
+    with database.read() as session:
+        job = find_generation_job(session, first)
+        assert job is not None
+        assert (job.status, job.progress, job.error) == ("done", 1.0, None)
+        assert [image.image_path for image in generated_images(session, first)] == [f"bb/{first}.png"]
+        assert image_paths_in_use(session, [f"bb/{first}.png", "cc/other.png"]) == {f"bb/{first}.png"}
+
+
+def test_a_job_that_is_given_back_waits_again_and_a_cancelled_one_does_not(database: Database) -> None:
+    given_back, cancelled = add_job(database), add_job(database)
+    long_ago = utc_now() - timedelta(hours=1)
+    assert claim(database, long_ago) == (given_back, 1)
+    assert claim(database, long_ago) == (cancelled, 1)
+    with database.write() as session:
+        give_back_job(session, given_back, 1)
+        job = find_generation_job(session, cancelled, lock=True)
+        assert job is not None
+        job.status = "cancelled"
+    with database.write() as session:
+        assert count_jobs_waiting(session) == 1
+        assert has_unfinished_jobs(session)
+        assert not report_on_job(session, cancelled, 1)
+        assert not finish_job(session, cancelled, 1)
+    assert claim(database, utc_now() + timedelta(hours=1)) == (given_back, 1)
+    assert claim(database, long_ago) is None
+
+
+def test_two_workers_never_claim_the_same_job(database: Database) -> None:
+    jobs = [add_job(database) for _ in range(12)]
+    claims: list[tuple[int, int]] = []
+
+    def work() -> None:
+        while found := claim(database, utc_now() - timedelta(hours=1)):
+            claims.append(found)
+
+    workers = [threading.Thread(target=work) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert sorted(claims) == [(job, 1) for job in jobs]
+
+
+def test_old_results_go_with_their_pictures_and_their_ids_never_return(database: Database) -> None:
+    old, unfinished = add_job(database), add_job(database)
+    assert claim(database, utc_now()) == (old, 1)
+    with database.write() as session:
+        finish_job(session, old, 1, images=[generated(old)])
+    with database.write() as session:
+        assert delete_jobs_finished_before(session, utc_now() - timedelta(hours=1)) == 0
+        assert delete_jobs_finished_before(session, utc_now() + timedelta(hours=1)) == 1
+    with database.read() as session:
+        assert find_generation_job(session, old) is None
+        assert find_generation_job(session, unfinished) is not None
+        assert generated_images(session, old) == []
+        assert image_paths_in_use(session, [f"bb/{old}.png"]) == set()
+    assert add_job(database) > unfinished
 
 
 def test_a_database_that_is_down_or_misnamed_is_told_apart() -> None:

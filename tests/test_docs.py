@@ -12,7 +12,14 @@ import httpx
 import pytest
 
 from data_models import Problem, Product
-from errors import AppError, ConfigurationError, DependencyUnavailable, ModelMismatch, QueueUnavailable
+from errors import (
+    AppError,
+    ConfigurationError,
+    DependencyUnavailable,
+    GenerationRefused,
+    ModelMismatch,
+    QueueUnavailable,
+)
 from settings import Settings
 from tests.conftest import picture
 from tests.processes import ROOT, environment, require_program
@@ -23,8 +30,8 @@ EXPECTED = re.compile(r"^ *(?:#|//) → (.+)$", re.MULTILINE)
 HEADING = re.compile(r"^(#+) ", re.MULTILINE)
 SETTING_NAME = re.compile(r"`([A-Z]+_[A-Z_]+)`")
 ADDRESS = "http://127.0.0.1:8000"
-# What no request is answered with: they end a start, or are said in /health alone.
-NEVER_ANSWERED = {ConfigurationError, DependencyUnavailable, QueueUnavailable}
+# What no request is answered with: they end a start, or are said in /health or as a job's error alone.
+NEVER_ANSWERED = {ConfigurationError, DependencyUnavailable, GenerationRefused, QueueUnavailable}
 
 
 @dataclass(frozen=True)

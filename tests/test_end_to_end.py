@@ -39,15 +39,15 @@ def stack(
             }
         url = running_stack.enter_context(running_api(folder, **settings))
         if request.param == "servers":
-            for number in (1, 2):
-                running_stack.enter_context(_running_worker(folder, number, settings))
+            for program in ("worker.py", "worker.py", "generation_worker.py", "generation_worker.py"):
+                running_stack.enter_context(_running_worker(folder, program, settings))
         yield running_stack.enter_context(httpx.Client(base_url=url, timeout=30, trust_env=False))
 
 
-def _running_worker(folder: Path, number: int, settings: dict[str, object]) -> AbstractContextManager[object]:
-    log = folder / f"worker-{number}.log"
+def _running_worker(folder: Path, program: str, settings: dict[str, object]) -> AbstractContextManager[object]:
+    log = folder / f"{program}-{len(list(folder.glob('*.log')))}.log"
     env = environment(DATA_DIR=folder / "data", **settings)
-    command = [sys.executable, "worker.py"]
+    command = [sys.executable, program]
     return running(command, log, env=env, ready=lambda: log.exists() and "Consuming" in log.read_text())
 
 
@@ -82,6 +82,26 @@ def test_products_go_in_and_every_mode_finds_them(stack: httpx.Client) -> None:
         assert [hit["rank"] for hit in hits] == list(range(1, len(hits) + 1))
         assert hits == sorted(hits, key=lambda hit: -hit["score"])
         assert all(hit["product"]["index_status"] == "indexed" and hit["product"]["milvus_id"] for hit in hits)
+
+
+def test_a_title_becomes_a_picture_and_the_picture_a_product(stack: httpx.Client) -> None:
+    jobs = [
+        stack.post("/generate", json={"prompt": "红色布艺沙发", "seed": seed, "steps": 5}).json() for seed in range(4)
+    ]
+    for job in jobs:
+        wait_until(
+            lambda job=job: stack.get(job["status_url"]).json()["status"] == "done",  # type: ignore[misc]
+            timeout_s=60,
+            what="the pictures to be drawn",
+        )
+    [image] = stack.get(jobs[0]["status_url"]).json()["images"]
+    assert len({stack.get(job["status_url"]).json()["images"][0]["image_url"] for job in jobs}) == len(jobs)
+    form = {"title": "生成的沙发", "generated_image_id": str(image["image_id"])}
+    product = stack.post("/product", data=form).raise_for_status().json()
+    wait_until_indexed(stack)
+    nearest = stack.get(jobs[0]["status_url"]).json()["images"][0]["similar"][0]
+    assert (nearest["product"]["product_id"], round(nearest["score"], 3)) == (product["product_id"], 1.0)
+    stack.delete(f"/product/{product['product_id']}")
 
 
 def test_an_update_is_seen_and_a_deleted_product_never_returned(stack: httpx.Client) -> None:

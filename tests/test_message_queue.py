@@ -44,9 +44,10 @@ def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
 async def transport(settings: Settings) -> AsyncIterator[tuple[MessageSender, MessageConsumer]]:
     if settings.kafka_bootstrap_servers:
         sender: MessageSender = KafkaSender(settings)
-        consumer: MessageConsumer = KafkaConsumer(settings)
+        consumer: MessageConsumer = KafkaConsumer(settings, settings.kafka_topic, settings.kafka_group)
     else:
-        sender = consumer = InProcessQueue(settings.kafka_topic)
+        queue = InProcessQueue([settings.kafka_topic])
+        sender, consumer = queue, queue.consumers[settings.kafka_topic]
     try:
         yield sender, consumer
     finally:
@@ -161,7 +162,7 @@ def test_a_broker_that_is_down_is_named(tmp_path: Path) -> None:
     settings = Settings(_env_file=None, data_dir=tmp_path, kafka_bootstrap_servers="127.0.0.1:9")
 
     async def scenario() -> None:
-        sender, consumer = KafkaSender(settings), KafkaConsumer(settings)
+        sender, consumer = KafkaSender(settings), KafkaConsumer(settings, settings.kafka_topic, settings.kafka_group)
         for call in (sender.send([Message("t", "k", b"v")]), sender.check(), consumer.next_batch(1)):
             with pytest.raises(QueueUnavailable, match="KAFKA_BOOTSTRAP_SERVERS"):
                 await call

@@ -71,7 +71,8 @@ def test_env_example_is_in_the_order_of_the_settings() -> None:
 def test_env_example_shows_the_defaults(tmp_path: Path) -> None:
     shown, _, _ = env_example()
     defaults = loaded(tmp_path)
-    assert loaded(tmp_path, **shown | {name: ROOT / shown[name] for name in ("CLIP_MODEL", "TEXT_MODEL")}) == defaults
+    models = {name: ROOT / shown[name] for name in ("CLIP_MODEL", "TEXT_MODEL", "GENERATOR_MODEL")}
+    assert loaded(tmp_path, **shown | models) == defaults
 
 
 def test_env_example_as_it_is_changes_nothing(tmp_path: Path) -> None:

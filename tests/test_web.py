@@ -237,6 +237,49 @@ def test_the_apis_refusal_stands_in_its_own_words(tab: Page, pages_url: str, cat
     expect(tab.get_by_role("alert")).to_have_count(0)
 
 
+# --- Generation ------------------------------------------------------------------------------------------------------
+
+
+def test_a5_a_prompt_becomes_a_picture_with_similar_products_and_then_a_product(
+    tab: Page, pages_url: str, catalogue: httpx.Client
+) -> None:
+    tab.goto(f"{pages_url}/generate")
+    tab.get_by_label("提示词", exact=True).fill("红色的沙发")
+    tab.get_by_text("张数、尺寸与步数").click()
+    tab.get_by_label("种子", exact=True).fill("7")
+    tab.get_by_label("去噪步数", exact=True).fill("100")
+    tab.get_by_role("button", name="开始绘制").click()
+    expect(tab.get_by_role("progressbar")).to_be_visible()
+    expect(tab.get_by_text("绘制中")).to_be_visible()
+    expect(tab.get_by_text("AI 生成 · 种子 7")).to_be_visible(timeout=60_000)
+    expect_pictures_loaded(tab, "[class*=st-key-generated_]")
+    expect(tab.locator("[class*=st-key-hit_1similar]")).to_contain_text("相似度")
+
+    tab.get_by_text("存为商品", exact=True).click()
+    title = tab.get_by_label("标题（必填）")
+    expect(title).to_have_value("红色的沙发")
+    title.fill("红色的沙发 设计稿")
+    tab.get_by_role("button", name="添加", exact=True).click()
+    expect(tab.get_by_text("已建立索引，可以搜到了")).to_be_visible()
+    [saved] = catalogue.get("/product/list", params={"q": "设计稿"}).json()["items"]
+    assert saved["image_is_generated"] is True
+    catalogue.delete(f"/product/{saved['product_id']}")
+
+
+def test_a5_a_drawing_is_cancelled_and_bad_input_is_refused_in_the_apis_words(tab: Page, pages_url: str) -> None:
+    tab.goto(f"{pages_url}/generate")
+    tab.get_by_role("button", name="开始绘制").click()
+    expect(tab.get_by_role("alert").filter(has_text="prompt")).to_be_visible()
+    tab.get_by_label("提示词", exact=True).fill("一把椅子")
+    tab.get_by_text("张数、尺寸与步数").click()
+    tab.get_by_label("宽（像素）", exact=True).fill("512")
+    tab.get_by_label("高（像素）", exact=True).fill("512")
+    tab.get_by_label("去噪步数", exact=True).fill("100")
+    tab.get_by_role("button", name="开始绘制").click()
+    tab.get_by_role("button", name="取消").click()
+    expect(tab.get_by_text("任务已取消。")).to_be_visible()
+
+
 # --- Products --------------------------------------------------------------------------------------------------------
 
 

@@ -2,8 +2,17 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    EulerDiscreteScheduler,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 from transformers import (
@@ -14,7 +23,12 @@ from transformers import (
     ChineseCLIPImageProcessorPil,
     ChineseCLIPModel,
     ChineseCLIPProcessor,
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
 )
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 CHARACTERS = "红橙黄绿青蓝紫黑白灰棕色的布艺皮质木铁玻璃沙发椅子餐桌书柜床灯三人双单复古现代简约"
 WORDS = [
@@ -56,6 +70,127 @@ def save_tiny_sentence_model(folder: Path, *, seed: int = 0) -> Path:
     transformer = Transformer(str(bert_folder), max_seq_length=64)
     SentenceTransformer(modules=[transformer, Pooling(transformer.get_embedding_dimension())]).save(str(folder))
     return folder
+
+
+def save_tiny_stable_diffusion(folder: Path, *, seed: int = 0) -> Path:
+    """The family of Stable Diffusion 1 and 2: one CLIP text encoder, 64-pixel pictures."""
+    torch.manual_seed(seed)
+    pipeline: Any = StableDiffusionPipeline(
+        vae=_tiny_autoencoder(),
+        text_encoder=CLIPTextModel(_clip_text_config()),
+        tokenizer=_clip_tokenizer(folder / "clip-tokenizer"),
+        unet=UNet2DConditionModel(**TINY_UNET, cross_attention_dim=32),
+        scheduler=DDIMScheduler(**STABLE_DIFFUSION_SCHEDULE, clip_sample=False),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.save_pretrained(folder)
+    return folder
+
+
+def save_tiny_chinese_stable_diffusion(folder: Path, *, seed: int = 0) -> Path:
+    """Taiyi's layout: Stable Diffusion with a BERT of Chinese words as its text encoder."""
+    torch.manual_seed(seed)
+    config = BertConfig(
+        vocab_size=len(VOCABULARY), hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64
+    )
+    tokenizer = _save_tokenizer(folder / "bert-tokenizer")
+    tokenizer.model_max_length = 32
+    pipeline: Any = StableDiffusionPipeline(
+        vae=_tiny_autoencoder(),
+        text_encoder=BertModel(config),
+        tokenizer=tokenizer,
+        unet=UNet2DConditionModel(**TINY_UNET, cross_attention_dim=32),
+        scheduler=DDIMScheduler(**STABLE_DIFFUSION_SCHEDULE, clip_sample=False),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.save_pretrained(folder)
+    return folder
+
+
+def save_tiny_stable_diffusion_xl(folder: Path, *, seed: int = 0) -> Path:
+    """SDXL: two text encoders, and pooled text and sizes beside the time step."""
+    torch.manual_seed(seed)
+    unet = UNet2DConditionModel(
+        **TINY_UNET,
+        cross_attention_dim=64,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=80,  # 6 sizes × 8, and 32 of the pooled text
+    )
+    pipeline: Any = StableDiffusionXLPipeline(
+        vae=_tiny_autoencoder(),
+        text_encoder=CLIPTextModel(_clip_text_config()),
+        text_encoder_2=CLIPTextModelWithProjection(_clip_text_config()),
+        tokenizer=_clip_tokenizer(folder / "clip-tokenizer"),
+        tokenizer_2=_clip_tokenizer(folder / "clip-tokenizer"),
+        unet=unet,
+        scheduler=EulerDiscreteScheduler(**STABLE_DIFFUSION_SCHEDULE),
+    )
+    pipeline.save_pretrained(folder)
+    return folder
+
+
+TINY_UNET: dict[str, Any] = {
+    "block_out_channels": (8, 16),
+    "layers_per_block": 1,
+    "sample_size": 32,
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+    "attention_head_dim": 8,
+    "norm_num_groups": 4,
+}
+STABLE_DIFFUSION_SCHEDULE: dict[str, Any] = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "steps_offset": 1,
+}
+
+
+def _tiny_autoencoder() -> AutoencoderKL:
+    """Two pixels of a picture to one of the latent."""
+    return AutoencoderKL(
+        block_out_channels=(8, 16),
+        down_block_types=("DownEncoderBlock2D", "DownEncoderBlock2D"),
+        up_block_types=("UpDecoderBlock2D", "UpDecoderBlock2D"),
+        norm_num_groups=4,
+    )
+
+
+def _clip_text_config() -> CLIPTextConfig:
+    return CLIPTextConfig(
+        vocab_size=len(CLIP_VOCABULARY),
+        hidden_size=32,
+        projection_dim=32,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        eos_token_id=len(CLIP_VOCABULARY) - 1,
+    )
+
+
+# CLIP's tokenizer spells in bytes; one at a word's end is a token of its own.
+BYTES: dict[int, str] = bytes_to_unicode()  # type: ignore[no-untyped-call]
+CLIP_VOCABULARY = [
+    *(f"{character}{end}" for end in ("", "</w>") for character in BYTES.values()),
+    "<|startoftext|>",
+    "<|endoftext|>",
+]
+
+
+def _clip_tokenizer(folder: Path) -> CLIPTokenizer:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "vocab.json").write_text(json.dumps({token: number for number, token in enumerate(CLIP_VOCABULARY)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "CLIPTokenizer", "model_max_length": 77})
+    )
+    tokenizer: CLIPTokenizer = CLIPTokenizer.from_pretrained(folder)
+    return tokenizer
 
 
 def _save_tokenizer(folder: Path) -> BertTokenizer:

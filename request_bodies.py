@@ -1,0 +1,124 @@
+"""Request bodies that are read by hand: forms with a picture, and JSON whose errors are worded here."""
+
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, NoReturn, TypeVar
+
+from fastapi import Request
+from pydantic import BaseModel, ValidationError
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import FormData, UploadFile
+
+from data_models import ProductChanges, ProductFields
+from errors import InvalidInput, MalformedRequest, UnsupportedMediaType
+from image_store import CheckedImage, check_image
+from problems import as_invalid_input
+from settings import Settings
+
+Model = TypeVar("Model", bound=BaseModel)
+Fields = TypeVar("Fields", ProductFields, ProductChanges)
+
+MAX_ID_DIGITS = 18  # below 2**63
+
+
+def content_type(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+@asynccontextmanager
+async def read_form(request: Request) -> AsyncIterator[FormData]:
+    if content_type(request) not in ("multipart/form-data", "application/x-www-form-urlencoded"):
+        raise UnsupportedMediaType(
+            f"{request.method} {request.url.path} takes multipart/form-data"
+            f"{' or application/json' if request.url.path == '/search' else ''}, not {content_type(request)!r}."
+        )
+    async with request.form() as form:
+        yield form
+
+
+async def read_json(request: Request) -> dict[str, Any]:
+    try:
+        body = json.loads(await request.body(), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise MalformedRequest(f"The body is not JSON: {error}") from error
+    if not isinstance(body, dict):
+        raise MalformedRequest("The body must be a JSON object.")
+    return body
+
+
+def _text_fields(form: FormData) -> dict[str, Any]:
+    """Every field but the picture; a file under another name is told apart as such by the validation."""
+    return {name: value for name, value in form.items() if name not in ("image", "generated_image_id")}
+
+
+def product_fields(model: type[Fields], form: FormData, settings: Settings) -> Fields:
+    fields = _text_fields(form)
+    for name in ("sku", "category", "price"):
+        if fields.get(name) == "":
+            fields[name] = None
+    if "attributes" in fields:
+        fields["attributes"] = _json_object("attributes", fields["attributes"])
+    product = validated(model, fields)
+    if len(product.title) > settings.title_max_length:
+        raise InvalidInput.in_field(
+            "title", f"has {len(product.title)} characters, the limit is {settings.title_max_length}; shorten it"
+        )
+    if len(json.dumps(product.attributes, ensure_ascii=False).encode()) > settings.attributes_max_bytes:
+        raise InvalidInput.in_field(
+            "attributes", f"are over {settings.attributes_max_bytes:,} bytes of JSON; keep fewer"
+        )
+    return product
+
+
+def search_form(form: FormData) -> dict[str, Any]:
+    fields = {name: value for name, value in _text_fields(form).items() if value != ""}
+    if "filters" in fields:
+        fields["filters"] = _json_object("filters", fields["filters"])
+    return fields
+
+
+def _refuse_constant(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def _json_object(field: str, value: object) -> dict[str, Any]:
+    try:
+        decoded = json.loads(str(value) or "{}", parse_constant=_refuse_constant)
+    except RecursionError as error:
+        raise InvalidInput.in_field(field, "nests too deep; flatten it") from error
+    except ValueError as error:
+        raise InvalidInput.in_field(field, f"is not JSON: {error}") from error
+    if not isinstance(decoded, dict):
+        raise InvalidInput.in_field(field, 'must be a JSON object, such as {"颜色": "红"}')
+    return decoded
+
+
+def validated(model: type[Model], fields: Mapping[str, Any]) -> Model:
+    try:
+        return model.model_validate(fields)
+    except ValidationError as error:
+        raise as_invalid_input(error) from error
+
+
+async def uploaded_bytes(form: FormData) -> bytes | None:
+    upload = form.get("image")
+    if upload is None or upload == "":
+        return None
+    if not isinstance(upload, UploadFile):
+        raise InvalidInput.in_field("image", "must be a file, not text")
+    return await upload.read()
+
+
+async def checked_upload(form: FormData, settings: Settings) -> CheckedImage | None:
+    data = await uploaded_bytes(form)
+    return None if data is None else await run_in_threadpool(check_image, data, settings)
+
+
+def generated_image_id(form: FormData) -> int | None:
+    text = form.get("generated_image_id")
+    if text is None or text == "":
+        return None
+    if not isinstance(text, str) or not text.isascii() or not text.isdigit() or len(text) > MAX_ID_DIGITS:
+        raise InvalidInput.in_field("generated_image_id", "must be the image_id of a generated picture")
+    return int(text)
