@@ -7,21 +7,22 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import sqlalchemy as sa
+from PIL import Image
 
 import reconcile
 from data_models import ProductChanges, ProductEvent, ProductFields, SearchRequest
 from errors import ModelMismatch, NotFound
-from image_store import check_image
+from image_store import CheckedImage, check_image, encode_generated
 from ingest import Ingestor
 from message_queue import Message, dead_letter_topic
-from orm_models import OutboxRow, ProductRow, ProductVectorRow, utc_now
+from orm_models import GeneratedImageRow, JobRow, OutboxRow, ProductRow, ProductVectorRow, utc_now
 from products import ProductWriter
 from reconcile import Reconciler
 from search import Searcher
@@ -237,6 +238,35 @@ def test_lost_vectors_stale_products_and_unused_pictures_are_mended(settings: Se
         assert not any(asdict(Reconciler(shop.services).reconcile()).values())
 
     run(settings, scenario)
+
+
+def test_old_generated_pictures_go_and_those_that_a_product_shows_stay(settings: Settings) -> None:
+    async def scenario(shop: Shop) -> None:
+        kept, unused, recent = (
+            encode_generated(Image.new("RGB", (8, 8), color), {}) for color in ("red", "tan", "skyblue")
+        )
+        for image, hours in ((kept, 200), (unused, 200), (recent, 1)):
+            add_finished_job(shop, image, utc_now() - timedelta(hours=hours))
+        shop.writer.create(ProductFields(title="红色的沙发"), kept)
+        for file in (settings.data_dir / "images").rglob("*.*"):
+            os.utime(file, (0, 0))
+        assert Reconciler(shop.services).reconcile().images_without_product == 1
+        left = {file.name for file in (settings.data_dir / "images").rglob("*.png")}
+        assert left == {Path(kept.path).name, Path(recent.path).name}
+        with shop.services.database.read() as session:
+            assert [row.image_path for row in session.scalars(sa.select(GeneratedImageRow))] == [recent.path]
+
+    run(settings, scenario)
+
+
+def add_finished_job(shop: Shop, image: CheckedImage, finished_at: datetime) -> None:
+    shop.services.images.save(image)
+    with shop.services.database.write() as session:
+        job = JobRow(kind="generate", status="done", request={"prompt": "x"}, finished_at=finished_at)
+        session.add(job)
+        session.flush()
+        columns = {"image_path": image.path, "image_sha256": image.sha256, "image_width": 8, "image_height": 8}
+        session.add(GeneratedImageRow(job_id=job.job_id, position=0, seed=1, **columns))
 
 
 def test_a_collection_that_milvus_lost_is_built_again(settings: Settings) -> None:
