@@ -75,18 +75,9 @@ def save_tiny_sentence_model(folder: Path, *, seed: int = 0) -> Path:
 def save_tiny_stable_diffusion(folder: Path, *, seed: int = 0) -> Path:
     """The family of Stable Diffusion 1 and 2: one CLIP text encoder, 64-pixel pictures."""
     torch.manual_seed(seed)
-    pipeline: Any = StableDiffusionPipeline(
-        vae=_tiny_autoencoder(),
-        text_encoder=CLIPTextModel(_clip_text_config()),
-        tokenizer=_clip_tokenizer(folder / "clip-tokenizer"),
-        unet=UNet2DConditionModel(**TINY_UNET, cross_attention_dim=32),
-        scheduler=DDIMScheduler(**STABLE_DIFFUSION_SCHEDULE, clip_sample=False),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
+    return _save_stable_diffusion(
+        folder, CLIPTextModel(_clip_text_config()), _clip_tokenizer(folder / "clip-tokenizer")
     )
-    pipeline.save_pretrained(folder)
-    return folder
 
 
 def save_tiny_chinese_stable_diffusion(folder: Path, *, seed: int = 0) -> Path:
@@ -97,9 +88,13 @@ def save_tiny_chinese_stable_diffusion(folder: Path, *, seed: int = 0) -> Path:
     )
     tokenizer = _save_tokenizer(folder / "bert-tokenizer")
     tokenizer.model_max_length = 32
+    return _save_stable_diffusion(folder, BertModel(config), tokenizer)
+
+
+def _save_stable_diffusion(folder: Path, text_encoder: Any, tokenizer: Any) -> Path:
     pipeline: Any = StableDiffusionPipeline(
         vae=_tiny_autoencoder(),
-        text_encoder=BertModel(config),
+        text_encoder=text_encoder,
         tokenizer=tokenizer,
         unet=UNet2DConditionModel(**TINY_UNET, cross_attention_dim=32),
         scheduler=DDIMScheduler(**STABLE_DIFFUSION_SCHEDULE, clip_sample=False),
