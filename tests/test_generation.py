@@ -7,16 +7,20 @@ import random
 import signal
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import psutil
 import pytest
 from PIL import Image
 
-from errors import ModelUnavailable
+from errors import ImageStoreUnavailable, ModelUnavailable
 from generation import DrawRequest, Generator, load_generator
+from generation_worker import GenerationWorker
+from image_store import ImageStore
+from orm_models import Database, JobRow, open_database, utc_now
 from settings import Settings
 from tests.conftest import create_product, wait_until_indexed
 from tests.processes import running_api, wait_until
@@ -39,7 +43,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't
 @pytest.fixture(scope="module", params=FAMILIES)
 def generator(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Generator:
     folder = FAMILIES[request.param](tmp_path_factory.mktemp("pipeline") / "model")
-    return load_generator(Settings(generator_model=str(folder)))
+    return load_generator(Settings(_env_file=None, generator_model=str(folder)))
 
 
 def steps_of(generator: Generator, request: DrawRequest) -> tuple[Image.Image, list[tuple[int, int]]]:
@@ -81,19 +85,96 @@ def test_what_the_callback_raises_ends_the_drawing(generator: Generator) -> None
 
 def test_steps_and_guidance_default_to_the_settings_and_then_to_the_pipeline(tmp_path: Path) -> None:
     folder = str(save_tiny_stable_diffusion(tmp_path / "model"))
-    _, steps = steps_of(load_generator(Settings(generator_model=folder, generator_steps=4)), DrawRequest("x", seed=1))
+    _, steps = steps_of(
+        load_generator(Settings(_env_file=None, generator_model=folder, generator_steps=4)), DrawRequest("x", seed=1)
+    )
     assert len(steps) == 4
-    _, steps = steps_of(load_generator(Settings(generator_model=folder)), DrawRequest("x", seed=1))
+    _, steps = steps_of(load_generator(Settings(_env_file=None, generator_model=folder)), DrawRequest("x", seed=1))
     assert len(steps) == 50  # what StableDiffusionPipeline declares
 
 
 def test_a_model_that_is_not_there_names_its_setting(tmp_path: Path) -> None:
     with pytest.raises(ModelUnavailable, match="GENERATOR_MODEL"):
-        load_generator(Settings(generator_model=str(tmp_path / "none")))
+        load_generator(Settings(_env_file=None, generator_model=str(tmp_path / "none")))
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "model_index.json").write_text("{}")
     with pytest.raises(ModelUnavailable, match="GENERATOR_MODEL"):
-        load_generator(Settings(generator_model=str(tmp_path / "broken")))
+        load_generator(Settings(_env_file=None, generator_model=str(tmp_path / "broken")))
+
+
+@pytest.mark.parametrize("hub", ["huggingface", "modelscope"])
+def test_an_unreachable_hub_is_a_clear_error_and_no_hang(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hub: Literal["huggingface", "modelscope"]
+) -> None:
+    for name in ("HF_ENDPOINT", "MODELSCOPE_ENDPOINT", "MODELSCOPE_DOMAIN"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.setenv("MODELSCOPE_CACHE", str(tmp_path))
+    with pytest.raises(ModelUnavailable, match=f"GENERATOR_MODEL=nobody/nothing can't be had from {hub}"):
+        load_generator(Settings(_env_file=None, generator_model="nobody/nothing", model_hub=hub))
+
+
+# --- The worker, without its process ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def worker(tmp_path: Path) -> Iterator[tuple[GenerationWorker, Database]]:
+    """On a fresh database; its model is not there."""
+    settings = Settings(
+        _env_file=None, data_dir=tmp_path, generator_model=str(tmp_path / "none"), generation_heartbeat_s=0.05
+    )
+    database = open_database(settings)
+    yield GenerationWorker(settings, database, ImageStore(settings)), database
+    database.close()
+
+
+def add_job(database: Database, **columns: Any) -> int:
+    request = {"prompt": "红色的沙发", "seed": 1, "num_images": 1}
+    with database.write() as session:
+        job = JobRow(kind="generate", request=request, **columns)
+        session.add(job)
+    return job.job_id
+
+
+def job_of(database: Database, job_id: int) -> JobRow:
+    with database.read() as session:
+        return session.get_one(JobRow, job_id)
+
+
+def test_a_job_that_killed_four_workers_fails_and_says_so(worker: tuple[GenerationWorker, Database]) -> None:
+    drawing, database = worker
+    long_ago = utc_now() - timedelta(hours=1)
+    job_id = add_job(database, status="running", attempts=4, heartbeat_at=long_ago)
+    assert drawing.draw_next()
+    job = job_of(database, job_id)
+    assert (job.status, job.error) == ("failed", "Its worker died 4 times while drawing it.")
+    assert not drawing.draw_next()
+
+
+def test_a_model_that_is_not_there_fails_the_job_with_its_reason(worker: tuple[GenerationWorker, Database]) -> None:
+    drawing, database = worker
+    job_id = add_job(database)
+    assert drawing.draw_next()
+    job = job_of(database, job_id)
+    assert job.status == "failed"
+    assert "GENERATOR_MODEL" in (job.error or "")
+
+
+def test_a_picture_store_that_is_down_costs_no_attempt(tmp_path: Path) -> None:
+    (tmp_path / "images").write_text("a file where the folder should be")
+    model = save_tiny_stable_diffusion(tmp_path / "model")
+    settings = Settings(_env_file=None, data_dir=tmp_path, generator_model=str(model), generator_steps=1)
+    database = open_database(settings)
+    job_id = add_job(database)
+    drawing = GenerationWorker(settings, database, ImageStore(settings))
+    with pytest.raises(ImageStoreUnavailable):
+        drawing.draw_next()
+    job = job_of(database, job_id)
+    assert (job.status, job.attempts) == ("queued", 0)
+    (tmp_path / "images").unlink()
+    assert drawing.draw_next()
+    assert job_of(database, job_id).status == "done"
+    database.close()
 
 
 # --- Jobs over HTTP --------------------------------------------------------------------------------------------------
