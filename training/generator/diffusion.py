@@ -58,16 +58,16 @@ class TextConditioner:
         return states
 
 
-def build_unet(settings: DiffusionSettings, text_width: int, latent_side: int) -> UNet2DConditionModel:
+def build_unet(settings: DiffusionSettings, text_width: int, latent_shape: Sequence[int]) -> UNet2DConditionModel:
     """Attention to the text below the first level only, where it is cheap, and the text as a whole beside the time.
 
     The latter (`addition_embed_type`, after Imagen, Saharia et al. 2022) reaches every layer and is learnt much sooner.
     """
     levels = len(settings.channels)
     unet: UNet2DConditionModel = UNet2DConditionModel(
-        sample_size=latent_side,
-        in_channels=4,
-        out_channels=4,
+        sample_size=latent_shape[1],
+        in_channels=latent_shape[0],
+        out_channels=latent_shape[0],
         block_out_channels=settings.channels,
         layers_per_block=settings.layers,
         down_block_types=("DownBlock2D",) + ("CrossAttnDownBlock2D",) * (levels - 1),

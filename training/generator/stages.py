@@ -66,7 +66,7 @@ def train_generator(
     latents = cached_latents(autoencoder, framed, samples, work / "latents.npy", made_from)
     conditioner = TextConditioner(clip)
     torch.manual_seed(recipe.diffusion_loop.seed)
-    unet = build_unet(recipe.diffusion, conditioner.encoder.config.hidden_size, latents.shape[2])
+    unet = build_unet(recipe.diffusion, conditioner.encoder.config.hidden_size, latents.shape[1:])
     samples_hash = _hash(made_from.encode(), repr([sample.captions for sample in samples]).encode())
     loop = diffusion_loop(
         unet, recipe.diffusion, recipe.diffusion_loop, work / "diffusion.pt", conditioner, samples_hash
