@@ -25,12 +25,12 @@ def multipart_body(model: type[ProductFields] | type[ProductChanges]) -> dict[st
     properties = schema["properties"]
     properties["attributes"] = {"type": "string", "description": 'A JSON object, such as {"颜色": "红"}.'}
     properties["image"] = IMAGE_FILE
+    properties["generated_image_id"] = {
+        "type": "integer",
+        "description": "A picture of a generation job, instead of a file.",
+    }
     body: dict[str, Any] = {"type": "object", "properties": properties}
     if model is ProductFields:
-        properties["generated_image_id"] = {
-            "type": "integer",
-            "description": "A picture of a generation job, instead of a file.",
-        }
         body["required"] = ["title"]
     return _request_body({"multipart/form-data": {"schema": body, "example": _product_example(model)}})
 

@@ -28,6 +28,7 @@ class GenerationProcess:
         self._database = database
         self._consumer = consumer
         self._child: asyncio.subprocess.Process | None = None
+        self._starting = asyncio.Lock()  # a message and a restart at once must not start two
 
     async def run(self) -> None:
         """Until cancelled; the child is then stopped."""
@@ -59,17 +60,20 @@ class GenerationProcess:
                 await self._wake_child()
 
     async def _wake_child(self) -> None:
-        if self._child is None:
-            self._child = await asyncio.create_subprocess_exec(
-                *(sys.executable, str(PROJECT_ROOT / "generation_worker.py"), "--bound-to-parent"),
-                stdin=asyncio.subprocess.PIPE,
-                env=os.environ | self._settings.as_environment() | self._processor_share(),
-                start_new_session=True,  # a Ctrl-C in the terminal reaches us alone, and we stop the child in order
-            )
-        assert self._child.stdin is not None, "asked for above"
+        async with self._starting:
+            child = self._child = self._child or await self._start_child()
+        assert child.stdin is not None, "_start_child asks for it"
         with suppress(ConnectionError):  # it died a moment ago, and a new one looks for work by itself
-            self._child.stdin.write(b"\n")
-            await self._child.stdin.drain()
+            child.stdin.write(b"\n")
+            await child.stdin.drain()
+
+    async def _start_child(self) -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec(
+            *(sys.executable, str(PROJECT_ROOT / "generation_worker.py"), "--bound-to-parent"),
+            stdin=asyncio.subprocess.PIPE,
+            env=os.environ | self._settings.as_environment() | self._processor_share(),
+            start_new_session=True,  # a Ctrl-C in the terminal reaches us alone, and we stop the child in order
+        )
 
     async def _stop_child(self) -> None:
         child, self._child = self._child, None

@@ -15,6 +15,7 @@ from fastapi.routing import APIRouter
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import FormData
 
 from api_schema import install_openapi, multipart_body, search_body
 from data_models import (
@@ -49,7 +50,7 @@ from errors import (
 )
 from generation_jobs import ENDED, GenerationJobs
 from generation_process import GenerationProcess
-from image_store import MEDIA_TYPES
+from image_store import MEDIA_TYPES, CheckedImage
 from ingest import Ingestor
 from message_queue import InProcessQueue, KafkaSender, MessageSender, OutboxRelay
 from metrics import Metrics
@@ -180,10 +181,7 @@ async def create_product(request: Request, response: Response, api: ApiDependenc
     """Stores the product and answers at once; `index_status` turns from `pending` to `indexed` when search finds it."""
     async with read_form(request) as form:
         fields = product_fields(ProductFields, form, api.services.settings)
-        image = await checked_upload(form, api.services.settings)
-        image_id = generated_image_id(form)
-    if image is None and image_id is not None:
-        image = await run_in_threadpool(api.generation.picture, image_id)
+        image = await _product_picture(form, api)
     if image is None:
         raise InvalidInput.in_field("image", "is missing; send the picture as a file, or a generated_image_id")
     product = await run_in_threadpool(api.writer.create, fields, image)
@@ -246,7 +244,7 @@ async def change_product(product_id: ProductId, request: Request, api: ApiDepend
     """Any subset of the fields. An empty `sku`, `category`, `price` or `attributes` clears it."""
     async with read_form(request) as form:
         changes = product_fields(ProductChanges, form, api.services.settings)
-        image = await checked_upload(form, api.services.settings)
+        image = await _product_picture(form, api)
     return await run_in_threadpool(api.writer.change, product_id, changes, image)
 
 
@@ -410,6 +408,13 @@ for _path, _endpoint in (("/images/{path:path}", get_image), ("/health", get_hea
 @router.get("/metrics", summary="Prometheus metrics", tags=["operation"], response_class=PlainTextResponse)
 def get_metrics(api: ApiDependency) -> PlainTextResponse:
     return PlainTextResponse(api.metrics.render(), media_type=CONTENT_TYPE_LATEST)
+
+
+async def _product_picture(form: FormData, api: Api) -> CheckedImage | None:
+    image_id = generated_image_id(form)
+    if image_id is not None:
+        return await run_in_threadpool(api.generation.picture, image_id)
+    return await checked_upload(form, api.services.settings)
 
 
 def _known_index_id(api: Api) -> int | None:

@@ -49,11 +49,12 @@ async def read_json(request: Request) -> dict[str, Any]:
 
 def _text_fields(form: FormData) -> dict[str, Any]:
     """Every field but the picture; a file under another name is told apart as such by the validation."""
-    return {name: value for name, value in form.items() if name not in ("image", "generated_image_id")}
+    return {name: value for name, value in form.items() if name != "image"}
 
 
 def product_fields(model: type[Fields], form: FormData, settings: Settings) -> Fields:
     fields = _text_fields(form)
+    fields.pop("generated_image_id", None)  # stands for the picture, see `generated_image_id`
     for name in ("sku", "category", "price"):
         if fields.get(name) == "":
             fields[name] = None
@@ -116,9 +117,12 @@ async def checked_upload(form: FormData, settings: Settings) -> CheckedImage | N
 
 
 def generated_image_id(form: FormData) -> int | None:
+    """Names a generated picture instead of a file; both at once are refused."""
     text = form.get("generated_image_id")
     if text is None or text == "":
         return None
+    if form.get("image"):
+        raise InvalidInput.in_field("generated_image_id", "comes with a file; send one of the two")
     if not isinstance(text, str) or not text.isascii() or not text.isdigit() or len(text) > MAX_ID_DIGITS:
         raise InvalidInput.in_field("generated_image_id", "must be the image_id of a generated picture")
     return int(text)

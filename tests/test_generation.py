@@ -349,6 +349,14 @@ def test_a_generated_picture_becomes_a_product_that_says_so(studio: httpx.Client
         response = studio.post("/product", data=form | {"generated_image_id": bad})
         assert response.status_code == httpx.codes.UNPROCESSABLE_ENTITY
         assert response.json()["errors"][0]["field"] == "generated_image_id"
+    both = studio.post("/product", data=form, files={"image": ("x.png", _picture("red"))})
+    assert both.json()["errors"][0]["field"] == "generated_image_id"
+    path = f"/product/{create_product(studio, 'a photograph', _picture('gray'))['product_id']}"
+    changed = studio.patch(path, data={"generated_image_id": form["generated_image_id"]}).json()
+    assert (changed["image_url"], changed["image_is_generated"]) == (product["image_url"], True)
+    search = studio.post("/search", data={"mode": "text_to_text", "text": "x", "generated_image_id": "1"})
+    assert search.status_code == httpx.codes.UNPROCESSABLE_ENTITY  # not a field of a search, and not ignored
+    studio.delete(path)
     for each in (product, again):
         studio.delete(f"/product/{each['product_id']}")
 
