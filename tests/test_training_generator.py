@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 from safetensors.torch import load_file
+from torch.nn import functional
 from transformers import EfficientNetConfig, EfficientNetModel
 
 from training.alignment import Caption
@@ -16,10 +17,10 @@ from training.collect import Product
 from training.export import assemble_dual_encoder, save_dual_encoder
 from training.features import PictureSet, make_thumbnails
 from training.generator.autoencoder import (
+    BLOCK,
     AutoencoderSettings,
-    build_autoencoder,
-    encode_samples,
-    standardise_latents,
+    fit_projection,
+    project_samples,
     to_pixels,
 )
 from training.generator.captions import (
@@ -169,16 +170,20 @@ def test_the_colour_of_an_english_title_is_replaced_only_where_it_is_the_only_on
     assert title_in_colour_en("White door with black handle", "red") is None
 
 
-def test_standardised_latents_decode_to_the_same_picture(framed: Bytes, samples: list[Sample]) -> None:
-    torch.manual_seed(0)
-    model = build_autoencoder(RECIPE.autoencoder).requires_grad_(False)
-    pixels = to_pixels(np.stack([draw(framed[0], Look())]))
-    before = model.decode(model.encode(pixels).latent_dist.mode()).sample
-    standardise_latents(model, encode_samples(model, framed, samples))
-    latents = encode_samples(model, framed, samples)
-    np.testing.assert_allclose(latents.mean((0, 2, 3)), 0, atol=1e-4)
-    np.testing.assert_allclose(latents.std((0, 2, 3)), 1, atol=1e-4)
-    torch.testing.assert_close(model.decode(model.encode(pixels).latent_dist.mode()).sample, before, atol=1e-4, rtol=0)
+def test_latents_have_the_variance_of_the_noise_and_keep_shape_and_colour(framed: Bytes, samples: list[Sample]) -> None:
+    projection = fit_projection(framed, samples, channels=8, seed=0)
+    pixels = to_pixels(np.stack([draw(framed[sample.row], sample.look) for sample in samples]))
+    latents = projection(pixels)
+    assert latents.shape == (len(samples), 8, SIDE // BLOCK, SIDE // BLOCK)
+    assert torch.equal(latents, torch.from_numpy(project_samples(projection, framed, samples)))
+    assert float(latents.var((0, 2, 3)).mean()) == pytest.approx(1, rel=0.3)  # fitted to some of them
+    # As the directions are orthogonal, going back is a matter of their lengths.
+    directions = projection.weight.flatten(1)
+    lengths = directions.square().sum(1)
+    centred = torch.einsum("nchw,cd->ndhw", latents / lengths[:, None, None], directions)
+    again = functional.fold(centred.flatten(2), SIDE, BLOCK, stride=BLOCK)
+    mean = (pixels - again).mean(0, keepdim=True)
+    assert (pixels - again - mean).square().mean() < 0.05 * pixels.var()
 
 
 def test_a_stopped_run_goes_on_to_the_same_weights(

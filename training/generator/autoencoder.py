@@ -1,5 +1,8 @@
-"""The autoencoder: 128 x 128 pictures to 16 x 16 latents of 8 channels and back, trained from nothing; cached latents.
+"""The autoencoder: 128 x 128 pictures to 16 x 16 latents of 8 channels and back; cached latents.
 
+What the latents are is not learnt but computed: the main directions of 8 x 8 blocks of pixels. When both sides learnt
+from nothing, encoder and decoder waited for each other, and in the time there is agreed on shapes without colours. Now
+the decoder learns to undo the projection from the first step, and the encoder to imitate it.
 Most steps see crops of half the side, which hold the same detail at a quarter of the cost; the last see whole pictures.
 """
 
@@ -23,21 +26,58 @@ logger = logging.getLogger(__name__)
 
 CROP = SIDE // 2
 CROP_TRIES = 3
-COLOUR_BLOCK = 4  # pixels a side
-ABSOLUTE_CHROMA = 0.3  # beside the squared difference, which fades near the goal
+BLOCK = 8  # pixels a side that become one place of the latents
+PROJECTION_PICTURES = 2000
+LOG_VARIANCE = -6.0  # what the encoder says of its certainty: latents are as good as exact
 
 
 @dataclass(frozen=True)
 class AutoencoderSettings:
-    """Channels from the picture's size downwards; weights of the loss's terms; the share of steps on whole pictures."""
+    """Channels from the picture's size downwards; weights of the loss's terms; the share of steps on whole pictures.
+
+    `noise` is added to the latents that the decoder learns from, as those that it will get are not exact either.
+    """
 
     channels: tuple[int, ...] = (16, 32, 96, 160)
     latent_channels: int = 8
     groups: int = 8
     edge_weight: float = 0.5
-    colour_weight: float = 20.0
-    divergence_weight: float = 1e-4
+    encoder_weight: float = 0.1
+    noise: float = 0.05
     whole_pictures: float = 0.25
+
+
+class Projection:
+    """Latents of pixels, float32 [n, 3, side, side], -1 to 1, to [n, channels, side / 8, side / 8]."""
+
+    def __init__(self, pixels: Tensor, channels: int) -> None:
+        """From the principal components of the blocks of `pixels`.
+
+        A channel's deviation is the square root of its component's: the first ones are seen most, and with equal
+        deviations the model would spend itself on the last. Their mean variance is 1, that of the noise.
+        """
+        blocks = functional.unfold(pixels, BLOCK, stride=BLOCK).transpose(1, 2).flatten(0, 1)
+        mean = blocks.mean(0)
+        variances, directions = torch.linalg.eigh(torch.cov(blocks.T))
+        deviations = variances[-channels:].flip(0).sqrt()
+        directions = directions[:, -channels:].flip(1)
+        largest = directions.gather(0, directions.abs().argmax(0, keepdim=True))
+        directions = directions * largest.sign()  # libraries differ in the sign
+        wanted = deviations.sqrt()
+        scaled = directions * (wanted / wanted.square().mean().sqrt() / deviations)
+        self.weight = scaled.T.reshape(channels, pixels.shape[1], BLOCK, BLOCK)
+        self.bias = -(mean @ scaled)
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        return functional.conv2d(pixels, self.weight, self.bias, stride=BLOCK)
+
+
+def fit_projection(framed: Bytes, samples: Sequence[Sample], channels: int, seed: int) -> Projection:
+    """From some of the samples, which the seed chooses."""
+    rng = np.random.default_rng(seed)
+    count = min(PROJECTION_PICTURES, len(samples))
+    chosen = [samples[row] for row in rng.choice(len(samples), count, p=probabilities([s.weight for s in samples]))]
+    return Projection(to_pixels(np.stack([draw(framed[sample.row], sample.look) for sample in chosen])), channels)
 
 
 def build_autoencoder(settings: AutoencoderSettings) -> AutoencoderKL:
@@ -51,7 +91,7 @@ def build_autoencoder(settings: AutoencoderSettings) -> AutoencoderKL:
         latent_channels=settings.latent_channels,
         norm_num_groups=settings.groups,
         sample_size=SIDE,
-        scaling_factor=1.0,  # `standardise_latents` makes it true
+        scaling_factor=1.0,  # `Projection` makes it true
         mid_block_add_attention=False,
     )
     return model
@@ -60,12 +100,13 @@ def build_autoencoder(settings: AutoencoderSettings) -> AutoencoderKL:
 def train_autoencoder(
     framed: Bytes,
     samples: Sequence[Sample],
+    projection: Projection,
     settings: AutoencoderSettings,
     loop_settings: LoopSettings,
     checkpoint: Path,
     data_hash: str,
 ) -> AutoencoderKL:
-    """The trained model with latents of mean 0 and deviation 1 in each channel over the samples."""
+    """The trained model, whose latents are those of the projection."""
     torch.manual_seed(loop_settings.seed)
     model = build_autoencoder(settings)
     chances = probabilities([sample.weight for sample in samples])
@@ -80,30 +121,24 @@ def train_autoencoder(
         chosen = [samples[index] for index in rng.choice(len(samples), count, p=chances)]
         pictures = [draw(framed[sample.row], sample.look) for sample in chosen]
         pixels = to_pixels(np.stack(pictures if whole else [_crop(picture, rng) for picture in pictures]))
-        posterior = model.encode(pixels).latent_dist
-        decoded = model.decode(posterior.sample(generator)).sample
-        divergence: Tensor = posterior.kl().mean() / posterior.mean[0].numel()
-        return reconstruction_loss(decoded, pixels, settings) + settings.divergence_weight * divergence
+        latents = projection(pixels)
+        noise = settings.noise * torch.randn(latents.shape, generator=generator)
+        decoded = model.decode(latents + noise).sample
+        encoded = model.encode(pixels).latent_dist.parameters
+        wanted = torch.cat([latents, torch.full_like(latents, LOG_VARIANCE)], dim=1)
+        return reconstruction_loss(decoded, pixels, settings) + settings.encoder_weight * functional.mse_loss(
+            encoded, wanted
+        )
 
     loop.run(loss)
-    rng = np.random.default_rng(loop_settings.seed)
-    some = [samples[index] for index in rng.choice(len(samples), min(len(samples), 256), p=chances)]
-    standardise_latents(loop.ema, encode_samples(loop.ema, framed, some))
     return loop.ema
 
 
 def reconstruction_loss(decoded: Tensor, pixels: Tensor, settings: AutoencoderSettings) -> Tensor:
-    """Absolute difference of pixels, and of their differences to the right and lower neighbour, for sharp edges.
-
-    Differences of chroma over small blocks come on top: most things are grey or brown, so that a short training without
-    them gives everything shades of one brown.
-    """
+    """Absolute difference of pixels, and of their differences to the right and lower neighbour, for sharp edges."""
     error = decoded - pixels
     edges = (error[..., 1:] - error[..., :-1]).abs().mean() + (error[..., 1:, :] - error[..., :-1, :]).abs().mean()
-    red, green, blue = functional.avg_pool2d(error, COLOUR_BLOCK).unbind(1)
-    chroma = torch.stack([red - green, (red + green) / 2 - blue])
-    colours = chroma.square().mean() + ABSOLUTE_CHROMA * chroma.abs().mean()
-    return error.abs().mean() + settings.edge_weight * edges + settings.colour_weight * colours
+    return error.abs().mean() + settings.edge_weight * edges
 
 
 def _crop(picture: Bytes, rng: np.random.Generator) -> Bytes:
@@ -118,46 +153,26 @@ def to_pixels(pictures: Bytes) -> Tensor:
     return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-@torch.no_grad()
-def standardise_latents(model: AutoencoderKL, latents: NDArray[np.float32]) -> None:
-    """Let each channel of `latents`, [n, 8, 16, 16], have mean 0 and deviation 1, by the convolutions around them.
-
-    Diffusion starts from noise of that size; one `scaling_factor` for all channels would leave the white ground's mean.
-    """
-    mean = torch.from_numpy(latents.mean((0, 2, 3)))
-    deviation = torch.from_numpy(latents.std((0, 2, 3)))
-    into, back = (
-        dict(convolution.named_parameters()) for convolution in (model.quant_conv, model.post_quant_conv) if convolution
-    )
-    channels = len(mean)
-    back["bias"].add_(back["weight"][:, :, 0, 0] @ mean)
-    back["weight"].mul_(deviation[None, :, None, None])
-    into["weight"][:channels].div_(deviation[:, None, None, None])
-    into["bias"][:channels].sub_(mean).div_(deviation)
-    into["bias"][channels:].sub_(2 * deviation.log())  # the second half gives logarithms of variances
-
-
-@torch.inference_mode()
-def encode_samples(
-    model: AutoencoderKL, framed: Bytes, samples: Sequence[Sample], batch: int = 32
+def project_samples(
+    projection: Projection, framed: Bytes, samples: Sequence[Sample], batch: int = 256
 ) -> NDArray[np.float32]:
-    """The most likely latents, float32 [n, 8, side / 8, side / 8]."""
-    encoded = []
+    """float32 [n, 8, 16, 16]."""
+    projected = []
     for begin in range(0, len(samples), batch):
         pictures = [draw(framed[sample.row], sample.look) for sample in samples[begin : begin + batch]]
-        encoded.append(model.encode(to_pixels(np.stack(pictures))).latent_dist.mode().numpy())
-        if begin % (100 * batch) == 0:
+        projected.append(projection(to_pixels(np.stack(pictures))).numpy())
+        if begin % (16 * batch) == 0:
             logger.info("latents: %d of %d", begin, len(samples))
-    return np.concatenate(encoded)
+    return np.concatenate(projected)
 
 
 def cached_latents(
-    model: AutoencoderKL, framed: Bytes, samples: Sequence[Sample], file: Path, made_from: str
+    projection: Projection, framed: Bytes, samples: Sequence[Sample], file: Path, made_from: str
 ) -> NDArray[np.float16]:
     """Latents of all samples, float16; kept in `file` with the text `made_from`, and made again when that differs."""
     note = file.with_suffix(".txt")
     if not (file.exists() and note.exists() and note.read_text() == made_from):
-        latents = encode_samples(model, framed, samples).astype(np.float16)
+        latents = project_samples(projection, framed, samples).astype(np.float16)
         note.unlink(missing_ok=True)
         file.parent.mkdir(parents=True, exist_ok=True)
         np.save(file, latents)
@@ -167,8 +182,10 @@ def cached_latents(
 
 
 @torch.inference_mode()
-def reconstruction_error(model: AutoencoderKL, framed: Bytes, samples: Sequence[Sample]) -> float:
-    """Mean absolute difference, of 255, between pictures and what comes back."""
+def reconstruction_error(
+    model: AutoencoderKL, projection: Projection, framed: Bytes, samples: Sequence[Sample]
+) -> float:
+    """Mean absolute difference, of 255, between pictures and what the decoder makes of their latents."""
     pixels = to_pixels(np.stack([draw(framed[sample.row], sample.look) for sample in samples]))
-    decoded = model.decode(model.encode(pixels).latent_dist.mode()).sample.clamp(-1, 1)
+    decoded = model.decode(projection(pixels)).sample.clamp(-1, 1)
     return float(functional.l1_loss(decoded, pixels)) * 127.5

@@ -9,11 +9,11 @@ from pathlib import Path
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-from torch import nn
 
 from training.generator.autoencoder import (
     AutoencoderSettings,
     cached_latents,
+    fit_projection,
     reconstruction_error,
     train_autoencoder,
 )
@@ -57,13 +57,14 @@ def train_generator(
 ) -> None:
     """Both trainings with their checkpoints in `work`; the pipeline goes to `out`. `stop_at` is a denoiser's step."""
     pictures_hash = _hash(framed.tobytes(), repr([(sample.row, sample.look) for sample in samples]).encode())
+    projection = fit_projection(framed, samples, recipe.autoencoder.latent_channels, recipe.autoencoder_loop.seed)
     autoencoder = train_autoencoder(
-        framed, samples, recipe.autoencoder, recipe.autoencoder_loop, work / "autoencoder.pt", pictures_hash
+        framed, samples, projection, recipe.autoencoder, recipe.autoencoder_loop, work / "autoencoder.pt", pictures_hash
     )
-    error = reconstruction_error(autoencoder, framed, samples[:: max(len(samples) // 64, 1)])
+    error = reconstruction_error(autoencoder, projection, framed, samples[:: max(len(samples) // 64, 1)])
     logger.info("autoencoder: pictures come back with a mean difference of %.1f of 255", error)
-    made_from = _hash(pictures_hash.encode(), _weights(autoencoder))
-    latents = cached_latents(autoencoder, framed, samples, work / "latents.npy", made_from)
+    made_from = _hash(pictures_hash.encode(), projection.weight.numpy().tobytes(), projection.bias.numpy().tobytes())
+    latents = cached_latents(projection, framed, samples, work / "latents.npy", made_from)
     conditioner = TextConditioner(clip)
     torch.manual_seed(recipe.diffusion_loop.seed)
     unet = build_unet(recipe.diffusion, conditioner.encoder.config.hidden_size, latents.shape[1:])
@@ -96,10 +97,6 @@ def _preview(
             logger.warning("no preview: %s", error)
 
     return after_step
-
-
-def _weights(model: nn.Module) -> bytes:
-    return b"".join(tensor.numpy().tobytes() for tensor in model.state_dict().values())
 
 
 def _hash(*parts: bytes) -> str:
