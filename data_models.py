@@ -260,7 +260,9 @@ class GeneratedImage(BaseModel):
     height: int
     seed: int
     agreement: float = Field(description="How well picture and prompt agree: CLIP's cosine similarity, -1 to 1.")
-    similar: list[SimilarProduct] = Field(description="The nearest products by picture.")
+    similar: list[SimilarProduct] | None = Field(
+        description="The nearest products by picture; null while the vector database can't be reached."
+    )
 
 
 JobStatus = Literal["queued", "running", "done", "failed", "cancelled"]

@@ -4,6 +4,7 @@ A job and its message are one transaction; the job table is the truth, a message
 """
 
 import asyncio
+import logging
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable
@@ -22,13 +23,15 @@ from data_models import (
     SimilarProduct,
 )
 from encoding import EncodingService
-from errors import InvalidInput, NotCancellable, NotFound, QueueFull
+from errors import InvalidInput, NotCancellable, NotFound, QueueFull, VectorDBUnavailable
 from image_store import CheckedImage, ImageStore, check_image, thumbnail_path
 from job_queries import count_jobs_waiting, find_generated_image, find_generation_job, generated_images
 from orm_models import Database, GeneratedImageRow, JobRow, add_to_outbox, utc_now
 from search import Searcher
 from services import Services
 from settings import Settings
+
+logger = logging.getLogger(__name__)
 
 POLL_S = 0.2
 SIMILAR_PRODUCTS = 8
@@ -157,8 +160,6 @@ class GenerationJobs:
     async def _describe_image(self, row: GeneratedImageRow, prompt: str) -> GeneratedImage:
         data = await asyncio.to_thread(self._images.read, row.image_path)
         vector = await self._searcher.encode_image(data)
-        nearest = SearchRequest(mode=SearchMode.IMAGE_TO_IMAGE, top_k=SIMILAR_PRODUCTS)
-        found = await self._searcher.search(nearest, data)
         return GeneratedImage(
             image_id=row.image_id,
             image_url=f"/images/{row.image_path}",
@@ -167,8 +168,18 @@ class GenerationJobs:
             height=row.image_height,
             seed=row.seed,
             agreement=float(np.dot(vector, await self._encoding.query_clip_text(prompt))),
-            similar=[SimilarProduct(score=hit.score, product=hit.product) for hit in found.hits],
+            similar=await self._find_similar(data),
         )
+
+    async def _find_similar(self, picture: bytes) -> list[SimilarProduct] | None:
+        """None while the vector database is down: a picture that took minutes to draw is shown all the same."""
+        nearest = SearchRequest(mode=SearchMode.IMAGE_TO_IMAGE, top_k=SIMILAR_PRODUCTS)
+        try:
+            found = await self._searcher.search(nearest, picture)
+        except VectorDBUnavailable as error:
+            logger.warning("Similar products are left out: %s", error)
+            return None
+        return [SimilarProduct(score=hit.score, product=hit.product) for hit in found.hits]
 
 
 def _no_job(job_id: int) -> NotFound:

@@ -315,7 +315,7 @@ async def generate(body: GenerateRequest, response: Response, api: ApiDependency
     "/generate/{job_id}",
     summary="How a generation job stands",
     tags=["generation"],
-    responses=problem_responses(NotFound, InvalidInput, DatabaseUnavailable, VectorDBUnavailable),
+    responses=problem_responses(NotFound, InvalidInput, DatabaseUnavailable, ImageStoreUnavailable),
 )
 async def get_generation(job_id: JobId, api: ApiDependency) -> GenerationJob:
     """A job that is done has its pictures, each with the products that look most like it."""

@@ -257,6 +257,10 @@ TEXTS: dict[str, Text] = {
         "AI 生成 · 种子 {seed} · 与提示词的相符度 {agreement:.3f}",
         "AI-generated · seed {seed} · agreement with the prompt {agreement:.3f}",
     ),
+    "similar_unknown": Text(
+        "向量数据库暂时无法访问,稍后刷新即可看到相近的商品",
+        "The vector database can't be reached just now; reload later",
+    ),
     "similar_products": Text("相近的商品", "Products that look like it"),
     "save_as_product": Text("存为商品", "Save as product"),
     "deleted": Text("商品 {product_id} 已删除。", "Product {product_id} is deleted."),

@@ -102,11 +102,17 @@ def show_image(job: GenerationJob, image: GeneratedImage) -> None:
             save_as_product(job, image)
         with similar:
             st.markdown(f"**{t('similar_products')}**")
-            hits = [
-                SearchHit(rank=rank, score=each.score, product=each.product)
-                for rank, each in enumerate(image.similar, start=1)
-            ]
-            show_hit_grid(hits, key=f"similar_{image.image_id}")
+            show_similar(image)
+
+
+def show_similar(image: GeneratedImage) -> None:
+    if image.similar is None:
+        st.warning(t("similar_unknown"), icon=":material/cloud_off:")
+        return
+    hits = [
+        SearchHit(rank=rank, score=each.score, product=each.product) for rank, each in enumerate(image.similar, start=1)
+    ]
+    show_hit_grid(hits, key=f"similar_{image.image_id}")
 
 
 def save_as_product(job: GenerationJob, image: GeneratedImage) -> None:

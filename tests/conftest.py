@@ -9,6 +9,8 @@ import httpx
 import pytest
 from PIL import Image
 
+import catalogue
+from cli import DEMO_CATALOGUE
 from tests.processes import running_api, wait_until
 from tests.servers import running_kafka, running_mariadb, running_milvus
 from tests.tiny_models import (
@@ -42,6 +44,16 @@ def api(api_folder: Path, tiny_models: dict[str, str]) -> Iterator[httpx.Client]
         running_api(api_folder, **tiny_models, IMAGE_MAX_PIXELS=4_000_000, UPLOAD_MAX_BYTES=1_000_000) as url,
         httpx.Client(base_url=url, timeout=30, trust_env=False) as client,
     ):
+        yield client
+
+
+@pytest.fixture(scope="session")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    """The embedded service with the demo models and all of the demo catalogue; tests leave it as it was."""
+    with running_api(tmp_path_factory.mktemp("shop")) as url, catalogue.open_client(url) as client:
+        items = catalogue.read_catalogue(DEMO_CATALOGUE)
+        catalogue.load_catalogue(client, items, lambda _: None)
+        assert catalogue.wait_until_indexed(client, lambda _: None) == len(items)
         yield client
 
 

@@ -101,12 +101,15 @@ def answers(url: str) -> bool:
 
 
 @contextmanager
-def running_api(folder: Path, **settings: object) -> Iterator[str]:
-    """The API as its users start it, on a free port with its data in `folder`; yields its base URL."""
+def running_api(folder: Path, *, ready_path: str = "/health", **settings: object) -> Iterator[str]:
+    """The API as its users start it, on a free port with its data in `folder`; yields its base URL.
+
+    `/health` answers 503 while a server is down; a test of that waits for another path.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     env = environment(DATA_DIR=folder / "data", API_PORT=port, **settings)
     command = [sys.executable, "-m", "fastapi", "run", "main.py", "--host", "127.0.0.1", "--port", str(port)]
-    with running(command, folder / "api.log", env=env, ready=lambda: answers(f"{url}/health")):
+    with running(command, folder / "api.log", env=env, ready=lambda: answers(url + ready_path)):
         yield url

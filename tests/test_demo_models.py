@@ -1,31 +1,20 @@
 """The shipped models and catalogue through the real service: the promises of the README, on all 820 products."""
 
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 
-from catalogue import load_catalogue, open_client, read_catalogue, wait_until_indexed
+from catalogue import read_catalogue
 from cli import DEMO_CATALOGUE, DEMO_VIEWS
 from evaluation.retrieval import Row, evaluate_retrieval
 from tests.conftest import create_product, picture
-from tests.processes import running_api, wait_until
+from tests.processes import wait_until
 
 QUERIED = 103  # every eighth product
 SEEN_WITHIN_S = 2.0
-
-
-@pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    """The embedded service with the demo models and the whole demo catalogue in it."""
-    with running_api(tmp_path_factory.mktemp("shop")) as url, open_client(url) as client:
-        items = read_catalogue(DEMO_CATALOGUE)
-        load_catalogue(client, items, lambda _: None)
-        assert wait_until_indexed(client, lambda _: None) == len(items)
-        yield client
 
 
 @pytest.fixture(scope="module")

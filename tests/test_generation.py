@@ -396,6 +396,17 @@ def test_a_full_queue_refuses_and_says_when_to_come_back(studio: httpx.Client) -
         studio.delete(job["status_url"])
 
 
+def test_pictures_are_shown_while_milvus_is_down(tmp_path: Path, tiny_models: dict[str, str]) -> None:
+    settings: dict[str, Any] = {**tiny_models, "MILVUS_URI": "http://127.0.0.1:9", "MILVUS_TIMEOUT_S": 0.5}
+    with (
+        running_api(tmp_path, ready_path="/openapi.json", **settings) as url,
+        httpx.Client(base_url=url, timeout=60, trust_env=False) as client,
+    ):
+        [done] = wait_until_ended(client, submit(client, num_images=2))
+        assert [image["similar"] for image in done["images"]] == [None, None]
+        assert all(client.get(image["image_url"]).is_success for image in done["images"])
+
+
 def test_the_process_that_draws_ends_with_the_api(tmp_path: Path, tiny_models: dict[str, str]) -> None:
     """Even where the API is killed; its jobs go on with the next API."""
     settings: dict[str, Any] = {**tiny_models, "GENERATION_HEARTBEAT_S": 0.3}
