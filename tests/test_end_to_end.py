@@ -29,7 +29,7 @@ def stack(
 ) -> Iterator[httpx.Client]:
     folder = tmp_path_factory.mktemp(request.param)
     with ExitStack() as running_stack:
-        settings: dict[str, object] = dict(tiny_models)
+        settings = dict(tiny_models)
         if request.param == "servers":
             settings |= {
                 "DATABASE_URL": new_mysql_database(request.getfixturevalue("mariadb")),
@@ -44,7 +44,7 @@ def stack(
         yield running_stack.enter_context(httpx.Client(base_url=url, timeout=30, trust_env=False))
 
 
-def _running_worker(folder: Path, program: str, settings: dict[str, object]) -> AbstractContextManager[object]:
+def _running_worker(folder: Path, program: str, settings: dict[str, str]) -> AbstractContextManager[object]:
     log = folder / f"{program}-{len(list(folder.glob('*.log')))}.log"
     env = environment(DATA_DIR=folder / "data", **settings)
     command = [sys.executable, program]
