@@ -25,6 +25,7 @@ from training.generator.autoencoder import (
 )
 from training.generator.captions import (
     COLOURS,
+    name_side,
     own_captions,
     recoloured_captions,
     title_in_colour_en,
@@ -51,7 +52,8 @@ RED, GREEN = (220, 30, 30), (30, 180, 60)
 THINGS = {"红色圆桌": RED, "绿色圆桌": GREEN}
 STEPS = 6
 RECIPE = Recipe(
-    AutoencoderSettings(channels=(4, 4, 8, 8), groups=2, whole_pictures=0.5),
+    AutoencoderSettings(channels=(4, 4, 4, 8, 8), groups=2, whole_pictures=0.5),
+    LoopSettings(batch=4, learning_rate=2e-3, steps=4, warmup=2),
     LoopSettings(batch=4, learning_rate=2e-3, steps=4, warmup=2),
     DiffusionSettings(channels=(8, 16), heads=2, groups=4),
     LoopSettings(batch=4, learning_rate=2e-3, steps=STEPS, warmup=2),
@@ -147,6 +149,12 @@ def test_captions_say_the_new_colour_and_no_old_one() -> None:
     assert {"蓝色沙发", "dark blue sofa", "沙发"} <= {caption.text for caption in own_captions(product)}
 
 
+def test_captions_name_the_side_in_their_own_language() -> None:
+    captions = (Caption("红色圆桌", 2.0), Caption("red table"))
+    named = (Caption("红色圆桌 侧面", 2.0), Caption("red table, side view"))
+    assert name_side(captions, ("侧面", "side view")) == named
+
+
 @pytest.mark.parametrize(
     ("title", "coloured"),
     [
@@ -171,10 +179,10 @@ def test_the_colour_of_an_english_title_is_replaced_only_where_it_is_the_only_on
 
 
 def test_latents_have_the_variance_of_the_noise_and_keep_shape_and_colour(framed: Bytes, samples: list[Sample]) -> None:
-    projection = fit_projection(framed, samples, channels=8, seed=0)
+    projection = fit_projection(framed, samples, channels=16, seed=0)
     pixels = to_pixels(np.stack([draw(framed[sample.row], sample.look) for sample in samples]))
     latents = projection(pixels)
-    assert latents.shape == (len(samples), 8, SIDE // BLOCK, SIDE // BLOCK)
+    assert latents.shape == (len(samples), 16, SIDE // BLOCK, SIDE // BLOCK)
     assert torch.equal(latents, torch.from_numpy(project_samples(projection, framed, samples)))
     assert float(latents.var((0, 2, 3)).mean()) == pytest.approx(1, rel=0.3)  # fitted to some of them
     # As the directions are orthogonal, going back is a matter of their lengths.

@@ -1,6 +1,6 @@
-"""The autoencoder: 128 x 128 pictures to 16 x 16 latents of 8 channels and back; cached latents.
+"""The autoencoder: 128 x 128 pictures to 8 x 8 latents of 16 channels and back; cached latents.
 
-What the latents are is not learnt but computed: the main directions of 8 x 8 blocks of pixels. When both sides learnt
+What the latents are is not learnt but computed: the main directions of 16 x 16 blocks of pixels. When both sides learnt
 from nothing, encoder and decoder waited for each other, and in the time there is agreed on shapes without colours. Now
 the decoder learns to undo the projection from the first step, and the encoder to imitate it.
 Most steps see crops of half the side, which hold the same detail at a quarter of the cost; the last see whole pictures.
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 CROP = SIDE // 2
 CROP_TRIES = 3
-BLOCK = 8  # pixels a side that become one place of the latents
+BLOCK = 16  # pixels a side that become one place of the latents
 PROJECTION_PICTURES = 2000
 LOG_VARIANCE = -6.0  # what the encoder says of its certainty: latents are as good as exact
 
@@ -38,8 +38,8 @@ class AutoencoderSettings:
     `noise` is added to the latents that the decoder learns from, as those that it will get are not exact either.
     """
 
-    channels: tuple[int, ...] = (16, 32, 96, 160)
-    latent_channels: int = 8
+    channels: tuple[int, ...] = (16, 32, 64, 128, 160)
+    latent_channels: int = 16
     groups: int = 8
     edge_weight: float = 0.5
     encoder_weight: float = 0.1
@@ -48,7 +48,7 @@ class AutoencoderSettings:
 
 
 class Projection:
-    """Latents of pixels, float32 [n, 3, side, side], -1 to 1, to [n, channels, side / 8, side / 8]."""
+    """Latents of pixels, float32 [n, 3, side, side], -1 to 1, to [n, channels, side / 16, side / 16]."""
 
     def __init__(self, pixels: Tensor, channels: int) -> None:
         """From the principal components of the blocks of `pixels`.
@@ -156,7 +156,7 @@ def to_pixels(pictures: Bytes) -> Tensor:
 def project_samples(
     projection: Projection, framed: Bytes, samples: Sequence[Sample], batch: int = 256
 ) -> NDArray[np.float32]:
-    """float32 [n, 8, 16, 16]."""
+    """float32 [n, 16, 8, 8]."""
     projected = []
     for begin in range(0, len(samples), batch):
         pictures = [draw(framed[sample.row], sample.look) for sample in samples[begin : begin + batch]]

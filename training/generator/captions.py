@@ -96,3 +96,12 @@ def title_in_colour_en(title: str, colour: str) -> str | None:
         return f"{colour} {title[:1].lower()}{title[1:]}"
     start, end = found[0].span()
     return title[:start] + (colour.capitalize() if start == 0 else colour) + title[end:]
+
+
+def name_side(captions: tuple[Caption, ...], side: tuple[str, str]) -> tuple[Caption, ...]:
+    """The captions with the side that is seen, in Chinese or English as they are."""
+    chinese, english = side
+    return tuple(
+        Caption(caption.text + (f", {english}" if caption.text.isascii() else f" {chinese}"), caption.weight)
+        for caption in captions
+    )

@@ -4,6 +4,7 @@ The text tower stays as it is; texts reach the U-Net exactly as diffusers' pipel
 """
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,23 +14,25 @@ import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AutoTokenizer, BertModel, PreTrainedTokenizerBase, VisionTextDualEncoderModel
 
-from training.generator.loop import Loop, LoopSettings, step_random
+from training.generator.loop import LoopSettings, step_random
 from training.generator.samples import Sample, probabilities
 
 MAX_TOKENS = 24  # the longest title of the catalogue has 16
 NO_CAPTION = ""
-TIME_SHIFT = 3.0
+LARGEST_BETA = 0.999
+TIMES = 1000
+NOISE_SHIFT = 2.0  # how much more noise there is to the picture than in the cosine schedule, at all times
 
 
 @dataclass(frozen=True)
 class DiffusionSettings:
-    """Channels at 16 x 16, 8 x 8 and 4 x 4; the share of captions left out, for guidance without a classifier."""
+    """Channels at 8 x 8, 4 x 4 and 2 x 2; the share of captions left out, for guidance without a classifier."""
 
-    channels: tuple[int, ...] = (64, 128, 224)
+    channels: tuple[int, ...] = (96, 192, 256)
     layers: int = 1
     heads: int = 8
     groups: int = 16
@@ -60,7 +63,7 @@ class TextConditioner:
 
 
 def build_unet(settings: DiffusionSettings, text_width: int, latent_shape: Sequence[int]) -> UNet2DConditionModel:
-    """Attention to the text below the first level only, where it is cheap, and the text as a whole beside the time.
+    """The text token by token through attention at every level, and as a whole beside the time.
 
     The latter (`addition_embed_type`, after Imagen, Saharia et al. 2022) reaches every layer and is learnt much sooner.
     """
@@ -71,8 +74,8 @@ def build_unet(settings: DiffusionSettings, text_width: int, latent_shape: Seque
         out_channels=latent_shape[0],
         block_out_channels=settings.channels,
         layers_per_block=settings.layers,
-        down_block_types=("DownBlock2D",) + ("CrossAttnDownBlock2D",) * (levels - 1),
-        up_block_types=("CrossAttnUpBlock2D",) * (levels - 1) + ("UpBlock2D",),
+        down_block_types=("CrossAttnDownBlock2D",) * levels,
+        up_block_types=("CrossAttnUpBlock2D",) * levels,
         attention_head_dim=settings.heads,  # diffusers' name for the number of heads
         norm_num_groups=settings.groups,
         cross_attention_dim=text_width,
@@ -84,9 +87,16 @@ def build_unet(settings: DiffusionSettings, text_width: int, latent_shape: Seque
 
 
 def build_scheduler() -> DDIMScheduler:
-    """The last step is pure noise (Lin et al. 2023): else pictures on white would come out grey."""
+    """The cosine schedule (Nichol and Dhariwal 2021) with `NOISE_SHIFT` times the noise (Hoogeboom et al. 2023).
+
+    Neighbouring latents tell much of an outline together, so that only much noise drowns it and makes the text needed.
+    The last step is pure noise (Lin et al. 2023): else pictures on white would come out grey.
+    """
+    times = np.arange(TIMES + 1) / TIMES
+    kept = 1 / (1 + (NOISE_SHIFT * np.tan(np.pi / 2 * times)) ** 2)  # the picture's part of the variance
+    betas = np.minimum(1 - kept[1:] / kept[:-1], LARGEST_BETA)
     scheduler: DDIMScheduler = DDIMScheduler(
-        beta_schedule="squaredcos_cap_v2",
+        trained_betas=betas.tolist(),
         prediction_type="v_prediction",
         rescale_betas_zero_snr=True,
         timestep_spacing="trailing",
@@ -96,53 +106,71 @@ def build_scheduler() -> DDIMScheduler:
     return scheduler
 
 
-def diffusion_loop(
-    unet: UNet2DConditionModel,
-    settings: DiffusionSettings,
-    loop_settings: LoopSettings,
-    checkpoint: Path,
-    conditioner: TextConditioner,
-    samples_hash: str,
-) -> Loop[UNet2DConditionModel]:
-    """The loop, at the checkpoint's step; refuses a checkpoint of another text tower or of other samples."""
-    made_from = {"text encoder": conditioner.sha256, "samples": samples_hash, "sizes": str(settings)}
-    return Loop(unet, loop_settings, checkpoint, made_from)
+class TextToLatents(nn.Module):
+    """What the U-Net gets of the text as a whole, and a linear layer from there to the latents of the mean picture.
+
+    Which text goes with which outline takes very many draws to learn. Here they cost next to nothing, so that the U-Net
+    starts from texts that are told apart already.
+    """
+
+    def __init__(self, unet: UNet2DConditionModel) -> None:
+        super().__init__()
+        config = unet.config
+        self.add_embedding = unet.add_embedding
+        self.shape = (config["in_channels"], config["sample_size"], config["sample_size"])
+        self.head = nn.Linear(unet.add_embedding.proj.out_features, math.prod(self.shape))
+
+    def forward(self, encoded: Tensor) -> Tensor:
+        """[n, tokens, width] to [n, channels, side, side]; the activation is that of the U-Net's blocks."""
+        predicted: Tensor = self.head(functional.silu(self.add_embedding(encoded)))
+        return predicted.view(-1, *self.shape)
+
+
+class Draws:
+    """The latents and a caption of samples that are drawn by their weights."""
+
+    def __init__(self, latents: NDArray[np.float16], samples: Sequence[Sample], left_out: float) -> None:
+        self._latents, self._left_out = latents, left_out
+        self._chances = probabilities([sample.weight for sample in samples])
+        self._captions = [
+            ([c.text for c in s.captions], probabilities([c.weight for c in s.captions])) for s in samples
+        ]
+
+    def draw(self, rng: np.random.Generator, count: int) -> tuple[Tensor, list[str]]:
+        """`count` latents, float32, and their captions, the share `left_out` of which is empty."""
+        rows = rng.choice(len(self._chances), count, p=self._chances)
+        texts = [str(rng.choice(self._captions[row][0], p=self._captions[row][1])) for row in rows]
+        texts = [NO_CAPTION if rng.random() < self._left_out else text for text in texts]
+        return torch.from_numpy(self._latents[rows].astype(np.float32)), texts
+
+
+def text_loss(
+    model: TextToLatents, draws: Draws, conditioner: TextConditioner, loop_settings: LoopSettings
+) -> Callable[[int, float], Tensor]:
+    """The loss of a step: squared error of the latents that the text alone foretells."""
+
+    def loss(step: int, _: float) -> Tensor:
+        latents, texts = draws.draw(step_random(loop_settings.seed, step)[0], loop_settings.batch)
+        return functional.mse_loss(model(conditioner.encode(texts)), latents)
+
+    return loss
 
 
 def diffusion_loss(
-    unet: UNet2DConditionModel,
-    latents: NDArray[np.float16],
-    samples: Sequence[Sample],
-    conditioner: TextConditioner,
-    settings: DiffusionSettings,
-    loop_settings: LoopSettings,
+    unet: UNet2DConditionModel, draws: Draws, conditioner: TextConditioner, loop_settings: LoopSettings
 ) -> Callable[[int, float], Tensor]:
-    """The loss of a step: squared error of the predicted velocity (Salimans and Ho 2022), more often at late times."""
+    """The loss of a step: squared error of the predicted velocity (Salimans and Ho 2022)."""
     scheduler = build_scheduler()
-    chances = probabilities([sample.weight for sample in samples])
-    captions = [([c.text for c in s.captions], probabilities([c.weight for c in s.captions])) for s in samples]
 
     def loss(step: int, _: float) -> Tensor:
         rng, generator = step_random(loop_settings.seed, step)
-        rows = rng.choice(len(samples), loop_settings.batch, p=chances)
-        texts = [str(rng.choice(captions[row][0], p=captions[row][1])) for row in rows]
-        texts = [NO_CAPTION if rng.random() < settings.left_out else text for text in texts]
-        clean = torch.from_numpy(latents[rows].astype(np.float32))
+        clean, texts = draws.draw(rng, loop_settings.batch)
         noise = torch.randn(clean.shape, generator=generator)
         # One time from each part of the range: less noise in the loss than independent times.
-        times = shift_times((np.arange(len(rows)) + rng.random(len(rows))) / len(rows))
-        timesteps = torch.from_numpy((times * len(scheduler.betas)).astype(np.int64))
+        times = (np.arange(len(clean)) + rng.random(len(clean))) / len(clean)
+        timesteps = torch.from_numpy((times * TIMES).astype(np.int64))
         noisy = scheduler.add_noise(clean, noise, timesteps)  # type: ignore[arg-type]
         predicted = unet(noisy, timesteps, conditioner.encode(texts)).sample
         return functional.mse_loss(predicted, scheduler.get_velocity(clean, noise, timesteps))  # type: ignore[arg-type]
 
     return loss
-
-
-def shift_times(times: NDArray[np.float64]) -> NDArray[np.float64]:
-    """0 to 1 onto itself, so that a quarter of all is beyond 0.9 (the mapping is that of Esser et al. 2024).
-
-    As much of a thing's outline is told by neighbouring latents together, it is drowned in noise only there, and there
-    the text decides what is drawn.
-    """
-    return TIME_SHIFT * times / (1 + (TIME_SHIFT - 1) * times)

@@ -1,6 +1,8 @@
 """What is trained on: every picture with its looks and captions, and how often each is drawn.
 
 Pictures come from the demo catalogue's products, seen from the sides that are not evaluation data, and from emoji.
+Most draws show a product as the catalogue does, so that a prompt without a word on it means that side; the captions of
+the other sides name them.
 """
 
 import hashlib
@@ -16,16 +18,21 @@ from training import collect, fetch, sources
 from training.alignment import Caption
 from training.corpus import CATALOGUE_PICTURES, THINGS, TITLES
 from training.features import PictureSet, make_thumbnails
-from training.generator.captions import COLOURS, Colour, own_captions, recoloured_captions
+from training.generator.captions import COLOURS, Colour, name_side, own_captions, recoloured_captions
 from training.generator.pictures import Look
 from training.sources import Picture
 
 PACKAGES = (fetch.EMOJI_NAMES, fetch.NOTO, fetch.FLUENT_FLAT, fetch.FLUENT_3D, fetch.TWITTER)
-OWN_SHARE, RECOLOURED_SHARE, EMOJI_SHARE = 0.5, 0.38, 0.12
-RECOLOURED_LOOKS = 3
-MAIN_VIEW, MAIN_VIEW_WEIGHT = "product-catalogue", 2.0
+OWN_SHARE, RECOLOURED_SHARE, OTHER_SIDES_SHARE, EMOJI_SHARE = 0.45, 0.33, 0.14, 0.08
+OWN_LOOKS, RECOLOURED_LOOKS = 2, 4
+MAIN_VIEW = "product-catalogue"
+SIDES = {
+    "az0_el12": ("正面", "front view"),
+    "az50_el35": ("俯视", "seen from above"),
+    "az-70_el15": ("侧面", "side view"),
+}
 NOT_RECOLOURED = {"人物模特", "动物", "食品饮料", "道路标识"}
-SMALLEST_SCALE = 0.86
+SMALLEST_SCALE = 0.9
 RGB_JITTER = 14  # of 255
 
 
@@ -71,27 +78,36 @@ def _emoji_sets(
 def make_samples(sets: Sequence[PictureSet]) -> list[Sample]:
     """Looks and captions of all pictures; the rows are those of `frame_pictures`. The same at every call."""
     products = {product.sku: product for product in collect.read_products(TITLES)}
-    own, recoloured, emoji = [], [], []
+    own, recoloured, other_sides, emoji = [], [], [], []
     row = -1
     for pictures in sets:
         for picture in pictures.pictures:
             row += 1
             rng = np.random.default_rng(_seed(f"{pictures.source}:{picture.key}"))
             if not pictures.source.startswith("product-"):
-                emoji.append(Sample(row, _look(rng, None), collect.picture_captions(picture), 1.0))
+                emoji.append(Sample(row, _look(rng, mirrored=_by_chance(rng)), collect.picture_captions(picture), 1.0))
                 continue
             product = products[picture.key]
-            weight = MAIN_VIEW_WEIGHT if pictures.source == MAIN_VIEW else 1.0
             captions = own_captions(product)
-            own += [Sample(row, _look(rng, None, mirrored), captions, weight) for mirrored in (False, True)]
+            if pictures.source != MAIN_VIEW:
+                side = SIDES[pictures.source.removeprefix("product-")]
+                look = _look(rng, mirrored=_by_chance(rng))
+                other_sides.append(Sample(row, look, name_side(captions, side), 1.0))
+                continue
+            own += [Sample(row, _look(rng), captions, 1.0) for _ in range(OWN_LOOKS)]
             if product.category_zh not in NOT_RECOLOURED:
                 colours = [COLOURS[index] for index in rng.choice(len(COLOURS), RECOLOURED_LOOKS, replace=False)]
                 recoloured += [
-                    Sample(row, _look(rng, colour), named, weight)
+                    Sample(row, _look(rng, colour), named, 1.0)
                     for colour in colours
                     if (named := recoloured_captions(product, colour))
                 ]
-    groups = ((own, OWN_SHARE), (recoloured, RECOLOURED_SHARE), (emoji, EMOJI_SHARE))
+    groups = (
+        (own, OWN_SHARE),
+        (recoloured, RECOLOURED_SHARE),
+        (other_sides, OTHER_SIDES_SHARE),
+        (emoji, EMOJI_SHARE),
+    )
     return [sample for group, share in groups for sample in _weighted(group, share)]
 
 
@@ -105,13 +121,15 @@ def _seed(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8])
 
 
-def _look(rng: np.random.Generator, colour: Colour | None, mirrored: bool | None = None) -> Look:
+def _by_chance(rng: np.random.Generator) -> bool:
+    return bool(rng.integers(2))
+
+
+def _look(rng: np.random.Generator, colour: Colour | None = None, *, mirrored: bool = False) -> Look:
     rgb = None
     if colour is not None:
         jittered = np.clip(np.array(colour.rgb) + rng.integers(-RGB_JITTER, RGB_JITTER + 1, 3), 0, 255)
         rgb = (int(jittered[0]), int(jittered[1]), int(jittered[2]))
-    if mirrored is None:
-        mirrored = bool(rng.random() < 0.5)  # noqa: PLR2004  # even odds
     right, down = rng.random(2)
     return Look(rgb, mirrored, float(rng.uniform(SMALLEST_SCALE, 1)), (float(right), float(down)))
 

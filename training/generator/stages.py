@@ -1,4 +1,4 @@
-"""From framed pictures to the exported pipeline: autoencoder, latents, denoiser, each going on where it was stopped."""
+"""From framed pictures to the pipeline: autoencoder, latents, text, denoiser; each goes on where it stopped."""
 
 import hashlib
 import logging
@@ -20,13 +20,15 @@ from training.generator.autoencoder import (
 from training.generator.contact_sheet import FontMissingError, write_contact_sheet
 from training.generator.diffusion import (
     DiffusionSettings,
+    Draws,
     TextConditioner,
+    TextToLatents,
     build_unet,
-    diffusion_loop,
     diffusion_loss,
+    text_loss,
 )
 from training.generator.export import save_pipeline
-from training.generator.loop import LoopSettings
+from training.generator.loop import Loop, LoopSettings
 from training.generator.pictures import Bytes
 from training.generator.samples import Sample
 
@@ -38,10 +40,11 @@ PREVIEW_STEPS = 25
 
 @dataclass(frozen=True)
 class Recipe:
-    """The sizes of both models and how they are trained."""
+    """The sizes of the models and how they are trained."""
 
     autoencoder: AutoencoderSettings
     autoencoder_loop: LoopSettings
+    text_loop: LoopSettings
     diffusion: DiffusionSettings
     diffusion_loop: LoopSettings
 
@@ -55,7 +58,7 @@ def train_generator(
     out: Path,
     stop_at: int | None = None,
 ) -> None:
-    """Both trainings with their checkpoints in `work`; the pipeline goes to `out`. `stop_at` is a denoiser's step."""
+    """All trainings with their checkpoints in `work`; the pipeline goes to `out`. `stop_at` is a denoiser's step."""
     pictures_hash = _hash(framed.tobytes(), repr([(sample.row, sample.look) for sample in samples]).encode())
     projection = fit_projection(framed, samples, recipe.autoencoder.latent_channels, recipe.autoencoder_loop.seed)
     autoencoder = train_autoencoder(
@@ -68,11 +71,17 @@ def train_generator(
     conditioner = TextConditioner(clip)
     torch.manual_seed(recipe.diffusion_loop.seed)
     unet = build_unet(recipe.diffusion, conditioner.encoder.config.hidden_size, latents.shape[1:])
-    samples_hash = _hash(made_from.encode(), repr([sample.captions for sample in samples]).encode())
-    loop = diffusion_loop(
-        unet, recipe.diffusion, recipe.diffusion_loop, work / "diffusion.pt", conditioner, samples_hash
-    )
-    loss = diffusion_loss(unet, latents, samples, conditioner, recipe.diffusion, recipe.diffusion_loop)
+    draws = Draws(latents, samples, recipe.diffusion.left_out)
+    all_from = {
+        "text encoder": conditioner.sha256,
+        "samples": _hash(made_from.encode(), repr([sample.captions for sample in samples]).encode()),
+        "sizes": str(recipe.diffusion),
+    }
+    text = Loop(TextToLatents(unet), recipe.text_loop, work / "text.pt", all_from)
+    text.run(text_loss(text.model, draws, conditioner, recipe.text_loop))
+    unet.add_embedding.load_state_dict(text.ema.add_embedding.state_dict())
+    loop = Loop(unet, recipe.diffusion_loop, work / "diffusion.pt", all_from)
+    loss = diffusion_loss(unet, draws, conditioner, recipe.diffusion_loop)
     loop.run(loss, _preview(loop.ema, autoencoder, conditioner, work, loop.seconds), stop_at)
     save_pipeline(loop.ema, autoencoder, conditioner, out)
 

@@ -1,4 +1,4 @@
-"""The one command: fetch and render, train the autoencoder, then the denoiser, export the pipeline.
+"""The one command: fetch and render, train the autoencoder, the text, the denoiser, export the pipeline.
 
     python -m training.generator.train --data DIR --out models/demo-generator
 
@@ -26,12 +26,13 @@ from training.train import render_training_views, stage
 
 @dataclass(frozen=True)
 class Options:
-    """The command line; the two time budgets are in minutes of training."""
+    """The command line; the time budgets are in minutes of training."""
 
     data: Path
     out: Path
     clip: Path
     autoencoder_minutes: float
+    text_minutes: float
     diffusion_minutes: float
 
 
@@ -41,8 +42,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="packages, pictures and checkpoints are kept here")
     parser.add_argument("--out", type=Path, required=True, help="folder of the pipeline, e.g. models/demo-generator")
     parser.add_argument("--clip", type=Path, default=REPOSITORY / "models" / "demo-clip", help="its text tower is used")
-    parser.add_argument("--autoencoder-minutes", type=float, default=13)
-    parser.add_argument("--diffusion-minutes", type=float, default=92)
+    parser.add_argument("--autoencoder-minutes", type=float, default=8)
+    parser.add_argument("--text-minutes", type=float, default=8)
+    parser.add_argument("--diffusion-minutes", type=float, default=55)
     options = Options(**vars(parser.parse_args()))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     try:
@@ -66,8 +68,9 @@ def run(options: Options) -> None:
     recipe = Recipe(
         AutoencoderSettings(),
         LoopSettings(batch=8, learning_rate=1e-3, minutes=options.autoencoder_minutes),
+        LoopSettings(batch=64, learning_rate=1e-3, minutes=options.text_minutes),
         DiffusionSettings(),
-        LoopSettings(batch=24, learning_rate=1e-3, minutes=options.diffusion_minutes),
+        LoopSettings(batch=32, learning_rate=1e-3, minutes=options.diffusion_minutes),
     )
     train_generator(framed, samples, options.clip, recipe, options.data / "generator", options.out)
 
