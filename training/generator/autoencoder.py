@@ -1,4 +1,4 @@
-"""The autoencoder: 128 x 128 pictures to 8 x 8 latents of 16 channels and back; cached latents.
+"""The autoencoder: 128 x 128 pictures to 8 x 8 latents of 20 channels and back; cached latents.
 
 What the latents are is not learnt but computed: the main directions of 16 x 16 blocks of pixels. When both sides learnt
 from nothing, encoder and decoder waited for each other, and in the time there is agreed on shapes without colours. Now
@@ -28,6 +28,9 @@ CROP = SIDE // 2
 CROP_TRIES = 3
 BLOCK = 16  # pixels a side that become one place of the latents
 PROJECTION_PICTURES = 2000
+# Brightness and two differences of colour (ITU-R BT.601), which count double: else all directions go to the detail of
+# brightness, and red and green come back as brown.
+OPPONENT_COLOURS = torch.tensor([[0.299, 0.587, 0.114], [-0.338, -0.662, 1.0], [1.0, -0.838, -0.162]])
 LOG_VARIANCE = -6.0  # what the encoder says of its certainty: latents are as good as exact
 
 
@@ -39,7 +42,7 @@ class AutoencoderSettings:
     """
 
     channels: tuple[int, ...] = (16, 32, 64, 128, 160)
-    latent_channels: int = 16
+    latent_channels: int = 20
     groups: int = 8
     edge_weight: float = 0.5
     encoder_weight: float = 0.1
@@ -51,12 +54,13 @@ class Projection:
     """Latents of pixels, float32 [n, 3, side, side], -1 to 1, to [n, channels, side / 16, side / 16]."""
 
     def __init__(self, pixels: Tensor, channels: int) -> None:
-        """From the principal components of the blocks of `pixels`.
+        """From the principal components of the blocks of `pixels` in `OPPONENT_COLOURS`.
 
         A channel's deviation is the square root of its component's: the first ones are seen most, and with equal
         deviations the model would spend itself on the last. Their mean variance is 1, that of the noise.
         """
-        blocks = functional.unfold(pixels, BLOCK, stride=BLOCK).transpose(1, 2).flatten(0, 1)
+        opponent = torch.einsum("ij,njhw->nihw", OPPONENT_COLOURS, pixels)
+        blocks = functional.unfold(opponent, BLOCK, stride=BLOCK).transpose(1, 2).flatten(0, 1)
         mean = blocks.mean(0)
         variances, directions = torch.linalg.eigh(torch.cov(blocks.T))
         deviations = variances[-channels:].flip(0).sqrt()
@@ -65,7 +69,9 @@ class Projection:
         directions = directions * largest.sign()  # libraries differ in the sign
         wanted = deviations.sqrt()
         scaled = directions * (wanted / wanted.square().mean().sqrt() / deviations)
-        self.weight = scaled.T.reshape(channels, pixels.shape[1], BLOCK, BLOCK)
+        self.weight = torch.einsum(
+            "cihw,ij->cjhw", scaled.T.reshape(channels, len(OPPONENT_COLOURS), BLOCK, BLOCK), OPPONENT_COLOURS
+        )
         self.bias = -(mean @ scaled)
 
     def __call__(self, pixels: Tensor) -> Tensor:
@@ -156,7 +162,7 @@ def to_pixels(pictures: Bytes) -> Tensor:
 def project_samples(
     projection: Projection, framed: Bytes, samples: Sequence[Sample], batch: int = 256
 ) -> NDArray[np.float32]:
-    """float32 [n, 16, 8, 8]."""
+    """float32 [n, 20, 8, 8]."""
     projected = []
     for begin in range(0, len(samples), batch):
         pictures = [draw(framed[sample.row], sample.look) for sample in samples[begin : begin + batch]]

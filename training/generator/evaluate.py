@@ -2,8 +2,9 @@
 
     python -m training.generator.evaluate --model models/demo-generator
 
-Two numbers: how often a picture's ten nearest catalogue pictures are mostly of the title's category, and how often a
-picture agrees more with its own title than with a random other one. The titles were trained on.
+Two numbers: how often a picture's ten nearest catalogue pictures are mostly of the title's category, beside how often
+those of the product's real picture are, and how often a picture agrees more with its own title than with a random other
+one. The titles were trained on.
 """
 
 import argparse
@@ -30,11 +31,13 @@ class Score:
     """Shares in percent of `TITLE_COUNT` drawn pictures."""
 
     own_category: float
+    own_category_of_real: float
     own_title: float
 
     def __str__(self) -> str:
         return (
-            f"own category most frequent among the {NEAREST} nearest: {self.own_category:.0f} %\n"
+            f"own category most frequent among the {NEAREST} nearest: {self.own_category:.0f} %"
+            f" (real pictures: {self.own_category_of_real:.0f} %)\n"
             f"nearer to the own title than to a random other one: {self.own_title:.0f} %"
         )
 
@@ -58,8 +61,8 @@ def evaluate(model: Path, clip_folder: Path, seed: int = 0, **options: float | N
     own = clip.embed_texts([products[row].title_zh for row in chosen])
     other = clip.embed_texts([products[row].title_zh for row in others])
     nearer = (pictures * own).sum(1) > (pictures * other).sum(1)
-    hits = _own_category_prevails(pictures @ catalogue.T, products, chosen)
-    return Score(100 * hits / TITLE_COUNT, 100 * float(nearer.mean()))
+    hits = [_own_category_prevails(found @ catalogue.T, products, chosen) for found in (pictures, catalogue[chosen])]
+    return Score(100 * hits[0] / TITLE_COUNT, 100 * hits[1] / TITLE_COUNT, 100 * float(nearer.mean()))
 
 
 def _own_category_prevails(
