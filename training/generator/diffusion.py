@@ -32,7 +32,7 @@ NOISE_SHIFT = 2.0  # how much more noise there is to the picture than in the cos
 class DiffusionSettings:
     """Channels at 8 x 8, 4 x 4 and 2 x 2; the share of captions left out, for guidance without a classifier."""
 
-    channels: tuple[int, ...] = (96, 192, 256)
+    channels: tuple[int, ...] = (96, 192, 224)
     layers: int = 1
     heads: int = 8
     groups: int = 16
