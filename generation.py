@@ -5,8 +5,9 @@ take the same few lines. A pipeline is not thread-safe, and belongs to one worke
 """
 
 import inspect
+import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 # Formats and copies of the same weights that the auto-pipeline does not read.
 UNREAD_HUB_FILES = ["*.ckpt", "*.onnx", "*.onnx_data", "*.msgpack", "*.h5", "openvino/*", "*.fp16.*", "*.non_ema.*"]
+# May lie beside a pipeline, as beside language models: the steps and guidance that the model wants, not its class.
+DEFAULTS_FILE = "generation_config.json"
 
 StepCallback = Callable[[int, int], None]
 """Called after each denoising step with the steps done and all steps; what it raises ends the drawing."""
@@ -46,13 +49,16 @@ class DrawRequest:
 class Generator:
     """Draws one picture at a time. The same request gives the same picture on the same machine and model."""
 
-    def __init__(self, pipeline: Any, name: str, settings: Settings) -> None:
+    def __init__(self, pipeline: Any, name: str, settings: Settings, declared: Mapping[str, float]) -> None:
+        """`declared`: `num_inference_steps` and `guidance_scale` that the model wants; else its pipeline's own hold."""
         self._pipeline = pipeline
         self.name = name
-        self._declared = inspect.signature(pipeline.__call__).parameters
-        self._steps = settings.generator_steps or int(self._declared["num_inference_steps"].default)
-        declared_guidance = float(self._declared["guidance_scale"].default)
-        self._guidance = declared_guidance if settings.generator_guidance is None else settings.generator_guidance
+        self._options = inspect.signature(pipeline.__call__).parameters
+        declared = {name: option.default for name, option in self._options.items()} | dict(declared)
+        self._steps = settings.generator_steps or int(declared["num_inference_steps"])
+        self._guidance = settings.generator_guidance
+        if self._guidance is None:
+            self._guidance = float(declared["guidance_scale"])
 
     def draw(self, request: DrawRequest, on_step: StepCallback) -> Image.Image:
         """An RGB picture. Raises GenerationRefused when the pipeline's safety checker withholds it."""
@@ -70,7 +76,7 @@ class Generator:
             "guidance_scale": self._guidance if request.guidance is None else request.guidance,
         }
         given = {name: value for name, value in given.items() if value is not None}
-        for name in given.keys() - self._declared.keys():
+        for name in given.keys() - self._options.keys():
             raise GenerationRefused(f"{self.name} takes no {name}; leave it out.")
         output = self._pipeline(
             prompt=request.prompt,
@@ -100,11 +106,13 @@ def load_generator(settings: Settings) -> Generator:
     try:
         pipeline = AutoPipelineForText2Image.from_pretrained(folder, dtype=dtype)
         _place(pipeline, device, settings)
+        defaults = folder / DEFAULTS_FILE
+        declared: dict[str, float] = json.loads(defaults.read_text()) if defaults.exists() else {}
     except (OSError, ValueError, KeyError, RuntimeError, AttributeError, TypeError, ImportError) as error:
         raise ModelUnavailable(f"GENERATOR_MODEL: the pipeline in {folder} can't be used: {error}") from error
     pipeline.set_progress_bar_config(disable=True)
     logger.info("%s draws on %s in %s", type(pipeline).__name__, device, str(dtype).removeprefix("torch."))
-    return Generator(pipeline, Path(settings.generator_model).name, settings)
+    return Generator(pipeline, Path(settings.generator_model).name, settings, declared)
 
 
 def _choose_device(settings: Settings) -> str:

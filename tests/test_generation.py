@@ -83,7 +83,7 @@ def test_what_the_callback_raises_ends_the_drawing(generator: Generator) -> None
         generator.draw(DrawRequest("a sofa", seed=1, steps=50), cancel)
 
 
-def test_steps_and_guidance_default_to_the_settings_and_then_to_the_pipeline(tmp_path: Path) -> None:
+def test_steps_and_guidance_default_to_the_settings_then_to_the_model_then_to_its_pipeline(tmp_path: Path) -> None:
     folder = str(save_tiny_stable_diffusion(tmp_path / "model"))
     _, steps = steps_of(
         load_generator(Settings(_env_file=None, generator_model=folder, generator_steps=4)), DrawRequest("x", seed=1)
@@ -91,6 +91,12 @@ def test_steps_and_guidance_default_to_the_settings_and_then_to_the_pipeline(tmp
     assert len(steps) == 4
     _, steps = steps_of(load_generator(Settings(_env_file=None, generator_model=folder)), DrawRequest("x", seed=1))
     assert len(steps) == 50  # what StableDiffusionPipeline declares
+    (tmp_path / "model" / "generation_config.json").write_text('{"num_inference_steps": 6, "guidance_scale": 1.0}')
+    generator = load_generator(Settings(_env_file=None, generator_model=folder))
+    image, steps = steps_of(generator, DrawRequest("x", seed=1))
+    guided, _ = steps_of(generator, DrawRequest("x", seed=1, guidance=9.0))
+    assert len(steps) == 6
+    assert image.tobytes() != guided.tobytes()
 
 
 def test_a_model_that_is_not_there_names_its_setting(tmp_path: Path) -> None:

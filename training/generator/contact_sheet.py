@@ -13,6 +13,8 @@ import torch
 from diffusers import AutoPipelineForText2Image
 from PIL import Image, ImageDraw, ImageFont
 
+from training.generator.diffusion import GUIDANCE, STEPS
+
 PROMPTS = (
     "红色的沙发",
     "蓝色布艺双人沙发",
@@ -115,8 +117,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=50)
-    parser.add_argument("--guidance", type=float, default=7.5)
+    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--guidance", type=float, default=GUIDANCE)
     options = parser.parse_args()
     try:
         write_contact_sheet(

@@ -21,6 +21,7 @@ from training.collect import Product, read_products
 from training.corpus import CATALOGUE_PICTURES, REPOSITORY, TITLES
 from training.evaluate import DualEncoder
 from training.generator.contact_sheet import draw_prompts, load_pipeline
+from training.generator.diffusion import GUIDANCE, STEPS
 
 TITLE_COUNT = 50
 NEAREST = 10
@@ -82,8 +83,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--clip", type=Path, default=REPOSITORY / "models" / "demo-clip")
-    parser.add_argument("--steps", type=int, default=50)
-    parser.add_argument("--guidance", type=float, default=7.5)
+    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--guidance", type=float, default=GUIDANCE)
     options = parser.parse_args()
     print(evaluate(options.model, options.clip, num_inference_steps=options.steps, guidance_scale=options.guidance))
 

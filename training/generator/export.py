@@ -1,5 +1,6 @@
 """Writes the trained parts as a `StableDiffusionPipeline` folder that `AutoPipelineForText2Image` loads."""
 
+import json
 import shutil
 from copy import deepcopy
 from pathlib import Path
@@ -10,7 +11,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 from torch import nn
 
-from training.generator.diffusion import TextConditioner, build_scheduler
+from training.generator.diffusion import GUIDANCE, STEPS, TextConditioner, build_scheduler
 
 
 def save_pipeline(
@@ -32,6 +33,8 @@ def save_pipeline(
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     pipeline.save_pretrained(part)
+    defaults = {"num_inference_steps": STEPS, "guidance_scale": GUIDANCE}
+    (part / "generation_config.json").write_text(json.dumps(defaults, indent=2) + "\n")
     for file in part.rglob("*.safetensors"):
         file.chmod(0o644)  # safetensors writes for the owner alone
     shutil.rmtree(folder, ignore_errors=True)

@@ -19,6 +19,8 @@ from training.generator.autoencoder import (
 )
 from training.generator.contact_sheet import FontMissingError, write_contact_sheet
 from training.generator.diffusion import (
+    GUIDANCE,
+    STEPS,
     DiffusionSettings,
     Draws,
     TextConditioner,
@@ -35,7 +37,6 @@ from training.generator.samples import Sample
 logger = logging.getLogger(__name__)
 
 PREVIEW_SECONDS = 900
-PREVIEW_STEPS = 25
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ def _preview(
         save_pipeline(unet, autoencoder, conditioner, work / "preview")
         file = work / f"preview-{round(seconds / 60):03d}-minutes.webp"
         try:
-            write_contact_sheet(work / "preview", file, num_inference_steps=PREVIEW_STEPS)
+            write_contact_sheet(work / "preview", file, num_inference_steps=STEPS, guidance_scale=GUIDANCE)
             logger.info("preview: %s", file)
         except FontMissingError as error:
             logger.warning("no preview: %s", error)
