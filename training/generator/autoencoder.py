@@ -1,4 +1,4 @@
-"""The autoencoder: 128 x 128 pictures to 8 x 8 latents of 20 channels and back; cached latents.
+"""The autoencoder: 128 x 128 pictures to 8 x 8 latents of 32 channels and back; cached latents.
 
 What the latents are is not learnt but computed: the main directions of 16 x 16 blocks of pixels. When both sides learnt
 from nothing, encoder and decoder waited for each other, and in the time there is agreed on shapes without colours. Now
@@ -38,15 +38,16 @@ LOG_VARIANCE = -6.0  # what the encoder says of its certainty: latents are as go
 class AutoencoderSettings:
     """Channels from the picture's size downwards; weights of the loss's terms; the share of steps on whole pictures.
 
-    `noise` is added to the latents that the decoder learns from, as those that it will get are not exact either.
+    The decoder learns from latents with noise of a deviation of up to `noise`, another at each place: those that it will
+    get are not exact either, and without it every blot of the denoiser would be painted.
     """
 
     channels: tuple[int, ...] = (16, 32, 64, 128, 160)
-    latent_channels: int = 20
+    latent_channels: int = 32
     groups: int = 8
     edge_weight: float = 0.5
     encoder_weight: float = 0.1
-    noise: float = 0.05
+    noise: float = 0.5
     whole_pictures: float = 0.25
 
 
@@ -128,7 +129,8 @@ def train_autoencoder(
         pictures = [draw(framed[sample.row], sample.look) for sample in chosen]
         pixels = to_pixels(np.stack(pictures if whole else [_crop(picture, rng) for picture in pictures]))
         latents = projection(pixels)
-        noise = settings.noise * torch.randn(latents.shape, generator=generator)
+        deviations = settings.noise * torch.rand(len(latents), 1, *latents.shape[2:], generator=generator)
+        noise = deviations * torch.randn(latents.shape, generator=generator)
         decoded = model.decode(latents + noise).sample
         encoded = model.encode(pixels).latent_dist.parameters
         wanted = torch.cat([latents, torch.full_like(latents, LOG_VARIANCE)], dim=1)
@@ -162,7 +164,7 @@ def to_pixels(pictures: Bytes) -> Tensor:
 def project_samples(
     projection: Projection, framed: Bytes, samples: Sequence[Sample], batch: int = 256
 ) -> NDArray[np.float32]:
-    """float32 [n, 20, 8, 8]."""
+    """float32 [n, 32, 8, 8]."""
     projected = []
     for begin in range(0, len(samples), batch):
         pictures = [draw(framed[sample.row], sample.look) for sample in samples[begin : begin + batch]]
