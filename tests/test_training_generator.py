@@ -14,6 +14,7 @@ from transformers import EfficientNetConfig, EfficientNetModel
 
 from training.alignment import Caption
 from training.collect import Product
+from training.corpus import REPOSITORY
 from training.export import assemble_dual_encoder, save_dual_encoder
 from training.features import PictureSet, make_thumbnails
 from training.generator.autoencoder import (
@@ -41,6 +42,7 @@ from training.generator.contact_sheet import (
 )
 from training.generator.diffusion import DiffusionSettings, TextConditioner
 from training.generator.loop import Loop, LoopSettings, OtherRunError, Stopped
+from training.generator.perception import Perception
 from training.generator.pictures import SIDE, Bytes, Look, draw, frame_pictures
 from training.generator.samples import Sample
 from training.generator.stages import Recipe, train_generator
@@ -92,11 +94,12 @@ def save_clip(folder: Path, seed: int) -> Path:
     torch.manual_seed(seed)
     config = EfficientNetConfig(
         kernel_sizes=[3], in_channels=[32], out_channels=[16], strides=[2], num_block_repeats=[1], expand_ratios=[1],
-        depthwise_padding=[], image_size=32, hidden_dim=64, hidden_size=64,  # type: ignore[call-arg]
+        depthwise_padding=[], image_size=32, hidden_dim=1280, hidden_size=1280,  # type: ignore[call-arg]
+        width_coefficient=1.0, depth_coefficient=1.0,
     )  # fmt: skip
     tokenizer = build_tokenizer(THINGS, 6000, list)
     tower = TextTower(tokenizer.get_vocab_size(), 16)
-    head = torch.nn.Linear(64, 16, bias=False)
+    head = torch.nn.Linear(1280, 16, bias=False)
     model = assemble_dual_encoder(EfficientNetModel(config), head, tower, torch.tensor(1.0))
     save_dual_encoder(model, tokenizer, folder)
     return folder
@@ -194,6 +197,18 @@ def test_latents_have_the_variance_of_the_noise_and_keep_shape_and_colour(framed
     assert float((red - green).abs().max()) < 0.2
 
 
+def test_perception_tells_a_blurred_picture_from_the_sharp_one(framed: Bytes) -> None:
+    perception = Perception(REPOSITORY / "models" / "demo-clip")
+    sharp = to_pixels(np.stack([draw(framed[0], Look())]))
+    slightly, much = (functional.avg_pool2d(sharp, size, 1, size // 2, count_include_pad=False) for size in (3, 9))
+    assert perception.distance(sharp, sharp) == 0
+    assert 0 < perception.distance(slightly, sharp) < perception.distance(much, sharp)
+    decoded = much.clone().requires_grad_()
+    perception.distance(decoded, sharp).backward()  # type: ignore[no-untyped-call]  # torch has no type here
+    assert decoded.grad is not None
+    assert decoded.grad.abs().sum() > 0
+
+
 def test_a_stopped_run_goes_on_to_the_same_weights(
     framed: Bytes, samples: list[Sample], clip: Path, generator: Path, tmp_path: Path
 ) -> None:
@@ -230,7 +245,7 @@ def test_another_text_encoder_is_refused(framed: Bytes, samples: list[Sample], c
     with pytest.raises(Stopped):
         train_generator(framed, samples, clip, RECIPE, tmp_path, tmp_path / "out", stop_at=1)
     other = save_clip(tmp_path / "demo-clip", seed=1)
-    with pytest.raises(OtherRunError, match="text encoder"):
+    with pytest.raises(OtherRunError, match="perception"):  # the first stage that depends on it
         train_generator(framed, samples, other, RECIPE, tmp_path, tmp_path / "out")
 
 

@@ -3,7 +3,8 @@
 What the latents are is not learnt but computed: the main directions of 16 x 16 blocks of pixels. When both sides learnt
 from nothing, encoder and decoder waited for each other, and in the time there is agreed on shapes without colours. Now
 the decoder learns to undo the projection from the first step, and the encoder to imitate it.
-Most steps see crops of half the side, which hold the same detail at a quarter of the cost; the last see whole pictures.
+The first steps see crops of half the side, which hold the same detail at a quarter of the cost; the others see whole
+pictures, and their loss counts how different the two look.
 """
 
 import logging
@@ -19,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from training.generator.loop import Loop, LoopSettings, step_random
+from training.generator.perception import Perception
 from training.generator.pictures import SIDE, Bytes, draw
 from training.generator.samples import Sample, probabilities
 
@@ -38,8 +40,9 @@ LOG_VARIANCE = -6.0  # what the encoder says of its certainty: latents are as go
 class AutoencoderSettings:
     """Channels from the picture's size downwards; weights of the loss's terms; the share of steps on whole pictures.
 
-    The decoder learns from latents with noise of a deviation of up to `noise`, another at each place: those that it will
-    get are not exact either, and without it every blot of the denoiser would be painted.
+    `look_weight` is that of `Perception.distance`, which only whole pictures have. The decoder learns from latents with
+    noise of a deviation of up to `noise`, another at each place: those that it will get are not exact either, and
+    without it every blot of the denoiser would be painted.
     """
 
     channels: tuple[int, ...] = (16, 32, 64, 128, 160)
@@ -48,7 +51,8 @@ class AutoencoderSettings:
     edge_weight: float = 0.5
     encoder_weight: float = 0.1
     noise: float = 0.5
-    whole_pictures: float = 0.25
+    look_weight: float = 0.2
+    whole_pictures: float = 0.5
 
 
 class Projection:
@@ -108,6 +112,7 @@ def train_autoencoder(
     framed: Bytes,
     samples: Sequence[Sample],
     projection: Projection,
+    perception: Perception,
     settings: AutoencoderSettings,
     loop_settings: LoopSettings,
     checkpoint: Path,
@@ -117,7 +122,7 @@ def train_autoencoder(
     torch.manual_seed(loop_settings.seed)
     model = build_autoencoder(settings)
     chances = probabilities([sample.weight for sample in samples])
-    made_from = {"pictures": data_hash, "settings": str(settings)}
+    made_from = {"pictures": data_hash, "settings": str(settings), "perception": perception.sha256}
     loop = Loop(model, loop_settings, checkpoint, made_from)
 
     def loss(step: int, progress: float) -> Tensor:
@@ -134,9 +139,10 @@ def train_autoencoder(
         decoded = model.decode(latents + noise).sample
         encoded = model.encode(pixels).latent_dist.parameters
         wanted = torch.cat([latents, torch.full_like(latents, LOG_VARIANCE)], dim=1)
-        return reconstruction_loss(decoded, pixels, settings) + settings.encoder_weight * functional.mse_loss(
-            encoded, wanted
-        )
+        total = reconstruction_loss(decoded, pixels, settings)
+        if whole:
+            total = total + settings.look_weight * perception.distance(decoded, pixels)
+        return total + settings.encoder_weight * functional.mse_loss(encoded, wanted)
 
     loop.run(loss)
     return loop.ema

@@ -39,7 +39,7 @@ class LoopSettings:
     minutes: float = 0.0
     steps: int = 0
     warmup: int = 100
-    decay: float = 0.3
+    decay: float = 0.6
     ema: float = 0.996
     seed: int = 0
 

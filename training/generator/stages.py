@@ -31,6 +31,7 @@ from training.generator.diffusion import (
 )
 from training.generator.export import save_pipeline
 from training.generator.loop import Loop, LoopSettings
+from training.generator.perception import Perception
 from training.generator.pictures import Bytes
 from training.generator.samples import Sample
 
@@ -60,14 +61,26 @@ def train_generator(
     stop_at: int | None = None,
 ) -> None:
     """All trainings with their checkpoints in `work`; the pipeline goes to `out`. `stop_at` is a denoiser's step."""
-    pictures_hash = _hash(framed.tobytes(), repr([(sample.row, sample.look) for sample in samples]).encode())
+    pictures_hash = _hash(
+        framed.tobytes(), repr([(sample.row, sample.look, sample.weight) for sample in samples]).encode()
+    )
     projection = fit_projection(framed, samples, recipe.autoencoder.latent_channels, recipe.autoencoder_loop.seed)
     autoencoder = train_autoencoder(
-        framed, samples, projection, recipe.autoencoder, recipe.autoencoder_loop, work / "autoencoder.pt", pictures_hash
+        framed,
+        samples,
+        projection,
+        Perception(clip),
+        recipe.autoencoder,
+        recipe.autoencoder_loop,
+        work / "autoencoder.pt",
+        pictures_hash,
     )
     error = reconstruction_error(autoencoder, projection, framed, samples[:: max(len(samples) // 64, 1)])
     logger.info("autoencoder: pictures come back with a mean difference of %.1f of 255", error)
-    made_from = _hash(pictures_hash.encode(), projection.weight.numpy().tobytes(), projection.bias.numpy().tobytes())
+    # Not the projection's own numbers: another count of threads changes their last digits.
+    made_from = _hash(
+        pictures_hash.encode(), repr((recipe.autoencoder.latent_channels, recipe.autoencoder_loop.seed)).encode()
+    )
     latents = cached_latents(projection, framed, samples, work / "latents.npy", made_from)
     conditioner = TextConditioner(clip)
     torch.manual_seed(recipe.diffusion_loop.seed)

@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="packages, pictures and checkpoints are kept here")
     parser.add_argument("--out", type=Path, required=True, help="folder of the pipeline, e.g. models/demo-generator")
     parser.add_argument("--clip", type=Path, default=REPOSITORY / "models" / "demo-clip", help="its text tower is used")
-    parser.add_argument("--autoencoder-minutes", type=float, default=18)
+    parser.add_argument("--autoencoder-minutes", type=float, default=40)
     parser.add_argument("--text-minutes", type=float, default=5)
     parser.add_argument("--diffusion-minutes", type=float, default=75)
     options = Options(**vars(parser.parse_args()))
