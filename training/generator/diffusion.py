@@ -67,7 +67,7 @@ def build_unet(settings: DiffusionSettings, text_width: int, latent_shape: Seque
     """The text token by token through attention at every level but the first, and as a whole beside the time.
 
     The latter (`addition_embed_type`, after Imagen, Saharia et al. 2022) reaches every layer and is learnt much sooner.
-    Attention among the 8 x 8 places of the first level would take a third of the time.
+    Attention among the 8 x 8 places of the first level would take more than a quarter of the time.
     """
     levels = len(settings.channels)
     unet: UNet2DConditionModel = UNet2DConditionModel(

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import EfficientNetModel, VisionTextDualEncoderModel
 
-SIDE = 160  # what the network sees; it was trained on 260 pixels, which take more than twice as long
+SEEN_SIDE = 160  # what the network sees; it was trained on 260 pixels, which take more than twice as long
 
 
 class Perception:
@@ -26,6 +26,7 @@ class Perception:
         network = VisionTextDualEncoderModel.from_pretrained(folder, dtype=torch.float32).vision_model
         assert isinstance(network, EfficientNetModel)
         self._network = network.requires_grad_(False).train(False)
+        # The network's depth coefficient is 1: its repeats are as many as they say.
         self._stage_ends = np.cumsum(network.config.num_block_repeats).tolist()
 
     def distance(self, decoded: Tensor, pixels: Tensor) -> Tensor:
@@ -39,6 +40,6 @@ class Perception:
 
     def _look(self, pixels: Tensor) -> list[Tensor]:
         """Directions of what each stage says of each place."""
-        seen = functional.interpolate(pixels, size=(SIDE, SIDE), mode="bilinear", align_corners=False)
+        seen = functional.interpolate(pixels, size=(SEEN_SIDE, SEEN_SIDE), mode="bilinear", align_corners=False)
         states = self._network(seen, output_hidden_states=True).hidden_states
         return [functional.normalize(states[end], dim=1) for end in self._stage_ends]
