@@ -131,12 +131,11 @@ def product_of(shop: httpx.Client, title: str) -> dict[str, Any]:
 
 def agreement(shop: httpx.Client, picture: bytes, product: dict[str, Any]) -> float:
     """CLIP's cosine of a picture and a product's title: its score in A3."""
-    for offset in range(0, 1000, 100):
-        for hit in find(shop, picture, mode="image_to_text", top_k=100, offset=offset):
-            if hit["product"]["product_id"] == product["product_id"]:
-                score: float = hit["score"]
-                return score
-    raise AssertionError(f"{product['title']} was not among the hits")
+    filters = {"attributes": {"title_en": product["attributes"]["title_en"]}}
+    [hit] = find(shop, picture, mode="image_to_text", top_k=1, filters=filters)
+    assert hit["product"]["product_id"] == product["product_id"]
+    score: float = hit["score"]
+    return score
 
 
 def find(shop: httpx.Client, picture: bytes, **body: Any) -> list[dict[str, Any]]:

@@ -17,6 +17,7 @@ from tests.processes import ROOT, environment
 from vector_db import VectorDB, VectorRow, filter_expression
 
 DIM = 8
+ROWS, FAR_DIM = 1000, 256
 
 
 @pytest.fixture(scope="module", params=["file", "server"])
@@ -95,6 +96,24 @@ def test_filters_find_exactly_what_they_say(vector_db: VectorDB, collection: str
     assert found(attributes={"颜色": "蓝"}) == set()
     assert found(attributes={tricky: tricky}) == {1}
     assert found(categories=['" or true or category == "']) == set()
+
+
+def test_a_filter_that_fits_one_row_finds_it_however_far_it_is(tmp_path: Path) -> None:
+    """Of rows enough for Milvus Lite to write indexed segments, which it does at half a mebibyte."""
+    vector_db = VectorDB(Settings(_env_file=None, data_dir=tmp_path))
+    vector_db.create_collection("products", clip_dim=FAR_DIM, text_dim=DIM)
+    vectors = np.random.default_rng(0).standard_normal((ROWS, FAR_DIM)).astype(np.float32)
+    rows = [
+        row(number, image_clip_vector=vector, text_clip_vector=vector, category=str(number))
+        for number, vector in enumerate(vectors)
+    ]
+    ids = [each for begin in range(0, ROWS, 200) for each in vector_db.insert("products", rows[begin : begin + 200])]
+    for number in range(0, ROWS, 20):
+        expression = filter_expression(categories=[str(number)])
+        far = -vectors[number]
+        hits = vector_db.search("products", "image_clip_vector", far, limit=1, filter_expression=expression)
+        assert [hit.milvus_id for hit in hits] == [ids[number]]
+    vector_db.close()
 
 
 def test_the_longest_chinese_title_fits(vector_db: VectorDB, collection: str) -> None:
