@@ -152,6 +152,12 @@ def test_captions_say_the_new_colour_and_no_old_one() -> None:
     assert {"蓝色沙发", "dark blue sofa", "沙发"} <= {caption.text for caption in own_captions(product)}
 
 
+def test_a_products_own_title_stays_for_the_product_as_it_is() -> None:
+    product = Product("sofa", "红色布艺沙发", "Red fabric sofa", "沙发", "Sofa", "沙发")
+    red = [caption.text for caption in recoloured_captions(product, COLOURS[0])]
+    assert {"红色沙发", "红色的沙发", "red sofa"} == set(red)
+
+
 def test_captions_name_the_side_in_their_own_language() -> None:
     captions = (Caption("红色圆桌", 2.0), Caption("red table"))
     named = (Caption("红色圆桌 侧面", 2.0), Caption("red table, side view"))

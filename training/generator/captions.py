@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from training.alignment import Caption
 from training.collect import Product
 
-TITLE_WEIGHT, NAME_WEIGHT, COLOURED_NAME_WEIGHT, CATEGORY_WEIGHT = 3.0, 1.5, 1.5, 1.0
+TITLE_WEIGHT, NAME_WEIGHT, COLOURED_NAME_WEIGHT, CATEGORY_WEIGHT = 5.0, 1.5, 1.5, 1.0
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,10 @@ def own_captions(product: Product) -> tuple[Caption, ...]:
 
 
 def recoloured_captions(product: Product, colour: Colour) -> tuple[Caption, ...]:
-    """For the product in another colour: short names with the colour's, and titles in which it can be put."""
+    """For the product in another colour: short names with the colour's, and titles in which it can be put.
+
+    Its own titles stay for the product as it is, of which they tell more than the colour.
+    """
     weights: dict[str, float] = {}
     for word in colour.names_zh:
         share = 1 / len(colour.names_zh)
@@ -76,7 +79,8 @@ def recoloured_captions(product: Product, colour: Colour) -> tuple[Caption, ...]
             weights[f"{word} {product.name_en.lower()}"] = 2 * NAME_WEIGHT * share
         if title := title_in_colour_en(product.title_en, word):
             weights[title] = TITLE_WEIGHT * share
-    return tuple(Caption(text, weight) for text, weight in weights.items())
+    own = {product.title_zh, product.title_en}
+    return tuple(Caption(text, weight) for text, weight in weights.items() if text not in own)
 
 
 def title_in_colour_zh(title: str, colour: str) -> str | None:

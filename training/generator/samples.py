@@ -23,7 +23,7 @@ from training.generator.pictures import Look
 from training.sources import Picture
 
 PACKAGES = (fetch.EMOJI_NAMES, fetch.NOTO, fetch.FLUENT_FLAT, fetch.FLUENT_3D, fetch.TWITTER)
-OWN_SHARE, RECOLOURED_SHARE, OTHER_SIDES_SHARE, EMOJI_SHARE = 0.6, 0.25, 0.09, 0.06
+OWN_SHARE, RECOLOURED_SHARE, OTHER_SIDES_SHARE, EMOJI_SHARE = 0.66, 0.22, 0.07, 0.05
 OWN_LOOKS, RECOLOURED_LOOKS = 2, 4
 MAIN_VIEW = "product-catalogue"
 SIDES = {

@@ -85,17 +85,17 @@ def train_generator(
     conditioner = TextConditioner(clip)
     torch.manual_seed(recipe.diffusion_loop.seed)
     unet = build_unet(recipe.diffusion, conditioner.encoder.config.hidden_size, latents.shape[1:])
-    draws = Draws(latents, samples, recipe.diffusion.left_out)
+    draws = Draws(latents, samples, conditioner, recipe.diffusion.left_out)
     all_from = {
         "text encoder": conditioner.sha256,
         "samples": _hash(made_from.encode(), repr([sample.captions for sample in samples]).encode()),
         "sizes": str(recipe.diffusion),
     }
     text = Loop(TextToLatents(unet), recipe.text_loop, work / "text.pt", all_from)
-    text.run(text_loss(text.model, draws, conditioner, recipe.text_loop))
+    text.run(text_loss(text.model, draws, recipe.text_loop))
     unet.add_embedding.load_state_dict(text.ema.add_embedding.state_dict())
     loop = Loop(unet, recipe.diffusion_loop, work / "diffusion.pt", all_from)
-    loss = diffusion_loss(unet, draws, conditioner, recipe.diffusion_loop)
+    loss = diffusion_loss(unet, draws, recipe.diffusion_loop)
     loop.run(loss, _preview(loop.ema, autoencoder, conditioner, work, loop.seconds), stop_at)
     save_pipeline(loop.ema, autoencoder, conditioner, out)
 

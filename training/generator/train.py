@@ -42,9 +42,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="packages, pictures and checkpoints are kept here")
     parser.add_argument("--out", type=Path, required=True, help="folder of the pipeline, e.g. models/demo-generator")
     parser.add_argument("--clip", type=Path, default=REPOSITORY / "models" / "demo-clip", help="its text tower is used")
-    parser.add_argument("--autoencoder-minutes", type=float, default=40)
-    parser.add_argument("--text-minutes", type=float, default=5)
-    parser.add_argument("--diffusion-minutes", type=float, default=75)
+    parser.add_argument("--autoencoder-minutes", type=float, default=28)
+    parser.add_argument("--text-minutes", type=float, default=7)
+    parser.add_argument("--diffusion-minutes", type=float, default=70)
     options = Options(**vars(parser.parse_args()))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     try:
@@ -70,7 +70,7 @@ def run(options: Options) -> None:
         LoopSettings(batch=8, learning_rate=1e-3, minutes=options.autoencoder_minutes),
         LoopSettings(batch=64, learning_rate=1e-3, minutes=options.text_minutes),
         DiffusionSettings(),
-        LoopSettings(batch=32, learning_rate=1e-3, minutes=options.diffusion_minutes),
+        LoopSettings(batch=64, learning_rate=1e-3, minutes=options.diffusion_minutes),
     )
     train_generator(framed, samples, options.clip, recipe, options.data / "generator", options.out)
 
