@@ -31,7 +31,7 @@ Result = TypeVar("Result")
 HNSW_PARAMS = {"M": 16, "efConstruction": 200}
 MIN_SEARCH_EF = 64
 # Milvus Lite filters only what the search passes by: with 64, of 2,000 rows a filter that fits one lost it for every
-# fourth query. This many cost nothing that can be measured.
+# fourth query. With this many none was lost, in the same time but for noise.
 MIN_FILTERED_SEARCH_EF = 4096
 MAX_SEARCH_LIMIT = 16_384  # Milvus's own limit of top-k
 # Milvus Lite scans rows that are not in an indexed segment yet one by one in Python. With its default of 128 MiB, 4,000

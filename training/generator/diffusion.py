@@ -1,6 +1,6 @@
 """The denoiser: a small U-Net on the autoencoder's latents, told what to draw by the demo CLIP's text tower.
 
-The text tower stays as it is; texts reach the U-Net exactly as diffusers' pipeline encodes them.
+The text tower stays as it is; texts reach the U-Net as diffusers' pipeline encodes them, rounded to half precision.
 """
 
 import hashlib
@@ -68,7 +68,7 @@ class TextConditioner:
         return states
 
 
-def build_unet(settings: DiffusionSettings, text_width: int, latent_shape: Sequence[int]) -> UNet2DConditionModel:
+def build_unet(settings: DiffusionSettings, token_width: int, latent_shape: Sequence[int]) -> UNet2DConditionModel:
     """The text token by token through attention at every level but the first, and as a whole beside the time.
 
     The latter (`addition_embed_type`, after Imagen, Saharia et al. 2022) reaches every layer and is learnt much sooner.
@@ -85,7 +85,7 @@ def build_unet(settings: DiffusionSettings, text_width: int, latent_shape: Seque
         up_block_types=(*("CrossAttnUpBlock2D",) * (levels - 1), "UpBlock2D"),
         attention_head_dim=settings.heads,  # diffusers' name for the number of heads
         norm_num_groups=settings.groups,
-        cross_attention_dim=text_width,
+        cross_attention_dim=token_width,
         resnet_time_scale_shift="scale_shift",
         time_embedding_dim=settings.text_width,
         addition_embed_type="text",
