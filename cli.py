@@ -1,6 +1,5 @@
 """The command line: `python cli.py --help`. Thin: each command is a few calls of the modules that do the work."""
 
-import asyncio
 import json
 import sys
 import time
@@ -15,11 +14,10 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from catalogue import Loaded, load_catalogue, open_client, read_catalogue, wait_until_indexed
-from demo_stack import Stopped, demo_stack, stop_on_signals, wait_for_exit
-from errors import AppError
-from orm_models import Database
-from settings import PROJECT_ROOT, Settings, load_settings
+from clients.catalogue_import import Loaded, load_catalogue, open_client, read_catalogue, wait_until_indexed
+from demo.stack import Stopped, demo_stack, stop_on_signals, wait_for_exit
+from tuwen.errors import AppError
+from tuwen.settings import PROJECT_ROOT, Settings, load_settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 console = Console(highlight=False)
@@ -82,6 +80,8 @@ def evaluate(
 @app.command()
 def migrate() -> None:
     """Bring the database to the schema of this version."""
+    from orm_models import Database  # noqa: PLC0415  # other commands need no database
+
     database = Database(load_settings().database_dsn)
     database.migrate()
     database.close()
@@ -93,7 +93,17 @@ def reconcile(
     passes: Annotated[int, typer.Option(help="Vectors without a binding go in the second, a minute later.")] = 2,
 ) -> None:
     """Find and mend what disagrees between the database, Milvus and the image store. Workers do it by themselves."""
-    asyncio.run(_reconcile(load_settings(), passes))
+    from tuwen.assembly import new_reconciler, open_stores  # noqa: PLC0415  # other commands need no stores
+    from tuwen.indexing.drift import UNBOUND_GRACE  # noqa: PLC0415
+    from tuwen.vectors.registry import require_live_index  # noqa: PLC0415
+
+    with open_stores(load_settings()) as stores:
+        reconciler = new_reconciler(stores, lambda: require_live_index(stores.database, stores.vector_db))
+        for number in range(passes):
+            if number:
+                time.sleep(UNBOUND_GRACE.total_seconds())
+            mended = reconciler.reconcile()
+            console.print(", ".join(f"{count} {name.replace('_', ' ')}" for name, count in asdict(mended).items()))
 
 
 @app.command()
@@ -104,19 +114,6 @@ def openapi() -> None:
     document = json.dumps(api.openapi(), ensure_ascii=False, indent=2, sort_keys=True)
     OPENAPI_FILE.write_text(document + "\n", encoding="utf-8")
     console.print(f"Wrote {OPENAPI_FILE.relative_to(PROJECT_ROOT)}.")
-
-
-async def _reconcile(settings: Settings, passes: int) -> None:
-    from reconcile import UNBOUND_GRACE, Reconciler  # noqa: PLC0415  # loads the models
-    from services import open_services  # noqa: PLC0415
-
-    async with open_services(settings) as services:
-        reconciler = Reconciler(services)
-        for number in range(passes):
-            if number:
-                await asyncio.sleep(UNBOUND_GRACE.total_seconds())
-            mended = await asyncio.to_thread(reconciler.reconcile)
-            console.print(", ".join(f"{count} {name.replace('_', ' ')}" for name, count in asdict(mended).items()))
 
 
 def _load_with_progress(client: httpx.Client, file: Path) -> Loaded:

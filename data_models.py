@@ -6,7 +6,7 @@ import uuid
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import StrEnum
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import (
     AfterValidator,
@@ -21,7 +21,7 @@ from pydantic import (
     model_validator,
 )
 
-from settings import MAX_GUIDANCE, TITLE_COLUMN_LENGTH
+from tuwen.settings import MAX_GUIDANCE, TITLE_COLUMN_LENGTH
 
 # Milvus ids and JavaScript: an INT64 auto id is beyond 2**53, where a browser's JSON.parse starts to round.
 Int64AsString = Annotated[int, PlainSerializer(str, return_type=str)]
@@ -31,6 +31,25 @@ Price = Annotated[
     Field(ge=0, max_digits=12, decimal_places=2),
     PlainSerializer(float, return_type=float, when_used="json"),
 ]
+
+
+class PictureFormat(NamedTuple):
+    name: str
+    extensions: tuple[str, ...]
+    """The first is the one that the store uses."""
+    media_type: str
+
+
+# Pictures that are accepted, by Pillow's name of their format.
+PICTURE_FORMATS = {
+    "JPEG": PictureFormat("JPEG", ("jpg", "jpeg"), "image/jpeg"),
+    "PNG": PictureFormat("PNG", ("png",), "image/png"),
+    "WEBP": PictureFormat("WebP", ("webp",), "image/webp"),
+    "GIF": PictureFormat("GIF", ("gif",), "image/gif"),
+    "BMP": PictureFormat("BMP", ("bmp",), "image/bmp"),
+}
+*_most, _last = (each.name for each in PICTURE_FORMATS.values())
+PICTURE_FORMATS_IN_WORDS = f"{', '.join(_most)} or {_last}"
 
 
 def _one_clean_line(text: str) -> str:
@@ -266,6 +285,8 @@ class GeneratedImage(BaseModel):
 
 
 JobStatus = Literal["queued", "running", "done", "failed", "cancelled"]
+# A job that has one of these never changes again.
+ENDED: frozenset[str] = frozenset({"done", "failed", "cancelled"})
 
 
 class GenerationJob(BaseModel):

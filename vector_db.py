@@ -14,16 +14,14 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar
 
 import jieba
-import numpy as np
-from numpy.typing import NDArray
 from pymilvus import DataType, Function, FunctionType, MilvusClient
 from pymilvus.exceptions import DataNotMatchException, DataTypeNotMatchException, MilvusException, ParamError
 
-from errors import ConfigurationError, VectorDBUnavailable, VectorsRejected
-from settings import TITLE_COLUMN_LENGTH, Settings
+from tuwen.encoders.base import Vector
+from tuwen.errors import ConfigurationError, VectorDBUnavailable, VectorsRejected
+from tuwen.settings import TITLE_COLUMN_LENGTH, Settings
 
 VectorField: TypeAlias = Literal["image_clip_vector", "text_clip_vector", "text_bge_vector"]
-Vector: TypeAlias = NDArray[np.float32]
 
 Result = TypeVar("Result")
 

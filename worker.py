@@ -6,16 +6,13 @@ comes again.
 
 import asyncio
 import logging
-import signal
 import sys
-from contextlib import suppress
 
-from errors import ConfigurationError
-from ingest import Ingestor
-from message_queue import KafkaConsumer
-from reconcile import Reconciler
-from services import keep_running, open_services
-from settings import Settings, load_settings
+from tuwen.assembly import new_ingestor, new_reconciler, open_services
+from tuwen.background import STOP_SIGNALS, running_loops
+from tuwen.errors import ConfigurationError
+from tuwen.messaging.kafka import KafkaConsumer
+from tuwen.settings import Settings, load_settings
 
 logger = logging.getLogger(__name__)
 
@@ -24,25 +21,23 @@ async def work(settings: Settings) -> None:
     """Until SIGTERM or SIGINT. Raises ConfigurationError."""
     _require_servers(settings)
     stopping = asyncio.Event()
-    for signal_number in (signal.SIGTERM, signal.SIGINT):
+    for signal_number in STOP_SIGNALS:
         asyncio.get_running_loop().add_signal_handler(signal_number, stopping.set)
     async with open_services(settings) as services:
         consumer = KafkaConsumer(settings, settings.kafka_topic, settings.kafka_group)
-        ingestor = Ingestor(services)
-        reconciler = Reconciler(services)
-        tasks = [
-            asyncio.create_task(keep_running("ingestion", lambda: ingestor.run(consumer))),
-            asyncio.create_task(keep_running("reconciliation", lambda: reconciler.run(lambda: None))),
-        ]
-        logger.info("Consuming %s as one of %s", settings.kafka_topic, settings.kafka_group)
-        await stopping.wait()
-        logger.info("Stopping")
-        for task in tasks:
-            task.cancel()
-        for task in tasks:
-            with suppress(asyncio.CancelledError):
-                await task
-        await consumer.close()
+        ingestor = new_ingestor(services)
+        reconciler = new_reconciler(services, services.registry.live)
+        loops = {
+            "ingestion": lambda: ingestor.run(consumer),
+            "reconciliation": lambda: reconciler.run(lambda: None),
+        }
+        try:
+            async with running_loops(loops):
+                logger.info("Consuming %s as one of %s", settings.kafka_topic, settings.kafka_group)
+                await stopping.wait()
+                logger.info("Stopping")
+        finally:
+            await consumer.close()
 
 
 def _require_servers(settings: Settings) -> None:

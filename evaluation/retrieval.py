@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 from rich.table import Table
 
-from catalogue import CatalogueError, CatalogueItem
+from clients.catalogue_import import CatalogueError, CatalogueItem
 
 SEARCHES_AT_ONCE = 4
 TOP_K = 10

@@ -6,10 +6,10 @@ from datetime import datetime
 import streamlit as st
 
 from data_models import Product
-from web_cards import api_client, known_categories, load_thumbnails, show_error, show_facts, show_status
-from web_client import ApiError
-from web_frame import run_page
-from web_products import (
+from web.cards import api_client, known_categories, load_thumbnails, show_error, show_facts, show_status
+from web.client import ApiError
+from web.frame import run_page
+from web.product_form import (
     Message,
     ask_for_fields,
     leave_message,
@@ -18,7 +18,7 @@ from web_products import (
     stored_fields,
     wait_until_indexed,
 )
-from web_text import t
+from web.texts import t
 
 
 def show_product() -> None:

@@ -2,15 +2,14 @@
 
 import streamlit as st
 
-from data_models import GeneratedImage, GenerateRequest, GenerationJob, SearchHit
-from web_cards import api_client, as_plain, known_categories, show_error, show_hit_grid, show_page_head
-from web_client import ApiError
-from web_frame import run_page
-from web_products import show_now, wait_until_indexed
-from web_text import EXAMPLE_PROMPTS, t
+from data_models import ENDED, GeneratedImage, GenerateRequest, GenerationJob, SearchHit
+from web.cards import api_client, as_plain, known_categories, show_error, show_hit_grid, show_page_head
+from web.client import ApiError
+from web.frame import run_page
+from web.product_form import show_now, wait_until_indexed
+from web.texts import EXAMPLE_PROMPTS, t
 
 REFRESH_S = 0.5
-ENDED = ("done", "failed", "cancelled")
 PROMPT_KEY, EXAMPLE_KEY = "generate_prompt", "generate_example"
 
 

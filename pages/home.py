@@ -3,9 +3,9 @@
 import streamlit as st
 
 from data_models import Health
-from web_cards import api_client, as_plain, show_facts
-from web_frame import run_page
-from web_text import t
+from web.cards import api_client, as_plain, show_facts
+from web.frame import run_page
+from web.texts import t
 
 PAGES = {
     "image_to_image": "pages/image_to_image.py",

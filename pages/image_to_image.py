@@ -1,6 +1,6 @@
 """A1: pictures that look like a picture."""
 
 from data_models import SearchMode
-from web_search import show_search_page
+from web.search_page import show_search_page
 
 show_search_page(SearchMode.IMAGE_TO_IMAGE)

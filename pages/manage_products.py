@@ -6,7 +6,7 @@ from typing import Literal, TypeVar
 import streamlit as st
 
 from data_models import IndexStatus, Product, ProductPage
-from web_cards import (
+from web.cards import (
     api_client,
     known_categories,
     load_thumbnails,
@@ -15,9 +15,9 @@ from web_cards import (
     show_page_head,
     show_status,
 )
-from web_client import ApiError
-from web_frame import run_page
-from web_products import (
+from web.client import ApiError
+from web.frame import run_page
+from web.product_form import (
     ask_for_fields,
     forget_message,
     leave_message,
@@ -25,7 +25,7 @@ from web_products import (
     show_message,
     wait_until_indexed,
 )
-from web_text import LANGUAGE_KEY, t
+from web.texts import LANGUAGE_KEY, t
 
 Choice = TypeVar("Choice", bound=str)
 

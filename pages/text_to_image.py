@@ -1,6 +1,6 @@
 """A4: pictures that fit a text."""
 
 from data_models import SearchMode
-from web_search import show_search_page
+from web.search_page import show_search_page
 
 show_search_page(SearchMode.TEXT_TO_IMAGE)

@@ -1,6 +1,6 @@
 """A2: titles that mean the same as a text."""
 
 from data_models import SearchMode
-from web_search import show_search_page
+from web.search_page import show_search_page
 
 show_search_page(SearchMode.TEXT_TO_TEXT)

@@ -9,8 +9,8 @@ import httpx
 import pytest
 from PIL import Image
 
-import catalogue
 from cli import DEMO_CATALOGUE
+from clients import catalogue_import
 from tests.processes import running_api, wait_until
 from tests.servers import running_kafka, running_mariadb, running_milvus
 from tests.tiny_models import (
@@ -50,10 +50,10 @@ def api(api_folder: Path, tiny_models: dict[str, str]) -> Iterator[httpx.Client]
 @pytest.fixture(scope="session")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     """The embedded service with the demo models and all of the demo catalogue; tests leave it as it was."""
-    with running_api(tmp_path_factory.mktemp("shop")) as url, catalogue.open_client(url) as client:
-        items = catalogue.read_catalogue(DEMO_CATALOGUE)
-        catalogue.load_catalogue(client, items, lambda _: None)
-        assert catalogue.wait_until_indexed(client, lambda _: None) == len(items)
+    with running_api(tmp_path_factory.mktemp("shop")) as url, catalogue_import.open_client(url) as client:
+        items = catalogue_import.read_catalogue(DEMO_CATALOGUE)
+        catalogue_import.load_catalogue(client, items, lambda _: None)
+        assert catalogue_import.wait_until_indexed(client, lambda _: None) == len(items)
         yield client
 
 

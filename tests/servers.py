@@ -71,8 +71,10 @@ def running_kafka(folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def running_milvus(folder: Path) -> Iterator[str]:
-    port = free_port()
+def running_milvus(folder: Path, *, port: int | None = None) -> Iterator[str]:
+    """On a free port, or on one that somebody waits for already."""
+    folder.mkdir(parents=True, exist_ok=True)
+    port = port or free_port()
     command = [str(Path(sys.executable).with_name("milvus-lite")), "server", "--data-dir", str(folder / "milvus")]
     command += ["--host", "127.0.0.1", "--port", str(port)]
     address = f"http://127.0.0.1:{port}"

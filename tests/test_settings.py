@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from settings import Settings
 from tests.processes import ROOT, environment
+from tuwen.settings import Settings
 
 FIELDS = {name.upper() for name in Settings.model_fields}
 ENV_LINE = re.compile(r"^(?:# )?([A-Z][A-Z0-9_]*)=(.*)$")
 # A table's row that opens with an upper-case name of two words or more.
 TABLE_ROW = re.compile(r"^\| *`([A-Z][A-Z0-9]*_[A-Z0-9_]+)` *\|", re.MULTILINE)
 COMPOSE_ONLY_HEADING = "# --- Compose only"
-PRINT_SETTINGS = "from settings import load_settings; print(load_settings().model_dump_json())"
+PRINT_SETTINGS = "from tuwen.settings import load_settings; print(load_settings().model_dump_json())"
 
 
 def env_example() -> tuple[dict[str, str], set[str], list[str]]:
@@ -63,7 +63,7 @@ def test_env_example_is_in_the_order_of_the_settings() -> None:
     sections = re.compile(r"^# --- ([A-Z][a-z ]+?)[^a-z ]", re.MULTILINE)
     in_example = [name.strip() for name in sections.findall((ROOT / ".env.example").read_text(encoding="utf-8"))]
     in_settings = re.findall(
-        r"^    # ([A-Z][a-z ]+)$", (ROOT / "settings.py").read_text(encoding="utf-8"), re.MULTILINE
+        r"^    # ([A-Z][a-z ]+)$", (ROOT / "tuwen" / "settings.py").read_text(encoding="utf-8"), re.MULTILINE
     )
     assert in_example[:-1] == in_settings
 

@@ -16,11 +16,11 @@ from PIL import Image
 from sentence_transformers import SentenceTransformer
 from transformers import AutoModel, AutoProcessor
 
-from nlp_models import prepare_picture
 from training.collect import Product, read_products
 from training.corpus import CATALOGUE_PICTURES, REPOSITORY, TITLES
 from training.report import recall_at, unit
 from training.vision import compile_encoder, extract_features
+from tuwen.encoders.picture import prepare_picture
 
 FURTHER_VIEWS = REPOSITORY / "evaluation" / "views"
 

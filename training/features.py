@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from nlp_models import prepare_picture
 from training.pictures import augment, make_thumbnail
 from training.sources import Picture
 from training.vision import PictureEncoder, extract_features
+from tuwen.encoders.picture import prepare_picture
 
 logger = logging.getLogger(__name__)
 

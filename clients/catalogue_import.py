@@ -1,0 +1,136 @@
+"""Loads a catalogue (a JSON-lines file and its pictures) into a running service, over the public API. Repeatable."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from tuwen.errors import AppError
+
+UPLOADS_AT_ONCE = 4
+PAGE_SIZE = 200
+REQUEST_TIMEOUT_S = 60.0
+POLL_S = 0.3
+
+
+class CatalogueError(AppError):
+    """The catalogue's file or the service made loading impossible; the message says which and why."""
+
+
+@dataclass(frozen=True)
+class CatalogueItem:
+    """One line: `sku`, `title` and `image` (a path beside the file) are needed."""
+
+    sku: str
+    title: str
+    image: Path
+    category: str | None
+    price: str | None
+    attributes: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    created: int
+    present: int
+    """Skus that the service had already; they were left as they are."""
+
+
+def read_catalogue(file: Path) -> list[CatalogueItem]:
+    """Raises CatalogueError, naming the line."""
+    items = []
+    try:
+        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+            if line.strip():
+                items.append(_read_line(line, file.parent, number))
+    except OSError as error:
+        raise CatalogueError(f"The catalogue can't be read: {error}") from error
+    return items
+
+
+def open_client(api_url: str) -> httpx.Client:
+    return httpx.Client(base_url=api_url, timeout=REQUEST_TIMEOUT_S, trust_env=False)
+
+
+def load_catalogue(client: httpx.Client, items: list[CatalogueItem], on_progress: Callable[[int], None]) -> Loaded:
+    """Create every item whose sku the service does not have. Raises CatalogueError at the first that it refuses."""
+    present = {product["sku"] for product in iterate_products(client)}
+    missing = [item for item in items if item.sku not in present]
+    on_progress(len(items) - len(missing))
+    with ThreadPoolExecutor(UPLOADS_AT_ONCE) as pool:
+        for done, _ in enumerate(pool.map(lambda item: _upload(client, item), missing), start=1):
+            on_progress(len(items) - len(missing) + done)
+    return Loaded(created=len(missing), present=len(items) - len(missing))
+
+
+def wait_until_indexed(client: httpx.Client, on_progress: Callable[[int], None]) -> int:
+    """Until no product is pending; returns how many are indexed. Progress reports the count of indexed ones."""
+    while True:
+        pending, indexed = (_count(client, status) for status in ("pending", "indexed"))
+        on_progress(indexed)
+        if pending == 0:
+            return indexed
+        time.sleep(POLL_S)
+
+
+def iterate_products(client: httpx.Client) -> Iterator[dict[str, Any]]:
+    """All products of a service, oldest first."""
+    page = 1
+    while True:
+        parameters: dict[str, str | int] = {"page": page, "page_size": PAGE_SIZE, "sort": "product_id"}
+        items = _json(client.get("/product/list", params=parameters))["items"]
+        yield from items
+        if len(items) < PAGE_SIZE:
+            return
+        page += 1
+
+
+def _count(client: httpx.Client, index_status: str) -> int:
+    return int(_json(client.get("/product/list", params={"index_status": index_status, "page_size": 1}))["total"])
+
+
+def _upload(client: httpx.Client, item: CatalogueItem) -> None:
+    fields = {"sku": item.sku, "title": item.title, "attributes": json.dumps(item.attributes, ensure_ascii=False)}
+    if item.category is not None:
+        fields["category"] = item.category
+    if item.price is not None:
+        fields["price"] = item.price
+    try:
+        files = {"image": (item.image.name, item.image.read_bytes())}
+    except OSError as error:
+        raise CatalogueError(f"{item.sku}: its picture can't be read: {error}") from error
+    response = client.post("/product", data=fields, files=files)
+    if response.status_code != httpx.codes.CONFLICT:  # somebody else created the same sku meanwhile
+        _json(response)
+
+
+def _json(response: httpx.Response) -> Any:
+    if response.is_success:
+        return response.json()
+    try:
+        detail = response.json()["detail"]
+    except (ValueError, KeyError):
+        detail = response.text[:500]
+    raise CatalogueError(f"{response.request.method} {response.request.url.path}: {response.status_code} {detail}")
+
+
+def _read_line(line: str, folder: Path, number: int) -> CatalogueItem:
+    try:
+        record = json.loads(line)
+        return CatalogueItem(
+            sku=record["sku"],
+            title=record["title"],
+            image=folder / record["image"],
+            category=record.get("category"),
+            price=None if record.get("price") is None else str(record["price"]),
+            attributes=record.get("attributes", {}),
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise CatalogueError(
+            f"Line {number} of the catalogue is not a product with sku, title and image: {error!r}"
+        ) from error

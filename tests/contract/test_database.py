@@ -1,0 +1,311 @@
+"""The same cases on SQLite and on MariaDB: schema, transactions, bindings, outbox."""
+
+import threading
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy.exc import IntegrityError
+
+from orm_models import (
+    Base,
+    Database,
+    GeneratedImageRow,
+    JobRow,
+    OutboxRow,
+    ProductRow,
+    ProductVectorRow,
+    VectorIndexRow,
+    open_database,
+    utc_now,
+)
+from tests.servers import new_mysql_database
+from tuwen.catalogue.queries import find_product, list_products, lock_products
+from tuwen.errors import ConfigurationError, DatabaseUnavailable
+from tuwen.generation.queries import (
+    claim_generation_job,
+    count_jobs_waiting,
+    delete_jobs_finished_before,
+    find_generation_job,
+    finish_job,
+    generated_images,
+    give_back_job,
+    has_unfinished_jobs,
+    report_on_job,
+)
+from tuwen.indexing.queries import image_paths_in_use
+from tuwen.messaging.outbox import add_product_event, claim_outbox, mark_published, outbox_backlog
+from tuwen.settings import Settings
+from tuwen.vectors.binding import bind_vectors, bound_milvus_ids, mark_failed, products_bound_to
+
+
+@pytest.fixture(params=["sqlite", "mariadb"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
+    if request.param == "sqlite":
+        dsn = f"sqlite:///{tmp_path / 'tuwen.db'}"
+    else:
+        dsn = new_mysql_database(request.getfixturevalue("mariadb"))
+    opened = Database(dsn)
+    opened.migrate()
+    yield opened
+    opened.close()
+
+
+def add_product(database: Database, **values: Any) -> ProductRow:
+    row = ProductRow(
+        **{
+            "title": "红色沙发",
+            "image_path": "aa/a.png",
+            "image_sha256": "a" * 64,
+            "image_width": 4,
+            "image_height": 3,
+            **values,
+        }
+    )
+    with database.write() as session:
+        session.add(row)
+    return row
+
+
+def add_index(database: Database, collection: str = "products_x_1") -> int:
+    row = VectorIndexRow(collection=collection, model_fingerprint="f", status="active")
+    with database.write() as session:
+        session.add(row)
+    return row.vector_index_id
+
+
+def test_the_migrations_make_exactly_the_models_tables(database: Database) -> None:
+    with database.engine.connect() as connection:
+        differences = compare_metadata(MigrationContext.configure(connection), Base.metadata)
+        tables = set(sa.inspect(connection).get_table_names())
+    assert differences == []
+    assert tables == {*Base.metadata.tables, "alembic_version"}
+
+
+def test_migrating_twice_changes_nothing_and_an_old_schema_is_named(database: Database, tmp_path: Path) -> None:
+    database.migrate()
+    database.require_current_schema()
+    with pytest.raises(ConfigurationError, match=r"cli.py migrate"):
+        open_database(Settings(_env_file=None, database_url=f"sqlite:///{tmp_path / 'old.db'}", auto_migrate=False))
+
+
+def test_values_come_back_as_they_went_in(database: Database) -> None:
+    title = "图" * 498 + "𠮷🛋"
+    attributes = {"颜色": "红", "尺寸": [1, 2.5, None], "嵌套": {"a": True}}
+    row = add_product(database, title=title, price=Decimal("9999999999.99"), attributes=attributes, sku="A-1")
+    with database.read() as session:
+        found = find_product(session, row.product_id, None)
+    assert found is not None
+    product, milvus_id = found
+    assert (product.title, product.price, product.attributes, milvus_id) == (title, row.price, attributes, None)
+    assert product.created_at == row.created_at
+    assert product.created_at.utcoffset() is not None
+
+
+def test_a_sku_is_unique_to_the_letter(database: Database) -> None:
+    add_product(database, sku="abc")
+    add_product(database, sku="ABC")
+    add_product(database, sku=None)
+    add_product(database, sku=None)
+    with pytest.raises(IntegrityError):
+        add_product(database, sku="abc")
+
+
+def test_a_failed_transaction_leaves_nothing(database: Database) -> None:
+    row = add_product(database)
+
+    def fail_after_writing() -> None:
+        with database.write() as session:
+            session.add(ProductRow(title="b", image_path="b", image_sha256="b", image_width=1, image_height=1))
+            add_product_event(session, "topic", row, "upsert")
+            session.flush()
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_after_writing()
+    with database.read() as session:
+        _, total = list_products(session, vector_index_id=None, page=1, page_size=9, sort="title")
+        assert (total, outbox_backlog(session)) == (1, 0)
+
+
+def test_a_deleted_products_id_is_not_given_again(database: Database) -> None:
+    first = add_product(database)
+    with database.write() as session:
+        session.delete(session.get_one(ProductRow, first.product_id))
+    assert add_product(database).product_id > first.product_id
+
+
+def test_binding_replaces_and_deleting_unbinds(database: Database) -> None:
+    index_id, product = add_index(database), add_product(database)
+    with database.write() as session:
+        assert bind_vectors(session, product, index_id, 450_000_000_000_000_001) is None
+    with database.write() as session:
+        assert bind_vectors(session, product, index_id, 450_000_000_000_000_002) == 450_000_000_000_000_001
+    with database.read() as session:
+        found = products_bound_to(session, index_id, [450_000_000_000_000_001, 450_000_000_000_000_002])
+        assert {milvus_id: row.index_status for milvus_id, row in found.items()} == {450_000_000_000_000_002: "indexed"}
+        assert bound_milvus_ids(session, [product.product_id]) == {
+            product.product_id: {"products_x_1": [450_000_000_000_000_002]}
+        }
+    with database.write() as session:
+        session.delete(session.get_one(ProductRow, product.product_id))
+    with database.read() as session:
+        assert session.scalars(sa.select(ProductVectorRow)).all() == []
+
+
+def test_a_failed_product_loses_its_old_vectors(database: Database) -> None:
+    index_id, product = add_index(database), add_product(database)
+    with database.write() as session:
+        bind_vectors(session, product, index_id, 7)
+    with database.write() as session:
+        assert mark_failed(session, product, index_id, "x" * 5000) == [7]
+    with database.read() as session:
+        row = session.get_one(ProductRow, product.product_id)
+        assert (row.index_status, row.index_error) == ("failed", "x" * 1000)
+        assert products_bound_to(session, index_id, [7]) == {}
+
+
+def test_locked_products_are_those_that_exist(database: Database) -> None:
+    product = add_product(database)
+    with database.write() as session:
+        assert lock_products(session, [product.product_id, 999]) == {product.product_id: 1}
+
+
+@pytest.mark.parametrize("database", ["mariadb"], indirect=True)  # SQLite has one process, and so one relay
+def test_two_relays_never_claim_the_same_row(database: Database) -> None:
+    product = add_product(database)
+    with database.write() as session:
+        for _ in range(4):
+            add_product_event(session, "topic", product, "upsert")
+    claims: list[list[int]] = []
+    claimed, checked = threading.Event(), threading.Event()
+
+    def first_relay() -> None:
+        with database.write() as session:
+            rows = claim_outbox(session, 2)
+            claims.append([row.outbox_id for row in rows])
+            claimed.set()
+            checked.wait(10)
+            mark_published(session, claims[0])
+
+    thread = threading.Thread(target=first_relay)
+    thread.start()
+    claimed.wait(10)
+    with database.write() as session:
+        claims.append([row.outbox_id for row in claim_outbox(session, 2)])
+        add_product_event(session, "topic", product, "upsert")  # claiming must not block new events
+    checked.set()
+    thread.join()
+    assert len({*claims[0], *claims[1]}) == 4
+    with database.read() as session:
+        assert outbox_backlog(session) == 3
+        published = session.scalars(sa.select(OutboxRow).where(OutboxRow.published_at.is_not(None))).all()
+        assert [(row.outbox_id, row.attempts) for row in published] == [(claims[0][0], 1), (claims[0][1], 1)]
+
+
+def add_job(database: Database) -> int:
+    job = JobRow(kind="generate", request={"prompt": "红色的沙发"})
+    with database.write() as session:
+        session.add(job)
+    return job.job_id
+
+
+def claim(database: Database, silent_since: datetime) -> tuple[int, int] | None:
+    """(job, attempt)."""
+    with database.write() as session:
+        job = claim_generation_job(session, silent_since)
+        return (job.job_id, job.attempts) if job else None
+
+
+def generated(job_id: int) -> GeneratedImageRow:
+    return GeneratedImageRow(
+        job_id=job_id, position=0, seed=1, image_path=f"bb/{job_id}.png", image_sha256="b" * 64,
+        image_width=8, image_height=8,
+    )  # fmt: skip
+
+
+def test_jobs_are_claimed_once_in_order_and_taken_over_when_their_worker_falls_silent(database: Database) -> None:
+    first, second = add_job(database), add_job(database)
+    long_ago = utc_now() - timedelta(hours=1)
+    assert claim(database, long_ago) == (first, 1)
+    assert claim(database, long_ago) == (second, 1)
+    assert claim(database, long_ago) is None
+    soon = utc_now() + timedelta(seconds=1)
+    assert claim(database, soon) == (first, 2)
+    with database.write() as session:
+        assert not report_on_job(session, first, 1, 0.5)  # the silent worker wakes up, and is told
+        assert report_on_job(session, first, 2, 0.5)
+        assert report_on_job(session, first, 2, 0.5)  # nothing changed, and still its own
+        assert not finish_job(session, first, 1, images=[generated(first)])
+        assert finish_job(session, first, 2, images=[generated(first)])
+        assert not finish_job(session, first, 2, error="twice")
+    with database.read() as session:
+        job = find_generation_job(session, first)
+        assert job is not None
+        assert (job.status, job.progress, job.error) == ("done", 1.0, None)
+        assert [image.image_path for image in generated_images(session, first)] == [f"bb/{first}.png"]
+        assert image_paths_in_use(session, [f"bb/{first}.png", "cc/other.png"]) == {f"bb/{first}.png"}
+
+
+def test_a_job_that_is_given_back_waits_again_and_a_cancelled_one_does_not(database: Database) -> None:
+    given_back, cancelled = add_job(database), add_job(database)
+    long_ago = utc_now() - timedelta(hours=1)
+    assert claim(database, long_ago) == (given_back, 1)
+    assert claim(database, long_ago) == (cancelled, 1)
+    with database.write() as session:
+        give_back_job(session, given_back, 1)
+        job = find_generation_job(session, cancelled, lock=True)
+        assert job is not None
+        job.status = "cancelled"
+    with database.write() as session:
+        assert count_jobs_waiting(session) == 1
+        assert has_unfinished_jobs(session)
+        assert not report_on_job(session, cancelled, 1)
+        assert not finish_job(session, cancelled, 1)
+    assert claim(database, utc_now() + timedelta(hours=1)) == (given_back, 1)
+    assert claim(database, long_ago) is None
+
+
+def test_two_workers_never_claim_the_same_job(database: Database) -> None:
+    jobs = [add_job(database) for _ in range(12)]
+    claims: list[tuple[int, int]] = []
+
+    def work() -> None:
+        while found := claim(database, utc_now() - timedelta(hours=1)):
+            claims.append(found)
+
+    workers = [threading.Thread(target=work) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert sorted(claims) == [(job, 1) for job in jobs]
+
+
+def test_old_results_go_with_their_pictures_and_their_ids_never_return(database: Database) -> None:
+    old, unfinished = add_job(database), add_job(database)
+    assert claim(database, utc_now()) == (old, 1)
+    with database.write() as session:
+        finish_job(session, old, 1, images=[generated(old)])
+    with database.write() as session:
+        assert delete_jobs_finished_before(session, utc_now() - timedelta(hours=1)) == 0
+        assert delete_jobs_finished_before(session, utc_now() + timedelta(hours=1)) == 1
+    with database.read() as session:
+        assert find_generation_job(session, old) is None
+        assert find_generation_job(session, unfinished) is not None
+        assert generated_images(session, old) == []
+        assert image_paths_in_use(session, [f"bb/{old}.png"]) == set()
+    assert add_job(database) > unfinished
+
+
+def test_a_database_that_is_down_or_misnamed_is_told_apart() -> None:
+    with pytest.raises(DatabaseUnavailable, match="DATABASE_URL"):
+        Database("mysql+pymysql://root@127.0.0.1:9/none").check()
+    with pytest.raises(ConfigurationError, match="DATABASE_URL"):
+        Database("not a dsn")

@@ -1,0 +1,167 @@
+"""The same cases on the in-process transport and on a Kafka broker, and the relay that feeds both."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from data_models import ProductEvent
+from orm_models import Database
+from tuwen.errors import QueueUnavailable
+from tuwen.messaging.in_process import InProcessQueue
+from tuwen.messaging.kafka import KafkaConsumer, KafkaSender
+from tuwen.messaging.outbox import add_to_outbox, outbox_backlog
+from tuwen.messaging.relay import OutboxRelay
+from tuwen.messaging.transport import Message, MessageConsumer, MessageSender, dead_letter_topic
+from tuwen.settings import Settings
+
+
+@pytest.fixture(params=["in process", "kafka"])
+def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
+    servers = request.getfixturevalue("kafka") if request.param == "kafka" else ""
+    topic = f"events-{uuid4().hex[:8]}"
+    return Settings(
+        _env_file=None,
+        data_dir=tmp_path,
+        kafka_bootstrap_servers=servers,
+        kafka_idempotent_producer=False,
+        kafka_topic=topic,
+        kafka_group=f"group-{topic}",
+        relay_poll_s=0.05,
+    )
+
+
+@asynccontextmanager
+async def transport(settings: Settings) -> AsyncIterator[tuple[MessageSender, MessageConsumer]]:
+    if settings.kafka_bootstrap_servers:
+        sender: MessageSender = KafkaSender(settings)
+        consumer: MessageConsumer = KafkaConsumer(settings, settings.kafka_topic, settings.kafka_group)
+    else:
+        queue = InProcessQueue([settings.kafka_topic])
+        sender, consumer = queue, queue.consumers[settings.kafka_topic]
+    try:
+        yield sender, consumer
+    finally:
+        await consumer.close()
+        await sender.close()
+
+
+def run(scenario: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    async def bounded() -> None:
+        async with asyncio.timeout(60):
+            await scenario()
+
+    asyncio.run(bounded())
+
+
+async def receive(consumer: MessageConsumer, count: int) -> list[Message]:
+    messages: list[Message] = []
+    while len(messages) < count:
+        messages += await consumer.next_batch(10)
+    return messages
+
+
+def test_messages_of_one_key_arrive_in_order_and_whole(settings: Settings) -> None:
+    sent = [Message(settings.kafka_topic, "7", f"消息 {number}".encode()) for number in range(25)]
+
+    async def scenario() -> None:
+        async with transport(settings) as (sender, consumer):
+            sending = asyncio.create_task(sender.send(sent))
+            received = await receive(consumer, len(sent))
+            await consumer.commit()
+            await sending
+            assert received == sent
+
+    run(scenario)
+
+
+def test_the_relay_publishes_what_was_committed_and_only_once(settings: Settings) -> None:
+    database = Database(settings.database_dsn)
+    database.migrate()
+
+    async def scenario() -> None:
+        async with transport(settings) as (sender, consumer):
+            relay = OutboxRelay(database, sender, settings)
+            relaying = asyncio.create_task(relay.run())
+            with database.write() as session:
+                for product_id in range(3):
+                    event = ProductEvent(product_id=product_id, op="upsert", version=1)
+                    add_to_outbox(session, settings.kafka_topic, str(product_id), event)
+            relay.wake()
+            messages = await receive(consumer, 3)
+            await consumer.commit()
+            events = {ProductEvent.model_validate_json(message.value).product_id for message in messages}
+            assert events == {0, 1, 2}
+            await backlog_is_empty(database)
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(consumer.next_batch(10), 0.5)
+            relaying.cancel()
+            with suppress(asyncio.CancelledError):
+                await relaying
+
+    run(scenario)
+    database.close()
+
+
+async def backlog_is_empty(database: Database) -> None:
+    while True:
+        with database.read() as session:
+            if outbox_backlog(session) == 0:
+                return
+        await asyncio.sleep(0.02)
+
+
+def test_what_was_not_committed_comes_again(settings: Settings) -> None:
+    message = Message(settings.kafka_topic, "1", b"once more")
+
+    async def scenario() -> None:
+        if not settings.kafka_bootstrap_servers:
+            # In process the outbox is what lasts: an uncommitted message never counts as sent.
+            async with transport(settings) as (sender, consumer):
+                sending = asyncio.create_task(sender.send([message]))
+                await consumer.next_batch(10)
+                with pytest.raises(TimeoutError):
+                    await asyncio.wait_for(sending, 0.2)
+            return
+        async with transport(settings) as (sender, consumer):
+            await sender.send([message])
+            assert await consumer.next_batch(10) == [message]
+        async with transport(settings) as (_, successor):
+            assert await successor.next_batch(10) == [message]
+            await successor.commit()
+        async with transport(settings) as (sender, successor):
+            await sender.send([Message(settings.kafka_topic, "1", b"new")])
+            assert [m.value for m in await successor.next_batch(10)] == [b"new"]
+
+    run(scenario)
+
+
+def test_a_dead_letter_never_reaches_the_consumer(settings: Settings) -> None:
+    async def scenario() -> None:
+        async with transport(settings) as (sender, consumer):
+            letter = Message(dead_letter_topic(settings.kafka_topic), "1", b"dead")
+            event = Message(settings.kafka_topic, "1", b"alive")
+            sending = asyncio.create_task(sender.send([letter, event]))
+            assert await consumer.next_batch(10) == [event]
+            await consumer.commit()
+            await sending
+
+    run(scenario)
+
+
+def test_a_broker_that_is_down_is_named(tmp_path: Path) -> None:
+    settings = Settings(_env_file=None, data_dir=tmp_path, kafka_bootstrap_servers="127.0.0.1:9")
+
+    async def scenario() -> None:
+        sender, consumer = KafkaSender(settings), KafkaConsumer(settings, settings.kafka_topic, settings.kafka_group)
+        for call in (sender.send([Message("t", "k", b"v")]), sender.check(), consumer.next_batch(1)):
+            with pytest.raises(QueueUnavailable, match="KAFKA_BOOTSTRAP_SERVERS"):
+                await call
+        await sender.close()
+        await consumer.close()
+
+    run(scenario)

@@ -1,0 +1,169 @@
+"""The same cases on a Milvus Lite file and on a Milvus Lite server."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+import pytest
+
+from tests.processes import ROOT, environment
+from tuwen.errors import ConfigurationError, VectorDBUnavailable, VectorsRejected
+from tuwen.settings import Settings
+from vector_db import VectorDB, VectorRow, filter_expression
+
+DIM = 8
+ROWS, FAR_DIM = 1000, 256
+
+
+@pytest.fixture(scope="module", params=["file", "server"])
+def vector_db(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[VectorDB]:
+    uri = request.getfixturevalue("milvus") if request.param == "server" else ""
+    settings = Settings(_env_file=None, data_dir=tmp_path_factory.mktemp("milvus"), milvus_uri=uri)
+    opened = VectorDB(settings)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def collection(vector_db: VectorDB) -> Iterator[str]:
+    name = f"products_{uuid4().hex[:8]}"
+    vector_db.create_collection(name, clip_dim=DIM, text_dim=DIM)
+    yield name
+    vector_db.drop_collection(name)
+
+
+def row(number: int, **changes: Any) -> VectorRow:
+    vector = np.zeros(DIM, np.float32)
+    vector[number % DIM] = 1
+    values: dict[str, Any] = {
+        "product_id": number,
+        "image_clip_vector": vector,
+        "text_clip_vector": vector,
+        "text_bge_vector": vector,
+        "image_path": "aa/a.png",
+        "title": "红色布艺沙发",
+        "category": None,
+        "price": None,
+        "attributes": {},
+    }
+    return VectorRow(**(values | changes))
+
+
+def test_rows_come_back_by_likeness_until_they_are_deleted(vector_db: VectorDB, collection: str) -> None:
+    ids = vector_db.insert(collection, [row(number) for number in range(4)])
+    assert len(set(ids)) == 4
+    for field in ("image_clip_vector", "text_clip_vector", "text_bge_vector"):
+        hits = vector_db.search(collection, field, row(2).image_clip_vector, limit=3)
+        assert (hits[0].milvus_id, round(hits[0].score, 5)) == (ids[2], 1.0)
+        assert len(hits) == 3
+    vector_db.delete(collection, [ids[2], 123_456])
+    vector_db.delete(collection, [])
+    assert ids[2] not in [
+        h.milvus_id for h in vector_db.search(collection, "image_clip_vector", row(2).image_clip_vector, limit=9)
+    ]
+    assert vector_db.existing_ids(collection, ids) == {ids[0], ids[1], ids[3]}
+    assert {each for batch in vector_db.iterate_ids(collection, batch_size=2) for each in batch} == set(ids) - {ids[2]}
+
+
+def test_filters_find_exactly_what_they_say(vector_db: VectorDB, collection: str) -> None:
+    tricky = 'a"b\\c or true'
+    ids = vector_db.insert(
+        collection,
+        [
+            row(0, category="沙发", price=Decimal("10.00"), attributes={"颜色": "红", "n": 1, "ok": True}),
+            row(1, category=tricky, price=Decimal("20.00"), attributes={tricky: tricky}),
+            row(2),
+        ],
+    )
+
+    def found(**filters: Any) -> set[int]:
+        expression = filter_expression(**filters)
+        vector = row(0).image_clip_vector
+        hits = vector_db.search(collection, "image_clip_vector", vector, limit=9, filter_expression=expression)
+        return {ids.index(hit.milvus_id) for hit in hits}
+
+    assert found() == {0, 1, 2}
+    assert found(categories=["沙发", "床"]) == {0}
+    assert found(categories=[tricky]) == {1}
+    assert found(price_min=Decimal(10), price_max=Decimal("19.99")) == {0}
+    assert found(price_max=Decimal(20)) == {0, 1}
+    assert found(attributes={"颜色": "红", "n": 1, "ok": True}) == {0}
+    assert found(attributes={"颜色": "蓝"}) == set()
+    assert found(attributes={tricky: tricky}) == {1}
+    assert found(categories=['" or true or category == "']) == set()
+
+
+def test_a_filter_that_fits_one_row_finds_it_however_far_it_is(tmp_path: Path) -> None:
+    """Of rows enough for Milvus Lite to write indexed segments, which it does at half a mebibyte."""
+    vector_db = VectorDB(Settings(_env_file=None, data_dir=tmp_path))
+    vector_db.create_collection("products", clip_dim=FAR_DIM, text_dim=DIM)
+    vectors = np.random.default_rng(0).standard_normal((ROWS, FAR_DIM)).astype(np.float32)
+    rows = [
+        row(number, image_clip_vector=vector, text_clip_vector=vector, category=str(number))
+        for number, vector in enumerate(vectors)
+    ]
+    ids = [each for begin in range(0, ROWS, 200) for each in vector_db.insert("products", rows[begin : begin + 200])]
+    for number in range(0, ROWS, 20):
+        expression = filter_expression(categories=[str(number)])
+        far = -vectors[number]
+        hits = vector_db.search("products", "image_clip_vector", far, limit=1, filter_expression=expression)
+        assert [hit.milvus_id for hit in hits] == [ids[number]]
+    vector_db.close()
+
+
+def test_the_longest_chinese_title_fits(vector_db: VectorDB, collection: str) -> None:
+    assert vector_db.insert(collection, [row(0, title="图" * 500, category="类" * 100)])
+    with pytest.raises(VectorsRejected):  # pymilvus itself refuses, before the server is asked
+        vector_db.insert(collection, [row(0, attributes={"n": 2**64})])
+    with pytest.raises(VectorsRejected, match="title"):
+        vector_db.insert(collection, [row(0), row(1, title="图" * 2001)])
+    assert sum(len(batch) for batch in vector_db.iterate_ids(collection)) == 1
+
+
+def test_what_was_inserted_is_found_again_after_a_restart(tmp_path: Path) -> None:
+    settings = Settings(_env_file=None, data_dir=tmp_path)
+    first = VectorDB(settings)
+    first.create_collection("products", clip_dim=DIM, text_dim=DIM)
+    ids = first.insert("products", [row(0), row(1)])
+    first.close()
+    for read in ("search", "existing_ids", "iterate_ids"):  # each may be the first to meet the unloaded collection
+        again = VectorDB(settings)
+        if read == "search":
+            found = {
+                hit.milvus_id for hit in again.search("products", "text_bge_vector", row(0).text_bge_vector, limit=9)
+            }
+        elif read == "existing_ids":
+            found = again.existing_ids("products", ids)
+        else:
+            found = {each for batch in again.iterate_ids("products") for each in batch}
+        assert found == set(ids), read
+        again.close()
+
+
+def test_a_server_that_is_down_is_named() -> None:
+    down = VectorDB(Settings(_env_file=None, milvus_uri="http://127.0.0.1:9", milvus_timeout_s=1))
+    with pytest.raises(VectorDBUnavailable, match="MILVUS_URI"):
+        down.check()
+
+
+def test_a_file_of_another_process_is_named(tmp_path: Path) -> None:
+    settings = Settings(_env_file=None, data_dir=tmp_path)
+    holder = VectorDB(settings)
+    holder.check()
+    program = "from tuwen.settings import Settings; from vector_db import VectorDB; VectorDB(Settings()).check()"
+    other = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env=environment(DATA_DIR=tmp_path),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ConfigurationError.__name__ in other.stderr
+    assert "another process has it" in other.stderr
+    holder.close()

@@ -1,0 +1,146 @@
+"""The demo command as a person runs it: start, load, stop with Ctrl-C, start again; and the errors met on the way."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from clients.catalogue_import import CatalogueError, load_catalogue, open_client, read_catalogue, wait_until_indexed
+from evaluation.retrieval import evaluate_retrieval
+from tests.conftest import picture
+from tests.processes import ROOT, answers, environment, free_port, stop, wait_until
+
+COLORS = ("red", "green", "blue", "black", "white")
+
+
+@pytest.fixture
+def small_catalogue(tmp_path: Path) -> Path:
+    return write_catalogue(tmp_path)
+
+
+def write_catalogue(folder: Path) -> Path:
+    lines = []
+    for number, color in enumerate(COLORS):
+        (folder / f"{color}.png").write_bytes(picture(color))
+        line = {"sku": f"S-{number}", "title": f"沙发 {color}", "image": f"{color}.png", "attributes": {"颜色": color}}
+        lines.append(json.dumps(line, ensure_ascii=False))
+    file = folder / "catalogue.jsonl"
+    file.write_text("\n".join(lines), encoding="utf-8")
+    return file
+
+
+@contextmanager
+def demo(catalogue: Path, settings: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        [sys.executable, "cli.py", "demo", "--catalogue", str(catalogue)],
+        cwd=ROOT,
+        env=environment(**settings),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        stop(process)  # type: ignore[arg-type]  # text or bytes is all the same to it
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+def test_demo_starts_loads_once_and_stops_on_ctrl_c(
+    small_catalogue: Path, tiny_models: dict[str, str], tmp_path: Path
+) -> None:
+    api, web = free_port(), free_port()
+    settings = {**tiny_models, "DATA_DIR": str(tmp_path / "data"), "API_PORT": str(api), "WEB_PORT": str(web)}
+    for loaded in ("5 products loaded, 0 were there", "0 products loaded, 5 were there"):
+        with demo(small_catalogue, settings) as process:
+            assert process.stdout is not None
+            output = ""
+            while "Ctrl-C stops both." not in output:
+                line = process.stdout.readline()
+                assert line, f"it ended early: {output}"
+                output += line
+            assert loaded in output
+            assert f"http://127.0.0.1:{web}" in output
+            assert answers(f"http://127.0.0.1:{web}/_stcore/health")
+            products = httpx.get(f"http://127.0.0.1:{api}/product/list?index_status=indexed", trust_env=False).json()
+            assert products["total"] == len(COLORS)
+            query = {"mode": "text_to_text", "text": "沙发"}
+            found = httpx.post(f"http://127.0.0.1:{api}/search", json=query, trust_env=False).json()
+            assert len(found["hits"]) == len(COLORS)
+            process.send_signal(signal.SIGINT)
+            assert "Stopped." in process.stdout.read()
+            assert process.wait(30) == 0
+        for port in (api, web):
+            with socket.socket() as probe:
+                assert probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+@pytest.mark.parametrize("setting", ["API_PORT", "WEB_PORT"])
+def test_a_taken_port_is_one_clear_line(tiny_models: dict[str, str], tmp_path: Path, setting: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        settings = {"API_PORT": str(free_port()), "WEB_PORT": str(free_port()), setting: str(port)}
+        result = run_cli("demo", DATA_DIR=str(tmp_path), **tiny_models, **settings)
+    assert result.returncode == 1
+    assert result.stderr.strip().splitlines() == [
+        f"Port {port} is taken. Stop what listens there, or set {setting} to a free port."
+    ]
+
+
+def test_a_model_that_cannot_be_had_ends_the_demo_with_its_reason(tmp_path: Path) -> None:
+    ports = {"API_PORT": str(free_port()), "WEB_PORT": str(free_port())}
+    result = run_cli("demo", DATA_DIR=str(tmp_path / "data"), CLIP_MODEL="/nowhere", **ports)
+    assert result.returncode == 1
+    assert "CLIP_MODEL=/nowhere: there is no such folder" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_catalogue_loads_once_and_is_evaluated(api: httpx.Client, small_catalogue: Path, tmp_path: Path) -> None:
+    items = read_catalogue(small_catalogue)
+    with open_client(str(api.base_url)) as client:
+        assert load_catalogue(client, items, lambda _: None).created == len(items)
+        assert load_catalogue(client, items, lambda _: None).present == len(items)
+        assert wait_until_indexed(client, lambda _: None) == len(items)
+        (tmp_path / "S-0_1.png").write_bytes(picture("red"))
+        (tmp_path / "S-1_1.png").write_bytes(picture("black"))  # another product's picture: found, but never first
+        rows = {row.measure: row for row in evaluate_retrieval(client, items, tmp_path, lambda _: None)}
+    assert (rows["A1 own picture"].recall_at_1, rows["A1 own picture"].queries) == (1.0, 5)
+    assert rows["A2 exact title"].recall_at_1 == 1.0
+    assert (rows["A1 further view"].recall_at_1, rows["A1 further view"].recall_at_10) == (0.5, 1.0)
+
+
+def test_a_broken_catalogue_names_its_line(tmp_path: Path) -> None:
+    file = tmp_path / "catalogue.jsonl"
+    file.write_text('{"sku": "1", "title": "a", "image": "a.png"}\n{"sku": "2"}\n')
+    with pytest.raises(CatalogueError, match="Line 2"):
+        read_catalogue(file)
+    with pytest.raises(CatalogueError, match="can't be read"):
+        read_catalogue(tmp_path / "none.jsonl")
+
+
+def run_cli(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "cli.py", *arguments],
+        cwd=ROOT,
+        env=environment(**settings),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_migrate_makes_the_schema(tmp_path: Path) -> None:
+    dsn = f"sqlite:///{tmp_path / 'new.db'}"
+    for _ in range(2):
+        assert run_cli("migrate", DATABASE_URL=dsn).returncode == 0
+    wait_until((tmp_path / "new.db").exists, what="the database file")

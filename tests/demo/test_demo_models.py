@@ -1,0 +1,88 @@
+"""The shipped models and catalogue through the real service: the promises of the README, on all 820 products."""
+
+import time
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from cli import DEMO_CATALOGUE, DEMO_VIEWS
+from clients.catalogue_import import read_catalogue
+from evaluation.retrieval import Row, evaluate_retrieval
+from tests.conftest import create_product, picture
+from tests.processes import wait_until
+
+QUERIED = 103  # every eighth product
+SEEN_WITHIN_S = 2.0
+
+
+@pytest.fixture(scope="module")
+def measured(shop: httpx.Client) -> dict[str, Row]:
+    items = read_catalogue(DEMO_CATALOGUE)[:: 820 // QUERIED + 1]
+    return {row.measure: row for row in evaluate_retrieval(shop, items, DEMO_VIEWS, lambda _: None)}
+
+
+def test_the_whole_catalogue_is_indexed_by_the_demo_models(shop: httpx.Client) -> None:
+    assert shop.get("/product/list", params={"index_status": "indexed"}).json()["total"] == 820
+    assert shop.get("/product/list", params={"index_status": "failed"}).json()["total"] == 0
+    assert shop.get("/health").json()["demo_models"] is True
+
+
+@pytest.mark.parametrize(
+    ("measure", "first", "top_10"),
+    [
+        ("A1 own picture", 0.99, 0.99),
+        ("A1 further view", 0.0, 0.60),
+        ("A2 exact title", 0.99, 0.99),
+        ("A3 picture → title", 0.0, 0.60),
+        ("A4 Chinese title → picture", 0.0, 0.60),
+    ],
+)
+def test_every_mode_finds_what_it_should(measured: dict[str, Row], measure: str, first: float, top_10: float) -> None:
+    row = measured[measure]
+    assert row.recall_at_1 >= first
+    assert row.recall_at_10 >= top_10
+
+
+@pytest.mark.parametrize(
+    ("text", "category"),
+    [("红色的沙发", "沙发"), ("wooden chair", "椅凳"), ("盆栽绿植", "绿植花卉"), ("a car", "车辆"), ("双人床", "床具")],
+)
+def test_a_description_finds_its_category_in_both_languages(shop: httpx.Client, text: str, category: str) -> None:
+    hits = _search(shop, mode="text_to_image", text=text, top_k=5)
+    assert category in [hit["product"]["category"] for hit in hits], [hit["product"]["title"] for hit in hits]
+
+
+def test_changes_are_seen_within_two_seconds(shop: httpx.Client) -> None:
+    """Create, update, delete, each as a search sees it; the 95th percentile of 20 of each."""
+    created, updated = [], []
+    for number in range(20):
+        title = f"测试商品编号{number}"
+        product = create_product(shop, title, picture(size=(30 + number, 30)))
+        path = f"/product/{product['product_id']}"
+        created.append(_seconds_until_found(shop, title))
+        shop.patch(path, data={"title": title + "改"})
+        updated.append(_seconds_until_found(shop, title + "改"))
+        assert shop.delete(path).status_code == 204
+        found = _search(shop, mode="text_to_text", text=title, top_k=100)
+        assert product["product_id"] not in [hit["product"]["product_id"] for hit in found]
+    p95 = {"create": np.percentile(created, 95), "update": np.percentile(updated, 95)}
+    print(f"seen by search after (p95): {p95}")
+    assert max(p95.values()) < SEEN_WITHIN_S
+
+
+def _seconds_until_found(shop: httpx.Client, title: str) -> float:
+    def is_first() -> bool:
+        return [hit["product"]["title"] for hit in _search(shop, mode="text_to_text", text=title, top_k=1)] == [title]
+
+    started = time.monotonic()
+    wait_until(is_first, what="the change to be seen by search")
+    return time.monotonic() - started
+
+
+def _search(shop: httpx.Client, **request: Any) -> list[dict[str, Any]]:
+    response = shop.post("/search", json=request)
+    assert response.status_code == httpx.codes.OK, response.text
+    hits: list[dict[str, Any]] = response.json()["hits"]
+    return hits

@@ -1,0 +1,159 @@
+"""The main job, whole, on both ways to run it: embedded, and as separate processes on real servers."""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.conftest import create_product, picture, wait_until_indexed
+from tests.processes import environment, running, running_api, wait_until
+from tests.servers import new_mysql_database
+
+COLORS = {
+    "红色布艺沙发": "red",
+    "蓝色木椅": "blue",
+    "绿色玻璃餐桌": "green",
+    "黑色铁艺书柜": "black",
+    "白色现代床": "white",
+}
+
+
+@pytest.fixture(scope="module", params=["embedded", "servers"])
+def stack(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, tiny_models: dict[str, str]
+) -> Iterator[httpx.Client]:
+    folder = tmp_path_factory.mktemp(request.param)
+    with ExitStack() as running_stack:
+        settings = dict(tiny_models)
+        if request.param == "servers":
+            settings |= {
+                "DATABASE_URL": new_mysql_database(request.getfixturevalue("mariadb")),
+                "KAFKA_BOOTSTRAP_SERVERS": request.getfixturevalue("kafka"),
+                "KAFKA_IDEMPOTENT_PRODUCER": "false",
+                "MILVUS_URI": request.getfixturevalue("milvus"),
+            }
+        url = running_stack.enter_context(running_api(folder, **settings))
+        if request.param == "servers":
+            for program in (["worker.py"], ["worker.py"], ["-m", "tuwen.generation.worker"]):
+                running_stack.enter_context(_running_worker(folder, program, settings))
+        yield running_stack.enter_context(httpx.Client(base_url=url, timeout=30, trust_env=False))
+
+
+def _running_worker(folder: Path, program: list[str], settings: dict[str, str]) -> AbstractContextManager[object]:
+    log = folder / f"worker-{len(list(folder.glob('*.log')))}.log"
+    env = environment(DATA_DIR=folder / "data", **settings)
+    command = [sys.executable, *program]
+    return running(command, log, env=env, ready=lambda: log.exists() and "Consuming" in log.read_text())
+
+
+def _search(client: httpx.Client, **request: Any) -> list[dict[str, Any]]:
+    response = client.post("/search", json=request)
+    assert response.status_code == 200, response.text
+    hits: list[dict[str, Any]] = response.json()["hits"]
+    return hits
+
+
+def test_products_go_in_and_every_mode_finds_them(stack: httpx.Client) -> None:
+    created = {
+        title: create_product(stack, title, picture(color), category="家具", price="99.50")
+        for title, color in COLORS.items()
+    }
+    assert all(product["index_status"] == "pending" for product in created.values())
+    wait_until_indexed(stack)
+
+    for title, color in COLORS.items():
+        product_id = created[title]["product_id"]
+        (a2, *_) = _search(stack, mode="text_to_text", text=title)
+        assert (a2["product"]["product_id"], round(a2["score"], 3)) == (product_id, 1.0)
+        files = {"image": ("query.png", picture(color))}
+        a1 = stack.post("/search", data={"mode": "image_to_image"}, files=files).json()["hits"]
+        assert (a1[0]["product"]["product_id"], round(a1[0]["score"], 3)) == (product_id, 1.0)
+    for mode, query in (
+        ("text_to_image", {"text": "红色"}),
+        ("image_to_text", {"product_id": created["蓝色木椅"]["product_id"]}),
+    ):
+        hits = _search(stack, mode=mode, **query)
+        assert len(hits) == len(COLORS) - ("product_id" in query)
+        assert [hit["rank"] for hit in hits] == list(range(1, len(hits) + 1))
+        assert hits == sorted(hits, key=lambda hit: -hit["score"])
+        assert all(hit["product"]["index_status"] == "indexed" and hit["product"]["milvus_id"] for hit in hits)
+
+
+def test_a_title_becomes_a_picture_and_the_picture_a_product(stack: httpx.Client) -> None:
+    jobs = [
+        stack.post("/generate", json={"prompt": "红色布艺沙发", "seed": seed, "steps": 5}).json() for seed in range(4)
+    ]
+    for job in jobs:
+        wait_until(
+            lambda job=job: stack.get(job["status_url"]).json()["status"] == "done",  # type: ignore[misc]
+            timeout_s=60,
+            what="the pictures to be drawn",
+        )
+    [image] = stack.get(jobs[0]["status_url"]).json()["images"]
+    assert len({stack.get(job["status_url"]).json()["images"][0]["image_url"] for job in jobs}) == len(jobs)
+    form = {"title": "生成的沙发", "generated_image_id": str(image["image_id"])}
+    product = stack.post("/product", data=form).raise_for_status().json()
+    wait_until_indexed(stack)
+    nearest = stack.get(jobs[0]["status_url"]).json()["images"][0]["similar"][0]
+    assert (nearest["product"]["product_id"], round(nearest["score"], 3)) == (product["product_id"], 1.0)
+    stack.delete(f"/product/{product['product_id']}")
+
+
+def test_an_update_is_seen_and_a_deleted_product_never_returned(stack: httpx.Client) -> None:
+    product = create_product(stack, "棕色皮质单人沙发", picture("brown"))
+    path = f"/product/{product['product_id']}"
+    wait_until_indexed(stack)
+    assert stack.patch(path, data={"title": "紫色复古灯"}).json()["version"] == 2
+    wait_until(
+        lambda: _search(stack, mode="text_to_text", text="紫色复古灯")[0]["product"]["title"] == "紫色复古灯",
+        timeout_s=10,
+        what="the new title to be found",
+    )
+    wait_until_indexed(stack)
+    assert stack.delete(path).status_code == 204
+    found = _search(stack, mode="text_to_text", text="紫色复古灯", top_k=100)
+    assert product["product_id"] not in [hit["product"]["product_id"] for hit in found]
+    assert stack.get(path).status_code == 404
+
+
+def test_filters_and_pages_cut_the_same_ranking(stack: httpx.Client) -> None:
+    for number in range(6):
+        attributes = json.dumps({"颜色": "红", "号": number, 'quoted "key"': True})
+        create_product(
+            stack,
+            f"餐桌{number}",
+            picture(size=(40 + number, 40)),
+            category="桌几",
+            price=str(10 * number),
+            attributes=attributes,
+        )
+    wait_until_indexed(stack)
+    filters = {
+        "category": ["桌几"],
+        "price_min": 10,
+        "price_max": 40,
+        "attributes": {"颜色": "红", 'quoted "key"': True},
+    }
+    hits = _search(stack, mode="text_to_text", text="餐桌", filters=filters)
+    assert {hit["product"]["title"] for hit in hits} == {f"餐桌{number}" for number in (1, 2, 3, 4)}
+    pages = [
+        _search(stack, mode="text_to_text", text="餐桌", filters=filters, top_k=2, offset=offset) for offset in (0, 2)
+    ]
+    assert pages[0] + pages[1] == hits
+    assert [hit["rank"] for hit in pages[1]] == [3, 4]
+    assert (
+        _search(stack, mode="text_to_text", text="餐桌", filters={"attributes": {"号": 3}})[0]["product"]["title"]
+        == "餐桌3"
+    )
+
+
+def test_health_says_that_every_part_is_up(stack: httpx.Client) -> None:
+    health = stack.get("/health").json()
+    assert health["status"] == "ok"
+    assert {part["status"] for part in health["components"].values()} == {"ok"}
+    assert health["demo_models"] is False

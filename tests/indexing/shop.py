@@ -1,0 +1,90 @@
+"""The service without HTTP and without loops, on the real parts: SQLite, Milvus Lite, tiny models."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+
+import sqlalchemy as sa
+
+from data_models import ProductChanges, ProductFields, SearchRequest
+from orm_models import OutboxRow, ProductRow, ProductVectorRow
+from tests.conftest import picture
+from tuwen.assembly import Services, new_ingestor, new_searcher, open_services
+from tuwen.catalogue.products import ProductWriter
+from tuwen.indexing.drift import Reconciler
+from tuwen.messaging.transport import Message, dead_letter_topic
+from tuwen.pictures.checks import check_image
+from tuwen.settings import Settings
+
+Scenario = Callable[["Shop"], Awaitable[None]]
+
+
+class Shop:
+    """The services without HTTP and without loops: a test says when an event is ingested."""
+
+    def __init__(self, services: Services) -> None:
+        self.services = services
+        self.topic = services.settings.kafka_topic
+        self.writer = ProductWriter(services.database, services.images, services.registry, self.topic, lambda: None)
+        self.ingestor = new_ingestor(services)
+        self.searcher = new_searcher(services)
+
+    def reconciler(self, **options: timedelta) -> Reconciler:
+        services = self.services
+        return Reconciler(
+            services.settings, services.database, services.vector_db, services.images, services.registry.live, **options
+        )
+
+    def create(self, title: str, color: str = "red") -> int:
+        image = check_image(picture(color), self.services.settings)
+        return self.writer.create(ProductFields(title=title), image).product_id
+
+    def change(self, product_id: int, title: str) -> None:
+        self.writer.change(product_id, ProductChanges(title=title), None)
+
+    def messages(self) -> list[Message]:
+        """All events ever written, as the transport would hand them out."""
+        with self.services.database.read() as session:
+            rows = session.scalars(
+                sa.select(OutboxRow).where(OutboxRow.topic == self.topic).order_by(OutboxRow.outbox_id)
+            )
+            return [Message(row.topic, row.message_key, json.dumps(row.payload).encode()) for row in rows]
+
+    def dead_letters(self) -> list[dict[str, Any]]:
+        with self.services.database.read() as session:
+            query = sa.select(OutboxRow.payload).where(OutboxRow.topic == dead_letter_topic(self.topic))
+            return list(session.scalars(query))
+
+    def status(self, product_id: int) -> tuple[str, str | None]:
+        with self.services.database.read() as session:
+            row = session.get_one(ProductRow, product_id)
+            return row.index_status, row.index_error
+
+    def bound(self) -> dict[int, int]:
+        with self.services.database.read() as session:
+            return {row.product_id: row.milvus_id for row in session.scalars(sa.select(ProductVectorRow))}
+
+    def in_milvus(self) -> set[int]:
+        collection = self.services.registry.live().collection
+        return {each for batch in self.services.vector_db.iterate_ids(collection) for each in batch}
+
+    async def found(self, text: str) -> list[str]:
+        response = await self.searcher.search(SearchRequest(mode="text_to_text", text=text, top_k=100))
+        return [hit.product.title for hit in response.hits]
+
+
+@asynccontextmanager
+async def open_shop(settings: Settings) -> AsyncIterator[Shop]:
+    async with open_services(settings) as services:
+        yield Shop(services)
+
+
+def run(settings: Settings, scenario: Scenario) -> None:
+    async def go() -> None:
+        async with asyncio.timeout(60), open_shop(settings) as shop:
+            await scenario(shop)
+
+    asyncio.run(go())

@@ -1,0 +1,132 @@
+"""Ingestion: what can go wrong between an event and a bound vector is made to."""
+
+import asyncio
+import time
+from pathlib import Path
+
+import pytest
+
+from data_models import ProductEvent
+from orm_models import ProductRow
+from tests.conftest import picture
+from tests.indexing.shop import Shop, run
+from tests.processes import free_port, wait_until
+from tests.servers import running_milvus
+from tests.tiny_models import save_tiny_chinese_clip
+from tuwen.errors import ModelMismatch, NotFound
+from tuwen.messaging.in_process import InProcessQueue
+from tuwen.messaging.transport import Message
+from tuwen.settings import Settings
+
+
+def test_events_taken_twice_or_out_of_order_end_in_one_vector_each(settings: Settings) -> None:
+    async def scenario(shop: Shop) -> None:
+        sofa, lamp = shop.create("红色沙发"), shop.create("蓝色灯", "blue")
+        shop.change(sofa, "紫色沙发")
+        for _ in range(2):
+            await shop.ingestor.ingest(shop.messages())
+        await shop.ingestor.ingest(list(reversed(shop.messages())))
+        assert set(shop.bound()) == {sofa, lamp}
+        assert shop.in_milvus() == set(shop.bound().values())
+        assert sorted(await shop.found("沙发")) == ["紫色沙发", "蓝色灯"]
+
+    run(settings, scenario)
+
+
+def test_a_deleted_product_is_gone_at_once_and_its_vectors_after_the_event(settings: Settings) -> None:
+    async def scenario(shop: Shop) -> None:
+        sofa, lamp = shop.create("红色沙发"), shop.create("蓝色灯", "blue")
+        await shop.ingestor.ingest(shop.messages())
+        shop.writer.delete(sofa)
+        assert await shop.found("红色沙发") == ["蓝色灯"]
+        await shop.ingestor.ingest(shop.messages())
+        assert shop.in_milvus() == {shop.bound()[lamp]}
+        with pytest.raises(NotFound):
+            shop.writer.delete(sofa)
+
+    run(settings, scenario)
+
+
+def test_what_changes_while_it_is_encoded_is_not_bound_at_its_old_version(settings: Settings) -> None:
+    async def scenario(shop: Shop) -> None:
+        sofa = shop.create("红色沙发")
+        ingesting = asyncio.create_task(shop.ingestor.index_products([sofa]))
+        while not ingesting.done():
+            shop.change(sofa, f"改名 {time.monotonic_ns()}")
+            await asyncio.sleep(0)
+        assert shop.status(sofa)[0] == "pending"
+        assert shop.bound() == {}
+        assert shop.in_milvus() == set()
+        await shop.ingestor.ingest(shop.messages())
+        assert shop.status(sofa)[0] == "indexed"
+
+    run(settings, scenario)
+
+
+def test_one_that_cannot_be_encoded_fails_alone_with_its_reason(settings: Settings) -> None:
+    async def scenario(shop: Shop) -> None:
+        broken, whole = shop.create("坏图"), shop.create("好图", "blue")
+        with shop.services.database.read() as session:
+            path = session.get_one(ProductRow, broken).image_path
+        stored = settings.data_dir / "images" / path
+        stored.write_bytes(stored.read_bytes()[:-60])
+        await shop.ingestor.ingest(shop.messages())
+        assert shop.status(whole) == ("indexed", None)
+        status, reason = shop.status(broken)
+        assert status == "failed"
+        assert "broken or cut off" in (reason or "")
+        (letter,) = shop.dead_letters()
+        assert ProductEvent.model_validate_json(letter["payload"]).product_id == broken
+        assert letter["error"] == reason
+        stored.write_bytes(picture())
+        shop.change(broken, "修好了")
+        await shop.ingestor.ingest(shop.messages())
+        assert shop.status(broken) == ("indexed", None)
+
+    run(settings, scenario)
+
+
+def test_a_message_that_is_no_event_goes_to_the_dead_letters(settings: Settings) -> None:
+    async def scenario(shop: Shop) -> None:
+        sofa = shop.create("红色沙发")
+        await shop.ingestor.ingest([Message(shop.topic, "?", b"\xff not json"), *shop.messages()])
+        assert shop.status(sofa)[0] == "indexed"
+        assert "not a product event" in shop.dead_letters()[0]["error"]
+
+    run(settings, scenario)
+
+
+def test_other_models_are_refused_until_the_data_is_new(settings: Settings, tmp_path: Path) -> None:
+    async def fill(shop: Shop) -> None:
+        shop.create("红色沙发")
+
+    run(settings, fill)
+    other = save_tiny_chinese_clip(tmp_path / "other-clip", seed=5)
+    with pytest.raises(ModelMismatch, match="CLIP_MODEL"):
+        run(settings.model_copy(update={"clip_model": str(other)}), fill)
+
+
+def test_ingestion_waits_for_what_is_down_and_then_goes_on(
+    settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    port = free_port()
+    address = {"milvus_uri": f"http://127.0.0.1:{port}", "milvus_timeout_s": 1.0, "retry_backoff_max_s": 0.5}
+
+    async def scenario(shop: Shop) -> None:
+        sofa = shop.create("红色沙发")
+        queue = InProcessQueue([shop.topic])
+        working = asyncio.create_task(shop.ingestor.run(queue.consumers[shop.topic]))
+        sending = asyncio.create_task(queue.send(shop.messages()))
+        await asyncio.to_thread(
+            wait_until,
+            lambda: caplog.text.count("Milvus does not answer") >= 3,  # the start's, and two of ingestion's
+            what="ingestion to try twice",
+        )
+        assert not sending.done()
+        assert shop.status(sofa)[0] == "pending"
+        with running_milvus(tmp_path / "late", port=port):
+            await sending
+            assert shop.status(sofa)[0] == "indexed"
+        working.cancel()
+
+    run(settings.model_copy(update=address), scenario)

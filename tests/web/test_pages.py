@@ -1,0 +1,431 @@
+"""The pages in a real browser: Chromium, a real Streamlit process, a real API with tiny random models.
+
+Random models know nothing, so what is asserted is what holds for any model: a product's own picture or title finds it
+first, with a score of 1.
+"""
+
+import ast
+import re
+import string
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from playwright.sync_api import BrowserContext, FilePayload, Locator, Page, expect, sync_playwright
+
+from tests.conftest import create_product, picture, wait_until_indexed
+from tests.processes import ROOT, answers, environment, free_port, require_program, running
+from web.texts import TEXTS
+
+CHROMIUM_FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+TIMEOUT_MS = 20_000
+DESKTOP, PHONE = (1280, 900), (400, 800)
+SAME_SCORE = re.compile(r"相似度 (1\.000|0\.99\d)")
+PRODUCTS = (
+    ("红色布艺沙发", "red", "沙发", "1999.00"),
+    ("黑色木椅子", "black", "椅凳", "299.00"),
+    ("白色玻璃餐桌", "white", "桌几", "899.00"),
+    ("蓝色现代台灯", "blue", "灯具", "159.00"),
+    ("绿色皮质沙发", "green", "沙发", "2599.00"),
+)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[BrowserContext]:
+    """One fresh profile for all, so that Streamlit's scripts load once; a session is a tab's, not the profile's."""
+    expect.set_options(timeout=TIMEOUT_MS)
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(
+            executable_path=require_program("chromium", "chromium-browser", "google-chrome"), args=CHROMIUM_FLAGS
+        )
+        context = chromium.new_context()
+        context.set_default_timeout(TIMEOUT_MS)
+        yield context
+        context.close()
+        chromium.close()
+
+
+@contextmanager
+def running_pages(folder: Path, api_url: str) -> Iterator[str]:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "streamlit", "run", "web_demo.py"]
+    command += [f"--server.port={port}", "--server.address=127.0.0.1", "--server.fileWatcherType=none"]
+    env = environment(API_URL=api_url)
+    with running(command, folder / "web.log", env=env, ready=lambda: answers(f"{url}/_stcore/health")):
+        yield url
+
+
+@pytest.fixture(scope="module")
+def catalogue(api: httpx.Client) -> httpx.Client:
+    for title, color, category, price in PRODUCTS:
+        create_product(api, title, picture(color), category=category, price=price, sku=f"SKU-{color}")
+    wait_until_indexed(api)
+    return api
+
+
+@pytest.fixture(scope="module")
+def pages_url(catalogue: httpx.Client, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with running_pages(tmp_path_factory.mktemp("web"), str(catalogue.base_url).rstrip("/")) as url:
+        yield url
+
+
+@contextmanager
+def open_tab(browser: BrowserContext, size: tuple[int, int], screenshot: Path) -> Iterator[Page]:
+    """Its last state is kept as a picture to look at."""
+    tab = browser.new_page()
+    tab.set_viewport_size({"width": size[0], "height": size[1]})
+    try:
+        yield tab
+        expect(tab.get_by_test_id("stException")).to_have_count(0)
+    finally:
+        tab.screenshot(path=screenshot, full_page=True)
+        tab.close()
+
+
+@pytest.fixture
+def tab(browser: BrowserContext, tmp_path: Path) -> Iterator[Page]:
+    with open_tab(browser, DESKTOP, tmp_path / "page.png") as page:
+        yield page
+
+
+def png(color: str) -> FilePayload:
+    return {"name": f"{color}.png", "mimeType": "image/png", "buffer": picture(color)}
+
+
+def upload(page: Page | Locator, file: FilePayload) -> None:
+    page.locator("input[type=file]").set_input_files(file)
+
+
+def hit(page: Page, rank: int) -> Locator:
+    return page.locator(f".st-key-hit_{rank}")
+
+
+def row(page: Page, title: str) -> Locator:
+    return page.locator("[class*=st-key-product_]").filter(has_text=title)
+
+
+def search_text(page: Page, label: str, text: str) -> None:
+    box = page.get_by_label(label, exact=True)
+    box.fill(text)
+    box.press("Enter")
+
+
+def open_options(page: Page) -> None:
+    page.get_by_text("数量与筛选").click()
+    # A list that opens while the box around it still grows is closed again at once.
+    page.wait_for_function("document.getAnimations().every(each => each.playState !== 'running')")
+
+
+def expect_pictures_loaded(page: Page, scope: str) -> None:
+    """Every picture has really come, decoded, and is a square."""
+    page.wait_for_function(
+        """scope => { const all = [...document.querySelectorAll(scope + ' img')];
+        return all.length > 0 && all.every(i => i.naturalWidth > 0 && i.naturalWidth === i.naturalHeight) }""",
+        arg=scope,
+    )
+
+
+# --- Search ----------------------------------------------------------------------------------------------------------
+
+
+def test_home_says_what_is_there_and_that_all_parts_are_up(tab: Page, pages_url: str, catalogue: httpx.Client) -> None:
+    tab.goto(f"{pages_url}/")
+    expect(tab.get_by_role("heading", name="图文：多模态商品搜索")).to_be_visible()
+    total = catalogue.get("/product/list").json()["total"]
+    expect(tab.get_by_test_id("stMetric").filter(has_text=re.compile("^商品"))).to_contain_text(str(total))
+    expect(tab.get_by_text("全部正常")).to_be_visible()
+    for part in ("数据库", "向量库", "消息队列", "模型", "图片存储"):
+        expect(tab.get_by_test_id("stMain").get_by_text(part, exact=True).first).to_be_visible()
+    tab.get_by_test_id("stMain").get_by_role("link", name="以文搜图").click()
+    expect(tab.get_by_role("heading", name="以文搜图")).to_be_visible()
+
+
+def test_a1_an_uploaded_picture_finds_its_own_product_first(tab: Page, pages_url: str) -> None:
+    tab.goto(f"{pages_url}/image_to_image")
+    upload(tab, png("blue"))
+    expect(hit(tab, 1)).to_contain_text("蓝色现代台灯")
+    expect(hit(tab, 1)).to_contain_text(SAME_SCORE)
+    expect(hit(tab, 1)).to_contain_text("灯具 · 159.00")
+    expect(hit(tab, 5)).to_be_visible()
+    expect_pictures_loaded(tab, ".st-key-hit_grid")
+
+
+def test_a1_similar_products_of_a_hit_leave_the_product_itself_out(tab: Page, pages_url: str) -> None:
+    tab.goto(f"{pages_url}/text_to_image")
+    search_text(tab, "想找什么", "红色布艺沙发")
+    first = hit(tab, 1)
+    title = first.locator(".tuwen-title").inner_text()
+    first.get_by_role("link", name="找相似").click()
+    expect(tab).to_have_url(re.compile(r"/image_to_image\?product_id=\d+$"))
+    expect(tab.locator(".st-key-query_picture")).to_contain_text(title)
+    expect(hit(tab, 4)).to_be_visible()
+    expect(tab.locator("[class*=st-key-hit_]").filter(has_text=title)).to_have_count(0)
+    other = hit(tab, 2).locator(".tuwen-title").inner_text()
+    first_address = tab.url
+    hit(tab, 2).get_by_role("link", name="找相似").click()
+    expect(tab.locator(".st-key-query_picture")).to_contain_text(other)
+    expect(tab).not_to_have_url(first_address)
+    tab.get_by_test_id("stSidebar").get_by_text("English", exact=True).click()
+    expect(tab.locator(".st-key-query_picture")).to_contain_text(f"Compared with this product: {other}")
+
+
+def test_a2_a_title_finds_its_own_product_first_and_options_narrow_the_rest(tab: Page, pages_url: str) -> None:
+    tab.goto(f"{pages_url}/text_to_text")
+    search_text(tab, "想找什么", "绿色皮质沙发")
+    expect(hit(tab, 1)).to_contain_text("绿色皮质沙发")
+    expect(hit(tab, 1)).to_contain_text(SAME_SCORE)
+    expect(tab.get_by_text(re.compile(r"显示 5 个结果，用时 \d+ 毫秒"))).to_be_visible()
+    open_options(tab)
+    tab.get_by_role("combobox", name="分类").click()
+    tab.get_by_role("option", name="沙发", exact=True).click()
+    expect(tab.get_by_text("显示 2 个结果")).to_be_visible()
+    search_text(tab, "最高价", "2000")
+    expect(tab.get_by_text("显示 1 个结果")).to_be_visible()
+    expect(hit(tab, 1)).to_contain_text("红色布艺沙发")
+    search_text(tab, "最低价", "3000")
+    expect(tab.get_by_text("price_min is above price_max")).to_be_visible()
+
+
+def test_a3_a_picture_finds_titles_with_their_thumbnails(tab: Page, pages_url: str) -> None:
+    tab.goto(f"{pages_url}/image_to_text")
+    upload(tab, png("red"))
+    expect(hit(tab, 5)).to_be_visible()
+    expect(hit(tab, 1)).to_contain_text("相似度")
+    expect_pictures_loaded(tab, ".st-key-hit_1")
+
+
+def test_a4_an_example_query_finds_pictures_and_more_of_them(tab: Page, pages_url: str) -> None:
+    tab.goto(f"{pages_url}/text_to_image")
+    open_options(tab)
+    slider = tab.get_by_role("slider", name="每次显示几个")
+    expect(slider).to_have_value("20")
+    slider.press("Home")
+    expect(slider).to_have_value("1")
+    tab.get_by_role("radio", name="a white bookcase").click()
+    expect(tab.get_by_label("想找什么", exact=True)).to_have_value("a white bookcase")
+    expect(hit(tab, 1)).to_be_visible()
+    expect(hit(tab, 2)).to_have_count(0)
+    for rank in (2, 3):
+        tab.get_by_role("button", name="更多结果").click()
+        expect(hit(tab, rank)).to_be_visible()
+    titles = tab.locator(".st-key-hit_grid .tuwen-title").all_inner_texts()
+    assert len(set(titles)) == 3
+    expect_pictures_loaded(tab, ".st-key-hit_grid")
+
+
+def test_the_apis_refusal_stands_in_its_own_words(tab: Page, pages_url: str, catalogue: httpx.Client) -> None:
+    not_a_picture = b"a text file, whatever its name says"
+    files = {"image": ("picture", not_a_picture)}
+    refusal = catalogue.post("/search", data={"mode": "image_to_image"}, files=files).json()["detail"]
+    tab.goto(f"{pages_url}/image_to_image")
+    upload(tab, {"name": "text.png", "mimeType": "image/png", "buffer": not_a_picture})
+    expect(tab.get_by_role("alert")).to_contain_text(refusal)
+    upload(tab, png("black"))
+    expect(hit(tab, 1)).to_contain_text("黑色木椅子")
+    expect(tab.get_by_role("alert")).to_have_count(0)
+
+
+# --- Generation ------------------------------------------------------------------------------------------------------
+
+
+def test_a5_a_prompt_becomes_a_picture_with_similar_products_and_then_a_product(
+    tab: Page, pages_url: str, catalogue: httpx.Client
+) -> None:
+    tab.goto(f"{pages_url}/generate")
+    tab.get_by_label("提示词", exact=True).fill("红色的沙发")
+    tab.get_by_text("张数、尺寸与步数").click()
+    tab.get_by_label("种子", exact=True).fill("7")
+    tab.get_by_label("去噪步数", exact=True).fill("100")
+    tab.get_by_role("button", name="开始绘制").click()
+    expect(tab.get_by_role("progressbar")).to_be_visible()
+    expect(tab.get_by_text("绘制中")).to_be_visible()
+    expect(tab.get_by_text("AI 生成 · 种子 7")).to_be_visible(timeout=60_000)
+    expect_pictures_loaded(tab, "[class*=st-key-generated_]")
+    expect(tab.locator("[class*=st-key-hit_1similar]")).to_contain_text("相似度")
+
+    tab.get_by_text("存为商品", exact=True).click()
+    title = tab.get_by_label("标题（必填）")
+    expect(title).to_have_value("红色的沙发")
+    title.fill("红色的沙发 设计稿")
+    tab.get_by_role("button", name="添加", exact=True).click()
+    expect(tab.get_by_text("已建立索引，可以搜到了")).to_be_visible()
+    [saved] = catalogue.get("/product/list", params={"q": "设计稿"}).json()["items"]
+    assert saved["image_is_generated"] is True
+    catalogue.delete(f"/product/{saved['product_id']}")
+
+
+def test_a5_a_drawing_is_cancelled_and_bad_input_is_refused_in_the_apis_words(tab: Page, pages_url: str) -> None:
+    tab.goto(f"{pages_url}/generate")
+    tab.get_by_role("button", name="开始绘制").click()
+    expect(tab.get_by_role("alert").filter(has_text="prompt")).to_be_visible()
+    tab.get_by_label("提示词", exact=True).fill("一把椅子")
+    tab.get_by_text("张数、尺寸与步数").click()
+    tab.get_by_label("宽（像素）", exact=True).fill("512")
+    tab.get_by_label("高（像素）", exact=True).fill("512")
+    tab.get_by_label("去噪步数", exact=True).fill("100")
+    tab.get_by_role("button", name="开始绘制").click()
+    tab.get_by_role("button", name="取消").click()
+    expect(tab.get_by_text("任务已取消。")).to_be_visible()
+
+
+# --- Products --------------------------------------------------------------------------------------------------------
+
+
+def test_products_are_listed_and_filtered(tab: Page, pages_url: str) -> None:
+    tab.goto(f"{pages_url}/manage_products")
+    for title, *_ in PRODUCTS:
+        expect(row(tab, title)).to_contain_text("已索引")
+    expect_pictures_loaded(tab, "[class*=st-key-product_]")
+    search_text(tab, "标题或 SKU", "沙发")
+    expect(row(tab, "木椅子")).to_have_count(0)
+    expect(tab.get_by_text("第 1 / 1 页，共 2 件")).to_be_visible()
+    tab.get_by_role("combobox", name="索引状态").click()
+    tab.get_by_role("option", name="索引失败").click()
+    expect(tab.get_by_text("没有符合条件的商品。")).to_be_visible()
+
+
+def test_a_product_is_added_changed_and_deleted(tab: Page, pages_url: str, catalogue: httpx.Client) -> None:
+    title = "橙色复古书柜 *新款* $9$"
+    tab.goto(f"{pages_url}/manage_products")
+    tab.get_by_role("button", name="添加商品").click()
+    dialog = tab.get_by_role("dialog")
+    dialog.get_by_label("标题（必填）").fill(title)
+    dialog.get_by_label("SKU").fill("SKU-red")
+    dialog.get_by_label("价格").fill("459.5")
+    dialog.get_by_label("属性（JSON 对象）").fill('{"材质": "木"}')
+    upload(dialog, png("orange"))
+    expect(dialog.get_by_text("orange.png")).to_be_visible()
+    dialog.get_by_role("button", name="添加", exact=True).click()
+    expect(dialog.get_by_role("alert")).to_contain_text("another product has the sku 'SKU-red'")
+    dialog.get_by_label("SKU").fill("SKU-orange")
+    dialog.get_by_role("button", name="添加", exact=True).click()
+    expect(tab.get_by_text("已建立索引，可以搜到了")).to_be_visible()
+    expect(dialog).to_have_count(0)
+    expect(row(tab, title)).to_contain_text("已索引")
+
+    row(tab, title).get_by_role("link", name="详情").click()
+    expect(tab.get_by_label("标题（必填）")).to_have_value(title)
+    expect(tab.get_by_label("属性（JSON 对象）")).to_have_value(re.compile('"材质": "木"'))
+    tab.get_by_label("价格").fill("")
+    tab.get_by_label("分类").fill("柜架")
+    upload(tab, png("purple"))
+    expect(tab.get_by_text("purple.png")).to_be_visible()
+    tab.get_by_role("button", name="保存修改").click()
+    expect(tab.get_by_text("已建立索引，可以搜到了")).to_be_visible()
+    stored = catalogue.get("/product/list", params={"q": "SKU-orange"}).json()["items"][0]
+    assert (stored["price"], stored["category"], stored["attributes"]) == (None, "柜架", {"材质": "木"})
+    assert (stored["version"], stored["title"]) == (2, title)
+    hits = catalogue.post("/search", data={"mode": "image_to_image"}, files={"image": ("x", picture("purple"))}).json()
+    assert hits["hits"][0]["product"]["product_id"] == stored["product_id"]
+
+    tab.get_by_role("button", name="删除商品").click()
+    expect(tab.get_by_role("dialog")).to_contain_text(title)
+    tab.get_by_role("dialog").get_by_role("button", name="确认删除").click()
+    expect(tab.get_by_text(f"商品 {stored['product_id']} 已删除。")).to_be_visible()
+    expect(tab.get_by_role("heading", name="商品管理")).to_be_visible()
+    expect(row(tab, title)).to_have_count(0)
+    assert catalogue.get(f"/product/{stored['product_id']}").status_code == httpx.codes.NOT_FOUND
+
+
+def test_a_product_that_is_not_there_is_said_so(tab: Page, pages_url: str) -> None:
+    tab.goto(f"{pages_url}/edit_product?product_id=999999")
+    expect(tab.get_by_text("There is no product 999999.")).to_be_visible()
+    tab.get_by_role("link", name="返回商品列表").click()
+    expect(tab.get_by_role("heading", name="商品管理")).to_be_visible()
+
+
+# --- Frame -----------------------------------------------------------------------------------------------------------
+
+
+def test_english_stays_chosen_from_page_to_page(tab: Page, pages_url: str) -> None:
+    tab.goto(f"{pages_url}/text_to_text")
+    search_text(tab, "想找什么", "白色玻璃餐桌")
+    expect(hit(tab, 1)).to_contain_text("白色玻璃餐桌")
+    sidebar = tab.get_by_test_id("stSidebar")
+    sidebar.get_by_text("English", exact=True).click()
+    expect(tab.get_by_label("What to look for")).to_have_value("白色玻璃餐桌")
+    expect(hit(tab, 1)).to_contain_text("score 1.000")
+    sidebar.get_by_role("link", name="Products").click()
+    expect(tab.get_by_role("heading", name="Products")).to_be_visible()
+    expect(row(tab, "白色玻璃餐桌")).to_contain_text("indexed")
+    assert not re.search("[一-鿿]", "".join(tab.locator("label").all_inner_texts()).replace("中文", ""))
+
+
+def test_a_phone_shows_two_cards_a_row_and_nothing_sticks_out(
+    browser: BrowserContext, pages_url: str, tmp_path: Path
+) -> None:
+    with open_tab(browser, PHONE, tmp_path / "phone.png") as phone:
+        phone.goto(f"{pages_url}/text_to_image")
+        search_text(phone, "想找什么", "红色布艺沙发")
+        expect(hit(phone, 3)).to_be_visible()
+        boxes = [hit(phone, rank).bounding_box() for rank in (1, 2, 3)]
+        first, second, third = (box for box in boxes if box)
+        assert first["y"] == second["y"] < third["y"]
+        assert second["x"] + second["width"] <= PHONE[0]
+        assert phone.evaluate("document.documentElement.scrollWidth") <= PHONE[0]
+
+
+def test_without_an_api_every_page_says_how_to_start_it(browser: BrowserContext, tmp_path: Path) -> None:
+    address = f"http://127.0.0.1:{free_port()}"
+    with (
+        running_pages(tmp_path, address) as url,
+        open_tab(browser, DESKTOP, tmp_path / "down.png") as page,
+    ):
+        page.goto(f"{url}/text_to_image")  # the first visit to this process, and straight to a page of it
+        expect(page.get_by_role("heading", name="以文搜图")).to_be_visible()
+        for name in ("首页", "以图搜图", "以文搜图", "以文搜文", "以图搜文", "商品管理"):
+            page.get_by_test_id("stSidebar").get_by_role("link", name=name).click()
+            expect(page).to_have_title(re.compile(name))
+            alert = page.get_by_role("alert")
+            expect(alert).to_contain_text(f"连不上 API。它的地址由设置 API_URL 给出，现在是 {address}。")
+            expect(alert).to_contain_text("fastapi run main.py")
+
+
+# --- Words -----------------------------------------------------------------------------------------------------------
+
+
+def placeholders(text: str) -> set[str]:
+    return {name for _, name, _, _ in string.Formatter().parse(text) if name}
+
+
+@pytest.mark.parametrize("key", TEXTS)
+def test_a_text_stands_in_both_languages(key: str) -> None:
+    text = TEXTS[key]
+    assert text.zh.strip()
+    assert text.en.strip()
+    assert not re.search("[一-鿿]", text.en)
+    assert placeholders(text.zh) == placeholders(text.en)
+
+
+def used_keys() -> set[str]:
+    """Of every call of t(); a key with a part put in at run time becomes a pattern."""
+    keys = set()
+    for source in [*ROOT.glob("web/*.py"), *ROOT.glob("pages/*.py")]:
+        for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "t":
+                key = node.args[0]
+                if isinstance(key, ast.Constant):
+                    keys.add(re.escape(str(key.value)))
+                elif isinstance(key, ast.JoinedStr):
+                    parts = (re.escape(str(p.value)) if isinstance(p, ast.Constant) else r"\w+" for p in key.values)
+                    keys.add("".join(parts))
+    return keys
+
+
+def test_every_text_is_used_and_every_used_text_is_there() -> None:
+    patterns = used_keys()
+    unused = [key for key in TEXTS if not any(re.fullmatch(pattern, key) for pattern in patterns)]
+    missing = [pattern for pattern in patterns if not any(re.fullmatch(pattern, key) for key in TEXTS)]
+    assert (unused, missing) == ([], [])

@@ -1,0 +1,1 @@
+"""HTTP: routes by resource, errors on the wire, forms, metrics. The rooms below know nothing of it."""

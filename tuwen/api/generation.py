@@ -1,0 +1,83 @@
+"""`/generate`: A5, as jobs."""
+
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+from fastapi import Depends, Response
+from fastapi.routing import APIRouter
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+from starlette.concurrency import run_in_threadpool
+
+from data_models import ENDED, GenerateRequest, GenerationJob
+from tuwen.api.problems import problem_responses
+from tuwen.api.state import ApiDependency, JobId
+from tuwen.errors import (
+    DatabaseUnavailable,
+    ImageStoreUnavailable,
+    InvalidInput,
+    MalformedRequest,
+    NotCancellable,
+    NotFound,
+    QueueFull,
+)
+
+router = APIRouter(tags=["generation"])
+
+
+@router.post(
+    "/generate",
+    status_code=202,
+    summary="Draw a product picture for a title",
+    responses={
+        200: {"model": GenerationJob, "description": "It ended within wait_s."},
+        **problem_responses(MalformedRequest, InvalidInput, QueueFull, DatabaseUnavailable),
+    },
+)
+async def generate(body: GenerateRequest, response: Response, api: ApiDependency) -> GenerationJob:
+    """A5. Takes the job and answers at once; poll `status_url`, follow `events_url`, or wait here with `wait_s`."""
+    job_id = await run_in_threadpool(api.generation.create, body)
+    job = await api.generation.wait(job_id, body.wait_s)
+    response.headers["Location"] = job.status_url
+    if job.status in ENDED:
+        response.status_code = 200
+    return job
+
+
+@router.get(
+    "/generate/{job_id}",
+    summary="How a generation job stands",
+    responses=problem_responses(NotFound, InvalidInput, DatabaseUnavailable, ImageStoreUnavailable),
+)
+async def get_generation(job_id: JobId, api: ApiDependency) -> GenerationJob:
+    """A job that is done has its pictures, each with the products that look most like it."""
+    return await api.generation.read(job_id)
+
+
+@router.delete(
+    "/generate/{job_id}",
+    status_code=204,
+    summary="Cancel a generation job",
+    responses=problem_responses(NotFound, InvalidInput, NotCancellable, DatabaseUnavailable),
+)
+def cancel_generation(job_id: JobId, api: ApiDependency) -> None:
+    """Drawing stops within one denoising step."""
+    api.generation.cancel(job_id)
+
+
+def existing_job(job_id: JobId, api: ApiDependency) -> int:
+    api.generation.require(job_id)
+    return job_id
+
+
+@router.get(
+    "/generate/{job_id}/events",
+    summary="Follow a generation job",
+    response_class=EventSourceResponse,
+    responses=problem_responses(NotFound, InvalidInput, DatabaseUnavailable),
+)
+async def get_generation_events(
+    job_id: Annotated[int, Depends(existing_job)], api: ApiDependency
+) -> AsyncIterator[ServerSentEvent]:
+    """Server-sent events: `progress` with the job at each change, and at last one named as it ended (`done`, ...)."""
+    async for job in api.generation.watch(job_id):
+        yield ServerSentEvent(data=job, event=job.status if job.status in ENDED else "progress")

@@ -1,0 +1,36 @@
+"""`/images`: the picture files, as browsers and caches ask for them."""
+
+from pathlib import PurePosixPath
+
+from fastapi import Request, Response
+from fastapi.routing import APIRouter
+
+from tuwen.api.problems import problem_responses
+from tuwen.api.state import ApiDependency
+from tuwen.errors import ImageStoreUnavailable, NotFound
+from tuwen.pictures.store import MEDIA_TYPES
+
+router = APIRouter(tags=["pictures"])
+
+# A picture's path holds the hash of its bytes, so what is behind it never changes.
+IMMUTABLE = "public, max-age=31536000, immutable"
+
+
+@router.head("/images/{path:path}", include_in_schema=False)  # caches ask with it
+@router.get(
+    "/images/{path:path}",
+    summary="A product's picture or thumbnail",
+    response_class=Response,
+    responses={200: {"content": {"image/*": {}}}, **problem_responses(NotFound, ImageStoreUnavailable)},
+)
+def get_image(path: str, request: Request, api: ApiDependency) -> Response:
+    """As named by `image_url` and `thumbnail_url`."""
+    name = PurePosixPath(path)
+    etag = f'"{name.stem}"'
+    headers = {"Cache-Control": IMMUTABLE, "ETag": etag, "X-Content-Type-Options": "nosniff"}
+    media_type = MEDIA_TYPES.get(name.suffix[1:])
+    if media_type is None:
+        raise NotFound(f"There is no picture {path}.")
+    if request.headers.get("if-none-match") == etag:
+        return Response(status_code=304, headers=headers)
+    return Response(api.services.images.read(path), media_type=media_type, headers=headers)

@@ -1,0 +1,125 @@
+"""Errors on the wire: every failure as problem+json (RFC 9457), and a readable failed start."""
+
+import logging
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.encoders import jsonable_encoder
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from data_models import Problem, ProblemField
+from tuwen.errors import (
+    AppError,
+    ConfigurationError,
+    FieldError,
+    ImageTooLarge,
+    InvalidInput,
+    MalformedRequest,
+    UnsupportedImageType,
+)
+
+logger = logging.getLogger(__name__)
+
+PROBLEM_JSON = "application/problem+json"
+# What any route that takes a picture may answer.
+IMAGE_ERRORS = (InvalidInput, ImageTooLarge, UnsupportedImageType)
+
+
+def problem_response(error: AppError) -> JSONResponse:
+    problem = Problem(
+        type=f"urn:tuwen:problem:{error.slug}",
+        title=error.title,
+        status=error.status,
+        detail=error.detail,
+        errors=[ProblemField(field=each.field, message=each.message) for each in error.errors],
+    )
+    headers = {"Retry-After": str(error.retry_after_s)} if error.retry_after_s is not None else None
+    return JSONResponse(jsonable_encoder(problem), error.status, headers, media_type=PROBLEM_JSON)
+
+
+def as_invalid_input(error: ValidationError | RequestValidationError) -> InvalidInput:
+    """Pydantic's errors in our words: each field by the name that the caller sent it under."""
+    fields = []
+    for each in error.errors():
+        location = [str(part) for part in each["loc"] if part not in ("body", "query", "path")]
+        fields.append(FieldError(".".join(location) or "body", _plain(each["msg"])))
+    kind = MalformedRequest if any(each["type"] == "json_invalid" for each in error.errors()) else InvalidInput
+    return kind("; ".join(f"{each.field}: {each.message}" for each in fields), fields)
+
+
+def problem_responses(*errors: type[AppError]) -> dict[int | str, dict[str, Any]]:
+    """For a route's `responses`: each status with what it means."""
+    by_status: dict[int | str, list[str]] = {}
+    for error in errors:
+        by_status.setdefault(error.status, []).append(error.title)
+    schema = {"$ref": "#/components/schemas/Problem"}
+    return {
+        status: {"description": " / ".join(dict.fromkeys(titles)), "content": {PROBLEM_JSON: {"schema": schema}}}
+        for status, titles in by_status.items()
+    }
+
+
+def install_problem_handlers(app: FastAPI) -> None:
+    @app.exception_handler(AppError)
+    async def on_app_error(_: Request, error: AppError) -> JSONResponse:
+        if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            logger.warning("%s: %s", error.slug, error.detail)
+        return problem_response(error)
+
+    @app.exception_handler(RequestValidationError)
+    async def on_invalid_request(_: Request, error: RequestValidationError) -> JSONResponse:
+        return problem_response(as_invalid_input(error))
+
+    @app.exception_handler(HTTPException)
+    async def on_http_exception(_: Request, error: HTTPException) -> JSONResponse:
+        status = HTTPStatus(error.status_code)
+        if status is HTTPStatus.BAD_REQUEST:
+            return problem_response(MalformedRequest(str(error.detail)))
+        failure = AppError(str(error.detail))
+        failure.status, failure.title = status.value, status.phrase
+        failure.slug = status.phrase.lower().replace(" ", "-")
+        response = problem_response(failure)
+        response.headers.update(error.headers or {})
+        return response
+
+    @app.exception_handler(Exception)
+    async def on_unexpected(_: Request, error: Exception) -> JSONResponse:
+        return problem_response(AppError("Something went wrong here; the service's log says what."))
+
+
+class ReadableStartFailure:
+    """A start that the settings make impossible ends in the error's own line instead of a traceback."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "lifespan":
+            await self._app(scope, receive, send)
+            return
+        failure: Message | None = None
+
+        async def holding_send(message: Message) -> None:
+            nonlocal failure
+            if message["type"] == "lifespan.startup.failed":
+                failure = message
+            else:
+                await send(message)
+
+        try:
+            await self._app(scope, receive, holding_send)
+        except ConfigurationError as error:
+            await send({"type": "lifespan.startup.failed", "message": error.detail})
+        except BaseException:
+            if failure:
+                await send(failure)
+            raise
+
+
+def _plain(message: str) -> str:
+    return message.removeprefix("Value error, ")

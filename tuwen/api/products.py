@@ -1,0 +1,116 @@
+"""`/product`: create, list, read, change, delete."""
+
+from typing import Annotated, Literal
+
+from fastapi import Query, Request, Response
+from fastapi.routing import APIRouter
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import FormData
+
+from data_models import Product, ProductChanges, ProductFields, ProductPage
+from tuwen.api.forms import checked_upload, generated_image_id, multipart_body, product_fields, read_form
+from tuwen.api.problems import IMAGE_ERRORS, problem_responses
+from tuwen.api.state import Api, ApiDependency, ProductId
+from tuwen.catalogue.queries import SORT_COLUMNS, find_product, list_products
+from tuwen.catalogue.representation import as_product
+from tuwen.errors import DatabaseUnavailable, DuplicateSku, InvalidInput, MalformedRequest, NotFound
+from tuwen.pictures.checked_image import CheckedImage
+
+router = APIRouter(tags=["products"])
+
+MAX_PAGE = 1_000_000
+SORT_PATTERN = f"^-?({'|'.join(SORT_COLUMNS)})$"
+
+
+@router.post(
+    "/product",
+    status_code=201,
+    summary="Create a product",
+    openapi_extra=multipart_body(ProductFields),
+    responses=problem_responses(MalformedRequest, DuplicateSku, *IMAGE_ERRORS, DatabaseUnavailable),
+)
+async def create_product(request: Request, response: Response, api: ApiDependency) -> Product:
+    """Stores the product and answers at once; `index_status` turns from `pending` to `indexed` when search finds it."""
+    async with read_form(request) as form:
+        fields = product_fields(ProductFields, form, api.services.settings)
+        image = await _picture(form, api)
+    if image is None:
+        raise InvalidInput.in_field("image", "is missing; send the picture as a file, or a generated_image_id")
+    product = await run_in_threadpool(api.writer.create, fields, image)
+    response.headers["Location"] = f"/product/{product.product_id}"
+    return product
+
+
+@router.get("/product/list", summary="List products", responses=problem_responses(InvalidInput, DatabaseUnavailable))
+def get_products(
+    api: ApiDependency,
+    page: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 1,
+    page_size: Annotated[int, Query(ge=1, le=200)] = 20,
+    category: str | None = None,
+    index_status: Literal["pending", "indexed", "failed"] | None = None,
+    q: Annotated[str | None, Query(max_length=500, description="A part of the title, or a whole sku.")] = None,
+    sort: Annotated[str, Query(pattern=SORT_PATTERN, description="Descending behind a minus.")] = "-product_id",
+) -> ProductPage:
+    with api.services.database.read() as session:
+        rows, total = list_products(
+            session,
+            vector_index_id=_known_index_id(api),
+            page=page,
+            page_size=page_size,
+            sort=sort,
+            category=category,
+            index_status=index_status,
+            title_or_sku=q,
+        )
+    items = [as_product(row.product, row.milvus_id) for row in rows]
+    return ProductPage(items=items, total=total, page=page, page_size=page_size)
+
+
+@router.get(
+    "/product/{product_id}",
+    summary="Read a product",
+    responses=problem_responses(NotFound, InvalidInput, DatabaseUnavailable),
+)
+def get_product(product_id: ProductId, api: ApiDependency) -> Product:
+    with api.services.database.read() as session:
+        found = find_product(session, product_id, _known_index_id(api))
+    if found is None:
+        raise NotFound(f"There is no product {product_id}.")
+    return as_product(found.product, found.milvus_id)
+
+
+@router.patch(
+    "/product/{product_id}",
+    summary="Change a product",
+    openapi_extra=multipart_body(ProductChanges),
+    responses=problem_responses(MalformedRequest, NotFound, DuplicateSku, *IMAGE_ERRORS, DatabaseUnavailable),
+)
+async def change_product(product_id: ProductId, request: Request, api: ApiDependency) -> Product:
+    """Any subset of the fields. An empty `sku`, `category`, `price` or `attributes` clears it."""
+    async with read_form(request) as form:
+        changes = product_fields(ProductChanges, form, api.services.settings)
+        image = await _picture(form, api)
+    return await run_in_threadpool(api.writer.change, product_id, changes, image)
+
+
+@router.delete(
+    "/product/{product_id}",
+    status_code=204,
+    summary="Delete a product",
+    responses=problem_responses(NotFound, InvalidInput, DatabaseUnavailable),
+)
+def delete_product(product_id: ProductId, api: ApiDependency) -> None:
+    """It is gone from every answer at once; its vectors and picture are cleared away afterwards."""
+    api.writer.delete(product_id)
+
+
+async def _picture(form: FormData, api: Api) -> CheckedImage | None:
+    image_id = generated_image_id(form)
+    if image_id is not None:
+        return await run_in_threadpool(api.generation.picture, image_id)
+    return await checked_upload(form, api.services.settings)
+
+
+def _known_index_id(api: Api) -> int | None:
+    live = api.services.registry.known
+    return live.vector_index_id if live else None

@@ -1,0 +1,118 @@
+"""Puts the parts together, in the one right order: stores, models, and the rooms' workers that stand on them.
+
+What needs no model loads none: a command that only opens the stores starts in about a second.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+
+from orm_models import Database, open_database
+from tuwen.encoders.service import EncodingService
+from tuwen.errors import DependencyUnavailable
+from tuwen.indexing.drift import Reconciler
+from tuwen.indexing.ingest import Ingestor
+from tuwen.indexing.queries import requeue_all_products
+from tuwen.messaging.in_process import InProcessQueue
+from tuwen.messaging.kafka import KafkaSender
+from tuwen.messaging.transport import MessageSender
+from tuwen.pictures.store import ImageStore
+from tuwen.search.searcher import Searcher
+from tuwen.settings import LOG_FORMAT, Settings
+from tuwen.vectors.registry import IndexRegistry, LiveIndex
+from vector_db import VectorDB
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Stores:
+    """Where the data is."""
+
+    settings: Settings
+    database: Database
+    vector_db: VectorDB
+    images: ImageStore
+
+
+@dataclass(frozen=True)
+class Services(Stores):
+    """The stores, and the models that fill and search them."""
+
+    encoding: EncodingService
+    registry: IndexRegistry
+
+
+@contextmanager
+def open_stores(settings: Settings) -> Iterator[Stores]:
+    """Blocks. Raises ConfigurationError where the settings can't work. A Milvus that is down is waited for later."""
+    logging.basicConfig(level=settings.log_level, format=LOG_FORMAT)
+    database = open_database(settings)
+    vector_db = VectorDB(settings)
+    try:
+        yield Stores(settings, database, vector_db, ImageStore(settings))
+    finally:
+        vector_db.close()
+        database.close()
+
+
+@asynccontextmanager
+async def open_services(settings: Settings) -> AsyncIterator[Services]:
+    """The stores and the models. Raises ConfigurationError."""
+    from nlp_models import load_encoders  # noqa: PLC0415  # torch and its kin take seconds
+
+    with open_stores(settings) as stores:
+        encoders = await asyncio.to_thread(load_encoders, settings)
+        registry = IndexRegistry(stores.database, stores.vector_db, encoders, _index_all_again(stores))
+        try:
+            await asyncio.to_thread(registry.live)
+        except DependencyUnavailable as error:
+            logger.warning("Starting without an index: %s", error.detail)
+        encoding = EncodingService(encoders, settings)
+        try:
+            yield Services(settings, stores.database, stores.vector_db, stores.images, encoding, registry)
+        finally:
+            await encoding.close()
+
+
+def new_sender(settings: Settings) -> MessageSender:
+    """The transport that the settings choose; an InProcessQueue has its consumers itself."""
+    if settings.kafka_bootstrap_servers:
+        return KafkaSender(settings)
+    return InProcessQueue([settings.kafka_topic, settings.generation_topic])
+
+
+def new_searcher(services: Services) -> Searcher:
+    return Searcher(
+        services.settings,
+        services.database,
+        services.vector_db,
+        services.images,
+        services.encoding,
+        services.registry,
+    )
+
+
+def new_ingestor(services: Services) -> Ingestor:
+    return Ingestor(
+        services.settings,
+        services.database,
+        services.vector_db,
+        services.images,
+        services.encoding,
+        services.registry,
+    )
+
+
+def new_reconciler(stores: Stores, live_index: Callable[[], LiveIndex]) -> Reconciler:
+    return Reconciler(stores.settings, stores.database, stores.vector_db, stores.images, live_index)
+
+
+def _index_all_again(stores: Stores) -> Callable[[LiveIndex], None]:
+    def index_all_again(index: LiveIndex) -> None:
+        with stores.database.write() as session:
+            requeue_all_products(session, index.vector_index_id, stores.settings.kafka_topic)
+
+    return index_all_again

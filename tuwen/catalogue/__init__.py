@@ -1,0 +1,1 @@
+"""Products: the write path, the queries, how they look to a caller."""

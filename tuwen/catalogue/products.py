@@ -1,0 +1,122 @@
+"""The write path: a product's change and its event in one transaction. No broker and no model can fail a write."""
+
+from collections.abc import Callable
+
+from sqlalchemy import orm
+from sqlalchemy.exc import IntegrityError
+
+from data_models import Product, ProductChanges, ProductFields
+from orm_models import Database, ProductRow, utc_now
+from tuwen.catalogue.queries import find_product, sku_owner
+from tuwen.catalogue.representation import as_product
+from tuwen.errors import DuplicateSku, FieldError, NotFound
+from tuwen.messaging.outbox import add_product_event
+from tuwen.pictures.checked_image import CheckedImage
+from tuwen.pictures.store import ImageStore
+from tuwen.vectors.binding import bound_milvus_ids
+from tuwen.vectors.registry import IndexRegistry
+
+
+class ProductWriter:
+    """`wake_relay` is called after each commit, from whichever thread made it."""
+
+    def __init__(
+        self,
+        database: Database,
+        images: ImageStore,
+        registry: IndexRegistry,
+        topic: str,
+        wake_relay: Callable[[], None],
+    ) -> None:
+        self._database = database
+        self._images = images
+        self._registry = registry
+        self._topic = topic
+        self._wake_relay = wake_relay
+
+    def create(self, fields: ProductFields, image: CheckedImage) -> Product:
+        with self._database.read() as session:
+            _require_free_sku(session, fields.sku, owner=None)
+        # Before the transaction, so that no lock waits for the store. If the transaction fails the picture is left
+        # without a product, and reconciliation removes it.
+        self._images.save(image)
+        row = ProductRow(**fields.model_dump(), **_image_columns(image))
+        try:
+            with self._database.write() as session:
+                session.add(row)
+                session.flush()
+                add_product_event(session, self._topic, row, "upsert")
+        except IntegrityError as error:
+            raise _duplicate_sku(fields.sku) from error
+        self._wake_relay()
+        return as_product(row, None)
+
+    def change(self, product_id: int, changes: ProductChanges, image: CheckedImage | None) -> Product:
+        with self._database.read() as session:
+            _require_product(session, product_id)
+            _require_free_sku(session, changes.sku, owner=product_id)
+        if image is not None:
+            self._images.save(image)
+        values = changes.model_dump(include=changes.model_fields_set) | (_image_columns(image) if image else {})
+        try:
+            with self._database.write() as session:
+                row = _require_product(session, product_id, lock=True)
+                if values:
+                    self._apply(session, row, values)
+        except IntegrityError as error:
+            raise _duplicate_sku(changes.sku) from error
+        self._wake_relay()
+        index = self._registry.known
+        with self._database.read() as session:
+            found = find_product(session, product_id, index.vector_index_id if index else None)
+        if found is None:
+            raise _no_product(product_id)
+        return as_product(found.product, found.milvus_id)
+
+    def delete(self, product_id: int) -> None:
+        with self._database.write() as session:
+            row = _require_product(session, product_id, lock=True)
+            milvus_ids = bound_milvus_ids(session, [product_id]).get(product_id, {})
+            session.delete(row)
+            add_product_event(session, self._topic, row, "delete", milvus_ids)
+        self._wake_relay()
+
+    def _apply(self, session: orm.Session, row: ProductRow, values: dict[str, object]) -> None:
+        for name, value in values.items():
+            setattr(row, name, value)
+        row.version += 1
+        row.updated_at = utc_now()
+        row.index_status, row.index_error = "pending", None
+        session.flush()
+        add_product_event(session, self._topic, row, "upsert")
+
+
+def _require_product(session: orm.Session, product_id: int, *, lock: bool = False) -> ProductRow:
+    row = session.get(ProductRow, product_id, with_for_update=lock or None)
+    if row is None:
+        raise _no_product(product_id)
+    return row
+
+
+def _require_free_sku(session: orm.Session, sku: str | None, *, owner: int | None) -> None:
+    if sku is not None and sku_owner(session, sku) not in (None, owner):
+        raise _duplicate_sku(sku)
+
+
+def _no_product(product_id: int) -> NotFound:
+    return NotFound(f"There is no product {product_id}.")
+
+
+def _duplicate_sku(sku: str | None) -> DuplicateSku:
+    message = f"another product has the sku {sku!r}; change that product, or use another sku"
+    return DuplicateSku(f"sku: {message}", [FieldError("sku", message)])
+
+
+def _image_columns(image: CheckedImage) -> dict[str, object]:
+    return {
+        "image_path": image.path,
+        "image_sha256": image.sha256,
+        "image_width": image.width,
+        "image_height": image.height,
+        "image_is_generated": image.is_generated,
+    }

@@ -1,0 +1,91 @@
+"""What is asked of the product table. Never commits: the caller's `Database.write()` block is the transaction."""
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy import orm
+
+from orm_models import ProductRow, ProductVectorRow
+
+SORT_COLUMNS = ("product_id", "title", "price", "created_at", "updated_at")
+
+
+class ProductWithBinding(NamedTuple):
+    """A product and the Milvus id that it has bound in one index, if any."""
+
+    product: ProductRow
+    milvus_id: int | None
+
+
+def find_product(session: orm.Session, product_id: int, vector_index_id: int | None) -> ProductWithBinding | None:
+    row = session.execute(_select_with_binding(vector_index_id).where(ProductRow.product_id == product_id)).first()
+    return ProductWithBinding(*row) if row else None
+
+
+def list_products(
+    session: orm.Session,
+    *,
+    vector_index_id: int | None,
+    page: int,
+    page_size: int,
+    sort: str,
+    category: str | None = None,
+    index_status: str | None = None,
+    title_or_sku: str | None = None,
+) -> tuple[list[ProductWithBinding], int]:
+    """One page and the count of all that match. `sort` is a name of SORT_COLUMNS, descending behind a minus."""
+    conditions: list[sa.ColumnElement[bool]] = []
+    if category is not None:
+        conditions.append(ProductRow.category == category)
+    if index_status is not None:
+        conditions.append(ProductRow.index_status == index_status)
+    if title_or_sku:
+        conditions.append(
+            sa.or_(ProductRow.title.icontains(title_or_sku, autoescape=True), ProductRow.sku == title_or_sku)
+        )
+    column: orm.InstrumentedAttribute[Any] = getattr(ProductRow, sort.removeprefix("-"))
+    order = column.desc() if sort.startswith("-") else column.asc()
+    rows = session.execute(
+        _select_with_binding(vector_index_id)
+        .where(*conditions)
+        .order_by(order, ProductRow.product_id)
+        .limit(page_size)
+        .offset((page - 1) * page_size)
+    )
+    total = session.scalar(sa.select(sa.func.count()).select_from(ProductRow).where(*conditions)) or 0
+    return [ProductWithBinding(*row) for row in rows], total
+
+
+def sku_owner(session: orm.Session, sku: str) -> int | None:
+    return session.scalar(sa.select(ProductRow.product_id).where(ProductRow.sku == sku))
+
+
+def load_products(session: orm.Session, product_ids: Iterable[int]) -> list[ProductRow]:
+    return list(session.scalars(sa.select(ProductRow).where(ProductRow.product_id.in_(list(product_ids)))))
+
+
+def lock_products(session: orm.Session, product_ids: Iterable[int]) -> dict[int, int]:
+    """Lock those that still exist until the transaction ends; product_id → current version."""
+    rows = session.execute(
+        sa.select(ProductRow.product_id, ProductRow.version)
+        .where(ProductRow.product_id.in_(list(product_ids)))
+        .order_by(ProductRow.product_id)  # one order for all: two workers can't deadlock
+        .with_for_update()
+    )
+    return dict(rows.all())
+
+
+def count_by_index_status(session: orm.Session) -> dict[str, int]:
+    rows = session.execute(sa.select(ProductRow.index_status, sa.func.count()).group_by(ProductRow.index_status))
+    return dict(rows.all())
+
+
+def _select_with_binding(vector_index_id: int | None) -> sa.Select[ProductRow, int | None]:
+    return sa.select(ProductRow, ProductVectorRow.milvus_id).outerjoin(
+        ProductVectorRow,
+        sa.and_(
+            ProductVectorRow.product_id == ProductRow.product_id,
+            ProductVectorRow.vector_index_id == (vector_index_id or 0),
+        ),
+    )

@@ -1,0 +1,21 @@
+"""How a product looks to a caller."""
+
+from data_models import Product
+from orm_models import ProductRow
+from tuwen.pictures.thumbnails import thumbnail_path
+
+
+def as_product(row: ProductRow, milvus_id: int | None) -> Product:
+    """`milvus_id`: the one that the product has bound in the live index."""
+    columns = {name: getattr(row, name) for name in Product.model_fields if hasattr(row, name)}
+    return Product(
+        **columns,
+        milvus_id=milvus_id,
+        image_url=image_url(row.image_path),
+        thumbnail_url=image_url(thumbnail_path(row.image_path)),
+    )
+
+
+def image_url(path: str) -> str:
+    """Of a file in the picture store, as the API serves it."""
+    return f"/images/{path}"

@@ -1,0 +1,70 @@
+"""The encoders as asynchronous services: micro-batched, on one model thread, with a cache of query vectors."""
+
+from collections.abc import Hashable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from cachetools import LRUCache
+from PIL import Image
+
+from tuwen.encoders.base import Encoders, Vector
+from tuwen.encoders.batching import MicroBatcher
+from tuwen.settings import Settings
+
+Item = TypeVar("Item")
+
+
+class EncodingService:
+    """Query vectors for searches, bulk vectors for the index. Create it on a running event loop; close it there."""
+
+    def __init__(self, encoders: Encoders, settings: Settings) -> None:
+        self.encoders = encoders
+        # One thread: the models use all cores by themselves, and are not thread-safe.
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="model")
+        sizes = {
+            "batch_size": settings.query_batch_size,
+            "bulk_batch_size": settings.ingest_encode_batch_size,
+            "queue_size": settings.query_queue_size,
+        }
+        self.clip_images: MicroBatcher[Image.Image, Vector] = MicroBatcher(
+            lambda images: list(encoders.clip.encode_images(images)), self._executor, **sizes
+        )
+        self.clip_texts: MicroBatcher[str, Vector] = MicroBatcher(
+            lambda texts: list(encoders.clip.encode_texts(texts)), self._executor, **sizes
+        )
+        self.texts: MicroBatcher[str, Vector] = MicroBatcher(
+            lambda texts: list(encoders.text.encode_texts(texts)), self._executor, **sizes
+        )
+        self._batchers = (self.clip_images, self.clip_texts, self.texts)
+        self._cache: LRUCache[Hashable, Vector] = LRUCache(settings.query_cache_size)
+
+    async def query_clip_text(self, text: str) -> Vector:
+        return await self._cached(self.clip_texts, ("clip", text), text)
+
+    async def query_text(self, text: str) -> Vector:
+        return await self._cached(self.texts, ("text", text), text)
+
+    async def query_image(self, image: Image.Image, sha256: str) -> Vector:
+        return await self._cached(self.clip_images, ("image", sha256), image)
+
+    def cached_image(self, sha256: str) -> Vector | None:
+        """Spares a known picture its decoding."""
+        return self._cache.get(("image", sha256))
+
+    async def check(self) -> None:
+        """Raises ModelsUnavailable."""
+        for batcher in self._batchers:
+            batcher.check()
+
+    async def close(self) -> None:
+        for batcher in self._batchers:
+            await batcher.close()
+        self._executor.shutdown()
+
+    async def _cached(self, batcher: MicroBatcher[Item, Vector], key: Hashable, item: Item) -> Vector:
+        vector = self._cache.get(key)
+        if vector is None:
+            vector = await batcher.query(item)
+            if self._cache.maxsize:
+                self._cache[key] = vector
+        return vector

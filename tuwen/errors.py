@@ -1,0 +1,193 @@
+"""The one error tree. Every error a caller can meet carries its HTTP status and says what to change.
+
+Nothing below `tuwen/api/` raises an HTTPException; `tuwen/api/problems.py` turns these into problem+json (RFC 9457).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+
+@dataclass(frozen=True)
+class FieldError:
+    """One wrong field of a request: where it stands and what is wrong with it."""
+
+    field: str
+    message: str
+
+
+class AppError(Exception):
+    """Base of all errors of ours. `detail` is shown to the caller as it is."""
+
+    status = 500
+    slug = "internal-error"
+    title = "Internal error"
+    retry_after_s: int | None = None
+
+    def __init__(self, detail: str, errors: Sequence[FieldError] = ()) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.errors = tuple(errors)
+
+
+class InvalidInput(AppError):
+    """The request is understood and can't be done as it stands."""
+
+    status = 422
+    slug = "invalid-input"
+    title = "Invalid input"
+
+    @classmethod
+    def in_field(cls, field: str, message: str) -> Self:
+        return cls(f"{field}: {message}", [FieldError(field, message)])
+
+
+class MalformedRequest(InvalidInput):
+    """The body can't be read at all (broken JSON, broken multipart)."""
+
+    status = 400
+    slug = "malformed-request"
+    title = "Malformed request"
+
+
+class UnreadableImage(InvalidInput):
+    """The bytes are not a whole, readable picture."""
+
+    slug = "unreadable-image"
+    title = "Unreadable image"
+
+
+class ImageTooLarge(InvalidInput):
+    """The upload has too many bytes or too many pixels."""
+
+    status = 413
+    slug = "image-too-large"
+    title = "Image too large"
+
+
+class UnsupportedImageType(InvalidInput):
+    """A picture, but of a format that is not accepted."""
+
+    status = 415
+    slug = "unsupported-image-type"
+    title = "Unsupported image type"
+
+
+class UnsupportedMediaType(InvalidInput):
+    """A request body that is neither JSON nor a form."""
+
+    status = 415
+    slug = "unsupported-media-type"
+    title = "Unsupported media type"
+
+
+class NotFound(AppError):
+    """No such product, picture or page."""
+
+    status = 404
+    slug = "not-found"
+    title = "Not Found"
+
+
+class NotCancellable(AppError):
+    """The job has ended already."""
+
+    status = 409
+    slug = "not-cancellable"
+    title = "Not cancellable"
+
+
+class DuplicateSku(AppError):
+    """Another product has this sku."""
+
+    status = 409
+    slug = "duplicate-sku"
+    title = "Duplicate sku"
+
+
+class DependencyUnavailable(AppError):
+    """Something this service stands on does not answer. Work that met it is kept and tried again."""
+
+    status = 503
+    slug = "dependency-unavailable"
+    title = "A dependency is unavailable"
+    retry_after_s = 5
+
+
+class Overloaded(DependencyUnavailable):
+    """A bounded queue is full; the caller may try again shortly."""
+
+    slug = "overloaded"
+    title = "Overloaded"
+    retry_after_s = 1
+
+
+class QueueFull(Overloaded):
+    """So many pictures wait to be drawn that no more are taken."""
+
+    slug = "queue-full"
+    title = "The queue is full"
+    retry_after_s = 30
+
+
+class DatabaseUnavailable(DependencyUnavailable):
+    slug = "database-unavailable"
+
+
+class VectorDBUnavailable(DependencyUnavailable):
+    slug = "vector-db-unavailable"
+
+
+class QueueUnavailable(DependencyUnavailable):
+    slug = "queue-unavailable"
+
+
+class ImageStoreUnavailable(DependencyUnavailable):
+    slug = "image-store-unavailable"
+
+
+class ModelsUnavailable(DependencyUnavailable):
+    """The models are loaded, and don't answer."""
+
+    slug = "models-unavailable"
+
+
+class EncodingFailed(AppError):
+    """The model raised on this very item."""
+
+    slug = "encoding-failed"
+    title = "Encoding failed"
+
+
+class GenerationRefused(AppError):
+    """The generator will not draw this: a parameter that it lacks, or its safety checker's verdict."""
+
+    status = 422
+    slug = "generation-refused"
+    title = "Generation refused"
+
+
+class VectorsRejected(AppError):
+    """Milvus answered, and refused the rows themselves."""
+
+    slug = "vectors-rejected"
+    title = "Vectors rejected"
+
+
+class ConfigurationError(AppError):
+    """The settings can't work; the message names the setting to change. Ends the process at start."""
+
+    slug = "configuration"
+    title = "Configuration error"
+
+
+class ModelUnavailable(ConfigurationError):
+    """A model can't be had or can't be read."""
+
+    slug = "model-unavailable"
+
+
+class ModelMismatch(ConfigurationError):
+    """The active collection was built with other models than the settings name."""
+
+    slug = "model-mismatch"

@@ -1,0 +1,200 @@
+"""A5 as the API sees it: jobs are taken, read, waited for and cancelled. Drawing is `worker.py`'s.
+
+A job and its message are one transaction; the job table is the truth, a message only wakes a worker.
+"""
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from data_models import (
+    ENDED,
+    MAX_SEED,
+    GeneratedImage,
+    GenerateRequest,
+    GenerationEvent,
+    GenerationJob,
+    SearchMode,
+    SearchRequest,
+    SimilarProduct,
+)
+from orm_models import Database, GeneratedImageRow, JobRow, utc_now
+from tuwen.catalogue.representation import image_url
+from tuwen.encoders.service import EncodingService
+from tuwen.errors import InvalidInput, NotCancellable, NotFound, QueueFull, VectorDBUnavailable
+from tuwen.generation.queries import count_jobs_waiting, find_generated_image, find_generation_job, generated_images
+from tuwen.messaging.outbox import add_to_outbox
+from tuwen.pictures.checked_image import CheckedImage
+from tuwen.pictures.checks import check_image
+from tuwen.pictures.store import ImageStore
+from tuwen.pictures.thumbnails import thumbnail_path
+from tuwen.search.searcher import Searcher
+from tuwen.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+POLL_S = 0.2
+SIMILAR_PRODUCTS = 8
+
+
+@dataclass(frozen=True)
+class JobState:
+    """One reading of the database."""
+
+    job: JobRow
+    images: list[GeneratedImageRow]
+    jobs_before: int
+
+
+class GenerationJobs:
+    """`wake_relay` is called after each commit, from whichever thread made it; `stopping` ends what waits for a job."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        images: ImageStore,
+        encoding: EncodingService,
+        searcher: Searcher,
+        wake_relay: Callable[[], None],
+        stopping: asyncio.Event,
+    ) -> None:
+        self._settings = settings
+        self._database = database
+        self._images = images
+        self._encoding = encoding
+        self._searcher = searcher
+        self._wake_relay = wake_relay
+        self._stopping = stopping
+
+    def create(self, request: GenerateRequest) -> int:
+        """The new job's id. Raises InvalidInput over a limit, QueueFull when too many wait."""
+        self._require_within_limits(request)
+        seed = secrets.randbelow(MAX_SEED + 1) if request.seed is None else request.seed
+        stored = request.model_copy(update={"seed": seed}).model_dump(mode="json", exclude={"wait_s"})
+        with self._database.write() as session:
+            waiting = count_jobs_waiting(session)
+            if waiting >= self._settings.generation_queue_size:
+                raise QueueFull(f"{waiting} jobs wait to be drawn, and no more are taken; try again later.")
+            job = JobRow(kind="generate", request=stored)
+            session.add(job)
+            session.flush()
+            event = GenerationEvent(job_id=job.job_id)
+            add_to_outbox(session, self._settings.generation_topic, str(job.job_id), event)
+        self._wake_relay()
+        return job.job_id
+
+    def cancel(self, job_id: int) -> None:
+        """Its worker notices at the next denoising step. Cancelling twice is no error; a job that ended is one."""
+        with self._database.write() as session:
+            job = find_generation_job(session, job_id, lock=True)
+            if job is None:
+                raise _no_job(job_id)
+            if job.status in ("done", "failed"):
+                raise NotCancellable(f"Job {job_id} is {job.status} already.")
+            if job.status != "cancelled":
+                job.status, job.finished_at = "cancelled", utc_now()
+
+    async def read(self, job_id: int) -> GenerationJob:
+        return await self._describe(await asyncio.to_thread(self._load, job_id))
+
+    async def wait(self, job_id: int, wait_s: float) -> GenerationJob:
+        """As soon as it ended, or as it is after `wait_s` or when the service stops."""
+        deadline = time.monotonic() + wait_s
+        state = await asyncio.to_thread(self._load, job_id)
+        while state.job.status not in ENDED and time.monotonic() < deadline and not self._stopping.is_set():
+            await asyncio.sleep(POLL_S)
+            state = await asyncio.to_thread(self._load, job_id)
+        return await self._describe(state)
+
+    async def watch(self, job_id: int) -> AsyncIterator[GenerationJob]:
+        """The job now, and again at each change, until it ended or the service stops."""
+        seen: tuple[str, float, int] | None = None
+        while (seen is None or seen[0] not in ENDED) and not self._stopping.is_set():
+            state = await asyncio.to_thread(self._load, job_id)
+            now = (state.job.status, state.job.progress, state.jobs_before)
+            if now != seen:
+                seen = now
+                yield await self._describe(state)
+            else:
+                await asyncio.sleep(POLL_S)
+
+    def require(self, job_id: int) -> None:
+        """Raises NotFound."""
+        self._load(job_id)
+
+    def picture(self, image_id: int) -> CheckedImage:
+        """A generated picture, ready to become a product's. Raises InvalidInput where there is none."""
+        with self._database.read() as session:
+            row = find_generated_image(session, image_id)
+        if row is None:
+            raise InvalidInput.in_field("generated_image_id", f"there is no generated picture {image_id}")
+        return check_image(self._images.read(row.image_path), self._settings)
+
+    def _require_within_limits(self, request: GenerateRequest) -> None:
+        largest = self._settings.generator_max_side
+        for field, side in (("width", request.width), ("height", request.height)):
+            if side is not None and side > largest:
+                raise InvalidInput.in_field(field, f"is over the limit of {largest} pixels")
+        if request.steps is not None and request.steps > self._settings.generator_max_steps:
+            raise InvalidInput.in_field("steps", f"is over the limit of {self._settings.generator_max_steps}")
+
+    def _load(self, job_id: int) -> JobState:
+        with self._database.read() as session:
+            job = find_generation_job(session, job_id)
+            if job is None:
+                raise _no_job(job_id)
+            images = generated_images(session, job_id) if job.status == "done" else []
+            before = count_jobs_waiting(session, job_id) if job.status == "queued" else 0
+        return JobState(job, images, before)
+
+    async def _describe(self, state: JobState) -> GenerationJob:
+        job = state.job
+        prompt = str(job.request["prompt"])
+        return GenerationJob(
+            job_id=job.job_id,
+            status=job.status,
+            status_url=f"/generate/{job.job_id}",
+            events_url=f"/generate/{job.job_id}/events",
+            progress=job.progress,
+            jobs_before=state.jobs_before,
+            error=job.error,
+            prompt=prompt,
+            images=[await self._describe_image(row, prompt) for row in state.images],
+            created_at=job.created_at,
+            started_at=job.started_at,
+            finished_at=job.finished_at,
+        )
+
+    async def _describe_image(self, row: GeneratedImageRow, prompt: str) -> GeneratedImage:
+        data = await asyncio.to_thread(self._images.read, row.image_path)
+        vector = await self._searcher.encode_image(data)
+        return GeneratedImage(
+            image_id=row.image_id,
+            image_url=image_url(row.image_path),
+            thumbnail_url=image_url(thumbnail_path(row.image_path)),
+            width=row.image_width,
+            height=row.image_height,
+            seed=row.seed,
+            agreement=float(np.dot(vector, await self._encoding.query_clip_text(prompt))),
+            similar=await self._find_similar(data),
+        )
+
+    async def _find_similar(self, picture: bytes) -> list[SimilarProduct] | None:
+        """None while the vector database is down: a picture that took minutes to draw is shown all the same."""
+        nearest = SearchRequest(mode=SearchMode.IMAGE_TO_IMAGE, top_k=SIMILAR_PRODUCTS)
+        try:
+            found = await self._searcher.search(nearest, picture)
+        except VectorDBUnavailable as error:
+            logger.warning("Similar products are left out: %s", error)
+            return None
+        return [SimilarProduct(score=hit.score, product=hit.product) for hit in found.hits]
+
+
+def _no_job(job_id: int) -> NotFound:
+    return NotFound(f"There is no generation job {job_id}; results are kept for a set time.")

@@ -1,0 +1,211 @@
+"""Product events in; vectors in Milvus, and their ids bound in the database, out.
+
+Runs in `worker.py` behind Kafka, and inside `main.py` on the embedded default. Taking an event twice does no harm.
+What can't be encoded becomes `failed` and never stops its batch; what is down is waited for, uncommitted.
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+from pydantic import ValidationError
+from sqlalchemy import orm
+
+from data_models import DeadLetter, ProductEvent
+from orm_models import Database, ProductRow
+from tuwen.background import until_up
+from tuwen.catalogue.queries import load_products, lock_products
+from tuwen.encoders.service import EncodingService
+from tuwen.errors import AppError, DependencyUnavailable, VectorsRejected
+from tuwen.messaging.outbox import add_to_outbox
+from tuwen.messaging.transport import Message, MessageConsumer, dead_letter_topic
+from tuwen.pictures.decoding import decode_image
+from tuwen.pictures.store import ImageStore
+from tuwen.settings import Settings
+from tuwen.vectors.binding import bind_vectors, indexed_versions, mark_failed
+from tuwen.vectors.registry import IndexRegistry, LiveIndex
+from vector_db import VectorDB, VectorRow
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    product: ProductRow
+    row: VectorRow
+
+
+class Failed(NamedTuple):
+    product: ProductRow
+    reason: str
+
+
+class Inserted(NamedTuple):
+    product: ProductRow
+    milvus_id: int
+
+
+class Ingestor:
+    """Consumes one transport until cancelled."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        vector_db: VectorDB,
+        images: ImageStore,
+        encoding: EncodingService,
+        registry: IndexRegistry,
+    ) -> None:
+        self._settings = settings
+        self._database = database
+        self._vector_db = vector_db
+        self._images = images
+        self._encoding = encoding
+        self._registry = registry
+        self._until_up = partial(until_up, max_wait_s=settings.retry_backoff_max_s)
+
+    async def run(self, consumer: MessageConsumer) -> None:
+        while True:
+            messages = await self._until_up(partial(consumer.next_batch, self._settings.ingest_batch_size))
+            await self._ingest_isolating(messages)
+            await consumer.commit()
+
+    async def _ingest_isolating(self, messages: Sequence[Message]) -> None:
+        """No message may hold up those behind it: one that fails unexpectedly goes to the dead letters."""
+        try:
+            await self._until_up(partial(self.ingest, messages))
+        except Exception as error:
+            logger.exception("Unexpected while ingesting %d messages", len(messages))
+            if len(messages) > 1:
+                for message in messages:
+                    await self._ingest_isolating([message])
+            else:
+                reason = f"unexpected: {error!r}"
+                await self._until_up(partial(asyncio.to_thread, self._write_dead_letters, [(messages[0], reason)]))
+
+    async def ingest(self, messages: Sequence[Message]) -> None:
+        """One batch, whole. Raises DependencyUnavailable with nothing half-bound; the batch may then be given again."""
+        events = await self._parse(messages)
+        latest = {event.product_id: event for event in sorted(events, key=lambda event: event.version)}
+        for event in events:
+            if event.op == "delete":
+                await self._delete_vectors(event.milvus_ids)
+        upserts = [event.product_id for event in latest.values() if event.op == "upsert"]
+        if upserts:
+            await self.index_products(upserts)
+
+    async def index_products(self, product_ids: Sequence[int]) -> None:
+        """Encode, insert, bind. Products that are gone, or indexed at their version already, cost one SELECT."""
+        index = await asyncio.to_thread(self._registry.live)
+        products = await asyncio.to_thread(self._load_unindexed, product_ids, index)
+        if not products:
+            return
+        encoded, failed = await self._encode(products)
+        inserted, rejected = await asyncio.to_thread(self._insert, index, encoded)
+        # If the database fails here, whether it committed is unknown, so the new vectors must stay: unbound ones are
+        # invisible and reconciliation removes them, but bound ones would be lost.
+        unbound = await asyncio.to_thread(self._bind, index, inserted, [*failed, *rejected])
+        await asyncio.to_thread(self._vector_db.delete, index.collection, unbound)
+        logger.info("Indexed %d products, %d failed", len(inserted), len(failed) + len(rejected))
+
+    async def _parse(self, messages: Sequence[Message]) -> list[ProductEvent]:
+        events, letters = [], []
+        for message in messages:
+            try:
+                events.append(ProductEvent.model_validate_json(message.value))
+            except ValidationError as error:
+                logger.warning("Not a product event, to the dead letters: %r", message.value[:200])
+                letters.append(
+                    (message, f"not a product event: {error.error_count()} errors: {error.errors()[0]['msg']}")
+                )
+        if letters:
+            await asyncio.to_thread(self._write_dead_letters, letters)
+        return events
+
+    def _write_dead_letters(self, letters: Sequence[tuple[Message, str]]) -> None:
+        with self._database.write() as session:
+            for message, reason in letters:
+                letter = DeadLetter(payload=message.value.decode(errors="replace"), error=reason)
+                add_to_outbox(session, dead_letter_topic(self._settings.kafka_topic), message.key, letter)
+
+    async def _delete_vectors(self, milvus_ids: dict[str, list[int]]) -> None:
+        for collection, ids in milvus_ids.items():
+            if await asyncio.to_thread(self._vector_db.has_collection, collection):
+                await asyncio.to_thread(self._vector_db.delete, collection, ids)
+
+    def _load_unindexed(self, product_ids: Sequence[int], index: LiveIndex) -> list[ProductRow]:
+        with self._database.read() as session:
+            products = load_products(session, product_ids)
+            versions = indexed_versions(session, index.vector_index_id, product_ids)
+        return [product for product in products if versions.get(product.product_id) != product.version]
+
+    async def _encode(self, products: Sequence[ProductRow]) -> tuple[list[Encoded], list[Failed]]:
+        results = await asyncio.gather(*(self._encode_one(product) for product in products))
+        return [r for r in results if isinstance(r, Encoded)], [r for r in results if isinstance(r, Failed)]
+
+    async def _encode_one(self, product: ProductRow) -> Encoded | Failed:
+        try:
+            image = await asyncio.to_thread(lambda: decode_image(self._images.read(product.image_path)))
+            image_vector, clip_text_vector, text_vector = await asyncio.gather(
+                self._encoding.clip_images.bulk(image),
+                self._encoding.clip_texts.bulk(product.title),
+                self._encoding.texts.bulk(product.title),
+            )
+        except DependencyUnavailable:
+            raise
+        except AppError as error:
+            return Failed(product, error.detail)
+        row = VectorRow(
+            product_id=product.product_id,
+            image_clip_vector=image_vector,
+            text_clip_vector=clip_text_vector,
+            text_bge_vector=text_vector,
+            image_path=product.image_path,
+            title=product.title,
+            category=product.category,
+            price=product.price,
+            attributes=product.attributes,
+        )
+        return Encoded(product, row)
+
+    def _insert(self, index: LiveIndex, encoded: Sequence[Encoded]) -> tuple[list[Inserted], list[Failed]]:
+        try:
+            ids = self._vector_db.insert(index.collection, [each.row for each in encoded]) if encoded else []
+        except VectorsRejected as error:
+            if len(encoded) == 1:
+                return [], [Failed(encoded[0].product, error.detail)]
+            parts = [self._insert(index, [each]) for each in encoded]  # one bad row must not stop the others
+            return [i for inserted, _ in parts for i in inserted], [f for _, failed in parts for f in failed]
+        return [Inserted(each.product, milvus_id) for each, milvus_id in zip(encoded, ids, strict=True)], []
+
+    def _bind(self, index: LiveIndex, inserted: Sequence[Inserted], failed: Sequence[Failed]) -> list[int]:
+        """One transaction: bind where the version still matches. Returns the Milvus ids that nothing binds any more."""
+        unbound: list[int] = []
+        with self._database.write() as session:
+            products = [*(each.product for each in inserted), *(each.product for each in failed)]
+            current = lock_products(session, [product.product_id for product in products])
+            for product, milvus_id in inserted:
+                if self._is_current(current, product):
+                    replaced = bind_vectors(session, product, index.vector_index_id, milvus_id)
+                    unbound += [replaced] if replaced is not None else []
+                else:
+                    unbound.append(milvus_id)
+            for product, reason in failed:
+                if self._is_current(current, product):
+                    unbound += self._write_failure(session, product, index, reason)
+        return unbound
+
+    def _write_failure(self, session: orm.Session, product: ProductRow, index: LiveIndex, reason: str) -> list[int]:
+        logger.warning("Product %d can't be indexed: %s", product.product_id, reason)
+        event = ProductEvent(product_id=product.product_id, op="upsert", version=product.version)
+        letter = DeadLetter(payload=event.model_dump_json(), error=reason)
+        add_to_outbox(session, dead_letter_topic(self._settings.kafka_topic), str(product.product_id), letter)
+        return mark_failed(session, product, index.vector_index_id, reason)
+
+    @staticmethod
+    def _is_current(versions: dict[int, int], product: ProductRow) -> bool:
+        return versions.get(product.product_id) == product.version

@@ -1,0 +1,1 @@
+"""The way from a committed change to its consumer: outbox, relay, transports."""

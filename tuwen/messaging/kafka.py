@@ -1,0 +1,146 @@
+"""The transport of the full stack. The only importer of aiokafka."""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from contextlib import suppress
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import IllegalStateError, KafkaError, TopicAlreadyExistsError
+
+from tuwen.errors import QueueUnavailable
+from tuwen.messaging.transport import Message, dead_letter_topic
+from tuwen.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+POLL_TIMEOUT_MS = 1000
+
+
+class KafkaSender:
+    """Connects at the first message, and again after a failure."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._producer: AIOKafkaProducer | None = None
+        self._connecting = asyncio.Lock()
+
+    async def send(self, messages: Sequence[Message]) -> None:
+        try:
+            producer = await self._connected()
+            sends = [await producer.send(m.topic, key=m.key.encode(), value=m.value) for m in messages]
+            await asyncio.gather(*sends)
+        except (KafkaError, OSError, TimeoutError) as error:
+            raise _queue_unavailable(error) from error
+
+    async def check(self) -> None:
+        try:
+            producer = await self._connected()
+            async with asyncio.timeout(5):
+                await producer.client.fetch_all_metadata()
+        except (KafkaError, OSError, TimeoutError) as error:
+            raise _queue_unavailable(error) from error
+
+    async def close(self) -> None:
+        if self._producer is not None:
+            await self._producer.stop()
+
+    async def _connected(self) -> AIOKafkaProducer:
+        async with self._connecting:
+            if self._producer is None:
+                await create_topics(self._settings)
+                producer = AIOKafkaProducer(
+                    bootstrap_servers=self._settings.kafka_bootstrap_servers,
+                    acks="all",
+                    enable_idempotence=self._settings.kafka_idempotent_producer,
+                )
+                await _start(producer)
+                self._producer = producer
+            return self._producer
+
+
+class KafkaConsumer:
+    """One member of the group. Commits `last offset + 1` of each partition, only when told to."""
+
+    def __init__(self, settings: Settings, topic: str, group: str) -> None:
+        self._settings = settings
+        self._topic = topic
+        self._group = group
+        self._consumer: AIOKafkaConsumer | None = None
+        self._next_offsets: dict[TopicPartition, int] = {}
+
+    async def next_batch(self, max_messages: int) -> list[Message]:
+        try:
+            consumer = await self._connected()
+            while True:
+                records = await consumer.getmany(timeout_ms=POLL_TIMEOUT_MS, max_records=max_messages)
+                if records:
+                    break
+        except (KafkaError, OSError, TimeoutError) as error:
+            raise _queue_unavailable(error) from error
+        self._next_offsets = {partition: batch[-1].offset + 1 for partition, batch in records.items()}
+        return [
+            Message(record.topic, (record.key or b"").decode(errors="replace"), record.value or b"")
+            for batch in records.values()
+            for record in batch
+        ]
+
+    async def commit(self) -> None:
+        assert self._consumer is not None, "commit follows next_batch"
+        try:
+            await self._consumer.commit(self._next_offsets)
+        except (KafkaError, IllegalStateError) as error:
+            # The partitions went to another worker meanwhile. It gets these messages again, and finds the work done.
+            logger.warning("Offsets not committed, the messages will come again: %s", error)
+
+    async def close(self) -> None:
+        if self._consumer is not None:
+            await self._consumer.stop()
+
+    async def _connected(self) -> AIOKafkaConsumer:
+        if self._consumer is None:
+            await create_topics(self._settings)
+            consumer = AIOKafkaConsumer(
+                self._topic,
+                bootstrap_servers=self._settings.kafka_bootstrap_servers,
+                group_id=self._group,
+                enable_auto_commit=False,
+                auto_offset_reset="earliest",
+            )
+            await _start(consumer)
+            self._consumer = consumer
+        return self._consumer
+
+
+async def create_topics(settings: Settings) -> None:
+    """The topics of events and jobs with room for several workers, and the dead letters'; existing ones stay."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap_servers)
+    try:
+        await _start(admin)
+        existing = set(await admin.list_topics())
+        wanted = dict.fromkeys((settings.kafka_topic, settings.generation_topic), settings.kafka_partitions)
+        wanted[dead_letter_topic(settings.kafka_topic)] = 1
+        missing = [
+            NewTopic(name, num_partitions=partitions, replication_factor=settings.kafka_replication)
+            for name, partitions in wanted.items()
+            if name not in existing
+        ]
+        if missing:
+            with suppress(TopicAlreadyExistsError):  # another process was faster
+                await admin.create_topics(missing)
+    finally:
+        await admin.close()
+
+
+async def _start(client: AIOKafkaProducer | AIOKafkaConsumer | AIOKafkaAdminClient) -> None:
+    try:
+        await client.start()
+    except BaseException:
+        # A client that never started still holds sockets and tasks.
+        await (client.close() if isinstance(client, AIOKafkaAdminClient) else client.stop())
+        raise
+
+
+def _queue_unavailable(error: Exception) -> QueueUnavailable:
+    return QueueUnavailable(f"Kafka does not answer (KAFKA_BOOTSTRAP_SERVERS): {error or type(error).__name__}")

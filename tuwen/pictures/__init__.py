@@ -1,0 +1,1 @@
+"""Picture bytes: what is accepted, how it is decoded, where it is kept."""

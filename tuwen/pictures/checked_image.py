@@ -1,0 +1,21 @@
+"""A picture that was let in: what the checks hand to the store and to the catalogue."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class CheckedImage:
+    """Bytes that are known to be a whole picture within the limits."""
+
+    data: bytes
+    sha256: str
+    extension: str
+    width: int
+    height: int
+    is_generated: bool = False
+    """Its own metadata says that a model made it."""
+
+    @property
+    def path(self) -> str:
+        """Inside the store."""
+        return f"{self.sha256[:2]}/{self.sha256}.{self.extension}"

@@ -1,0 +1,59 @@
+"""What a search asks: which modes there are to the stores, and the one query that each mode takes."""
+
+import base64
+import binascii
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from data_models import SearchMode, SearchRequest
+from tuwen.errors import FieldError, InvalidInput
+from vector_db import VectorField
+
+VECTOR_FIELDS: Mapping[SearchMode, VectorField] = {
+    SearchMode.IMAGE_TO_IMAGE: "image_clip_vector",
+    SearchMode.TEXT_TO_TEXT: "text_bge_vector",
+    SearchMode.IMAGE_TO_TEXT: "text_clip_vector",
+    SearchMode.TEXT_TO_IMAGE: "image_clip_vector",
+}
+
+
+@dataclass(frozen=True)
+class Query:
+    """What is searched for, brought to a title or a picture's bytes."""
+
+    mode: SearchMode
+    text: str | None = None
+    image: bytes | None = None
+    without_product_id: int | None = None
+
+
+def require_one_query(request: SearchRequest, has_upload: bool) -> None:
+    """A mode takes exactly one query, of its own kind."""
+    given = {
+        "text": request.text is not None,
+        "image": has_upload,
+        "image_base64": request.image_base64 is not None,
+        "image_url": request.image_url is not None,
+        "product_id": request.product_id is not None,
+    }
+    names = [name for name, is_given in given.items() if is_given]
+    if request.mode.query_is_image:
+        allowed = ["image", "image_base64", "image_url", "product_id"]
+    else:
+        allowed = ["text", "product_id"]
+    if len(names) == 1 and names[0] in allowed:
+        return
+    need = f"mode {request.mode.value} needs exactly one of: {', '.join(allowed)}"
+    said = f"this request has {' and '.join(names)}" if names else "this request has none of them"
+    wrong = [name for name in names if name not in allowed] or names or [allowed[0]]
+    raise InvalidInput(f"{need}; {said}.", [FieldError(name, need) for name in wrong])
+
+
+def decode_base64(encoded: str) -> bytes:
+    """Plain base64, or a data: URL as a browser's FileReader gives it."""
+    if encoded.startswith("data:"):
+        encoded = encoded.partition(",")[2]
+    try:
+        return base64.b64decode("".join(encoded.split()), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise InvalidInput.in_field("image_base64", f"is not base64: {error}") from error

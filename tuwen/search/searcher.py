@@ -1,0 +1,170 @@
+"""A query's way: encode → one Milvus call, over-fetching → one SELECT of the products that are bound → rank and cut."""
+
+import asyncio
+import hashlib
+import time
+
+from data_models import (
+    IndexInfo,
+    SearchFilters,
+    SearchHit,
+    SearchMode,
+    SearchRequest,
+    SearchResponse,
+    SearchTimings,
+)
+from orm_models import Database
+from tuwen.catalogue.queries import load_products
+from tuwen.catalogue.representation import as_product
+from tuwen.encoders.base import Vector
+from tuwen.encoders.service import EncodingService
+from tuwen.errors import InvalidInput, NotFound
+from tuwen.pictures.checks import check_image
+from tuwen.pictures.decoding import decode_image
+from tuwen.pictures.download import download_image
+from tuwen.pictures.store import ImageStore
+from tuwen.search.query import VECTOR_FIELDS, Query, decode_base64, require_one_query
+from tuwen.settings import Settings
+from tuwen.vectors.binding import products_bound_to
+from tuwen.vectors.registry import IndexRegistry, LiveIndex
+from vector_db import MAX_SEARCH_LIMIT, VectorDB, VectorHit, filter_expression
+
+# Rows that no product binds (replaced a moment ago, or left by a crash) take places in Milvus's answer.
+SPARE_HITS = 10
+
+
+class Stopwatch:
+    """Milliseconds since the last lap, and in all."""
+
+    def __init__(self) -> None:
+        self._start = self._lap = time.perf_counter()
+
+    def lap_ms(self) -> float:
+        before, self._lap = self._lap, time.perf_counter()
+        return round((self._lap - before) * 1000, 2)
+
+    def total_ms(self) -> float:
+        return round((time.perf_counter() - self._start) * 1000, 2)
+
+
+class Searcher:
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        vector_db: VectorDB,
+        images: ImageStore,
+        encoding: EncodingService,
+        registry: IndexRegistry,
+    ) -> None:
+        self._settings = settings
+        self._database = database
+        self._vector_db = vector_db
+        self._images = images
+        self._encoding = encoding
+        self._registry = registry
+
+    async def search(self, request: SearchRequest, uploaded_image: bytes | None = None) -> SearchResponse:
+        """Raises InvalidInput when the request does not hold the one query that its mode needs."""
+        require_one_query(request, uploaded_image is not None)
+        if request.offset > self._settings.search_max_offset:
+            raise InvalidInput.in_field(
+                "offset", f"is above {self._settings.search_max_offset}; refine the query instead"
+            )
+        watch = Stopwatch()
+        index = self._registry.known
+        if index is None:
+            index = await asyncio.to_thread(self._registry.live)
+        query = await self._resolve(request, uploaded_image)
+        vector = await self._encode(query)
+        encode_ms = watch.lap_ms()
+        hits, vector_ms, metadata_ms = await asyncio.to_thread(self._find, index, vector, request, query, watch)
+        return SearchResponse(
+            mode=request.mode,
+            hits=hits,
+            took_ms=SearchTimings(encode=encode_ms, vector=vector_ms, metadata=metadata_ms, total=watch.total_ms()),
+            index=IndexInfo(collection=index.collection, model=self._encoding.encoders.name),
+        )
+
+    async def _resolve(self, request: SearchRequest, uploaded_image: bytes | None) -> Query:
+        if request.product_id is not None:
+            return await asyncio.to_thread(self._query_of_product, request.mode, request.product_id)
+        if not request.mode.query_is_image:
+            return Query(request.mode, text=request.text)
+        image = uploaded_image
+        if request.image_base64 is not None:
+            image = decode_base64(request.image_base64)
+        elif request.image_url is not None:
+            image = await download_image(request.image_url, self._settings)
+        return Query(request.mode, image=image)
+
+    def _query_of_product(self, mode: SearchMode, product_id: int) -> Query:
+        with self._database.read() as session:
+            products = load_products(session, [product_id])
+        if not products:
+            raise NotFound(f"There is no product {product_id}.")
+        if mode.query_is_image:
+            image = self._images.read(products[0].image_path)
+            return Query(mode, image=image, without_product_id=product_id)
+        return Query(mode, text=products[0].title, without_product_id=product_id)
+
+    async def _encode(self, query: Query) -> Vector:
+        if query.image is not None:
+            return await self.encode_image(query.image)
+        assert query.text is not None, "require_one_query saw to it"
+        if query.mode is SearchMode.TEXT_TO_TEXT:
+            return await self._encoding.query_text(query.text)
+        return await self._encoding.query_clip_text(query.text)
+
+    async def encode_image(self, data: bytes) -> Vector:
+        """CLIP's vector of an encoded picture, cached by its bytes."""
+        sha256 = hashlib.sha256(data).hexdigest()
+        cached = self._encoding.cached_image(sha256)
+        if cached is not None:
+            return cached
+        await asyncio.to_thread(check_image, data, self._settings)
+        image = await asyncio.to_thread(decode_image, data)
+        return await self._encoding.query_image(image, sha256)
+
+    def _find(
+        self, index: LiveIndex, vector: Vector, request: SearchRequest, query: Query, watch: Stopwatch
+    ) -> tuple[list[SearchHit], float, float]:
+        wanted = request.offset + request.top_k
+        limit = wanted + SPARE_HITS
+        vector_ms = metadata_ms = 0.0
+        while True:
+            found = self._vector_db.search(
+                index.collection,
+                VECTOR_FIELDS[request.mode],
+                vector,
+                limit=limit,
+                filter_expression=_as_expression(request.filters),
+            )
+            vector_ms += watch.lap_ms()
+            hits = self._bound_hits(index, found, query)
+            metadata_ms += watch.lap_ms()
+            if len(hits) >= wanted or len(found) < limit or limit == MAX_SEARCH_LIMIT:
+                return hits[request.offset : wanted], vector_ms, metadata_ms
+            limit = min(limit * 2, MAX_SEARCH_LIMIT)  # too many of them were unbound
+
+    def _bound_hits(self, index: LiveIndex, found: list[VectorHit], query: Query) -> list[SearchHit]:
+        with self._database.read() as session:
+            products = products_bound_to(session, index.vector_index_id, [hit.milvus_id for hit in found])
+        counting = [
+            hit
+            for hit in found
+            if hit.milvus_id in products and products[hit.milvus_id].product_id != query.without_product_id
+        ]
+        return [
+            SearchHit(rank=rank, score=hit.score, product=as_product(products[hit.milvus_id], hit.milvus_id))
+            for rank, hit in enumerate(counting, start=1)
+        ]
+
+
+def _as_expression(filters: SearchFilters) -> str:
+    return filter_expression(
+        categories=filters.category,
+        price_min=filters.price_min,
+        price_max=filters.price_max,
+        attributes=filters.attributes,
+    )

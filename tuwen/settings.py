@@ -1,0 +1,139 @@
+"""All settings, typed, read once from the environment and `.env`, and passed in from there.
+
+Every field here stands in `.env.example` and in the README's table; a test checks that.
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+VERSION = "0.2.0"
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
+TITLE_COLUMN_LENGTH = 500
+MAX_GUIDANCE = 50.0
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+class Settings(BaseSettings):
+    """Empty values of the four `*_URL`/`*_URI` engines choose the embedded ones under `data_dir`."""
+
+    model_config = SettingsConfigDict(env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True)
+
+    # Where things are
+    data_dir: Path = Path("data")
+    api_host: str = "127.0.0.1"
+    api_port: int = Field(8000, ge=1, le=65535)
+    web_port: int = Field(6006, ge=1, le=65535)
+    api_url: str = ""
+    web_language: Literal["zh", "en"] = "zh"
+    cors_allow_origins: Annotated[tuple[str, ...], NoDecode] = ()
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    # Engines
+    database_url: str = ""
+    auto_migrate: bool = True
+    milvus_uri: str = ""
+    milvus_token: str = ""
+    milvus_timeout_s: float = Field(10.0, gt=0)
+    kafka_bootstrap_servers: str = ""
+    kafka_topic: str = "product-events"
+    kafka_group: str = "tuwen-indexer"
+    kafka_partitions: int = Field(12, ge=1)
+    kafka_replication: int = Field(1, ge=1)
+    kafka_idempotent_producer: bool = True
+    image_store_url: str = ""
+
+    # Models
+    clip_model: str = str(PROJECT_ROOT / "models" / "demo-clip")
+    text_model: str = str(PROJECT_ROOT / "models" / "demo-bge")
+    model_hub: Literal["huggingface", "modelscope", "none"] = "huggingface"
+    model_device: str = "auto"
+    query_batch_size: int = Field(16, ge=1)
+    query_queue_size: int = Field(256, ge=1)
+    query_cache_size: int = Field(4096, ge=0)
+
+    # Generation
+    generator_model: str = str(PROJECT_ROOT / "models" / "demo-generator")
+    generator_device: str = "auto"
+    generator_dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    generator_offload: Literal["none", "model", "sequential"] = "none"
+    generator_attention_slicing: bool = False
+    generator_threads: int = Field(0, ge=0)
+    generator_steps: int = Field(0, ge=0)
+    generator_guidance: float | None = Field(None, ge=0, le=MAX_GUIDANCE)
+    generation_topic: str = "generation-jobs"
+    generation_group: str = "tuwen-generator"
+    generation_heartbeat_s: float = Field(5.0, gt=0)
+    generation_keep_hours: float = Field(7 * 24.0, gt=0)
+
+    # Ingestion
+    ingest_batch_size: int = Field(32, ge=1, le=1000)
+    ingest_encode_batch_size: int = Field(4, ge=1)
+    relay_poll_s: float = Field(1.0, gt=0)
+    retry_backoff_max_s: float = Field(30.0, gt=0)
+    reconcile_interval_s: float = Field(600.0, ge=0)
+
+    # Limits
+    upload_max_bytes: int = Field(10 * 1024 * 1024, ge=1)
+    image_max_pixels: int = Field(40_000_000, ge=1)
+    title_max_length: int = Field(TITLE_COLUMN_LENGTH, ge=1, le=TITLE_COLUMN_LENGTH)
+    attributes_max_bytes: int = Field(32 * 1024, ge=2, le=60 * 1024)
+    search_max_offset: int = Field(1000, ge=0, le=10_000)
+    generation_queue_size: int = Field(100, ge=1)
+    generator_max_steps: int = Field(100, ge=1)
+    generator_max_side: int = Field(1024, ge=64)
+    image_url_hosts: Annotated[tuple[str, ...], NoDecode] = ()
+    image_url_timeout_s: float = Field(5.0, gt=0)
+
+    @field_validator("cors_allow_origins", "image_url_hosts", mode="before")
+    @classmethod
+    def split_commas(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @property
+    def database_dsn(self) -> str:
+        return self.database_url or f"sqlite:///{(self.data_dir / 'tuwen.db').resolve()}"
+
+    @property
+    def milvus_address(self) -> str:
+        return self.milvus_uri or str((self.data_dir / "milvus.db").resolve())
+
+    @property
+    def milvus_is_file(self) -> bool:
+        """Milvus Lite in file mode belongs to one process alone."""
+        return "://" not in self.milvus_address
+
+    @property
+    def image_store_address(self) -> str:
+        return self.image_store_url or str((self.data_dir / "images").resolve())
+
+    @property
+    def api_address(self) -> str:
+        return (self.api_url or f"http://127.0.0.1:{self.api_port}").rstrip("/")
+
+    @property
+    def uses_demo_models(self) -> bool:
+        """Said in the API and on the pages, so that nobody judges production quality by the demo models."""
+        demo = PROJECT_ROOT / "models"
+        return any(demo in Path(model).resolve().parents for model in (self.clip_model, self.text_model))
+
+    def as_environment(self) -> dict[str, str]:
+        """For a child process that shall have these very settings."""
+        values = {name.upper(): getattr(self, name) for name in type(self).model_fields}
+        values |= {"DATA_DIR": self.data_dir.resolve()}
+        return {
+            name: ",".join(value) if isinstance(value, tuple) else "" if value is None else str(value)
+            for name, value in values.items()
+        }
+
+
+def load_settings() -> Settings:
+    """Read the settings, or end the process with one line for each setting that is wrong."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        lines = [f"{'_'.join(map(str, e['loc'])).upper()}: {e['msg']} (got {e['input']!r})" for e in error.errors()]
+        sys.exit("Settings can't be used:\n  " + "\n  ".join(lines))

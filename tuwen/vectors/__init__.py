@@ -1,0 +1,1 @@
+"""Which collection is live, and which Milvus id stands for which product."""

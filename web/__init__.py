@@ -1,0 +1,1 @@
+"""What the Streamlit pages share. Speaks to the service over HTTP alone."""

@@ -1,0 +1,119 @@
+"""What adding and changing a product share: the form, the wait for the index, the message about how it ended."""
+
+import json
+import time
+from typing import Literal, NamedTuple
+
+import streamlit as st
+
+from data_models import Product
+from web.cards import PICTURE_TYPES, api_client, as_plain
+from web.texts import t
+
+INDEX_WAIT_S = 60
+POLL_S = 0.3
+MESSAGE_KEY = "products_message"
+
+
+class Message(NamedTuple):
+    """What an action came to; it stands until the next action, whatever else makes Streamlit run again meanwhile."""
+
+    kind: Literal["success", "warning", "error"]
+    text: str
+
+
+class Form(NamedTuple):
+    fields: dict[str, str]
+    image: bytes | None
+
+
+def leave_message(place: int | None, message: Message) -> None:
+    """For the page of this product, or without one for the list."""
+    st.session_state[MESSAGE_KEY] = (place, message)
+
+
+def show_message(place: int | None) -> None:
+    left: tuple[int | None, Message] | None = st.session_state.get(MESSAGE_KEY)
+    if left is None:
+        return
+    if left[0] != place:
+        forget_message()  # the reader went on
+        return
+    show_now(left[1])
+
+
+def show_now(message: Message) -> None:
+    show = {"success": st.success, "warning": st.warning, "error": st.error}[message.kind]
+    show(message.text)
+
+
+def forget_message() -> None:
+    st.session_state.pop(MESSAGE_KEY, None)
+
+
+def show_index_error(product: Product) -> None:
+    st.error(as_plain(product.index_error or ""), icon=":material/error:")
+
+
+def ask_for_fields(key: str, product: Product | None) -> Form | None:
+    """The form, filled with the product's fields; its content once it was sent."""
+    with st.form(f"{key}_form", border=product is not None):
+        title = st.text_input(t("field_title"), product.title if product else "", max_chars=500, key=f"{key}_title")
+        image = st.file_uploader(
+            t("field_new_picture") if product else t("field_picture"), type=PICTURE_TYPES, key=f"{key}_picture"
+        )
+        left, middle, right = st.columns(3)
+        sku = left.text_input(t("field_sku"), product.sku or "" if product else "", max_chars=64, key=f"{key}_sku")
+        category = middle.text_input(
+            t("field_category"), product.category or "" if product else "", max_chars=100, key=f"{key}_category"
+        )
+        price = right.text_input(t("field_price"), price_text(product), key=f"{key}_price")
+        attributes = st.text_area(
+            t("field_attributes"),
+            attributes_text(product),
+            placeholder=t("attributes_placeholder"),
+            height=140,
+            key=f"{key}_attributes",
+        )
+        if product is not None:
+            st.caption(t("clear_hint"))
+        label = t("save_changes") if product else t("save_product")
+        if not st.form_submit_button(label, type="primary", on_click=forget_message):
+            return None
+    fields = {"title": title, "sku": sku, "category": category, "price": price, "attributes": attributes}
+    return Form({name: value.strip() for name, value in fields.items()}, image.getvalue() if image else None)
+
+
+def stored_fields(product: Product) -> dict[str, str]:
+    """The product as the form shows it."""
+    return {
+        "title": product.title,
+        "sku": product.sku or "",
+        "category": product.category or "",
+        "price": price_text(product),
+        "attributes": attributes_text(product),
+    }
+
+
+def price_text(product: Product | None) -> str:
+    return "" if product is None or product.price is None else f"{product.price:.2f}"
+
+
+def attributes_text(product: Product | None) -> str:
+    return json.dumps(product.attributes, ensure_ascii=False, indent=2) if product and product.attributes else ""
+
+
+def wait_until_indexed(product_id: int) -> Message:
+    """Shows the wait, bounded: the product is safe in the database whether or not anybody watches."""
+    deadline = time.monotonic() + INDEX_WAIT_S
+    with st.spinner(t("indexing"), show_time=True):
+        while True:
+            product = api_client().product(product_id)
+            if product.index_status == "indexed":
+                return Message("success", t("now_indexed", product_id=product_id))
+            if product.index_status == "failed":
+                reason = as_plain(product.index_error or "")
+                return Message("error", f"{t('index_failed', product_id=product_id)} {reason}")
+            if time.monotonic() > deadline:
+                return Message("warning", t("still_pending", product_id=product_id, seconds=INDEX_WAIT_S))
+            time.sleep(POLL_S)

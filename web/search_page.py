@@ -1,0 +1,314 @@
+"""The four search pages: ask for the query and its options, search, show the hits and fetch more of them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from typing import Literal
+
+import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
+
+from data_models import Product, SearchFilters, SearchHit, SearchMode, SearchTimings
+from web.cards import (
+    PICTURE_TYPES,
+    api_client,
+    known_categories,
+    load_thumbnails,
+    show_error,
+    show_hit_grid,
+    show_hit_list,
+    show_page_head,
+    uploaded_picture,
+)
+from web.client import ApiClient, ApiError
+from web.frame import run_page
+from web.texts import EXAMPLE_QUERIES, t
+
+Source = Literal["upload", "product"]
+View = Literal["grid", "list"]
+
+DEFAULT_TOP_K = 20
+# Offered at once to choose from; any other product is found by its title or sku.
+CHOICES = 50
+
+
+@dataclass(frozen=True)
+class Query:
+    """What is searched for, and how: equal queries have equal answers."""
+
+    mode: SearchMode
+    text: str | None = None
+    image: bytes | None = None
+    product_id: int | None = None
+    top_k: int = DEFAULT_TOP_K
+    categories: tuple[str, ...] = ()
+    price_min: float | None = None
+    price_max: float | None = None
+
+    @property
+    def is_filtered(self) -> bool:
+        return bool(self.categories) or self.price_min is not None or self.price_max is not None
+
+
+@dataclass
+class Results:
+    """The hits so far, over as many fetches as were asked for."""
+
+    query: Query
+    hits: list[SearchHit] = field(default_factory=list)
+    took_ms: SearchTimings | None = None
+    is_complete: bool = False
+
+    def fetch_more(self, client: ApiClient) -> None:
+        query = self.query
+        response = client.search(
+            query.mode,
+            text=query.text,
+            image=query.image,
+            product_id=query.product_id,
+            top_k=query.top_k,
+            offset=len(self.hits),
+            filters=_filters(query),
+        )
+        self.hits += response.hits
+        self.took_ms = response.took_ms
+        self.is_complete = len(response.hits) < query.top_k
+
+
+def show_search_page(mode: SearchMode) -> None:
+    run_page(lambda: _show_search_page(mode))
+
+
+def _show_search_page(mode: SearchMode) -> None:
+    show_page_head(t(f"page_{mode.value}"), t(f"ask_{mode.value}"))
+    given = _ask_for_picture(mode) if mode.query_is_image else _ask_for_text(mode)
+    view, query = _ask_for_options(mode, given)
+    if given is None:
+        return
+    results = _results_of(query)
+    if results is not None:
+        _show_results(results, view)
+
+
+# --- Asking ----------------------------------------------------------------------------------------------------------
+
+
+def _ask_for_text(mode: SearchMode) -> Query | None:
+    key, example_key = f"{mode.value}_text", f"{mode.value}_example"
+
+    def take_example() -> None:
+        st.session_state[key] = st.session_state[example_key]
+        st.session_state[example_key] = None  # so that the same one can be clicked again
+
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        text = st.text_input(
+            t("query_text"), key=key, placeholder=t("query_text_placeholder"), persist_state="session"
+        ).strip()
+        if st.button(t("search"), type="primary", icon=":material/search:"):
+            _forget_results(mode)  # asked again on purpose: the catalogue may have changed
+    st.pills(t("examples"), EXAMPLE_QUERIES, key=example_key, on_change=take_example)
+    return Query(mode, text=text) if text else None
+
+
+def _ask_for_picture(mode: SearchMode) -> Query | None:
+    source_key, product_key = f"{mode.value}_source", f"{mode.value}_product"
+    _follow_address(source_key, product_key)
+
+    def put_into_address() -> None:
+        """The address names the product that is shown, for links, bookmarks and the browser's Back."""
+        chosen = st.session_state.get(product_key)
+        if st.session_state[source_key] == "product" and chosen is not None:
+            st.query_params["product_id"] = str(chosen)
+            st.session_state[f"{source_key}_address"] = str(chosen)
+        else:
+            st.query_params.pop("product_id", None)
+
+    sources: tuple[Source, ...] = ("upload", "product")
+    source = st.segmented_control(
+        t("query_source"),
+        sources,
+        default=None if source_key in st.session_state else "upload",
+        format_func=lambda each: t(f"source_{each}"),
+        required=True,
+        key=source_key,
+        on_change=put_into_address,
+    )
+    if source == "product":
+        return _ask_for_product(mode, product_key, put_into_address)
+    return _ask_for_upload(mode)
+
+
+def _follow_address(source_key: str, product_key: str) -> None:
+    """A link with ?product_id= chooses that product, once; from then on the widgets lead."""
+    seen_key = f"{source_key}_address"
+    wanted = st.query_params.get("product_id", "")
+    if not wanted.isdecimal():
+        st.session_state.pop(seen_key, None)
+    elif st.session_state.get(seen_key) != wanted:
+        st.query_params["product_id"] = wanted  # a link from this page to itself reaches us, but not the address bar
+        st.session_state[seen_key] = wanted
+        st.session_state[source_key] = "product"
+        st.session_state[product_key] = int(wanted)
+
+
+def _ask_for_upload(mode: SearchMode) -> Query | None:
+    upload = st.file_uploader(t("upload_picture"), type=PICTURE_TYPES, key=f"{mode.value}_upload")
+    if upload is None:
+        return None
+    data = upload.getvalue()
+    if picture := uploaded_picture(data):
+        with st.container(horizontal=True, vertical_alignment="center", key="query_picture"):
+            st.image(picture, width=120, alt=upload.name)
+            st.text(t("query_is_upload"), width="content")
+    return Query(mode, image=data)
+
+
+def _ask_for_product(mode: SearchMode, key: str, on_change: Callable[[], None]) -> Query | None:
+    chosen = st.session_state.get(key)
+    finding, choosing = st.columns([1, 2])
+    wanted = finding.text_input(t("find_product"), key=f"{key}_find").strip()
+    titles = {product.product_id: product.title for product in _offered_products(wanted)}
+    product = api_client().product(chosen) if chosen is not None else None
+    if product is not None:
+        titles[product.product_id] = product.title
+    product_id = choosing.selectbox(
+        t("choose_product"),
+        list(titles),
+        index=None,
+        format_func=lambda each: f"{titles.get(each, '')} (#{each})",
+        placeholder=t("choose_product_placeholder"),
+        key=key,
+        on_change=on_change,
+    )
+    if product is None or product_id is None:
+        return None
+    with st.container(horizontal=True, vertical_alignment="center", key="query_picture"):
+        st.image(load_thumbnails([product])[0], width=120, alt=product.title)
+        st.text(t("query_is_product", title=product.title), width="content")
+    return Query(mode, product_id=product_id)
+
+
+def _offered_products(wanted: str) -> list[Product]:
+    return api_client().list_products(page_size=CHOICES, text=wanted).items
+
+
+def _ask_for_options(mode: SearchMode, given: Query | None) -> tuple[View, Query]:
+    """The filters stay as they are from one search page to the next; the view is each page's own."""
+    with st.expander(t("options"), icon=":material/tune:"):
+        views: tuple[View, ...] = ("grid", "list")
+        number, kind, lowest, highest, look = st.columns([3, 4, 2, 2, 3])
+        top_k = number.slider(t("top_k"), 1, 100, DEFAULT_TOP_K, key="top_k", persist_state="session")
+        categories = kind.multiselect(
+            t("categories"),
+            known_categories(api_client().address),
+            accept_new_options=True,
+            select_all=False,
+            placeholder=t("categories_placeholder"),
+            key="categories",
+            persist_state="session",
+        )
+        price_min = _ask_for_price(lowest, "price_min")
+        price_max = _ask_for_price(highest, "price_max")
+        searches_titles = mode in (SearchMode.TEXT_TO_TEXT, SearchMode.IMAGE_TO_TEXT)
+        view: View = look.segmented_control(
+            t("view"),
+            views,
+            default="list" if searches_titles else "grid",
+            format_func=lambda each: t(f"view_{each}"),
+            required=True,
+            key=f"{mode.value}_view",
+            persist_state="session",
+        )
+    query = replace(
+        given or Query(mode),
+        top_k=top_k,
+        categories=tuple(categories),
+        price_min=price_min,
+        price_max=price_max,
+    )
+    return view, query
+
+
+def _ask_for_price(place: DeltaGenerator, key: str) -> float | None:
+    price: float | None = place.number_input(
+        t(key), min_value=0.0, value=None, step=10.0, format="%.2f", key=key, persist_state="session"
+    )
+    return price
+
+
+# --- Answering -------------------------------------------------------------------------------------------------------
+
+
+def _results_of(query: Query) -> Results | None:
+    """Kept in the session, so that a switch of language or view does not search again. None once the API refused."""
+    results: Results | None = st.session_state.get(_results_key(query.mode))
+    if results is not None and results.query == query:
+        return results
+    results = Results(query)
+    try:
+        results.fetch_more(api_client())
+    except ApiError as error:
+        show_error(error)
+        return None
+    if results.hits:  # nothing found may be something found a moment later, once it is indexed
+        st.session_state[_results_key(query.mode)] = results
+    return results
+
+
+def _forget_results(mode: SearchMode) -> None:
+    st.session_state.pop(_results_key(mode), None)
+
+
+def _results_key(mode: SearchMode) -> str:
+    return f"{mode.value}_results"
+
+
+def _filters(query: Query) -> SearchFilters:
+    """Unchecked: a range that is no range is for the API to refuse, in its words."""
+    return SearchFilters.model_construct(
+        category=list(query.categories), price_min=_as_price(query.price_min), price_max=_as_price(query.price_max)
+    )
+
+
+def _as_price(price: float | None) -> Decimal | None:
+    return None if price is None else Decimal(f"{price:.2f}")
+
+
+def _show_results(results: Results, view: View) -> None:
+    if not results.hits:
+        _explain_no_hits(results.query)
+        return
+    _show_summary(results)
+    if view == "grid":
+        show_hit_grid(results.hits)
+    else:
+        show_hit_list(results.hits)
+    if results.is_complete:
+        st.caption(t("no_more_results"), text_alignment="center")
+    elif st.button(t("more_results"), icon=":material/expand_more:", width="stretch"):
+        try:
+            results.fetch_more(api_client())
+        except ApiError as error:
+            show_error(error)
+        else:
+            st.rerun()
+
+
+def _show_summary(results: Results) -> None:
+    took = results.took_ms
+    assert took is not None, "hits came with their times"
+    steps = t("results_steps", encode=took.encode, vector=took.vector, metadata=took.metadata)
+    st.caption(t("results", count=len(results.hits), total=took.total), help=steps)
+
+
+def _explain_no_hits(query: Query) -> None:
+    client = api_client()
+    if client.list_products(page_size=1).total == 0:
+        st.info(t("no_hits_empty"), icon=":material/inventory_2:")
+        st.page_link("pages/manage_products.py", label=t("add_product"), icon=":material/add:")
+    elif pending := client.list_products(page_size=1, index_status="pending").total:
+        st.info(t("no_hits_pending", count=pending), icon=":material/hourglass_top:")
+    elif query.is_filtered:
+        st.info(t("no_hits_filtered"), icon=":material/filter_alt:")
+    else:
+        st.info(t("no_hits"), icon=":material/search_off:")
