@@ -1,33 +1,63 @@
-# One image for the API, the worker, the pages and the command line; docker-compose.yml chooses the command.
-FROM python:3.11-slim
-
-# PyPI's torch for x86-64 Linux brings 4 GB of CUDA. PyTorch's own index has the same version as a CPU build
-# (2.13.0+cpu), which pip prefers as the higher of the two. For a GPU build, pass an empty PIP_EXTRA_INDEX_URL.
-# pip reads both of these by itself: --build-arg PIP_INDEX_URL=... chooses a mirror.
-ARG PIP_INDEX_URL=https://pypi.org/simple
-ARG PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
+# Two images; docker-compose.yml chooses what each container runs. `web` has the pages, and none of the models'
+# libraries; `app`, the default, has everything: the API, the workers and the command line.
+FROM python:3.11-slim-bookworm AS base
 
 WORKDIR /app
 
+ENV PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    STREAMLIT_BROWSER_GATHER_USAGE_STATS=false
+
+RUN useradd --uid 10001 --user-group --create-home tuwen
+
+ENTRYPOINT ["/app/deploy/entrypoint.sh"]
+
+
+FROM base AS web
+
+# pip reads it by itself: --build-arg PIP_INDEX_URL=... chooses a mirror.
+ARG PIP_INDEX_URL=https://pypi.org/simple
+
 # Before the code, so that a change of the code builds in seconds.
-COPY requirements.txt .
-RUN pip install --no-cache-dir --disable-pip-version-check -r requirements.txt
+COPY requirements-web.txt constraints.txt ./
+RUN pip install --no-cache-dir --disable-pip-version-check -r requirements-web.txt -c constraints.txt
+
+# The pages speak to the API over HTTP alone: of the service's code they share the settings and the data models.
+COPY .streamlit/ .streamlit/
+COPY deploy/ deploy/
+COPY pages/ pages/
+COPY web/ web/
+COPY tuwen/__init__.py tuwen/errors.py tuwen/settings.py tuwen/
+COPY data_models.py web_demo.py ./
+
+USER 10001:10001
+EXPOSE 6006
+
+CMD ["streamlit", "run", "web_demo.py", "--server.port=6006", "--server.address=0.0.0.0", "--server.headless=true"]
+
+
+FROM base AS app
+
+# PyPI's torch for x86-64 Linux brings 4 GB of CUDA. PyTorch's own index has the same version as a CPU build
+# (2.13.0+cpu), which fits the pin and which pip prefers as the higher of the two. For a GPU build, pass an empty
+# PIP_EXTRA_INDEX_URL. pip reads both of these by itself, like the one above.
+ARG PIP_INDEX_URL=https://pypi.org/simple
+ARG PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
+
+COPY requirements.txt requirements-web.txt constraints.txt ./
+RUN pip install --no-cache-dir --disable-pip-version-check -r requirements.txt -c constraints.txt
 
 # A volume that is first mounted on /data takes over its owner, so that the process may write there.
-RUN useradd --uid 10001 --user-group --create-home tuwen && install -d -o tuwen -g tuwen /data
+RUN install -d -o tuwen -g tuwen /data
 
 COPY . .
 
 # Models from a hub are kept on the volume, too: they are fetched once.
-ENV PYTHONUNBUFFERED=1 \
-    PYTHONDONTWRITEBYTECODE=1 \
-    DATA_DIR=/data \
+ENV DATA_DIR=/data \
     HF_HOME=/data/huggingface \
-    MODELSCOPE_CACHE=/data/modelscope \
-    STREAMLIT_BROWSER_GATHER_USAGE_STATS=false
+    MODELSCOPE_CACHE=/data/modelscope
 
 USER 10001:10001
 EXPOSE 8000 6006
 
-ENTRYPOINT ["/app/deploy/entrypoint.sh"]
 CMD ["fastapi", "run", "main.py", "--host", "0.0.0.0", "--port", "8000"]

@@ -2,38 +2,58 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
+# Environments of tools that must not decide what the service gets.
+AUDIT := .work/audit-venv
+UV := .work/uv-venv
+UV_VERSION := 0.13.9
 
-.PHONY: demo test lint format models catalogue clean
+PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
-demo: $(VENV)/installed
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format audit constraints hooks models catalogue clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(VENV)/installed ## Install, start the API and the pages, load the demo catalogue
 	@exec $(BIN)/python cli.py demo
 
-test: $(VENV)/installed-dev
+test: $(VENV)/installed-dev ## Set up and run the tests
 	$(BIN)/python -m pytest
 
-lint: $(VENV)/installed-dev
+lint: $(VENV)/installed-dev ## Check format, style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy .
 
-format: $(VENV)/installed-dev
+format: $(VENV)/installed-dev ## Bring the code into format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# Rebuilds what demo/ and evaluation/views ship, from Debian's package of furniture; needs Debian's apt-get.
-catalogue: $(VENV)/installed
-	$(BIN)/python -m pip install --quiet -r demo/requirements.txt
+audit: $(AUDIT)/installed ## Look for known vulnerabilities in the pinned packages
+	@.ci/audit $(AUDIT)/bin/pip-audit $(AUDIT_FLAGS)
+
+# Keeps what is pinned already as far as the requirements allow; `make constraints UV_FLAGS=--upgrade` takes the newest.
+constraints: $(UV)/bin/uv ## Pin all packages, direct and transitive, in constraints.txt
+	UV_CUSTOM_COMPILE_COMMAND="make constraints" $(UV)/bin/uv pip compile --quiet --universal --python-version 3.11 \
+	  --no-annotate --output-file constraints.txt $(UV_FLAGS) \
+	  requirements-dev.txt requirements-audit.txt training/requirements.txt
+
+hooks: $(VENV)/installed-dev ## Run ruff before every commit of this checkout
+	$(BIN)/pre-commit install
+
+catalogue: $(VENV)/installed ## Rebuild what demo/ and evaluation/views ship, from Debian's package of furniture (needs apt-get)
+	$(BIN)/python $(PIP_INSTALL) -r demo/requirements.txt -c constraints.txt
 	$(BIN)/python -m demo.build_catalogue
 
-# Trains what models/ ships, in an environment of its own.
-models:
+models: ## Train what models/ ships, in an environment of its own
 	$(PYTHON) -m venv .work/training-venv
-	.work/training-venv/bin/python -m pip install --quiet torch==2.13.0
-	.work/training-venv/bin/python -m pip install --quiet -r training/requirements.txt
+	.work/training-venv/bin/python $(PIP_INSTALL) torch==2.13.0 -c constraints.txt
+	.work/training-venv/bin/python $(PIP_INSTALL) -r training/requirements.txt -c constraints.txt
 	.work/training-venv/bin/python -m training.train --data .work/training --out models
 
-clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache
+clean: ## Remove the environments and the caches of the tools
+	rm -rf $(VENV) $(AUDIT) $(UV) .mypy_cache .pytest_cache .ruff_cache
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || \
@@ -41,14 +61,25 @@ $(VENV)/bin/python:
 	@$(PYTHON) -m venv $(VENV) || \
 	  { rm -rf $(VENV); echo "Python could not make $(VENV). On Debian and Ubuntu: apt-get install python3.11-venv"; exit 1; }
 
-$(VENV)/installed: requirements.txt | $(VENV)/bin/python
+$(VENV)/installed: requirements.txt requirements-web.txt constraints.txt | $(VENV)/bin/python
 	@echo "Installing what Tuwen needs into $(VENV) (once, some minutes) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt > $(VENV)/install.log 2>&1 || \
+	@$(BIN)/python $(PIP_INSTALL) -r requirements.txt -c constraints.txt > $(VENV)/install.log 2>&1 || \
 	  { tail -n 3 $(VENV)/install.log; echo "The installation failed: is PyPI reachable? All of it: $(VENV)/install.log"; exit 1; }
 	@touch $@
 
-$(VENV)/installed-dev: requirements-dev.txt $(VENV)/installed
+$(VENV)/installed-dev: requirements-dev.txt constraints.txt $(VENV)/installed
 	@echo "Installing what the tests need ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt > $(VENV)/install-dev.log 2>&1 || \
+	@$(BIN)/python $(PIP_INSTALL) -r requirements-dev.txt -c constraints.txt > $(VENV)/install-dev.log 2>&1 || \
 	  { tail -n 3 $(VENV)/install-dev.log; echo "The installation failed: is PyPI reachable? All of it: $(VENV)/install-dev.log"; exit 1; }
+	@touch $@
+
+$(AUDIT)/installed: requirements-audit.txt constraints.txt
+	@$(PYTHON) -m venv $(AUDIT)
+	@$(AUDIT)/bin/python $(PIP_INSTALL) -r requirements-audit.txt -c constraints.txt
+	@touch $@
+
+# Without the constraints, which it makes. uv itself depends on nothing.
+$(UV)/bin/uv: Makefile
+	@$(PYTHON) -m venv $(UV)
+	@$(UV)/bin/python $(PIP_INSTALL) uv==$(UV_VERSION)
 	@touch $@

@@ -82,7 +82,6 @@ OWNERS: dict[str, set[str]] = {
     "httpx": {"tuwen.pictures.download", "web.client", "clients", "cli", "demo.stack", "evaluation"},
     "huggingface_hub": {"tuwen.encoders.hub"},
     "jieba": {"vector_db", "training"},
-    "modelscope": {"tuwen.encoders.hub"},
     "modelscope_hub": {"tuwen.encoders.hub"},
     "prometheus_client": {"tuwen.api.metrics", "tuwen.api.operation"},
     "pymilvus": {"vector_db"},

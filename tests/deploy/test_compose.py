@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml  # type: ignore[import-untyped]
+import yaml
 
 from tests.processes import ROOT, environment, free_port, require_program, wait_until
 from tuwen.settings import Settings
@@ -133,10 +133,12 @@ def test_services_wait_for_what_they_need(stack: dict[str, Service]) -> None:
 
 def test_images_are_pinned(stack: dict[str, Service]) -> None:
     dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
-    images = [service["image"] for service in stack.values()] + re.findall(r"^FROM (\S+)", dockerfile, re.MULTILINE)
-    for image in images:
+    bases = re.findall(r"^FROM (\S+:\S+)", dockerfile, re.MULTILINE)  # a stage of our own has no tag
+    assert bases
+    for image in bases + [service["image"] for name, service in stack.items() if name not in OURS]:
         _, _, tag = image.rpartition(":")
         assert re.search(r"\d+\.\d+|RELEASE\.\d{4}", tag), image
+    assert {stack[name]["image"] for name in OURS} == {"tuwen", "tuwen-web"}
 
 
 def test_only_the_api_and_the_pages_are_published_and_on_loopback(stack: dict[str, Service]) -> None:

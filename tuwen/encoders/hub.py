@@ -42,6 +42,10 @@ def fetch_from_huggingface(model: str, ignored_files: Sequence[str]) -> Path:
 
 
 def fetch_from_modelscope(model: str, ignored_files: Sequence[str]) -> Path:
-    import modelscope  # noqa: PLC0415
+    import modelscope_hub  # noqa: PLC0415
+    from modelscope_hub.compat import snapshot_download  # noqa: PLC0415
 
-    return Path(modelscope.snapshot_download(model, ignore_patterns=list(ignored_files)))
+    try:
+        return Path(snapshot_download(model, ignore_patterns=list(ignored_files)))
+    except modelscope_hub.HubError as error:  # only some of them are an OSError
+        raise OSError(str(error)) from error
