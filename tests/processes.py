@@ -106,10 +106,19 @@ def running_api(folder: Path, *, ready_path: str = "/health", **settings: object
 
     `/health` answers 503 while a server is down; a test of that waits for another path.
     """
+    with running_api_process(folder, ready_path=ready_path, **settings) as (url, _):
+        yield url
+
+
+@contextmanager
+def running_api_process(
+    folder: Path, *, ready_path: str = "/health", **settings: object
+) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """The same, with the process to be signalled."""
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     env = environment(DATA_DIR=folder / "data", API_PORT=port, **settings)
     command = [sys.executable, "-m", "fastapi", "run", "main.py", "--host", "127.0.0.1", "--port", str(port)]
-    with running(command, folder / "api.log", env=env, ready=lambda: answers(url + ready_path)):
-        yield url
+    with running(command, folder / "api.log", env=env, ready=lambda: answers(url + ready_path)) as process:
+        yield url, process

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tuwen.encoders.batching import MicroBatcher
-from tuwen.errors import EncodingFailed, Overloaded
+from tuwen.errors import EncodingFailed, ModelsUnavailable, Overloaded
 
 
 class Model:
@@ -19,13 +19,20 @@ class Model:
         self.batches: list[list[str]] = []
         self.go = threading.Event()
         self.go.set()
+        self.has_work = threading.Event()
 
     def process(self, batch: Sequence[str]) -> list[str]:
+        self.has_work.set()
         self.go.wait(10)
         self.batches.append(list(batch))
         if "poison" in batch:
             raise ValueError("can't take poison")
+        if "lose one" in batch:
+            return []
         return [item.upper() for item in batch]
+
+    async def holds_work(self) -> None:
+        assert await asyncio.to_thread(self.has_work.wait, 10)
 
 
 def run(scenario: Callable[[Model, MicroBatcher[str, str]], Any], **sizes: int) -> Model:
@@ -50,7 +57,7 @@ def test_what_waits_while_the_model_works_becomes_one_batch() -> None:
     async def scenario(model: Model, batcher: MicroBatcher[str, str]) -> None:
         model.go.clear()
         first = asyncio.create_task(batcher.query("a"))
-        await asyncio.sleep(0.05)  # the model holds "a" now
+        await model.holds_work()
         rest = [asyncio.create_task(batcher.query(item)) for item in "bcdef"]
         await asyncio.sleep(0)
         model.go.set()
@@ -63,7 +70,7 @@ def test_queries_go_before_bulk_work() -> None:
     async def scenario(model: Model, batcher: MicroBatcher[str, str]) -> None:
         model.go.clear()
         bulk = [asyncio.create_task(batcher.bulk(item)) for item in ("b1", "b2", "b3", "b4")]
-        await asyncio.sleep(0.05)
+        await model.holds_work()
         query = asyncio.create_task(batcher.query("q"))
         await asyncio.sleep(0)
         model.go.set()
@@ -91,7 +98,7 @@ def test_a_full_queue_refuses_at_once() -> None:
     async def scenario(model: Model, batcher: MicroBatcher[str, str]) -> None:
         model.go.clear()
         held = asyncio.create_task(batcher.query("a"))
-        await asyncio.sleep(0.05)
+        await model.holds_work()
         waiting = [asyncio.create_task(batcher.query(item)) for item in "bc"]
         await asyncio.sleep(0)
         with pytest.raises(Overloaded) as refused:
@@ -107,7 +114,7 @@ def test_closing_answers_everyone() -> None:
     async def scenario(model: Model, batcher: MicroBatcher[str, str]) -> None:
         model.go.clear()
         under_way = asyncio.create_task(batcher.query("a"))
-        await asyncio.sleep(0.05)
+        await model.holds_work()
         waiting = asyncio.create_task(batcher.query("b"))
         await asyncio.sleep(0)
         closing = asyncio.create_task(batcher.close())
@@ -127,7 +134,7 @@ def test_nobody_works_for_a_caller_who_hung_up() -> None:
     async def scenario(model: Model, batcher: MicroBatcher[str, str]) -> None:
         model.go.clear()
         held = asyncio.create_task(batcher.query("a"))
-        await asyncio.sleep(0.05)
+        await model.holds_work()
         gone = asyncio.create_task(batcher.query("gone"))
         stays = asyncio.create_task(batcher.query("stays"))
         await asyncio.sleep(0)
@@ -136,3 +143,48 @@ def test_nobody_works_for_a_caller_who_hung_up() -> None:
         assert [await held, await stays] == ["A", "STAYS"]
 
     assert run(scenario).batches == [["a"], ["stays"]]
+
+
+def test_a_model_that_loses_an_answer_fails_its_caller_and_nobody_else() -> None:
+    async def scenario(model: Model, batcher: MicroBatcher[str, str]) -> None:
+        with pytest.raises(EncodingFailed):
+            await batcher.query("lose one")
+        assert await batcher.query("a") == "A"
+        batcher.check()
+
+    run(scenario)
+
+
+def test_a_model_that_hangs_is_told_from_one_that_is_idle_or_busy() -> None:
+    async def scenario(model: Model, batcher: MicroBatcher[str, str]) -> None:
+        batcher.check(stalled_after_s=0)  # idle
+        model.go.clear()
+        held = asyncio.create_task(batcher.query("a"))
+        await model.holds_work()
+        batcher.check()
+        with pytest.raises(ModelsUnavailable, match="has not answered for 0 s"):
+            batcher.check(stalled_after_s=0)
+        model.go.set()
+        assert await held == "A"
+        batcher.check(stalled_after_s=0)
+
+    run(scenario)
+
+
+def test_a_loop_that_died_refuses_instead_of_letting_wait_for_ever() -> None:
+    async def scenario(model: Model, batcher: MicroBatcher[str, str]) -> None:
+        [loop] = asyncio.all_tasks() - {asyncio.current_task()}
+        model.go.clear()
+        held, behind = (asyncio.create_task(batcher.query(item)) for item in "ab")
+        await model.holds_work()
+        loop.cancel()
+        await asyncio.wait([loop])
+        for waiting in (held, behind):
+            with pytest.raises(Overloaded):
+                await waiting
+        with pytest.raises(ModelsUnavailable, match="restart the service"):
+            batcher.check()
+        with pytest.raises(ModelsUnavailable):
+            await batcher.query("a")
+
+    run(scenario)

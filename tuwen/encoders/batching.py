@@ -53,6 +53,7 @@ class MicroBatcher(Generic[Item, Result]):
         self._bulk: deque[_Waiting[Item, Result]] = deque()
         self._wakeup = asyncio.Event()
         self._closed = False
+        self._under_way: list[_Waiting[Item, Result]] = []
         self._busy_since: float | None = None
         self._loop = asyncio.create_task(self._run())
 
@@ -76,10 +77,7 @@ class MicroBatcher(Generic[Item, Result]):
         """Finish the batch under way; whatever waits behind it ends in Overloaded."""
         self._closed = True
         self._wakeup.set()
-        await self._loop
-        for waiting in (*self._queries, *self._bulk):
-            if not waiting.future.done():
-                waiting.future.set_exception(Overloaded("The service is stopping; try again in a moment."))
+        await asyncio.wait([self._loop])
 
     def _require_loop(self) -> None:
         if self._loop.done():
@@ -95,15 +93,25 @@ class MicroBatcher(Generic[Item, Result]):
         return await waiting.future
 
     async def _run(self) -> None:
+        try:
+            await self._feed_model()
+        except Exception:
+            logger.exception("The loop that feeds the model has ended")
+        finally:
+            for waiting in (*self._under_way, *self._queries, *self._bulk):
+                if not waiting.future.done():
+                    waiting.future.set_exception(Overloaded("The service is stopping; try again in a moment."))
+
+    async def _feed_model(self) -> None:
         while True:
             await self._wakeup.wait()
             if self._closed:
                 return
             batch = self._next_batch()
             if batch:
-                self._busy_since = time.monotonic()
+                self._under_way, self._busy_since = batch, time.monotonic()
                 await self._process_batch(batch)
-                self._busy_since = None
+                self._under_way, self._busy_since = [], None
             else:
                 self._wakeup.clear()
 
