@@ -57,6 +57,11 @@ def require_program(*names: str) -> str:
     pytest.skip(message)
 
 
+def program_path() -> str:
+    """PATH with this environment's programs first, as `python`, `fastapi` and `streamlit` are found in a container."""
+    return os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+
+
 def environment(**settings: object) -> dict[str, str]:
     """This process's environment without any setting of ours, and then these settings."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith(SETTING_PREFIXES)}

@@ -1,5 +1,7 @@
 """The same cases on SQLite and on MariaDB: schema, transactions, bindings, outbox."""
 
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from datetime import datetime, timedelta
@@ -7,9 +9,11 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import alembic.command
 import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 from sqlalchemy.exc import IntegrityError
 
@@ -25,6 +29,7 @@ from orm_models import (
     open_database,
     utc_now,
 )
+from tests.processes import ROOT, environment
 from tests.servers import new_mysql_database
 from tuwen.catalogue.queries import find_product, list_products, lock_products
 from tuwen.errors import ConfigurationError, DatabaseUnavailable
@@ -46,12 +51,15 @@ from tuwen.vectors.binding import bind_vectors, bound_milvus_ids, mark_failed, p
 
 
 @pytest.fixture(params=["sqlite", "mariadb"])
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
+def empty_dsn(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
-        dsn = f"sqlite:///{tmp_path / 'tuwen.db'}"
-    else:
-        dsn = new_mysql_database(request.getfixturevalue("mariadb"))
-    opened = Database(dsn)
+        return f"sqlite:///{tmp_path / 'tuwen.db'}"
+    return new_mysql_database(request.getfixturevalue("mariadb"))
+
+
+@pytest.fixture
+def database(empty_dsn: str) -> Iterator[Database]:
+    opened = Database(empty_dsn)
     opened.migrate()
     yield opened
     opened.close()
@@ -93,6 +101,55 @@ def test_migrating_twice_changes_nothing_and_an_old_schema_is_named(database: Da
     database.require_current_schema()
     with pytest.raises(ConfigurationError, match=r"cli.py migrate"):
         open_database(Settings(_env_file=None, database_url=f"sqlite:///{tmp_path / 'old.db'}", auto_migrate=False))
+
+
+def test_three_processes_that_start_at_once_migrate_once(empty_dsn: str) -> None:
+    command, env = [sys.executable, "cli.py", "migrate"], environment(DATABASE_URL=empty_dsn)
+    starts = [subprocess.Popen(command, cwd=ROOT, env=env, stderr=subprocess.PIPE) for _ in range(3)]
+    for start in starts:
+        _, said = start.communicate(timeout=60)
+        assert start.returncode == 0, said.decode()
+    database = Database(empty_dsn)
+    database.require_current_schema()
+    add_product(database)
+    database.close()
+
+
+def upgrade(database: Database, revision: str) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(ROOT / "migrations"))
+    with database.engine.execution_options(sqlite_write=True).begin() as connection:
+        config.attributes["connection"] = connection
+        alembic.command.upgrade(config, revision)
+
+
+def test_rows_of_version_0_2_0_stay_as_they_are(empty_dsn: str) -> None:
+    database = Database(empty_dsn)
+    upgrade(database, "0002")
+    moment = "2026-11-25 08:00:00.123456"
+    with database.write() as session:
+        for statement in (
+            "INSERT INTO product (id, title, attributes, image_path, image_sha256, image_width, image_height,"
+            " image_is_generated, version, index_status, created_at, updated_at)"
+            f" VALUES (7, '红色沙发', '{{}}', 'bb/1.png', 'b', 8, 8, 1, 2, 'indexed', '{moment}', '{moment}')",
+            "INSERT INTO job (id, kind, status, progress, request, result, created_at, attempts)"
+            f" VALUES (5, 'generate', 'done', 1, '{{\"prompt\": \"沙发\"}}', NULL, '{moment}', 1)",
+            "INSERT INTO generated_image (id, job_id, position, seed, image_path, image_sha256, image_width,"
+            " image_height) VALUES (9, 5, 0, 1, 'bb/1.png', 'b', 8, 8)",
+        ):
+            session.connection().exec_driver_sql(statement)
+    database.migrate()
+    with database.read() as session:
+        found = find_product(session, 7, None)
+        job = find_generation_job(session, 5)
+        assert found is not None
+        assert job is not None
+        assert (found.product.title, found.product.version, found.product.image_is_generated) == ("红色沙发", 2, True)
+        assert (job.status, job.request) == ("done", {"prompt": "沙发"})
+        assert [image.image_id for image in generated_images(session, 5)] == [9]
+    assert add_product(database).product_id == 8
+    assert add_job(database) == 6
+    database.close()
 
 
 def test_values_come_back_as_they_went_in(database: Database) -> None:
@@ -177,7 +234,7 @@ def test_locked_products_are_those_that_exist(database: Database) -> None:
         assert lock_products(session, [product.product_id, 999]) == {product.product_id: 1}
 
 
-@pytest.mark.parametrize("database", ["mariadb"], indirect=True)  # SQLite has one process, and so one relay
+@pytest.mark.parametrize("empty_dsn", ["mariadb"], indirect=True)  # SQLite has one process, and so one relay
 def test_two_relays_never_claim_the_same_row(database: Database) -> None:
     product = add_product(database)
     with database.write() as session:

@@ -1,5 +1,6 @@
 """The shipped models and catalogue through the real service: the promises of the README, on all 820 products."""
 
+import re
 import time
 from typing import Any
 
@@ -11,10 +12,12 @@ from cli import DEMO_CATALOGUE, DEMO_VIEWS
 from clients.catalogue_import import read_catalogue
 from evaluation.retrieval import Row, evaluate_retrieval
 from tests.conftest import create_product, picture
-from tests.processes import wait_until
+from tests.processes import ROOT, wait_until
 
 QUERIED = 103  # every eighth product
 SEEN_WITHIN_S = 2.0
+# The README's figures are of all 820 products; this many of them miss by up to two standard errors of 4.5 points.
+MARGIN = 0.09
 
 
 @pytest.fixture(scope="module")
@@ -30,19 +33,25 @@ def test_the_whole_catalogue_is_indexed_by_the_demo_models(shop: httpx.Client) -
 
 
 @pytest.mark.parametrize(
-    ("measure", "first", "top_10"),
+    ("measure", "in_readme"),
     [
-        ("A1 own picture", 0.99, 0.99),
-        ("A1 further view", 0.0, 0.60),
-        ("A2 exact title", 0.99, 0.99),
-        ("A3 picture → title", 0.0, 0.60),
-        ("A4 Chinese title → picture", 0.0, 0.60),
+        ("A1 own picture", "A1: the product's own picture"),
+        ("A1 further view", "A1: a further view of it"),
+        ("A2 exact title", "A2: its exact title"),
+        ("A3 picture → title", "A3: its picture → its title"),
+        ("A4 Chinese title → picture", "A4: its Chinese title → its picture"),
+        ("A4 English title → picture", "A4: its English title → its picture"),
     ],
 )
-def test_every_mode_finds_what_it_should(measured: dict[str, Row], measure: str, first: float, top_10: float) -> None:
+def test_every_mode_finds_what_the_readme_says(measured: dict[str, Row], measure: str, in_readme: str) -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    [(first, top_10)] = re.findall(rf"^\| {in_readme}[^|]*\| ([\d.]+) % \| ([\d.]+) % \|$", text, re.MULTILINE)
     row = measured[measure]
-    assert row.recall_at_1 >= first
-    assert row.recall_at_10 >= top_10
+    print(
+        f"{measure}: {row.recall_at_1:.3f} and {row.recall_at_10:.3f} of {row.queries}, README {first} % and {top_10} %"
+    )
+    assert row.recall_at_1 >= float(first) / 100 - MARGIN
+    assert row.recall_at_10 >= float(top_10) / 100 - MARGIN
 
 
 @pytest.mark.parametrize(

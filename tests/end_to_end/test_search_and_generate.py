@@ -1,18 +1,16 @@
-"""The main job, whole, on both ways to run it: embedded, and as separate processes on real servers."""
+"""The main job, whole, on both ways to run it: embedded, and as the compose file's services on real servers."""
 
 import json
-import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack
-from pathlib import Path
+from contextlib import ExitStack
 from typing import Any
 
 import httpx
 import pytest
 
 from tests.conftest import create_product, picture, wait_until_indexed
-from tests.processes import environment, running, running_api, wait_until
-from tests.servers import new_mysql_database
+from tests.end_to_end.compose_services import Engines, running_compose_services
+from tests.processes import running_api, wait_until
 
 COLORS = {
     "红色布艺沙发": "red",
@@ -29,26 +27,12 @@ def stack(
 ) -> Iterator[httpx.Client]:
     folder = tmp_path_factory.mktemp(request.param)
     with ExitStack() as running_stack:
-        settings = dict(tiny_models)
-        if request.param == "servers":
-            settings |= {
-                "DATABASE_URL": new_mysql_database(request.getfixturevalue("mariadb")),
-                "KAFKA_BOOTSTRAP_SERVERS": request.getfixturevalue("kafka"),
-                "KAFKA_IDEMPOTENT_PRODUCER": "false",
-                "MILVUS_URI": request.getfixturevalue("milvus"),
-            }
-        url = running_stack.enter_context(running_api(folder, **settings))
-        if request.param == "servers":
-            for program in (["worker.py"], ["worker.py"], ["-m", "tuwen.generation.worker"]):
-                running_stack.enter_context(_running_worker(folder, program, settings))
+        if request.param == "embedded":
+            url = running_stack.enter_context(running_api(folder, **tiny_models))
+        else:
+            engines = Engines(*(request.getfixturevalue(name) for name in ("mariadb", "kafka", "milvus")))
+            url = running_stack.enter_context(running_compose_services(folder, engines, tiny_models))
         yield running_stack.enter_context(httpx.Client(base_url=url, timeout=30, trust_env=False))
-
-
-def _running_worker(folder: Path, program: list[str], settings: dict[str, str]) -> AbstractContextManager[object]:
-    log = folder / f"worker-{len(list(folder.glob('*.log')))}.log"
-    env = environment(DATA_DIR=folder / "data", **settings)
-    command = [sys.executable, *program]
-    return running(command, log, env=env, ready=lambda: log.exists() and "Consuming" in log.read_text())
 
 
 def _search(client: httpx.Client, **request: Any) -> list[dict[str, Any]]:

@@ -1,0 +1,86 @@
+"""A data folder that version 0.2.0 wrote (`tests/data/data-0.2.0.tar.gz`) goes on under this one.
+
+Its own code wrote it, with the built-in models, through the API: two products as created, one deleted, one changed, a
+picture drawn and made a product.
+"""
+
+import tarfile
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.conftest import create_product, picture, wait_until_indexed
+from tests.processes import ROOT, running_api
+
+# As /product/list answered when the folder was made: id → title, milvus_id, version.
+PRODUCTS = {
+    1: ("红色布艺沙发", "1", 1),
+    2: ("蓝色木椅", "2", 1),
+    4: ("黄色台灯", "5", 2),
+    5: ("红色的沙发 设计稿", "6", 1),
+}
+COLLECTION = "products_31c0e03b_1"
+
+
+@pytest.fixture(scope="module")
+def old_shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    folder = tmp_path_factory.mktemp("upgrade")
+    with tarfile.open(ROOT / "tests" / "data" / "data-0.2.0.tar.gz") as archive:
+        archive.extractall(folder / "data", filter="data")
+    with running_api(folder) as url, httpx.Client(base_url=url, timeout=60, trust_env=False) as client:
+        yield client
+
+
+def search(client: httpx.Client, **request: Any) -> list[dict[str, Any]]:
+    hits: list[dict[str, Any]] = client.post("/search", json=request).raise_for_status().json()["hits"]
+    return hits
+
+
+def test_products_bindings_and_pictures_are_there_as_they_were(old_shop: httpx.Client) -> None:
+    items = old_shop.get("/product/list", params={"sort": "product_id"}).json()["items"]
+    assert {item["product_id"]: (item["title"], item["milvus_id"], item["version"]) for item in items} == PRODUCTS
+    assert {item["index_status"] for item in items} == {"indexed"}
+    assert (items[0]["sku"], items[0]["price"], items[0]["attributes"]) == ("SOFA-1", 1999.0, {"颜色": "红"})
+    assert [item["image_is_generated"] for item in items] == [False, False, False, True]
+    for item in items:
+        assert old_shop.get(item["image_url"]).is_success
+        assert old_shop.get(item["thumbnail_url"]).is_success
+    assert old_shop.get("/health").json()["index"]["collection"] == COLLECTION
+
+
+@pytest.mark.parametrize("product_id", PRODUCTS)
+def test_old_vectors_are_found_by_new_queries(old_shop: httpx.Client, product_id: int) -> None:
+    """So this version's encoders and preprocessing make the vectors that 0.2.0's made."""
+    title, _, _ = PRODUCTS[product_id]
+    by_title = search(old_shop, mode="text_to_text", text=title)[0]
+    assert (by_title["product"]["product_id"], round(by_title["score"], 4)) == (product_id, 1.0)
+    stored = old_shop.get(by_title["product"]["image_url"]).content
+    found = old_shop.post("/search", data={"mode": "image_to_image"}, files={"image": ("query", stored)}).json()
+    by_picture = found["hits"][0]
+    assert (by_picture["product"]["product_id"], round(by_picture["score"], 4)) == (product_id, 1.0)
+
+
+def test_the_deleted_product_stays_away(old_shop: httpx.Client) -> None:
+    assert old_shop.get("/product/3").status_code == httpx.codes.NOT_FOUND
+    assert 3 not in [hit["product"]["product_id"] for hit in search(old_shop, mode="text_to_text", text="删掉的桌子")]
+
+
+def test_the_drawn_picture_is_still_its_jobs(old_shop: httpx.Client) -> None:
+    job = old_shop.get("/generate/1").raise_for_status().json()
+    assert (job["status"], job["prompt"], job["images"][0]["seed"]) == ("done", "红色的沙发", 7)
+    assert job["images"][0]["similar"][0]["product"]["product_id"] == 5
+
+
+def test_it_takes_writes(old_shop: httpx.Client) -> None:
+    created = create_product(old_shop, "绿色玻璃餐桌", picture("green"), sku="TABLE-2")
+    assert created["product_id"] == 6  # no id is given again
+    chair = old_shop.patch("/product/2", data={"title": "紫色铁艺长椅"}).raise_for_status().json()
+    assert chair["version"] == 2
+    wait_until_indexed(old_shop)
+    for product_id, title in ((6, "绿色玻璃餐桌"), (2, "紫色铁艺长椅")):
+        assert search(old_shop, mode="text_to_text", text=title)[0]["product"]["product_id"] == product_id
+    assert old_shop.delete("/product/6").status_code == httpx.codes.NO_CONTENT
+    job = old_shop.post("/generate", json={"prompt": "沙发", "wait_s": 60}).json()
+    assert (job["job_id"], job["status"]) == (2, "done")
