@@ -15,11 +15,12 @@ from tuwen.api.limits import BodyLimit
 from tuwen.api.metrics import Metrics
 from tuwen.api.problems import ReadableStartFailure, install_problem_handlers
 from tuwen.api.state import Api, State
-from tuwen.assembly import Services, new_ingestor, new_reconciler, new_searcher, new_sender, open_services
+from tuwen.assembly import Services, new_ingestor, new_reconciler, new_searcher, open_services
 from tuwen.background import Loop, running_loops, told_to_stop
 from tuwen.catalogue.products import ProductWriter
 from tuwen.generation.child_process import GenerationProcess
 from tuwen.generation.jobs import GenerationJobs
+from tuwen.messaging.connect import new_sender
 from tuwen.messaging.in_process import InProcessQueue
 from tuwen.messaging.relay import OutboxRelay
 from tuwen.settings import VERSION, Settings, load_settings

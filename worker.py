@@ -11,7 +11,7 @@ import sys
 from tuwen.assembly import new_ingestor, new_reconciler, open_services
 from tuwen.background import STOP_SIGNALS, running_loops
 from tuwen.errors import ConfigurationError
-from tuwen.messaging.kafka import KafkaConsumer
+from tuwen.messaging.connect import new_consumer
 from tuwen.settings import Settings, load_settings
 
 logger = logging.getLogger(__name__)
@@ -24,7 +24,7 @@ async def work(settings: Settings) -> None:
     for signal_number in STOP_SIGNALS:
         asyncio.get_running_loop().add_signal_handler(signal_number, stopping.set)
     async with open_services(settings) as services:
-        consumer = KafkaConsumer(settings, settings.kafka_topic, settings.kafka_group)
+        consumer = new_consumer(settings, settings.kafka_topic, settings.kafka_group)
         ingestor = new_ingestor(services)
         reconciler = new_reconciler(services, services.registry.live)
         loops = {

@@ -4,17 +4,8 @@ import streamlit as st
 
 from data_models import Health
 from web.cards import api_client, as_plain, show_facts
-from web.frame import run_page
+from web.frame import PAGES, run_page
 from web.texts import t
-
-PAGES = {
-    "image_to_image": "pages/image_to_image.py",
-    "text_to_image": "pages/text_to_image.py",
-    "text_to_text": "pages/text_to_text.py",
-    "image_to_text": "pages/image_to_text.py",
-    "generate": "pages/generate.py",
-    "products": "pages/manage_products.py",
-}
 
 
 def show_home() -> None:
@@ -30,8 +21,8 @@ def show_home() -> None:
 
 def show_pages() -> None:
     with st.container(border=True, gap="xsmall"):
-        for name, path in PAGES.items():
-            st.page_link(path, label=f"**{t(f'page_{name}')}**  :gray[{t(f'home_{name}')}]")
+        for page in PAGES:
+            st.page_link(page.file, label=f"**{t(f'page_{page.name}')}**  :gray[{t(f'home_{page.name}')}]")
 
 
 def show_counts() -> None:

@@ -44,7 +44,7 @@ PAGE_KEY = "products_page"
 
 
 def show_list() -> None:
-    show_page_head(t("page_products"), t("products_intro"))
+    show_page_head(t("page_manage_products"), t("products_intro"))
     show_message(None)
     with st.container(horizontal=True):
         if st.button(t("add_product"), type="primary", icon=":material/add:", on_click=forget_message):

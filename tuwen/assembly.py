@@ -15,9 +15,6 @@ from tuwen.errors import DependencyUnavailable
 from tuwen.indexing.drift import Reconciler
 from tuwen.indexing.ingest import Ingestor
 from tuwen.indexing.queries import requeue_all_products
-from tuwen.messaging.in_process import InProcessQueue
-from tuwen.messaging.kafka import KafkaSender
-from tuwen.messaging.transport import MessageSender
 from tuwen.pictures.store import ImageStore
 from tuwen.search.searcher import Searcher
 from tuwen.settings import LOG_FORMAT, Settings
@@ -75,13 +72,6 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             yield Services(settings, stores.database, stores.vector_db, stores.images, encoding, registry)
         finally:
             await encoding.close()
-
-
-def new_sender(settings: Settings) -> MessageSender:
-    """The transport that the settings choose; an InProcessQueue has its consumers itself."""
-    if settings.kafka_bootstrap_servers:
-        return KafkaSender(settings)
-    return InProcessQueue([settings.kafka_topic, settings.generation_topic])
 
 
 def new_searcher(services: Services) -> Searcher:

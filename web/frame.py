@@ -1,6 +1,7 @@
 """What stands around every page: navigation, language switch, style, and the readable end of a page that failed."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import streamlit as st
 from PIL import Image
@@ -10,12 +11,27 @@ from web.cards import STYLE, show_error
 from web.client import ApiError
 from web.texts import LANGUAGE_KEY, LANGUAGES, t
 
-SEARCH_PAGES = {
-    "image_to_image": ":material/image_search:",
-    "text_to_image": ":material/photo_library:",
-    "text_to_text": ":material/manage_search:",
-    "image_to_text": ":material/subtitles:",
-}
+
+class PageEntry(NamedTuple):
+    """A page of the navigation: `pages/<name>.py`, with the words `page_<name>` and `home_<name>`."""
+
+    name: str
+    icon: str
+    group: str
+
+    @property
+    def file(self) -> str:
+        return f"pages/{self.name}.py"
+
+
+PAGES = (
+    PageEntry("image_to_image", ":material/image_search:", "nav_search"),
+    PageEntry("text_to_image", ":material/photo_library:", "nav_search"),
+    PageEntry("text_to_text", ":material/manage_search:", "nav_search"),
+    PageEntry("image_to_text", ":material/subtitles:", "nav_search"),
+    PageEntry("generate", ":material/brush:", "nav_create"),
+    PageEntry("manage_products", ":material/inventory_2:", "nav_catalogue"),
+)
 
 
 def show_frame() -> st.Page:
@@ -50,15 +66,10 @@ def run_page(page: Callable[[], None]) -> None:
 
 
 def _choose_page() -> st.Page:
-    searches = [st.Page(f"pages/{name}.py", title=t(f"page_{name}"), icon=icon) for name, icon in SEARCH_PAGES.items()]
-    return st.navigation(
-        {
-            "": [st.Page("pages/home.py", title=t("page_home"), icon=":material/home:", default=True)],
-            t("nav_search"): searches,
-            t("nav_create"): [st.Page("pages/generate.py", title=t("page_generate"), icon=":material/brush:")],
-            t("nav_catalogue"): [
-                st.Page("pages/manage_products.py", title=t("page_products"), icon=":material/inventory_2:"),
-                st.Page("pages/edit_product.py", title=t("page_product"), visibility="hidden"),
-            ],
-        }
-    )
+    home = st.Page("pages/home.py", title=t("page_home"), icon=":material/home:", default=True)
+    # Without a place in the navigation: it is opened from a product.
+    product = st.Page("pages/edit_product.py", title=t("page_edit_product"), visibility="hidden")
+    groups = {"": [home, product]}
+    for page in PAGES:
+        groups.setdefault(t(page.group), []).append(st.Page(page.file, title=t(f"page_{page.name}"), icon=page.icon))
+    return st.navigation(groups)

@@ -19,7 +19,7 @@ from tuwen.background import STOP_SIGNALS, until_up_or_stopped
 from tuwen.errors import AppError, ConfigurationError, DependencyUnavailable, QueueUnavailable
 from tuwen.generation.pipeline import DrawRequest, Generator, load_generator
 from tuwen.generation.queries import claim_generation_job, finish_job, give_back_job, report_on_job
-from tuwen.messaging.kafka import KafkaConsumer
+from tuwen.messaging.connect import new_consumer
 from tuwen.pictures.checked_image import CheckedImage
 from tuwen.pictures.provenance import encode_generated
 from tuwen.pictures.store import ImageStore
@@ -215,7 +215,7 @@ def _read_parent(worker: GenerationWorker) -> None:
 
 
 async def _wake_on_messages(worker: GenerationWorker, settings: Settings) -> None:
-    consumer = KafkaConsumer(settings, settings.generation_topic, settings.generation_group)
+    consumer = new_consumer(settings, settings.generation_topic, settings.generation_group)
     logger.info("Consuming %s as one of %s", settings.generation_topic, settings.generation_group)
     try:
         while True:

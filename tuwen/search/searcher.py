@@ -112,7 +112,7 @@ class Searcher:
         if query.image is not None:
             return await self.encode_image(query.image)
         assert query.text is not None, "require_one_query saw to it"
-        if query.mode is SearchMode.TEXT_TO_TEXT:
+        if VECTOR_FIELDS[query.mode] == "text_bge_vector":
             return await self._encoding.query_text(query.text)
         return await self._encoding.query_clip_text(query.text)
 
