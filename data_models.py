@@ -117,6 +117,10 @@ class SearchMode(StrEnum):
     def query_is_image(self) -> bool:
         return self.value.startswith("image_")
 
+    @property
+    def finds_titles(self) -> bool:
+        return self.value.endswith("_to_text")
+
 
 class ProductFields(BaseModel):
     """What a caller says about a product, besides its picture."""

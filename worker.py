@@ -19,12 +19,15 @@ logger = logging.getLogger(__name__)
 
 async def work(settings: Settings) -> None:
     """Until SIGTERM or SIGINT. Raises ConfigurationError."""
-    _require_servers(settings)
+    consumer = new_consumer(settings, settings.kafka_topic, settings.kafka_group)
+    if settings.milvus_is_file:
+        raise ConfigurationError(
+            "MILVUS_URI names a file, which only one process can open: a worker needs a Milvus server."
+        )
     stopping = asyncio.Event()
     for signal_number in STOP_SIGNALS:
         asyncio.get_running_loop().add_signal_handler(signal_number, stopping.set)
     async with open_services(settings) as services:
-        consumer = new_consumer(settings, settings.kafka_topic, settings.kafka_group)
         ingestor = new_ingestor(services)
         reconciler = new_reconciler(services, services.registry.live)
         loops = {
@@ -38,17 +41,6 @@ async def work(settings: Settings) -> None:
                 logger.info("Stopping")
         finally:
             await consumer.close()
-
-
-def _require_servers(settings: Settings) -> None:
-    if not settings.kafka_bootstrap_servers:
-        raise ConfigurationError(
-            "KAFKA_BOOTSTRAP_SERVERS is empty: then the API indexes by itself and needs no worker."
-        )
-    if settings.milvus_is_file:
-        raise ConfigurationError(
-            "MILVUS_URI names a file, which only one process can open: a worker needs a Milvus server."
-        )
 
 
 if __name__ == "__main__":

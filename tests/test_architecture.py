@@ -39,7 +39,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "data_models": {"tuwen.settings"},
     "tuwen.background": {"tuwen.errors"},
     "tuwen.encoders.base": set(),  # numbers and promises: an engine that knows no other may know these
-    # Engines. Each is one system outside of ours, or knows two of them through their data alone.
+    # Engines. Each is one system outside of ours, or the place where two of them meet.
     "orm_models": BASE,
     "vector_db": BASE | {"tuwen.encoders.base"},
     "tuwen.pictures": BASE,

@@ -74,6 +74,9 @@ def told_to_stop() -> Iterator[asyncio.Event]:
     open for long watch this event.
     """
     stopping, loop = asyncio.Event(), asyncio.get_running_loop()
+    if threading.current_thread() is not threading.main_thread():
+        yield stopping  # Python lets only the main thread handle signals
+        return
     before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
 
     def notice(number: int, frame: FrameType | None) -> None:

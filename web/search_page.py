@@ -209,7 +209,7 @@ def _ask_for_options(mode: SearchMode, given: Query | None) -> tuple[View, Query
         )
         price_min = _ask_for_price(lowest, "price_min")
         price_max = _ask_for_price(highest, "price_max")
-        searches_titles = mode in (SearchMode.TEXT_TO_TEXT, SearchMode.IMAGE_TO_TEXT)
+        searches_titles = mode.finds_titles
         view: View = look.segmented_control(
             t("view"),
             views,

@@ -69,9 +69,9 @@ def _text_fields(form: FormData) -> dict[str, Any]:
 def product_fields(model: type[Fields], form: FormData, settings: Settings) -> Fields:
     fields = _text_fields(form)
     fields.pop("generated_image_id", None)  # stands for the picture, see `generated_image_id`
-    for name in ("sku", "category", "price"):
-        if fields.get(name) == "":
-            fields[name] = None
+    for name, declared in model.model_fields.items():
+        if declared.default is None and fields.get(name) == "":
+            fields[name] = None  # may be empty, and was sent empty to clear it
     if "attributes" in fields:
         fields["attributes"] = _json_object("attributes", fields["attributes"])
     product = validated(model, fields)

@@ -12,14 +12,16 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from functools import partial
 
 from data_models import MAX_SEED, GenerateRequest
 from orm_models import Database, GeneratedImageRow, JobRow, open_database, utc_now
-from tuwen.background import STOP_SIGNALS, until_up_or_stopped
-from tuwen.errors import AppError, ConfigurationError, DependencyUnavailable, QueueUnavailable
+from tuwen.background import STOP_SIGNALS, running_loops, until_up, until_up_or_stopped
+from tuwen.errors import AppError, ConfigurationError, DependencyUnavailable
 from tuwen.generation.pipeline import DrawRequest, Generator, load_generator
 from tuwen.generation.queries import claim_generation_job, finish_job, give_back_job, report_on_job
 from tuwen.messaging.connect import new_consumer
+from tuwen.messaging.transport import MessageConsumer
 from tuwen.pictures.checked_image import CheckedImage
 from tuwen.pictures.provenance import encode_generated
 from tuwen.pictures.store import ImageStore
@@ -187,24 +189,23 @@ def _draw_request(request: GenerateRequest, seed: int) -> DrawRequest:
 
 async def work(settings: Settings, *, bound_to_parent: bool) -> None:
     """Until SIGTERM, SIGINT, or, where bound to one, the parent's end. Raises ConfigurationError."""
-    if not bound_to_parent and not settings.kafka_bootstrap_servers:
-        raise ConfigurationError(
-            "KAFKA_BOOTSTRAP_SERVERS is empty: then the API starts the process that draws by itself."
-        )
+    consumer = None if bound_to_parent else new_consumer(settings, settings.generation_topic, settings.generation_group)
     database = open_database(settings)
     worker = GenerationWorker(settings, database, ImageStore(settings))
     for signal_number in STOP_SIGNALS:
         asyncio.get_running_loop().add_signal_handler(signal_number, worker.stop)
-    if bound_to_parent:
-        threading.Thread(target=_read_parent, args=[worker], name="parent", daemon=True).start()
-        await asyncio.to_thread(worker.run)
-    else:
-        messages = asyncio.create_task(_wake_on_messages(worker, settings))
-        await asyncio.to_thread(worker.run)
-        messages.cancel()
-        with suppress(asyncio.CancelledError):
-            await messages
-    database.close()
+    try:
+        if consumer is None:
+            threading.Thread(target=_read_parent, args=[worker], name="parent", daemon=True).start()
+            await asyncio.to_thread(worker.run)
+        else:
+            logger.info("Consuming %s as one of %s", settings.generation_topic, settings.generation_group)
+            async with running_loops({"wake-ups": partial(_wake_on_messages, worker, consumer, settings)}):
+                await asyncio.to_thread(worker.run)
+    finally:
+        if consumer is not None:
+            await consumer.close()
+        database.close()
 
 
 def _read_parent(worker: GenerationWorker) -> None:
@@ -214,20 +215,12 @@ def _read_parent(worker: GenerationWorker) -> None:
     worker.stop()
 
 
-async def _wake_on_messages(worker: GenerationWorker, settings: Settings) -> None:
-    consumer = new_consumer(settings, settings.generation_topic, settings.generation_group)
-    logger.info("Consuming %s as one of %s", settings.generation_topic, settings.generation_group)
-    try:
-        while True:
-            try:
-                await consumer.next_batch(max_messages=100)
-                worker.wake()
-                await consumer.commit()
-            except QueueUnavailable as error:
-                logger.warning("Looking for jobs without wake-ups meanwhile: %s", error.detail)
-                await asyncio.sleep(settings.retry_backoff_max_s)
-    finally:
-        await consumer.close()
+async def _wake_on_messages(worker: GenerationWorker, consumer: MessageConsumer, settings: Settings) -> None:
+    """A transport that is down costs no job: the worker looks for jobs by itself as well."""
+    while True:
+        await until_up(partial(consumer.next_batch, 100), max_wait_s=settings.retry_backoff_max_s)
+        worker.wake()
+        await consumer.commit()
 
 
 if __name__ == "__main__":

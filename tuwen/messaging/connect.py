@@ -1,5 +1,6 @@
 """Which transport the settings choose."""
 
+from tuwen.errors import ConfigurationError
 from tuwen.messaging.in_process import InProcessQueue
 from tuwen.messaging.kafka import KafkaConsumer, KafkaSender
 from tuwen.messaging.transport import MessageConsumer, MessageSender
@@ -14,5 +15,7 @@ def new_sender(settings: Settings) -> MessageSender:
 
 
 def new_consumer(settings: Settings, topic: str, group: str) -> MessageConsumer:
-    """For a process of its own, which only a transport with a server reaches."""
+    """For a process of its own, which only a transport with a server reaches. Raises ConfigurationError without one."""
+    if not settings.kafka_bootstrap_servers:
+        raise ConfigurationError("KAFKA_BOOTSTRAP_SERVERS is empty: then the API does this work itself.")
     return KafkaConsumer(settings, topic, group)
