@@ -1,4 +1,4 @@
-"""What every encoder promises, whatever model it is and wherever it runs. Loads no model's library, so anyone may know it."""
+"""What every encoder promises, whatever model it is, wherever it runs. Loads no model's library: anyone may know it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
