@@ -197,7 +197,7 @@ def test_a_generated_picture_becomes_a_product_that_says_so(studio: httpx.Client
 
 def test_killed_workers_are_replaced_and_no_job_is_lost_or_doubled(tmp_path: Path, tiny_models: dict[str, str]) -> None:
     """The long form: LONG_TESTS=1 for 100 jobs and ten kills."""
-    jobs_wanted, kills = (100, 10) if os.environ.get("LONG_TESTS") else (24, 2)
+    jobs_wanted, kills = (100, 10) if os.environ.get("LONG_TESTS") else (14, 2)
     rng = random.Random(0)
     settings: dict[str, Any] = {**tiny_models, "GENERATION_HEARTBEAT_S": 0.3}
     with running_api(tmp_path, **settings) as url, httpx.Client(base_url=url, timeout=60, trust_env=False) as client:
@@ -245,7 +245,7 @@ def test_the_process_that_draws_ends_with_the_api(tmp_path: Path, tiny_models: d
     """Even where the API is killed; its jobs go on with the next API."""
     settings: dict[str, Any] = {**tiny_models, "GENERATION_HEARTBEAT_S": 0.3}
     with running_api(tmp_path, **settings) as url, httpx.Client(base_url=url, timeout=60, trust_env=False) as client:
-        job = submit(client, steps=60, num_images=2, width=128, height=128)
+        job = submit(client, steps=30, num_images=2, width=128, height=128)
         wait_until(lambda: read(client, job)["progress"] > 0, what="the first step")
         [drawing] = drawing_processes(tmp_path)
         os.kill(drawing.ppid(), signal.SIGKILL)
