@@ -6,8 +6,11 @@ such functions take a session and never commit: the caller's `Database.write()` 
 
 import decimal
 import hashlib
+import logging
+import sqlite3
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -25,8 +28,11 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from tuwen.errors import ConfigurationError, DatabaseUnavailable
 from tuwen.settings import PROJECT_ROOT, TITLE_COLUMN_LENGTH, Settings
 
+logger = logging.getLogger(__name__)
+
 REASON_LENGTH = 1000
-MIGRATION_WAIT_S = 600
+MIGRATION_WAIT_S, MIGRATION_LOOK_S = 600, 2
+SQLITE_WAIT_S = 30.0
 # Binary collation: what is equal, unique and found is then the same on MySQL, MariaDB and SQLite.
 TABLE_OPTIONS = {"mysql_charset": "utf8mb4", "mysql_collate": "utf8mb4_bin", "mysql_engine": "InnoDB"}
 
@@ -81,6 +87,8 @@ class ProductRow(Base):
         sa.String(16), default="pending", index=True
     )
     index_error: orm.Mapped[str | None] = orm.mapped_column(sa.String(REASON_LENGTH))
+    queued_at: orm.Mapped[datetime | None] = orm.mapped_column(UtcDateTime)
+    """When reconciliation last had it indexed again."""
     created_at: orm.Mapped[datetime] = orm.mapped_column(UtcDateTime, default=utc_now)
     updated_at: orm.Mapped[datetime] = orm.mapped_column(UtcDateTime, default=utc_now)
     indexed_at: orm.Mapped[datetime | None] = orm.mapped_column(UtcDateTime)
@@ -99,7 +107,7 @@ class VectorIndexRow(Base):
 
 
 class ProductVectorRow(Base):
-    """Binds a Milvus id to a product. A Milvus hit counts only if it stands here."""
+    """Binds a row in Milvus to a product. A hit counts only if its id, product and token all stand here."""
 
     __tablename__ = "product_vector"
     __table_args__ = (sa.UniqueConstraint("vector_index_id", "milvus_id"), TABLE_OPTIONS)
@@ -111,6 +119,8 @@ class ProductVectorRow(Base):
         sa.ForeignKey("vector_index.id"), primary_key=True, autoincrement=False
     )
     milvus_id: orm.Mapped[int] = orm.mapped_column(sa.BigInteger)
+    row_token: orm.Mapped[int | None] = orm.mapped_column(sa.BigInteger)
+    """Null for rows of version 0.2.0, which carry none."""
     version: orm.Mapped[int]
 
 
@@ -122,7 +132,7 @@ class OutboxRow(Base):
 
     outbox_id: orm.Mapped[int] = orm.mapped_column("id", BigId, primary_key=True, autoincrement=True)
     topic: orm.Mapped[str] = orm.mapped_column(sa.String(200))
-    message_key: orm.Mapped[str] = orm.mapped_column(sa.String(200))
+    message_key: orm.Mapped[str] = orm.mapped_column(sa.String(200), index=True)
     payload: orm.Mapped[dict[str, Any]] = orm.mapped_column(sa.JSON)
     created_at: orm.Mapped[datetime] = orm.mapped_column(UtcDateTime, default=utc_now)
     published_at: orm.Mapped[datetime | None] = orm.mapped_column(UtcDateTime, index=True)
@@ -169,6 +179,18 @@ class GeneratedImageRow(Base):
     image_height: orm.Mapped[int]
 
 
+class LeaseRow(Base):
+    """What one process at a time may do, who does it, and how far it is."""
+
+    __tablename__ = "lease"
+    __table_args__ = (TABLE_OPTIONS,)
+
+    name: orm.Mapped[str] = orm.mapped_column(sa.String(64), primary_key=True)
+    holder: orm.Mapped[str] = orm.mapped_column(sa.CHAR(32))
+    expires_at: orm.Mapped[datetime] = orm.mapped_column(UtcDateTime)
+    progress: orm.Mapped[dict[str, Any]] = orm.mapped_column(sa.JSON, default=dict)
+
+
 class Database:
     """The engine, and the two ways into it. A lost connection surfaces as DatabaseUnavailable."""
 
@@ -181,7 +203,7 @@ class Database:
         if self.is_sqlite:
             if url.database:
                 Path(url.database).parent.mkdir(parents=True, exist_ok=True)
-            self.engine = sa.create_engine(url, connect_args={"timeout": 30, "check_same_thread": False})
+            self.engine = sa.create_engine(url, connect_args={"timeout": SQLITE_WAIT_S, "check_same_thread": False})
             sa.event.listen(self.engine, "connect", _prepare_sqlite_connection)
             sa.event.listen(self.engine, "begin", _begin_sqlite_transaction)
         else:
@@ -209,7 +231,8 @@ class Database:
     def migrate(self) -> None:
         """Bring the schema to the newest revision; a no-op where it is. Several processes may do so at once."""
         config = _alembic_config()
-        with _translated_errors(), self._writer.begin() as connection, _one_migration_at_a_time(connection):
+        # The lock is held on a connection of its own, until after the commit: nobody may read the revision in between.
+        with _translated_errors(), _migration_lock(self.engine), self._writer.begin() as connection:
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
 
@@ -244,25 +267,45 @@ def _alembic_config() -> Config:
 
 
 @contextmanager
-def _one_migration_at_a_time(connection: Connection) -> Iterator[None]:
-    """On MySQL a named lock, since each of its schema changes commits. SQLite's write lock is held already."""
-    if connection.dialect.name == "sqlite":
+def _migration_lock(engine: sa.Engine) -> Iterator[None]:
+    """On MySQL a named lock, since each of its schema changes commits. SQLite's own write lock is all that it needs."""
+    if engine.dialect.name == "sqlite":
         yield
         return
     # The server has one space of names for all databases, of 64 characters each.
-    name = hashlib.sha256(f"tuwen migration of {connection.engine.url.database}".encode()).hexdigest()
-    if connection.scalar(sa.func.get_lock(name, MIGRATION_WAIT_S)) != 1:
-        raise DatabaseUnavailable(f"Another process has been migrating the database for {MIGRATION_WAIT_S} s.")
-    try:
-        yield
-    finally:
-        connection.scalar(sa.func.release_lock(name))
+    name = hashlib.sha256(f"tuwen migration of {engine.url.database}".encode()).hexdigest()
+    with engine.connect() as connection:
+        deadline = time.monotonic() + MIGRATION_WAIT_S
+        while connection.scalar(sa.func.get_lock(name, MIGRATION_LOOK_S)) != 1:  # in slices, so that a signal gets in
+            if time.monotonic() > deadline:
+                raise DatabaseUnavailable(f"Another process has been migrating the database for {MIGRATION_WAIT_S} s.")
+            logger.info("Waiting for another process to migrate the database")
+        try:
+            yield
+        finally:
+            with suppress(exc.SQLAlchemyError):  # the server frees the lock of a connection that is gone
+                connection.scalar(sa.func.release_lock(name))
 
 
 def _prepare_sqlite_connection(connection: Any, _: ConnectionPoolEntry) -> None:
     connection.isolation_level = None  # the driver begins no transaction of its own; _begin_sqlite_transaction does
-    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
+    _switch_to_wal(connection)
+    for pragma in ("synchronous=NORMAL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")
+
+
+def _switch_to_wal(connection: Any) -> None:
+    """Once in a database's life. SQLite's own time-out does not hold for this, so several first starts would fail."""
+    deadline = time.monotonic() + SQLITE_WAIT_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+        else:
+            return
 
 
 def _begin_sqlite_transaction(connection: Connection) -> None:

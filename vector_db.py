@@ -6,9 +6,12 @@ Calls block; callers on an event loop run them in threads. Works alike on Milvus
 import json
 import logging
 import os
+import secrets
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar
@@ -35,6 +38,8 @@ MAX_SEARCH_LIMIT = 16_384  # Milvus's own limit of top-k
 # Milvus Lite scans rows that are not in an indexed segment yet one by one in Python. With its default of 128 MiB, 4,000
 # rows of 512 dimensions take 750 ms a search; with this, 20 ms.
 LITE_MEMTABLE_BYTES = 512 * 1024
+RANDOM_BITS = 31
+KEY_FIELDS = ["product_id", "row_token"]
 # Milvus counts VARCHAR in bytes; UTF-8 takes up to four for a character.
 BYTES_PER_CHARACTER = 4
 # Invalid parameter, in Milvus Lite and in Milvus; every other failure leaves open whether the same call works later.
@@ -50,6 +55,7 @@ class VectorRow:
     """One product's vectors (each of its model's dimension, L2-normalised) and what filters look at."""
 
     product_id: int
+    row_token: int
     image_clip_vector: Vector
     text_clip_vector: Vector
     text_bge_vector: Vector
@@ -61,10 +67,29 @@ class VectorRow:
 
 
 @dataclass(frozen=True)
-class VectorHit:
+class RowKey:
+    """What a row in Milvus says of itself. An id alone may be another's: it is given again after a loss."""
+
     milvus_id: int
+    product_id: int
+    row_token: int | None
+    """None in rows of version 0.2.0."""
+
+
+@dataclass(frozen=True)
+class VectorHit:
+    row: RowKey
     score: float
     """Cosine similarity."""
+
+
+def new_row_token() -> int:
+    """Never given twice, in 63 bits: the second in which it was made, and 31 random bits."""
+    return (int(time.time()) << RANDOM_BITS) | secrets.randbits(RANDOM_BITS)
+
+
+def token_made_at(row_token: int) -> datetime:
+    return datetime.fromtimestamp(row_token >> RANDOM_BITS, UTC)
 
 
 class VectorDB:
@@ -89,6 +114,7 @@ class VectorDB:
         schema.add_field("text_clip_vector", DataType.FLOAT_VECTOR, dim=clip_dim)
         schema.add_field("text_bge_vector", DataType.FLOAT_VECTOR, dim=text_dim)
         schema.add_field("product_id", DataType.INT64)
+        schema.add_field("row_token", DataType.INT64)  # a dynamic field in collections of version 0.2.0
         schema.add_field("image_path", DataType.VARCHAR, max_length=500 * BYTES_PER_CHARACTER)
         schema.add_field(
             "title",
@@ -118,11 +144,12 @@ class VectorDB:
             result = self._call(lambda client: client.insert(collection, data))
         return [int(milvus_id) for milvus_id in result["ids"]]
 
-    def delete(self, collection: str, milvus_ids: Sequence[int]) -> None:
-        """Delete by id; ids that are gone already are no error."""
+    def delete(self, collection: str, milvus_ids: Sequence[int], product_ids: Sequence[int]) -> None:
+        """Delete those of these rows that are of these products; rows that are gone already are no error."""
         if milvus_ids:
+            condition = f"id in {list(milvus_ids)} and product_id in {list(product_ids)}"
             with self._write_lock:
-                self._call(lambda client: client.delete(collection, ids=list(milvus_ids)))
+                self._call_loaded(collection, lambda client: client.delete(collection, filter=condition))
 
     def search(
         self, collection: str, field: VectorField, vector: Vector, *, limit: int, filter_expression: str = ""
@@ -139,26 +166,31 @@ class VectorDB:
                 limit=limit,
                 filter=filter_expression,
                 search_params=params,
+                output_fields=KEY_FIELDS,
             ),
         )
-        return [VectorHit(int(hit["id"]), float(hit["distance"])) for hit in results[0]]
+        return [VectorHit(_key(hit["id"], hit["entity"]), float(hit["distance"])) for hit in results[0]]
 
-    def existing_ids(self, collection: str, milvus_ids: Sequence[int]) -> set[int]:
+    def existing_rows(self, collection: str, milvus_ids: Sequence[int], *, strong: bool = False) -> set[RowKey]:
+        """Those of these ids that there are, and whose rows they are now. Only `strong` sees all that was ever written;
+        otherwise the collection's consistency holds (bounded), and a row of the last seconds may be missing."""
+        consistency = {"consistency_level": "Strong"} if strong else {}
         rows = self._call_loaded(
-            collection, lambda client: client.get(collection, ids=list(milvus_ids), output_fields=["id"])
+            collection,
+            lambda client: client.get(collection, ids=list(milvus_ids), output_fields=KEY_FIELDS, **consistency),
         )
-        return {int(row["id"]) for row in rows}
+        return {_key(row["id"], row) for row in rows}
 
-    def iterate_ids(self, collection: str, batch_size: int = 1000) -> Iterator[list[int]]:
-        """All Milvus ids of a collection, in batches."""
+    def iterate_rows(self, collection: str, *, after: int = -1, batch_size: int = 1000) -> Iterator[list[RowKey]]:
+        """All rows of a collection with a higher id, in the order of their ids, in batches; bounded consistency."""
         iterator = self._call_loaded(
             collection,
             lambda client: client.query_iterator(
-                collection, batch_size=batch_size, filter="id >= 0", output_fields=["id"]
+                collection, batch_size=batch_size, filter=f"id > {after}", output_fields=KEY_FIELDS
             ),
         )
         while batch := self._call(lambda _: iterator.next()):
-            yield [int(row["id"]) for row in batch]
+            yield [_key(row["id"], row) for row in batch]
         iterator.close()
 
     def check(self) -> None:
@@ -239,9 +271,15 @@ def _literal(value: str | int | float | bool) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
+def _key(milvus_id: object, entity: Mapping[str, Any]) -> RowKey:
+    token = entity.get("row_token")
+    return RowKey(int(str(milvus_id)), int(entity["product_id"]), None if token is None else int(token))
+
+
 def _as_entity(row: VectorRow) -> dict[str, Any]:
     return {
         "product_id": row.product_id,
+        "row_token": row.row_token,
         "image_clip_vector": row.image_clip_vector,
         "text_clip_vector": row.text_clip_vector,
         "text_bge_vector": row.text_bge_vector,

@@ -14,22 +14,12 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tuwen.settings import Settings
+
 ROOT = Path(__file__).resolve().parent.parent
 START_TIMEOUT_S = 180.0
-SETTING_PREFIXES = (
-    "HF_",
-    "API_",
-    "WEB_",
-    "KAFKA_",
-    "MILVUS_",
-    "DATABASE_",
-    "CLIP_",
-    "TEXT_",
-    "MODEL_",
-    "IMAGE_",
-    "DATA_",
-    "GENERAT",
-)
+# What decides how our programs run: all settings, and where the hubs' clients look.
+DECISIVE = {name.upper() for name in Settings.model_fields} | {"TUWEN_ENV_FILE", "RESTART_PAUSE_S"}
 
 
 def free_port() -> int:
@@ -63,14 +53,16 @@ def program_path() -> str:
 
 
 def environment(**settings: object) -> dict[str, str]:
-    """This process's environment without any setting of ours, and then these settings."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(SETTING_PREFIXES)}
-    return clean | {"NO_PROXY": "*", "PYTHONUNBUFFERED": "1"} | {name: str(value) for name, value in settings.items()}
+    """This process's environment without any setting of ours, and then these settings. No .env is read."""
+    foreign = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "MODELSCOPE_"))}
+    kept = {name: value for name, value in foreign.items() if name not in DECISIVE}
+    ours = {"NO_PROXY": "*", "PYTHONUNBUFFERED": "1", "TUWEN_ENV_FILE": ""}
+    return kept | ours | {name: str(value) for name, value in settings.items()}
 
 
 @contextmanager
 def running(
-    command: list[str], log: Path, *, env: Mapping[str, str], ready: Callable[[], bool], cwd: Path = ROOT
+    command: list[str], log: Path, *, env: Mapping[str, str], ready: Callable[[], bool], cwd: str = str(ROOT)
 ) -> Iterator[subprocess.Popen[bytes]]:
     """The process once `ready` is true; ended by SIGTERM, and by SIGKILL if that does not help."""
     with log.open("ab") as output:
@@ -106,24 +98,28 @@ def answers(url: str) -> bool:
 
 
 @contextmanager
-def running_api(folder: Path, *, ready_path: str = "/health", **settings: object) -> Iterator[str]:
+def running_api(
+    folder: Path, *, ready_path: str = "/health", cwd: str = str(ROOT), **settings: object
+) -> Iterator[str]:
     """The API as its users start it, on a free port with its data in `folder`; yields its base URL.
 
     `/health` answers 503 while a server is down; a test of that waits for another path.
     """
-    with running_api_process(folder, ready_path=ready_path, **settings) as (url, _):
+    with running_api_process(folder, ready_path=ready_path, cwd=cwd, **settings) as (url, _):
         yield url
 
 
 @contextmanager
 def running_api_process(
-    folder: Path, *, ready_path: str = "/health", **settings: object
+    folder: Path, *, ready_path: str = "/health", cwd: str = str(ROOT), **settings: object
 ) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """The same, with the process to be signalled."""
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     env = environment(DATA_DIR=folder / "data", API_PORT=port, **settings)
-    command = [sys.executable, "-m", "fastapi", "run", "main.py", "--host", "127.0.0.1", "--port", str(port)]
-    with running(command, folder / "api.log", env=env, ready=lambda: answers(url + ready_path)) as process:
+    # The program itself, as users start it: `python -m` would put the folder it is started in before our modules.
+    command = [str(Path(sys.executable).with_name("fastapi")), "run", str(ROOT / "main.py")]
+    command += ["--host", "127.0.0.1", "--port", str(port)]
+    with running(command, folder / "api.log", env=env, ready=lambda: answers(url + ready_path), cwd=cwd) as process:
         yield url, process

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,8 +39,11 @@ def env_example() -> tuple[dict[str, str], set[str], list[str]]:
 
 def load_in_process(folder: Path, **settings: object) -> subprocess.CompletedProcess[str]:
     """As the programs do it: started in `folder`, where an `.env` may be."""
-    bare = {name: value for name, value in environment().items() if name not in FIELDS}
-    env = bare | {"PYTHONPATH": str(ROOT)} | {name: str(value) for name, value in settings.items()}
+    env = (
+        environment(TUWEN_ENV_FILE=".env")
+        | {"PYTHONPATH": str(ROOT)}
+        | {name: str(value) for name, value in settings.items()}
+    )
     return subprocess.run(
         [sys.executable, "-c", PRINT_SETTINGS], cwd=folder, env=env, capture_output=True, text=True, check=False
     )
@@ -135,6 +139,27 @@ def test_a_wrong_value_in_the_env_file_is_named_too(tmp_path: Path) -> None:
     assert process.returncode == 1
     assert "MILVUS_TIMEOUT_S" in process.stderr
     assert "Traceback" not in process.stderr
+
+
+def test_another_env_file_can_be_named_and_none_at_all(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("API_PORT=8123\n", encoding="utf-8")
+    (tmp_path / "staging.env").write_text("API_PORT=8124\n", encoding="utf-8")
+    assert loaded(tmp_path, TUWEN_ENV_FILE="staging.env").api_port == 8124
+    assert loaded(tmp_path, TUWEN_ENV_FILE="").api_port == 8000
+
+
+def test_the_processes_of_the_tests_read_no_settings_of_their_developer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a test would write into the database that somebody's .env names."""
+    (tmp_path / ".env").write_text("\n".join(f"{name}=from-a-file" for name in FIELDS), encoding="utf-8")
+    for name in FIELDS:
+        monkeypatch.setenv(name, "from-the-environment")
+    assert loaded(tmp_path, TUWEN_ENV_FILE="") == Settings(_env_file=None, **defaults())
+
+
+def defaults() -> dict[str, Any]:
+    return {name: field.default for name, field in Settings.model_fields.items()}
 
 
 def test_empty_values_mean_the_defaults(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ What needs no model loads none: a command that only opens the stores starts in a
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 from orm_models import Database, open_database
@@ -14,7 +14,6 @@ from tuwen.encoders.service import EncodingService
 from tuwen.errors import DependencyUnavailable
 from tuwen.indexing.drift import Reconciler
 from tuwen.indexing.ingest import Ingestor
-from tuwen.indexing.queries import requeue_all_products
 from tuwen.pictures.store import ImageStore
 from tuwen.search.searcher import Searcher
 from tuwen.settings import LOG_FORMAT, Settings
@@ -60,9 +59,9 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
     """The stores and the models. Raises ConfigurationError."""
     from nlp_models import load_encoders  # noqa: PLC0415  # torch and its kin take seconds
 
-    with open_stores(settings) as stores:
+    async with _on_a_thread(open_stores(settings)) as stores:
         encoders = await asyncio.to_thread(load_encoders, settings)
-        registry = IndexRegistry(stores.database, stores.vector_db, encoders, _index_all_again(stores))
+        registry = IndexRegistry(stores.database, stores.vector_db, encoders)
         try:
             await asyncio.to_thread(registry.live)
         except DependencyUnavailable as error:
@@ -72,6 +71,16 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             yield Services(settings, stores.database, stores.vector_db, stores.images, encoding, registry)
         finally:
             await encoding.close()
+
+
+@asynccontextmanager
+async def _on_a_thread(blocking: AbstractContextManager[Stores]) -> AsyncIterator[Stores]:
+    """Opened and closed beside the loop: a database may be waited for."""
+    stores = await asyncio.to_thread(blocking.__enter__)
+    try:
+        yield stores
+    finally:
+        await asyncio.to_thread(blocking.__exit__, None, None, None)
 
 
 def new_searcher(services: Services) -> Searcher:
@@ -98,11 +107,3 @@ def new_ingestor(services: Services) -> Ingestor:
 
 def new_reconciler(stores: Stores, live_index: Callable[[], LiveIndex]) -> Reconciler:
     return Reconciler(stores.settings, stores.database, stores.vector_db, stores.images, live_index)
-
-
-def _index_all_again(stores: Stores) -> Callable[[LiveIndex], None]:
-    def index_all_again(index: LiveIndex) -> None:
-        with stores.database.write() as session:
-            requeue_all_products(session, index.vector_index_id, stores.settings.kafka_topic)
-
-    return index_all_again

@@ -1,16 +1,22 @@
-"""What runs beside the requests: how loops wait for what is down, come back after a failure, and stop."""
+"""What runs beside the requests: how loops wait for what is down, come back after a failure, take turns, and stop."""
 
 import asyncio
 import logging
 import signal
 import threading
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
+from datetime import timedelta
 from types import FrameType
 from typing import Any, TypeVar
 
+import sqlalchemy as sa
 import tenacity
+from sqlalchemy import orm
+from sqlalchemy.exc import IntegrityError
 
+from orm_models import Database, LeaseRow, utc_now
 from tuwen.errors import AppError, DependencyUnavailable
 
 Result = TypeVar("Result")
@@ -20,26 +26,76 @@ logger = logging.getLogger(__name__)
 
 FIRST_WAIT_S = 0.5
 RESTART_PAUSE_S = 2.0
+LEASE_TIME = timedelta(minutes=2)
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 async def until_up(
-    step: Callable[[], Awaitable[Result]], *, max_wait_s: float, first_wait_s: float = FIRST_WAIT_S
+    who: str, step: Callable[[], Awaitable[Result]], *, max_wait_s: float, first_wait_s: float = FIRST_WAIT_S
 ) -> Result:
-    """Try again for as long as something that the step needs is down, at growing intervals."""
-    retrying = tenacity.AsyncRetrying(**_while_down(first_wait_s, max_wait_s))
+    """Try again for as long as something that the step needs is down, at growing intervals; the log says who waits."""
+    retrying = tenacity.AsyncRetrying(**_while_down(who, first_wait_s, max_wait_s))
     return await retrying(step)
 
 
-def until_up_or_stopped(step: Callable[[], Result], stopping: threading.Event, *, max_wait_s: float) -> Result | None:
-    """The same on a thread of its own; None where `stopping` ended the wait."""
-    retrying = tenacity.Retrying(
-        **_while_down(FIRST_WAIT_S, max_wait_s),
-        sleep=tenacity.sleep_using_event(stopping),
-        stop=tenacity.stop_when_event_set(stopping),
-        retry_error_callback=lambda _: None,
-    )
-    return retrying(step)
+def until_up_or_stopped(
+    who: str, step: Callable[[], Result], stopping: threading.Event, *, max_wait_s: float
+) -> Result | None:
+    """The same on a thread of its own; None where `stopping` ended the wait, after which nothing is begun."""
+    policy = _while_down(who, FIRST_WAIT_S, max_wait_s)
+    retrying = tenacity.Retrying(**policy, sleep=tenacity.sleep_using_event(stopping))
+    return retrying(lambda: None if stopping.is_set() else step())
+
+
+class LeaseLost(Exception):
+    """It ran out during a long pause, and another process may have taken it: stop at once, and touch nothing more."""
+
+
+class Lease:
+    """The right to do what one process at a time may do, kept in the database.
+
+    Take it, keep it before each bounded step, give it back. A holder that dies or hangs loses it after `LEASE_TIME`;
+    its successor goes on from the progress that it left. The clocks of all processes must agree to within a minute.
+    """
+
+    def __init__(self, database: Database, name: str) -> None:
+        self._database = database
+        self._name = name
+        self._holder = uuid.uuid4().hex
+
+    def take(self) -> dict[str, Any] | None:
+        """How far the one before came, who did not finish; empty at a fresh start. None while somebody else has it."""
+        try:
+            with self._database.write() as session:
+                if not self._update(session, {}):
+                    expires_at = utc_now() + LEASE_TIME
+                    session.add(LeaseRow(name=self._name, holder=self._holder, expires_at=expires_at, progress={}))
+        except IntegrityError:  # somebody else has it, or took it this moment
+            return None
+        with self._database.read() as session:
+            return session.get_one(LeaseRow, self._name).progress
+
+    def keep(self, progress: Mapping[str, Any]) -> None:
+        """Raises LeaseLost."""
+        with self._database.write() as session:
+            if not self._update(session, {"progress": dict(progress)}):
+                raise LeaseLost(self._name)
+
+    def give_back(self, progress: Mapping[str, Any]) -> None:
+        """Anybody may take it now; `progress` is empty when the work is done."""
+        with self._database.write() as session:
+            self._update(session, {"progress": dict(progress), "expires_at": utc_now() - LEASE_TIME})
+
+    def _update(self, session: orm.Session, values: dict[str, Any]) -> bool:
+        now = utc_now()
+        is_free = sa.or_(LeaseRow.holder == self._holder, LeaseRow.expires_at < now)
+        updated: sa.CursorResult[Any] = session.execute(  # type: ignore[assignment]  # an UPDATE's is one
+            sa.update(LeaseRow)
+            .where(LeaseRow.name == self._name, is_free)
+            .values({"holder": self._holder, "expires_at": now + LEASE_TIME} | values)
+            .execution_options(synchronize_session=False)
+        )
+        return updated.rowcount == 1
 
 
 async def keep_running(name: str, run: Loop) -> None:
@@ -77,7 +133,7 @@ def told_to_stop() -> Iterator[asyncio.Event]:
     if threading.current_thread() is not threading.main_thread():
         yield stopping  # Python lets only the main thread handle signals
         return
-    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    before = {number: signal.getsignal(number) or signal.SIG_DFL for number in STOP_SIGNALS}
 
     def notice(number: int, frame: FrameType | None) -> None:
         loop.call_soon_threadsafe(stopping.set)
@@ -94,16 +150,15 @@ def told_to_stop() -> Iterator[asyncio.Event]:
             signal.signal(number, handler)
 
 
-def _while_down(first_wait_s: float, max_wait_s: float) -> dict[str, Any]:
+def _while_down(who: str, first_wait_s: float, max_wait_s: float) -> dict[str, Any]:
+    def say_that_it_waits(state: tenacity.RetryCallState) -> None:
+        assert state.next_action is not None, "tenacity sets it before a sleep"
+        error = state.outcome.exception() if state.outcome else None
+        reason = error.detail if isinstance(error, AppError) else error
+        logger.warning("%s waits %.1f s: %s", who, state.next_action.sleep, reason)
+
     return {
         "retry": tenacity.retry_if_exception_type(DependencyUnavailable),
         "wait": tenacity.wait_exponential(multiplier=first_wait_s, max=max_wait_s),
-        "before_sleep": _say_that_it_waits,
+        "before_sleep": say_that_it_waits,
     }
-
-
-def _say_that_it_waits(state: tenacity.RetryCallState) -> None:
-    assert state.next_action is not None, "tenacity sets it before a sleep"
-    error = state.outcome.exception() if state.outcome else None
-    reason = error.detail if isinstance(error, AppError) else error
-    logger.warning("Waiting %.1f s: %s", state.next_action.sleep, reason)

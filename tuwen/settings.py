@@ -3,6 +3,7 @@
 Every field here stands in `.env.example` and in the README's table; a test checks that.
 """
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -17,10 +18,14 @@ MAX_GUIDANCE = 50.0
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
+# Which file, besides the environment; empty: none.
+ENV_FILE = os.environ.get("TUWEN_ENV_FILE", ".env") or None
+
+
 class Settings(BaseSettings):
     """Empty values of the four `*_URL`/`*_URI` engines choose the embedded ones under `data_dir`."""
 
-    model_config = SettingsConfigDict(env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_file=ENV_FILE, env_ignore_empty=True, extra="ignore", frozen=True)
 
     # Where things are
     data_dir: Path = Path("data")

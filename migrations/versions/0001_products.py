@@ -4,8 +4,9 @@ Revision: 0001, after nothing
 """
 
 import sqlalchemy as sa
-from alembic import op
 from sqlalchemy.dialects import mysql
+
+from migrations.steps import create_table, drop_table
 
 revision = "0001"
 down_revision = None
@@ -18,7 +19,7 @@ TABLE_OPTIONS = {"mysql_charset": "utf8mb4", "mysql_collate": "utf8mb4_bin", "my
 
 
 def upgrade() -> None:
-    op.create_table(
+    create_table(
         "product",
         sa.Column("id", BIG_ID, primary_key=True, autoincrement=True),
         sa.Column("sku", sa.String(64), nullable=True, unique=True),
@@ -37,9 +38,9 @@ def upgrade() -> None:
         sa.Column("updated_at", MOMENT, nullable=False),
         sa.Column("indexed_at", MOMENT, nullable=True),
         sqlite_autoincrement=True,
-        **TABLE_OPTIONS,  # type: ignore[arg-type]  # dialect options
+        **TABLE_OPTIONS,
     )
-    op.create_table(
+    create_table(
         "vector_index",
         sa.Column("id", BIG_ID, primary_key=True, autoincrement=True),
         sa.Column("collection", sa.String(255), nullable=False, unique=True),
@@ -47,9 +48,9 @@ def upgrade() -> None:
         sa.Column("status", sa.String(16), nullable=False),
         sa.Column("created_at", MOMENT, nullable=False),
         sa.Column("activated_at", MOMENT, nullable=True),
-        **TABLE_OPTIONS,  # type: ignore[arg-type]  # dialect options
+        **TABLE_OPTIONS,
     )
-    op.create_table(
+    create_table(
         "product_vector",
         sa.Column(
             "product_id",
@@ -62,9 +63,9 @@ def upgrade() -> None:
         sa.Column("milvus_id", sa.BigInteger(), nullable=False),
         sa.Column("version", sa.Integer(), nullable=False),
         sa.UniqueConstraint("vector_index_id", "milvus_id"),
-        **TABLE_OPTIONS,  # type: ignore[arg-type]  # dialect options
+        **TABLE_OPTIONS,
     )
-    op.create_table(
+    create_table(
         "outbox",
         sa.Column("id", BIG_ID, primary_key=True, autoincrement=True),
         sa.Column("topic", sa.String(200), nullable=False),
@@ -73,9 +74,9 @@ def upgrade() -> None:
         sa.Column("created_at", MOMENT, nullable=False),
         sa.Column("published_at", MOMENT, nullable=True, index=True),
         sa.Column("attempts", sa.Integer(), nullable=False),
-        **TABLE_OPTIONS,  # type: ignore[arg-type]  # dialect options
+        **TABLE_OPTIONS,
     )
-    op.create_table(
+    create_table(
         "job",
         sa.Column("id", BIG_ID, primary_key=True, autoincrement=True),
         sa.Column("kind", sa.String(16), nullable=False),
@@ -88,10 +89,10 @@ def upgrade() -> None:
         sa.Column("started_at", MOMENT, nullable=True),
         sa.Column("finished_at", MOMENT, nullable=True),
         sa.Column("heartbeat_at", MOMENT, nullable=True),
-        **TABLE_OPTIONS,  # type: ignore[arg-type]  # dialect options
+        **TABLE_OPTIONS,
     )
 
 
 def downgrade() -> None:
     for table in ("job", "outbox", "product_vector", "vector_index", "product"):
-        op.drop_table(table)
+        drop_table(table)

@@ -4,8 +4,9 @@ Revision: 0002, after 0001
 """
 
 import sqlalchemy as sa
-from alembic import op
 from sqlalchemy.dialects import mysql
+
+from migrations.steps import add_column, create_table, drop_column, drop_table, has_column
 
 revision = "0002"
 down_revision = "0001"
@@ -19,10 +20,11 @@ TABLE_OPTIONS = {"mysql_charset": "utf8mb4", "mysql_collate": "utf8mb4_bin", "my
 
 def upgrade() -> None:
     # Nothing has written jobs yet, so the table is made anew: SQLite can't add `autoincrement` to one that is there.
-    op.drop_table("job")
+    if not has_column("job", "attempts"):
+        drop_table("job")
     _create_job(sa.Column("attempts", sa.Integer(), nullable=False), sqlite_autoincrement=True)
-    op.add_column("product", sa.Column("image_is_generated", sa.Boolean(), nullable=False, server_default=sa.false()))
-    op.create_table(
+    add_column("product", sa.Column("image_is_generated", sa.Boolean(), nullable=False, server_default=sa.false()))
+    create_table(
         "generated_image",
         sa.Column("id", BIG_ID, primary_key=True, autoincrement=True),
         sa.Column("job_id", BIG_ID, sa.ForeignKey("job.id", ondelete="CASCADE"), nullable=False),
@@ -34,19 +36,19 @@ def upgrade() -> None:
         sa.Column("image_height", sa.Integer(), nullable=False),
         sa.UniqueConstraint("job_id", "position"),
         sqlite_autoincrement=True,
-        **TABLE_OPTIONS,  # type: ignore[arg-type]  # dialect options
+        **TABLE_OPTIONS,
     )
 
 
 def downgrade() -> None:
-    op.drop_table("generated_image")
-    op.drop_column("product", "image_is_generated")
-    op.drop_table("job")
+    drop_table("generated_image")
+    drop_column("product", "image_is_generated")
+    drop_table("job")
     _create_job(sqlite_autoincrement=False)
 
 
 def _create_job(*added: sa.Column[int], sqlite_autoincrement: bool) -> None:
-    op.create_table(
+    create_table(
         "job",
         sa.Column("id", BIG_ID, primary_key=True, autoincrement=True),
         sa.Column("kind", sa.String(16), nullable=False),
@@ -61,5 +63,5 @@ def _create_job(*added: sa.Column[int], sqlite_autoincrement: bool) -> None:
         sa.Column("heartbeat_at", MOMENT, nullable=True),
         *added,
         sqlite_autoincrement=sqlite_autoincrement,
-        **TABLE_OPTIONS,  # type: ignore[arg-type]  # dialect options
+        **TABLE_OPTIONS,
     )

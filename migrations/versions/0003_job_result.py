@@ -4,7 +4,8 @@ Revision: 0003, after 0002
 """
 
 import sqlalchemy as sa
-from alembic import op
+
+from migrations.steps import add_column, drop_column
 
 revision = "0003"
 down_revision = "0002"
@@ -13,8 +14,8 @@ depends_on = None
 
 
 def upgrade() -> None:
-    op.drop_column("job", "result")
+    drop_column("job", "result")
 
 
 def downgrade() -> None:
-    op.add_column("job", sa.Column("result", sa.JSON(), nullable=True))
+    add_column("job", sa.Column("result", sa.JSON(), nullable=True))

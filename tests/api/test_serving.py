@@ -134,11 +134,11 @@ def test_a_stop_does_not_wait_for_those_who_follow_a_job(
     endless: dict[str, Any] = {"prompt": "沙发", "steps": 100, "width": 512, "height": 512, "num_images": 4}
     with (
         running_api_process(tmp_path, **tiny_models) as (url, process),
-        httpx.Client(base_url=url, timeout=90, trust_env=False) as client,
+        httpx.Client(base_url=url, timeout=STOPS_WITHIN_S, trust_env=False) as client,
         ThreadPoolExecutor(1) as pool,
     ):
         job = client.post("/generate", json=endless).json()
-        waiting = pool.submit(client.post, "/generate", json=endless | {"wait_s": 60})
+        waiting = pool.submit(client.post, "/generate", json=endless | {"wait_s": 60}, timeout=90)
         with client.stream("GET", job["events_url"]) as stream:
             lines = stream.iter_lines()
             assert next(lines) == "event: progress"
@@ -147,7 +147,7 @@ def test_a_stop_does_not_wait_for_those_who_follow_a_job(
                     break
             started = time.monotonic()
             process.send_signal(signal_number)
-            assert not any("done" in line for line in lines)  # the stream ends, and ends well
+            assert not any("done" in line for line in lines)  # the stream ends, and ends well, or its read times out
         assert waiting.result().json()["status"] in ("queued", "running")
         process.wait(STOPS_WITHIN_S)
         assert time.monotonic() - started < STOPS_WITHIN_S

@@ -1,20 +1,26 @@
 """The same cases on SQLite and on MariaDB: schema, transactions, bindings, outbox."""
 
+import itertools
+import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import alembic.command
+import psutil
 import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy.exc import IntegrityError
 
 from orm_models import (
@@ -22,6 +28,7 @@ from orm_models import (
     Database,
     GeneratedImageRow,
     JobRow,
+    LeaseRow,
     OutboxRow,
     ProductRow,
     ProductVectorRow,
@@ -29,8 +36,9 @@ from orm_models import (
     open_database,
     utc_now,
 )
-from tests.processes import ROOT, environment
+from tests.processes import ROOT, environment, wait_until
 from tests.servers import new_mysql_database
+from tuwen.background import Lease, LeaseLost
 from tuwen.catalogue.queries import find_product, list_products, lock_products
 from tuwen.errors import ConfigurationError, DatabaseUnavailable
 from tuwen.generation.queries import (
@@ -44,10 +52,20 @@ from tuwen.generation.queries import (
     has_unfinished_jobs,
     report_on_job,
 )
-from tuwen.indexing.queries import image_paths_in_use
+from tuwen.indexing.queries import image_paths_in_use, pending_products_after, requeue, without_waiting_message
 from tuwen.messaging.outbox import add_product_event, claim_outbox, mark_published, outbox_backlog
 from tuwen.settings import Settings
-from tuwen.vectors.binding import bind_vectors, bound_milvus_ids, mark_failed, products_bound_to
+from tuwen.vectors.binding import (
+    bind_vectors,
+    bound_milvus_ids,
+    bound_rows,
+    confirm_indexed,
+    mark_failed,
+    products_bound_to,
+    release_milvus_ids,
+    unbind,
+)
+from vector_db import RowKey
 
 
 @pytest.fixture(params=["sqlite", "mariadb"])
@@ -103,9 +121,15 @@ def test_migrating_twice_changes_nothing_and_an_old_schema_is_named(database: Da
         open_database(Settings(_env_file=None, database_url=f"sqlite:///{tmp_path / 'old.db'}", auto_migrate=False))
 
 
-def test_three_processes_that_start_at_once_migrate_once(empty_dsn: str) -> None:
+def test_three_processes_that_start_at_once_migrate_once(empty_dsn: str, tmp_path: Path) -> None:
     command, env = [sys.executable, "cli.py", "migrate"], environment(DATABASE_URL=empty_dsn)
-    starts = [subprocess.Popen(command, cwd=ROOT, env=env, stderr=subprocess.PIPE) for _ in range(3)]
+    with sqlite3.connect(tmp_path / "tuwen.db", isolation_level=None) as holder:
+        holder.execute("BEGIN IMMEDIATE")  # until all of them wait, those on SQLite at least
+        starts = [subprocess.Popen(command, cwd=ROOT, env=env, stderr=subprocess.PIPE) for _ in range(3)]
+        if empty_dsn.startswith("sqlite"):
+            wait_until(lambda: all(has_open(start, "tuwen.db") for start in starts), what="all three to be waiting")
+        holder.execute("ROLLBACK")
+    holder.close()
     for start in starts:
         _, said = start.communicate(timeout=60)
         assert start.returncode == 0, said.decode()
@@ -115,12 +139,64 @@ def test_three_processes_that_start_at_once_migrate_once(empty_dsn: str) -> None
     database.close()
 
 
+def has_open(process: subprocess.Popen[bytes], name: str) -> bool:
+    return any(Path(file.path).name == name for file in psutil.Process(process.pid).open_files())
+
+
 def upgrade(database: Database, revision: str) -> None:
     config = Config()
     config.set_main_option("script_location", str(ROOT / "migrations"))
     with database.engine.execution_options(sqlite_write=True).begin() as connection:
         config.attributes["connection"] = connection
         alembic.command.upgrade(config, revision)
+
+
+def test_a_process_that_waits_for_a_migration_finds_it_done_whenever_its_commit_comes(empty_dsn: str) -> None:
+    """The revision is committed after the changes that it names: nobody may look in between."""
+    databases = [Database(empty_dsn) for _ in range(3)]
+    for database in databases:
+        sa.event.listen(database.engine, "commit", lambda _: time.sleep(0.1))  # a busy disk, a replica far away
+    with ThreadPoolExecutor(len(databases)) as pool:
+        for done in [pool.submit(database.migrate) for database in databases]:
+            done.result()
+    databases[0].require_current_schema()
+    for database in databases:
+        database.close()
+
+
+def test_a_migration_that_was_killed_before_its_revision_was_noted_may_come_again(empty_dsn: str) -> None:
+    database = Database(empty_dsn)
+    revisions = [script.revision for script in ScriptDirectory(str(ROOT / "migrations")).walk_revisions()]
+    for before, revision in itertools.pairwise(["base", *reversed(revisions)]):
+        upgrade(database, revision)
+        with database.write() as session:
+            if before == "base":
+                session.execute(sa.text("DELETE FROM alembic_version"))
+            else:
+                session.execute(sa.text("UPDATE alembic_version SET version_num = :before"), {"before": before})
+        upgrade(database, revision)
+    with database.engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
+    database.close()
+
+
+def test_a_connection_that_is_lost_while_migrating_is_named(mariadb: str) -> None:
+    database = Database(new_mysql_database(mariadb))
+
+    killer = Database(str(database.engine.url))
+
+    def lose(connection: sa.Connection, clause: object, *_: object) -> None:
+        if "CREATE TABLE product " in str(clause):
+            number = connection.scalar(sa.text("SELECT CONNECTION_ID()"))
+            with killer.engine.connect() as other:
+                other.execute(sa.text(f"KILL {number}"))
+
+    sa.event.listen(database.engine, "before_execute", lose)
+    with pytest.raises(DatabaseUnavailable, match="DATABASE_URL"):
+        database.migrate()
+    database.close()
+    killer.migrate()  # the lock went with the connection
+    killer.close()
 
 
 def test_rows_of_version_0_2_0_stay_as_they_are(empty_dsn: str) -> None:
@@ -198,15 +274,98 @@ def test_a_deleted_products_id_is_not_given_again(database: Database) -> None:
     assert add_product(database).product_id > first.product_id
 
 
-def test_binding_replaces_and_deleting_unbinds(database: Database) -> None:
+def key(product: ProductRow, milvus_id: int, token: int | None) -> RowKey:
+    return RowKey(milvus_id, product.product_id, token)
+
+
+def test_a_row_counts_only_with_its_product_and_its_token(database: Database) -> None:
+    index_id, product, other = add_index(database), add_product(database), add_product(database)
+    bound, of_0_2_0 = key(product, 7, token=70), key(other, 8, token=None)
+    with database.write() as session:
+        bind_vectors(session, product, index_id, bound)
+        bind_vectors(session, other, index_id, of_0_2_0)
+    strangers = [key(other, 7, token=70), key(product, 7, token=71), key(product, 7, None), key(other, 8, token=70)]
+    with database.read() as session:
+        assert set(products_bound_to(session, index_id, [bound, of_0_2_0, *strangers])) == {bound, of_0_2_0}
+        assert bound_rows(session, index_id, [bound, of_0_2_0, *strangers]) == {bound, of_0_2_0}
+
+
+def test_an_id_that_is_given_again_is_taken_from_whoever_had_it(database: Database) -> None:
+    index_id, old, new = add_index(database), add_product(database), add_product(database)
+    with database.write() as session:
+        bind_vectors(session, old, index_id, key(old, 7, token=70))
+    with database.write() as session:
+        assert release_milvus_ids(session, index_id, [7, 8]) == [old.product_id]
+        assert bind_vectors(session, new, index_id, key(new, 7, token=71)) is None
+    with database.read() as session:
+        assert bound_milvus_ids(session, [old.product_id, new.product_id]) == {new.product_id: {"products_x_1": [7]}}
+
+
+def test_unbinding_takes_only_what_is_still_the_same(database: Database) -> None:
     index_id, product = add_index(database), add_product(database)
     with database.write() as session:
-        assert bind_vectors(session, product, index_id, 450_000_000_000_000_001) is None
+        bind_vectors(session, product, index_id, key(product, 8, token=71))
     with database.write() as session:
-        assert bind_vectors(session, product, index_id, 450_000_000_000_000_002) == 450_000_000_000_000_001
+        assert unbind(session, index_id, [key(product, 7, token=70), key(product, 8, token=70)]) == []
+        assert unbind(session, index_id, [key(product, 8, token=71)]) == [product.product_id]
+
+
+def test_a_pending_product_that_is_bound_at_its_version_is_confirmed(database: Database) -> None:
+    index_id, same, changed = add_index(database), add_product(database), add_product(database, version=2)
+    with database.write() as session:
+        for number, product in enumerate((same, changed)):
+            bind_vectors(session, product, index_id, key(product, number, token=None))
+        session.execute(sa.update(ProductRow).values(index_status="pending"))
+        session.execute(sa.update(ProductRow).where(ProductRow.product_id == changed.product_id).values(version=3))
+    with database.write() as session:
+        assert confirm_indexed(session, index_id, [same.product_id, changed.product_id]) == 1
     with database.read() as session:
-        found = products_bound_to(session, index_id, [450_000_000_000_000_001, 450_000_000_000_000_002])
-        assert {milvus_id: row.index_status for milvus_id, row in found.items()} == {450_000_000_000_000_002: "indexed"}
+        assert session.get_one(ProductRow, same.product_id).index_status == "indexed"
+        assert session.get_one(ProductRow, changed.product_id).index_status == "pending"
+
+
+def test_requeueing_leaves_alone_what_is_no_longer_as_it_was(database: Database) -> None:
+    pending, indexed = add_product(database), add_product(database, index_status="indexed")
+    both = [pending.product_id, indexed.product_id]
+    with database.write() as session:
+        assert requeue(session, both, "pending", "topic") == 1
+        assert without_waiting_message(session, both, "topic") == [indexed.product_id]
+        assert without_waiting_message(session, both, "other") == both
+    with database.read() as session:
+        [row] = session.scalars(sa.select(OutboxRow))
+        assert (row.message_key, row.payload["version"]) == (str(pending.product_id), 1)
+        soon = utc_now() + timedelta(minutes=1)
+        assert pending_products_after(session, 0, soon, utc_now() - timedelta(hours=1), 9) == []
+        assert pending_products_after(session, 0, soon, soon, 9) == [pending.product_id]
+        assert pending_products_after(session, pending.product_id, soon, soon, 9) == []
+
+
+def test_of_many_processes_one_has_a_lease_and_the_next_goes_on_where_it_was(database: Database) -> None:
+    first, second = Lease(database, "work"), Lease(database, "work")
+    assert first.take() == {}
+    assert second.take() is None
+    first.keep({"page": 3})
+    assert first.take() == {"page": 3}
+    with database.write() as session:  # as if it had been silent for long
+        session.execute(sa.update(LeaseRow).values(expires_at=utc_now() - timedelta(seconds=1)))
+    assert second.take() == {"page": 3}
+    with pytest.raises(LeaseLost):
+        first.keep({"page": 4})
+    assert first.take() is None
+    second.give_back({})
+    assert first.take() == {}
+
+
+def test_binding_replaces_and_deleting_unbinds(database: Database) -> None:
+    index_id, product = add_index(database), add_product(database)
+    first, second = (key(product, 450_000_000_000_000_001 + number, token=70 + number) for number in range(2))
+    with database.write() as session:
+        assert bind_vectors(session, product, index_id, first) is None
+    with database.write() as session:
+        assert bind_vectors(session, product, index_id, second) == first.milvus_id
+    with database.read() as session:
+        found = products_bound_to(session, index_id, [first, second])
+        assert {row: found[row].index_status for row in found} == {second: "indexed"}
         assert bound_milvus_ids(session, [product.product_id]) == {
             product.product_id: {"products_x_1": [450_000_000_000_000_002]}
         }
@@ -219,13 +378,13 @@ def test_binding_replaces_and_deleting_unbinds(database: Database) -> None:
 def test_a_failed_product_loses_its_old_vectors(database: Database) -> None:
     index_id, product = add_index(database), add_product(database)
     with database.write() as session:
-        bind_vectors(session, product, index_id, 7)
+        bind_vectors(session, product, index_id, key(product, 7, token=70))
     with database.write() as session:
         assert mark_failed(session, product, index_id, "x" * 5000) == [7]
     with database.read() as session:
         row = session.get_one(ProductRow, product.product_id)
         assert (row.index_status, row.index_error) == ("failed", "x" * 1000)
-        assert products_bound_to(session, index_id, [7]) == {}
+        assert products_bound_to(session, index_id, [key(product, 7, token=70)]) == {}
 
 
 def test_locked_products_are_those_that_exist(database: Database) -> None:
@@ -351,8 +510,8 @@ def test_old_results_go_with_their_pictures_and_their_ids_never_return(database:
     with database.write() as session:
         finish_job(session, old, 1, images=[generated(old)])
     with database.write() as session:
-        assert delete_jobs_finished_before(session, utc_now() - timedelta(hours=1)) == 0
-        assert delete_jobs_finished_before(session, utc_now() + timedelta(hours=1)) == 1
+        assert delete_jobs_finished_before(session, utc_now() - timedelta(hours=1), 9) == 0
+        assert delete_jobs_finished_before(session, utc_now() + timedelta(hours=1), 9) == 1
     with database.read() as session:
         assert find_generation_job(session, old) is None
         assert find_generation_job(session, unfinished) is not None

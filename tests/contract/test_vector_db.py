@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,10 @@ import pytest
 from tests.processes import ROOT, environment
 from tuwen.errors import ConfigurationError, VectorDBUnavailable, VectorsRejected
 from tuwen.settings import Settings
-from vector_db import VectorDB, VectorRow, filter_expression
+from vector_db import RowKey, VectorDB, VectorRow, filter_expression, new_row_token, token_made_at
 
 DIM = 8
+TOKEN = new_row_token()
 ROWS, FAR_DIM = 1000, 256
 
 
@@ -42,6 +44,7 @@ def row(number: int, **changes: Any) -> VectorRow:
     vector[number % DIM] = 1
     values: dict[str, Any] = {
         "product_id": number,
+        "row_token": TOKEN + number,
         "image_clip_vector": vector,
         "text_clip_vector": vector,
         "text_bge_vector": vector,
@@ -59,15 +62,19 @@ def test_rows_come_back_by_likeness_until_they_are_deleted(vector_db: VectorDB, 
     assert len(set(ids)) == 4
     for field in ("image_clip_vector", "text_clip_vector", "text_bge_vector"):
         hits = vector_db.search(collection, field, row(2).image_clip_vector, limit=3)
-        assert (hits[0].milvus_id, round(hits[0].score, 5)) == (ids[2], 1.0)
+        assert (hits[0].row.milvus_id, round(hits[0].score, 5)) == (ids[2], 1.0)
         assert len(hits) == 3
-    vector_db.delete(collection, [ids[2], 123_456])
-    vector_db.delete(collection, [])
+    vector_db.delete(collection, [ids[2], ids[3]], [0, 1])  # these ids are of other products
+    vector_db.delete(collection, [ids[2], 123_456], [2])
+    vector_db.delete(collection, [], [])
     assert ids[2] not in [
-        h.milvus_id for h in vector_db.search(collection, "image_clip_vector", row(2).image_clip_vector, limit=9)
+        h.row.milvus_id for h in vector_db.search(collection, "image_clip_vector", row(2).image_clip_vector, limit=9)
     ]
-    assert vector_db.existing_ids(collection, ids) == {ids[0], ids[1], ids[3]}
-    assert {each for batch in vector_db.iterate_ids(collection, batch_size=2) for each in batch} == set(ids) - {ids[2]}
+    left = [RowKey(ids[number], number, TOKEN + number) for number in (0, 1, 3)]
+    for strong in (False, True):
+        assert vector_db.existing_rows(collection, ids, strong=strong) == set(left)
+    assert [each for page in vector_db.iterate_rows(collection, batch_size=2) for each in page] == left
+    assert [each for page in vector_db.iterate_rows(collection, after=ids[0]) for each in page] == left[1:]
 
 
 def test_filters_find_exactly_what_they_say(vector_db: VectorDB, collection: str) -> None:
@@ -85,7 +92,7 @@ def test_filters_find_exactly_what_they_say(vector_db: VectorDB, collection: str
         expression = filter_expression(**filters)
         vector = row(0).image_clip_vector
         hits = vector_db.search(collection, "image_clip_vector", vector, limit=9, filter_expression=expression)
-        return {ids.index(hit.milvus_id) for hit in hits}
+        return {ids.index(hit.row.milvus_id) for hit in hits}
 
     assert found() == {0, 1, 2}
     assert found(categories=["沙发", "床"]) == {0}
@@ -112,8 +119,16 @@ def test_a_filter_that_fits_one_row_finds_it_however_far_it_is(tmp_path: Path) -
         expression = filter_expression(categories=[str(number)])
         far = -vectors[number]
         hits = vector_db.search("products", "image_clip_vector", far, limit=1, filter_expression=expression)
-        assert [hit.milvus_id for hit in hits] == [ids[number]]
+        assert [hit.row.milvus_id for hit in hits] == [ids[number]]
     vector_db.close()
+
+
+def test_a_token_is_never_given_twice_and_tells_when_it_was_made() -> None:
+    before = datetime.now(UTC).replace(microsecond=0)
+    tokens = {new_row_token() for _ in range(1000)}
+    assert len(tokens) == 1000
+    assert all(before <= token_made_at(token) <= datetime.now(UTC) for token in tokens)
+    assert all(0 < token < 2**63 for token in tokens)
 
 
 def test_the_longest_chinese_title_fits(vector_db: VectorDB, collection: str) -> None:
@@ -122,7 +137,7 @@ def test_the_longest_chinese_title_fits(vector_db: VectorDB, collection: str) ->
         vector_db.insert(collection, [row(0, attributes={"n": 2**64})])
     with pytest.raises(VectorsRejected, match="title"):
         vector_db.insert(collection, [row(0), row(1, title="图" * 2001)])
-    assert sum(len(batch) for batch in vector_db.iterate_ids(collection)) == 1
+    assert sum(len(page) for page in vector_db.iterate_rows(collection)) == 1
 
 
 def test_what_was_inserted_is_found_again_after_a_restart(tmp_path: Path) -> None:
@@ -131,17 +146,22 @@ def test_what_was_inserted_is_found_again_after_a_restart(tmp_path: Path) -> Non
     first.create_collection("products", clip_dim=DIM, text_dim=DIM)
     ids = first.insert("products", [row(0), row(1)])
     first.close()
-    for read in ("search", "existing_ids", "iterate_ids"):  # each may be the first to meet the unloaded collection
+    for call in ("search", "existing_rows", "iterate_rows", "delete"):
+        # Each may be the first to meet the unloaded collection.
         again = VectorDB(settings)
-        if read == "search":
+        if call == "search":
             found = {
-                hit.milvus_id for hit in again.search("products", "text_bge_vector", row(0).text_bge_vector, limit=9)
+                hit.row.milvus_id
+                for hit in again.search("products", "text_bge_vector", row(0).text_bge_vector, limit=9)
             }
-        elif read == "existing_ids":
-            found = again.existing_ids("products", ids)
+        elif call == "existing_rows":
+            found = {each.milvus_id for each in again.existing_rows("products", ids)}
+        elif call == "iterate_rows":
+            found = {each.milvus_id for page in again.iterate_rows("products") for each in page}
         else:
-            found = {each for batch in again.iterate_ids("products") for each in batch}
-        assert found == set(ids), read
+            again.delete("products", [ids[0]], [0])
+            found = {ids[0], *(each.milvus_id for each in again.existing_rows("products", ids))}
+        assert found == set(ids), call
         again.close()
 
 

@@ -43,7 +43,7 @@ def compose_config(folder: Path, **changes: str) -> subprocess.CompletedProcess[
     with (folder / ".env").open("a", encoding="utf-8") as env_file:
         for name, value in ({name: f"{name.lower()}0" for name in SECRETS} | changes).items():
             env_file.write(f"{name}={value}\n")
-    env = {name: value for name, value in environment().items() if name not in FIELDS and name not in SECRETS}
+    env = {name: value for name, value in environment().items() if name not in SECRETS}
     return subprocess.run([program, "config"], cwd=folder, env=env, capture_output=True, text=True, check=False)
 
 

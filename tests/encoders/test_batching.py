@@ -41,6 +41,10 @@ def run(scenario: Callable[[Model, MicroBatcher[str, str]], Any], **sizes: int) 
 
     async def go() -> None:
         settings = {"batch_size": 4, "bulk_batch_size": 2, "queue_size": 8} | sizes
+        async with asyncio.timeout(30):
+            await with_batcher(settings)
+
+    async def with_batcher(settings: dict[str, int]) -> None:
         with ThreadPoolExecutor(1) as executor:
             batcher: MicroBatcher[str, str] = MicroBatcher(model.process, executor, **settings)
             try:
@@ -180,11 +184,35 @@ def test_a_loop_that_died_refuses_instead_of_letting_wait_for_ever() -> None:
         loop.cancel()
         await asyncio.wait([loop])
         for waiting in (held, behind):
-            with pytest.raises(Overloaded):
+            with pytest.raises(ModelsUnavailable, match="restart the service"):
                 await waiting
         with pytest.raises(ModelsUnavailable, match="restart the service"):
             batcher.check()
         with pytest.raises(ModelsUnavailable):
             await batcher.query("a")
+
+    run(scenario)
+
+
+def test_waiting_for_another_batchers_model_is_no_stall() -> None:
+    """Three batchers share one thread."""
+
+    async def scenario(model: Model, batcher: MicroBatcher[str, str]) -> None:
+        model.go.clear()
+        with ThreadPoolExecutor(1) as shared:
+            pair: list[MicroBatcher[str, str]] = [
+                MicroBatcher(model.process, shared, batch_size=1, bulk_batch_size=1, queue_size=1) for _ in range(2)
+            ]
+            first = asyncio.create_task(pair[0].query("a"))
+            await model.holds_work()
+            second = asyncio.create_task(pair[1].query("b"))
+            await asyncio.sleep(0)
+            with pytest.raises(ModelsUnavailable):
+                pair[0].check(stalled_after_s=0)
+            pair[1].check(stalled_after_s=0)
+            model.go.set()
+            assert [await first, await second] == ["A", "B"]
+            for each in pair:
+                await each.close()
 
     run(scenario)

@@ -230,10 +230,16 @@ def test_a_full_queue_refuses_and_says_when_to_come_back(studio: httpx.Client) -
         studio.delete(job["status_url"])
 
 
-def test_pictures_are_shown_while_milvus_is_down(tmp_path: Path, tiny_models: dict[str, str]) -> None:
+def test_pictures_are_drawn_in_any_folder_and_shown_while_milvus_is_down(
+    tmp_path: Path, tiny_models: dict[str, str]
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    for module in ("tuwen", "random"):  # that folder's own modules are nobody's business
+        (elsewhere / module).mkdir(parents=True)
+        (elsewhere / module / "__init__.py").write_text("raise RuntimeError('of another project')")
     settings: dict[str, Any] = {**tiny_models, "MILVUS_URI": "http://127.0.0.1:9", "MILVUS_TIMEOUT_S": 0.5}
     with (
-        running_api(tmp_path, ready_path="/openapi.json", **settings) as url,
+        running_api(tmp_path, ready_path="/openapi.json", cwd=str(elsewhere), **settings) as url,
         httpx.Client(base_url=url, timeout=60, trust_env=False) as client,
     ):
         [done] = wait_until_ended(client, submit(client, num_images=2))

@@ -14,7 +14,7 @@ from orm_models import OutboxRow, ProductRow, ProductVectorRow
 from tests.conftest import picture
 from tuwen.assembly import Services, new_ingestor, new_searcher, open_services
 from tuwen.catalogue.products import ProductWriter
-from tuwen.indexing.drift import Reconciler
+from tuwen.indexing.drift import Mended, Reconciler
 from tuwen.messaging.transport import Message, dead_letter_topic
 from tuwen.pictures.checks import check_image
 from tuwen.settings import Settings
@@ -69,7 +69,12 @@ class Shop:
 
     def in_milvus(self) -> set[int]:
         collection = self.services.registry.live().collection
-        return {each for batch in self.services.vector_db.iterate_ids(collection) for each in batch}
+        return {row.milvus_id for page in self.services.vector_db.iterate_rows(collection) for row in page}
+
+    def mend(self, **options: timedelta) -> Mended:
+        mended = self.reconciler(**options).reconcile()
+        assert mended is not None, "nobody else reconciles here"
+        return mended
 
     async def found(self, text: str) -> list[str]:
         response = await self.searcher.search(SearchRequest(mode="text_to_text", text=text, top_k=100))

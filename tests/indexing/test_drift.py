@@ -1,21 +1,30 @@
 """Reconciliation: what a crash can leave behind is made by hand, found, and mended."""
 
+import asyncio
 import os
+import time
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 import sqlalchemy as sa
 from PIL import Image
 
-from data_models import ProductFields
-from orm_models import GeneratedImageRow, JobRow, OutboxRow, ProductRow, utc_now
+from data_models import ProductEvent, ProductFields
+from orm_models import GeneratedImageRow, JobRow, OutboxRow, ProductRow, ProductVectorRow, utc_now
 from tests.indexing.shop import Shop, run
+from tests.servers import new_mysql_database
+from tuwen.background import Lease
+from tuwen.catalogue.queries import count_by_index_status
+from tuwen.indexing.drift import PAGE, UNBOUND_GRACE, Pass, requeue_forgotten
+from tuwen.messaging.outbox import add_upsert_events
 from tuwen.pictures.checked_image import CheckedImage
 from tuwen.pictures.provenance import encode_generated
 from tuwen.settings import Settings
-from vector_db import VectorRow
+from vector_db import VectorRow, new_row_token
 
 
 def test_rows_that_nothing_binds_are_invisible_and_removed_later(settings: Settings) -> None:
@@ -25,6 +34,7 @@ def test_rows_that_nothing_binds_are_invisible_and_removed_later(settings: Setti
         collection, encoders = shop.services.registry.live().collection, shop.services.encoding.encoders
         orphan = VectorRow(
             product_id=sofa,
+            row_token=new_row_token(),
             image_clip_vector=np.ones(encoders.clip.dim, np.float32),
             text_clip_vector=np.ones(encoders.clip.dim, np.float32),
             text_bge_vector=encoders.text.encode_texts(["红色沙发"])[0],
@@ -37,8 +47,8 @@ def test_rows_that_nothing_binds_are_invisible_and_removed_later(settings: Setti
         shop.services.vector_db.insert(collection, [orphan] * 30)
         assert await shop.found("红色沙发") == ["红色沙发"]
         # They may still be on their way to be bound.
-        assert shop.reconciler().reconcile().vectors_without_binding == 0
-        assert shop.reconciler(unbound_grace=timedelta(0)).reconcile().vectors_without_binding == 30
+        assert shop.mend().vectors_without_binding == 0
+        assert shop.mend(unbound_grace=timedelta(0)).vectors_without_binding == 30
         assert shop.in_milvus() == set(shop.bound().values())
 
     run(settings, scenario)
@@ -52,7 +62,7 @@ def test_lost_vectors_stale_products_and_unused_pictures_are_mended(settings: Se
         deleted = shop.create("删掉的床", "white")
         shop.writer.delete(deleted)
         collection = shop.services.registry.live().collection
-        shop.services.vector_db.delete(collection, [shop.bound()[sofa]])
+        shop.services.vector_db.delete(collection, [shop.bound()[sofa]], [sofa])
         with shop.services.database.write() as session:
             old = utc_now() - timedelta(hours=2)
             session.execute(sa.update(ProductRow).where(ProductRow.product_id == forgotten).values(updated_at=old))
@@ -60,9 +70,10 @@ def test_lost_vectors_stale_products_and_unused_pictures_are_mended(settings: Se
         for file in (settings.data_dir / "images").rglob("*.*"):
             os.utime(file, (0, 0))
 
-        mended = shop.reconciler().reconcile()
+        mended = shop.mend()
         assert asdict(mended) == {
             "stale_pending_products": 1,
+            "indexed_products_unbound": 0,
             "bindings_without_vector": 1,
             "vectors_without_binding": 0,
             "images_without_product": 1,
@@ -70,7 +81,7 @@ def test_lost_vectors_stale_products_and_unused_pictures_are_mended(settings: Se
         await shop.ingestor.ingest(shop.messages())
         assert set(shop.bound()) == {sofa, lamp, forgotten}
         assert len(list((settings.data_dir / "images").rglob("*.png"))) == 3
-        assert not any(asdict(shop.reconciler().reconcile()).values())
+        assert not any(asdict(shop.mend()).values())
 
     run(settings, scenario)
 
@@ -85,7 +96,7 @@ def test_old_generated_pictures_go_and_those_that_a_product_shows_stay(settings:
         shop.writer.create(ProductFields(title="红色的沙发"), kept)
         for file in (settings.data_dir / "images").rglob("*.*"):
             os.utime(file, (0, 0))
-        assert shop.reconciler().reconcile().images_without_product == 1
+        assert shop.mend().images_without_product == 1
         left = {file.name for file in (settings.data_dir / "images").rglob("*.png")}
         assert left == {Path(kept.path).name, Path(recent.path).name}
         with shop.services.database.read() as session:
@@ -111,9 +122,126 @@ def test_a_collection_that_milvus_lost_is_built_again(settings: Settings) -> Non
         shop.services.vector_db.drop_collection(shop.services.registry.live().collection)
 
     async def find_again(shop: Shop) -> None:
+        assert await shop.found("红色沙发") == []
+        assert shop.mend().bindings_without_vector == 1
         assert shop.bound() == {}
         await shop.ingestor.ingest(shop.messages())
         assert await shop.found("红色沙发") == ["红色沙发"]
 
     run(settings, lose)
     run(settings, find_again)
+
+
+@pytest.fixture(params=["sqlite", "mariadb"])
+def on_both_databases(request: pytest.FixtureRequest, settings: Settings) -> Settings:
+    if request.param == "sqlite":
+        return settings
+    return settings.model_copy(update={"database_url": new_mysql_database(request.getfixturevalue("mariadb"))})
+
+
+def add_rows(shop: Shop, count: int, **values: Any) -> list[int]:
+    """Many products at once, without pictures and events."""
+    row = {"title": "红色沙发", "attributes": {}, "image_path": "aa/a.png", "image_sha256": "a", "image_width": 1}
+    with shop.services.database.write() as session:
+        before = session.scalar(sa.select(sa.func.max(ProductRow.product_id))) or 0
+        session.execute(sa.insert(ProductRow), [row | {"image_height": 1} | values] * count)
+        return list(session.scalars(sa.select(ProductRow.product_id).where(ProductRow.product_id > before)))
+
+
+def bind_to_nothing(shop: Shop, product_ids: list[int], version: int = 1) -> None:
+    index_id = shop.services.registry.live().vector_index_id
+    rows = [
+        {"product_id": each, "vector_index_id": index_id, "milvus_id": 10**6 + each, "row_token": 7, "version": version}
+        for each in product_ids
+    ]
+    with shop.services.database.write() as session:
+        session.execute(sa.insert(ProductVectorRow), rows)
+
+
+def count(shop: Shop, status: str) -> int:
+    with shop.services.database.read() as session:
+        return count_by_index_status(session).get(status, 0)
+
+
+def test_a_rebuild_finds_every_product_of_many_pages(on_both_databases: Settings) -> None:
+    async def scenario(shop: Shop) -> None:
+        product_ids = add_rows(shop, 2 * PAGE + 7, index_status="indexed")
+        half = len(product_ids) // 2
+        bind_to_nothing(shop, product_ids[:half])
+        mended = shop.mend()
+        assert (mended.bindings_without_vector, mended.indexed_products_unbound) == (half, len(product_ids) - half)
+        assert count(shop, "pending") == len(product_ids)
+        assert shop.bound() == {}
+        events = [ProductEvent.model_validate_json(message.value) for message in shop.messages()]
+        assert sorted(event.product_id for event in events) == product_ids
+        assert not any(asdict(shop.mend()).values())
+
+    run(on_both_databases, scenario)
+
+
+def test_long_waiting_products_are_queued_again_once_and_never_beside_a_waiting_event(
+    on_both_databases: Settings,
+) -> None:
+    async def scenario(shop: Shop) -> None:
+        old = utc_now() - timedelta(hours=3)
+        forgotten = add_rows(shop, PAGE + 3, updated_at=old)
+        with shop.services.database.write() as session:
+            add_upsert_events(session, shop.topic, {forgotten[0]: 1})
+        assert shop.mend().stale_pending_products == len(forgotten) - 1
+        for _ in range(2):  # an engine that is away for long
+            assert shop.mend().stale_pending_products == 0
+        assert len(shop.messages()) == len(forgotten)
+        with shop.services.database.write() as session:
+            session.execute(sa.update(OutboxRow).values(published_at=utc_now()))
+            session.execute(sa.update(ProductRow).values(queued_at=old))
+        assert shop.mend().stale_pending_products == len(forgotten)
+
+    run(on_both_databases, scenario)
+
+
+def test_a_product_that_was_bound_meanwhile_is_indexed_and_not_queued_again(on_both_databases: Settings) -> None:
+    async def scenario(shop: Shop) -> None:
+        bound = add_rows(shop, 3, updated_at=utc_now() - timedelta(hours=3))
+        bind_to_nothing(shop, bound)
+        await shop.ingestor.index_products(bound[:1])  # an event that comes again says it as well
+        assert shop.status(bound[0]) == ("indexed", None)
+        assert next(requeue_forgotten(new_pass(shop), 0)).mended == 0
+        assert count(shop, "indexed") == len(bound)
+        assert shop.messages() == []
+
+    run(on_both_databases, scenario)
+
+
+def new_pass(shop: Shop) -> Pass:
+    services = shop.services
+    index = services.registry.live()
+    return Pass(services.settings, services.database, services.vector_db, services.images, index, UNBOUND_GRACE)
+
+
+def test_a_pass_that_is_cut_off_goes_on_where_it_was(on_both_databases: Settings, milvus: str) -> None:
+    async def scenario(shop: Shop) -> None:
+        product_ids = add_rows(shop, PAGE + 1, index_status="indexed")
+        lease = Lease(shop.services.database, "reconciliation")
+        assert lease.take() == {}
+        assert shop.reconciler().reconcile() is None  # one at a time
+        lease.give_back({"indexed_products_unbound": product_ids[PAGE - 1]})
+        assert shop.mend().indexed_products_unbound == 1
+        assert shop.mend().indexed_products_unbound == PAGE  # and the next one begins at the beginning
+
+    run(on_both_databases, scenario)
+
+
+def test_writers_go_on_while_thousands_of_products_are_queued_again(on_both_databases: Settings) -> None:
+    async def scenario(shop: Shop) -> None:
+        add_rows(shop, 6000, updated_at=utc_now() - timedelta(hours=3))
+        mending = asyncio.create_task(asyncio.to_thread(shop.mend))
+        slowest = 0.0
+        while not mending.done():
+            started = time.monotonic()
+            await asyncio.to_thread(shop.create, "新商品")
+            slowest = max(slowest, time.monotonic() - started)
+        assert (await mending).stale_pending_products == 6000
+        print(f"slowest create beside it: {slowest:.2f} s")
+        assert slowest < 1.0
+
+    run(on_both_databases, scenario)

@@ -86,7 +86,7 @@ class ProductWriter:
             setattr(row, name, value)
         row.version += 1
         row.updated_at = utc_now()
-        row.index_status, row.index_error = "pending", None
+        row.index_status, row.index_error, row.queued_at = "pending", None, None
         session.flush()
         add_product_event(session, self._topic, row, "upsert")
 

@@ -41,5 +41,5 @@ def unit_rows(features: NDArray[np.floating]) -> Embeddings:
     """Each row divided by its length, so that a dot product is the cosine; a row of zeros stays."""
     rows = features.astype(np.float32, copy=False)
     lengths = np.linalg.norm(rows, axis=-1, keepdims=True)
-    unit: Embeddings = rows / np.maximum(lengths, np.finfo(np.float32).tiny)
+    unit: Embeddings = rows / np.maximum(lengths, 1e-12)  # as torch.nn.functional.normalize
     return unit

@@ -70,13 +70,14 @@ class GenerationProcess:
 
     async def _start_child(self) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "tuwen.generation.worker", "--bound-to-parent"),
+            *(sys.executable, "-P", "-m", "tuwen.generation.worker", "--bound-to-parent"),
             stdin=asyncio.subprocess.PIPE,
             env=os.environ | self._settings.as_environment() | _own_modules() | self._processor_share(),
             start_new_session=True,  # a Ctrl-C in the terminal reaches us alone, and we stop the child in order
         )
 
     async def _stop_child(self) -> None:
+        self._started.clear()
         child, self._child = self._child, None
         if child is None or child.returncode is not None:
             return
@@ -98,5 +99,8 @@ class GenerationProcess:
 
 
 def _own_modules() -> dict[str, str]:
-    """For `-m`, from whichever folder the API was started: relative paths in the settings are that folder's."""
+    """For `-m`, whichever folder the API was started in, and never that folder's own modules (-P).
+
+    The folder stays the child's as well, since relative paths in the settings are meant from there.
+    """
     return {"PYTHONPATH": os.pathsep.join(filter(None, [str(PROJECT_ROOT), os.environ.get("PYTHONPATH")]))}

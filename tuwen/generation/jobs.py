@@ -1,4 +1,4 @@
-"""A5 as the API sees it: jobs are taken, read, waited for and cancelled. Drawing is `worker.py`'s.
+"""A5 as the API sees it: jobs are taken, read, waited for and cancelled. Drawing is `tuwen/generation/worker.py`'s.
 
 A job and its message are one transaction; the job table is the truth, a message only wakes a worker.
 """

@@ -95,10 +95,10 @@ def find_generated_image(session: orm.Session, image_id: int) -> GeneratedImageR
     return session.get(GeneratedImageRow, image_id)
 
 
-def delete_jobs_finished_before(session: orm.Session, moment: datetime) -> int:
-    """Their pictures' rows go too; the files follow where no product shows them."""
+def delete_jobs_finished_before(session: orm.Session, moment: datetime, limit: int) -> int:
+    """Some of them; returns how many. Their pictures' rows go too; the files follow where no product shows them."""
     finished = sa.select(JobRow.job_id).where(JobRow.finished_at < moment, JobRow.kind == "generate")
-    job_ids = list(session.scalars(finished))
+    job_ids = list(session.scalars(finished.order_by(JobRow.job_id).limit(limit)))
     session.execute(sa.delete(GeneratedImageRow).where(GeneratedImageRow.job_id.in_(job_ids)))
     session.execute(sa.delete(JobRow).where(JobRow.job_id.in_(job_ids)))
     return len(job_ids)

@@ -71,7 +71,7 @@ class GenerationWorker:
         max_wait_s = self._settings.retry_backoff_max_s
         while not self._stopping.is_set():
             self._wakeup.clear()
-            if not until_up_or_stopped(self.draw_next, self._stopping, max_wait_s=max_wait_s):
+            if not until_up_or_stopped("Drawing", self.draw_next, self._stopping, max_wait_s=max_wait_s):
                 self._wakeup.wait(self._settings.generation_heartbeat_s)
 
     def draw_next(self) -> bool:
@@ -218,7 +218,9 @@ def _read_parent(worker: GenerationWorker) -> None:
 async def _wake_on_messages(worker: GenerationWorker, consumer: MessageConsumer, settings: Settings) -> None:
     """A transport that is down costs no job: the worker looks for jobs by itself as well."""
     while True:
-        await until_up(partial(consumer.next_batch, 100), max_wait_s=settings.retry_backoff_max_s)
+        await until_up(
+            "Waking up for new jobs", partial(consumer.next_batch, 100), max_wait_s=settings.retry_backoff_max_s
+        )
         worker.wake()
         await consumer.commit()
 

@@ -20,14 +20,15 @@ from tuwen.background import until_up
 from tuwen.catalogue.queries import load_products, lock_products
 from tuwen.encoders.service import EncodingService
 from tuwen.errors import AppError, DependencyUnavailable, VectorsRejected
+from tuwen.indexing.queries import requeue
 from tuwen.messaging.outbox import add_to_outbox
 from tuwen.messaging.transport import Message, MessageConsumer, dead_letter_topic
 from tuwen.pictures.decoding import decode_image
 from tuwen.pictures.store import ImageStore
 from tuwen.settings import Settings
-from tuwen.vectors.binding import bind_vectors, indexed_versions, mark_failed
+from tuwen.vectors.binding import bind_vectors, confirm_indexed, indexed_versions, mark_failed, release_milvus_ids
 from tuwen.vectors.registry import IndexRegistry, LiveIndex
-from vector_db import VectorDB, VectorRow
+from vector_db import RowKey, VectorDB, VectorRow, new_row_token
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ class Failed(NamedTuple):
 
 class Inserted(NamedTuple):
     product: ProductRow
-    milvus_id: int
+    row: RowKey
 
 
 class Ingestor:
@@ -66,7 +67,7 @@ class Ingestor:
         self._images = images
         self._encoding = encoding
         self._registry = registry
-        self._until_up = partial(until_up, max_wait_s=settings.retry_backoff_max_s)
+        self._until_up = partial(until_up, "Ingestion", max_wait_s=settings.retry_backoff_max_s)
 
     async def run(self, consumer: MessageConsumer) -> None:
         while True:
@@ -93,13 +94,13 @@ class Ingestor:
         latest = {event.product_id: event for event in sorted(events, key=lambda event: event.version)}
         for event in events:
             if event.op == "delete":
-                await self._delete_vectors(event.milvus_ids)
+                await self._delete_vectors(event)
         upserts = [event.product_id for event in latest.values() if event.op == "upsert"]
         if upserts:
             await self.index_products(upserts)
 
     async def index_products(self, product_ids: Sequence[int]) -> None:
-        """Encode, insert, bind. Products that are gone, or indexed at their version already, cost one SELECT."""
+        """Encode, insert, bind. Products that are gone, or indexed at their version already, cost two SELECTs."""
         index = await asyncio.to_thread(self._registry.live)
         products = await asyncio.to_thread(self._load_unindexed, product_ids, index)
         if not products:
@@ -109,7 +110,8 @@ class Ingestor:
         # If the database fails here, whether it committed is unknown, so the new vectors must stay: unbound ones are
         # invisible and reconciliation removes them, but bound ones would be lost.
         unbound = await asyncio.to_thread(self._bind, index, inserted, [*failed, *rejected])
-        await asyncio.to_thread(self._vector_db.delete, index.collection, unbound)
+        product_ids = [product.product_id for product in products]
+        await asyncio.to_thread(self._vector_db.delete, index.collection, unbound, product_ids)
         logger.info("Indexed %d products, %d failed", len(inserted), len(failed) + len(rejected))
 
     async def _parse(self, messages: Sequence[Message]) -> list[ProductEvent]:
@@ -132,16 +134,20 @@ class Ingestor:
                 letter = DeadLetter(payload=message.value.decode(errors="replace"), error=reason)
                 add_to_outbox(session, dead_letter_topic(self._settings.kafka_topic), message.key, letter)
 
-    async def _delete_vectors(self, milvus_ids: dict[str, list[int]]) -> None:
-        for collection, ids in milvus_ids.items():
+    async def _delete_vectors(self, event: ProductEvent) -> None:
+        for collection, ids in event.milvus_ids.items():
             if await asyncio.to_thread(self._vector_db.has_collection, collection):
-                await asyncio.to_thread(self._vector_db.delete, collection, ids)
+                await asyncio.to_thread(self._vector_db.delete, collection, ids, [event.product_id])
 
     def _load_unindexed(self, product_ids: Sequence[int], index: LiveIndex) -> list[ProductRow]:
         with self._database.read() as session:
             products = load_products(session, product_ids)
             versions = indexed_versions(session, index.vector_index_id, product_ids)
-        return [product for product in products if versions.get(product.product_id) != product.version]
+        done = [each for each in products if versions.get(each.product_id) == each.version]
+        if any(product.index_status == "pending" for product in done):  # somebody asked for it after it was bound
+            with self._database.write() as session:
+                confirm_indexed(session, index.vector_index_id, [product.product_id for product in done])
+        return [product for product in products if product not in done]
 
     async def _encode(self, products: Sequence[ProductRow]) -> tuple[list[Encoded], list[Failed]]:
         results = await asyncio.gather(*(self._encode_one(product) for product in products))
@@ -161,6 +167,7 @@ class Ingestor:
             return Failed(product, error.detail)
         row = VectorRow(
             product_id=product.product_id,
+            row_token=new_row_token(),
             image_clip_vector=image_vector,
             text_clip_vector=clip_text_vector,
             text_bge_vector=text_vector,
@@ -180,7 +187,8 @@ class Ingestor:
                 return [], [Failed(encoded[0].product, error.detail)]
             parts = [self._insert(index, [each]) for each in encoded]  # one bad row must not stop the others
             return [i for inserted, _ in parts for i in inserted], [f for _, failed in parts for f in failed]
-        return [Inserted(each.product, milvus_id) for each, milvus_id in zip(encoded, ids, strict=True)], []
+        keys = [RowKey(i, each.row.product_id, each.row.row_token) for each, i in zip(encoded, ids, strict=True)]
+        return [Inserted(each.product, key) for each, key in zip(encoded, keys, strict=True)], []
 
     def _bind(self, index: LiveIndex, inserted: Sequence[Inserted], failed: Sequence[Failed]) -> list[int]:
         """One transaction: bind where the version still matches. Returns the Milvus ids that nothing binds any more."""
@@ -188,12 +196,16 @@ class Ingestor:
         with self._database.write() as session:
             products = [*(each.product for each in inserted), *(each.product for each in failed)]
             current = lock_products(session, [product.product_id for product in products])
-            for product, milvus_id in inserted:
+            losers = release_milvus_ids(session, index.vector_index_id, [row.milvus_id for _, row in inserted])
+            if losers:
+                logger.warning("Milvus gave %d ids again; the products that had them are indexed anew", len(losers))
+                requeue(session, losers, "indexed", self._settings.kafka_topic)
+            for product, row in inserted:
                 if self._is_current(current, product):
-                    replaced = bind_vectors(session, product, index.vector_index_id, milvus_id)
+                    replaced = bind_vectors(session, product, index.vector_index_id, row)
                     unbound += [replaced] if replaced is not None else []
                 else:
-                    unbound.append(milvus_id)
+                    unbound.append(row.milvus_id)
             for product, reason in failed:
                 if self._is_current(current, product):
                     unbound += self._write_failure(session, product, index, reason)

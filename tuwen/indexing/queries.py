@@ -1,39 +1,76 @@
-"""What only reconciliation asks of the database.
+"""What only reconciliation asks of the database: pages of ids, and set-based changes of a page.
 
 Never commits: the caller's `Database.write()` block is the transaction.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 
 import sqlalchemy as sa
 from sqlalchemy import orm
 
-from orm_models import GeneratedImageRow, ProductRow, ProductVectorRow
-from tuwen.messaging.outbox import add_product_event
-from tuwen.vectors.binding import set_index_status
+from data_models import IndexStatus
+from orm_models import GeneratedImageRow, OutboxRow, ProductRow, ProductVectorRow, utc_now
+from tuwen.messaging.outbox import add_upsert_events
 
 
-def stale_pending_products(session: orm.Session, changed_before: datetime) -> list[ProductRow]:
-    """Pending for so long that their event must have been lost."""
-    return list(
-        session.scalars(
-            sa.select(ProductRow).where(ProductRow.index_status == "pending", ProductRow.updated_at < changed_before)
+def pending_products_after(
+    session: orm.Session, product_id: int, changed_before: datetime, queued_before: datetime, limit: int
+) -> list[int]:
+    """A page of those that have been pending since then, and were not queued again since that."""
+    statement = sa.select(ProductRow.product_id).where(
+        ProductRow.product_id > product_id,
+        ProductRow.index_status == "pending",
+        ProductRow.updated_at < changed_before,
+        sa.or_(ProductRow.queued_at.is_(None), ProductRow.queued_at < queued_before),
+    )
+    return list(session.scalars(statement.order_by(ProductRow.product_id).limit(limit)))
+
+
+def without_waiting_message(session: orm.Session, product_ids: Sequence[int], topic: str) -> list[int]:
+    """Those of which no message waits in the outbox: what waits there will come, and need not be sent twice."""
+    waiting = session.scalars(
+        sa.select(OutboxRow.message_key).where(
+            OutboxRow.message_key.in_([str(each) for each in product_ids]),
+            OutboxRow.topic == topic,
+            OutboxRow.published_at.is_(None),
         )
     )
+    keys = set(waiting)
+    return [each for each in product_ids if str(each) not in keys]
 
 
-def requeue_products(session: orm.Session, products: Iterable[ProductRow], topic: str) -> None:
-    """Have them indexed again as they are."""
-    for product in products:
-        set_index_status(session, product.product_id, "pending", None)
-        add_product_event(session, topic, product, "upsert")
+def indexed_products_unbound_after(
+    session: orm.Session, product_id: int, vector_index_id: int, limit: int
+) -> list[int]:
+    """A page of those that say they are indexed, and have nothing bound in this index."""
+    is_bound = sa.exists().where(
+        ProductVectorRow.product_id == ProductRow.product_id, ProductVectorRow.vector_index_id == vector_index_id
+    )
+    statement = sa.select(ProductRow.product_id).where(
+        ProductRow.product_id > product_id, ProductRow.index_status == "indexed", ~is_bound
+    )
+    return list(session.scalars(statement.order_by(ProductRow.product_id).limit(limit)))
 
 
-def requeue_all_products(session: orm.Session, vector_index_id: int, topic: str) -> None:
-    """Forget everything that is bound in this index, and have all products indexed again."""
-    session.execute(sa.delete(ProductVectorRow).where(ProductVectorRow.vector_index_id == vector_index_id))
-    requeue_products(session, session.scalars(sa.select(ProductRow).execution_options(yield_per=1000)), topic)
+def requeue(session: orm.Session, product_ids: Sequence[int], status: IndexStatus, topic: str) -> int:
+    """Have those of them that have this status indexed again as they are: pending, each with a new event."""
+    rows = session.execute(
+        sa.select(ProductRow.product_id, ProductRow.version)
+        .where(ProductRow.product_id.in_(product_ids), ProductRow.index_status == status)
+        .order_by(ProductRow.product_id)
+        .with_for_update()
+    )
+    versions = dict(rows.all())
+    if versions:
+        session.execute(
+            sa.update(ProductRow)
+            .where(ProductRow.product_id.in_(list(versions)))
+            .values(index_status="pending", index_error=None, queued_at=utc_now())
+            .execution_options(synchronize_session=False)
+        )
+        add_upsert_events(session, topic, versions)
+    return len(versions)
 
 
 def image_paths_in_use(session: orm.Session, paths: Sequence[str]) -> set[str]:

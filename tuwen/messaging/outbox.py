@@ -3,7 +3,7 @@
 Never commits: the caller's `Database.write()` block is the transaction.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Literal
 
@@ -28,6 +28,16 @@ def add_product_event(
 ) -> None:
     event = ProductEvent(product_id=row.product_id, op=op, version=row.version, milvus_ids=milvus_ids or {})
     add_to_outbox(session, topic, str(row.product_id), event)
+
+
+def add_upsert_events(session: orm.Session, topic: str, versions: Mapping[int, int]) -> None:
+    """One for each product (id → version), in one statement."""
+    events = [ProductEvent(product_id=each, op="upsert", version=version) for each, version in versions.items()]
+    rows = [
+        {"topic": topic, "message_key": str(event.product_id), "payload": event.model_dump(mode="json")}
+        for event in events
+    ]
+    session.execute(sa.insert(OutboxRow), rows)
 
 
 def claim_outbox(session: orm.Session, limit: int) -> list[OutboxRow]:
@@ -57,8 +67,12 @@ def count_failed_attempt(session: orm.Session, outbox_ids: Sequence[int]) -> Non
     )
 
 
-def delete_published_before(session: orm.Session, moment: datetime) -> None:
-    session.execute(sa.delete(OutboxRow).where(OutboxRow.published_at < moment))
+def delete_published_before(session: orm.Session, moment: datetime, limit: int) -> int:
+    """Some of them, the oldest first; returns how many."""
+    old = sa.select(OutboxRow.outbox_id).where(OutboxRow.published_at < moment).order_by(OutboxRow.published_at)
+    outbox_ids = list(session.scalars(old.limit(limit)))
+    session.execute(sa.delete(OutboxRow).where(OutboxRow.outbox_id.in_(outbox_ids)))
+    return len(outbox_ids)
 
 
 def outbox_backlog(session: orm.Session) -> int:

@@ -33,7 +33,7 @@ class OutboxRelay:
         poll_s, max_wait_s = self._settings.relay_poll_s, self._settings.retry_backoff_max_s
         while True:
             self._wakeup.clear()
-            sent = await until_up(self._relay_batch, first_wait_s=poll_s, max_wait_s=max_wait_s)
+            sent = await until_up("The outbox relay", self._relay_batch, first_wait_s=poll_s, max_wait_s=max_wait_s)
             if sent < RELAY_BATCH:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._wakeup.wait(), poll_s)

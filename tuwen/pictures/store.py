@@ -65,12 +65,12 @@ class ImageStore:
             except OSError as error:
                 raise _unavailable(error) from error
 
-    def list_images(self) -> Iterator[StoredFile]:
-        """All stored pictures, without thumbnails."""
-        for full, info in self._files.find(self._root, detail=True).items():
-            path = full.removeprefix(self._root).lstrip("/")
-            if not path.startswith("thumbnails/"):
-                yield StoredFile(path, _modified_at(info))
+    def list_pages(self, size: int) -> Iterator[list[StoredFile]]:
+        """All stored pictures, folder by folder in pages of at most `size`; without thumbnails and what isn't ours."""
+        for folder in self._list(self._root):
+            files = [StoredFile(self._path(info), _modified_at(info)) for info in self._list(folder["name"])]
+            ours = [file for file in files if STORED_PATH.fullmatch(file.path)]
+            yield from (ours[start : start + size] for start in range(0, len(ours), size))
 
     def check(self) -> None:
         try:
@@ -78,6 +78,18 @@ class ImageStore:
             self._files.ls(self._root)
         except OSError as error:
             raise _unavailable(error) from error
+
+    def _list(self, folder: str) -> list[dict[str, Any]]:
+        try:
+            listed: list[dict[str, Any]] = self._files.ls(folder, detail=True)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            raise _unavailable(error) from error
+        return listed
+
+    def _path(self, info: dict[str, Any]) -> str:
+        return str(info["name"]).removeprefix(self._root).lstrip("/")
 
     def _full(self, path: str) -> str:
         if not STORED_PATH.fullmatch(path):

@@ -149,14 +149,10 @@ class Searcher:
 
     def _bound_hits(self, index: LiveIndex, found: list[VectorHit], query: Query) -> list[SearchHit]:
         with self._database.read() as session:
-            products = products_bound_to(session, index.vector_index_id, [hit.milvus_id for hit in found])
-        counting = [
-            hit
-            for hit in found
-            if hit.milvus_id in products and products[hit.milvus_id].product_id != query.without_product_id
-        ]
+            products = products_bound_to(session, index.vector_index_id, [hit.row for hit in found])
+        counting = [hit for hit in found if hit.row in products and hit.row.product_id != query.without_product_id]
         return [
-            SearchHit(rank=rank, score=hit.score, product=as_product(products[hit.milvus_id], hit.milvus_id))
+            SearchHit(rank=rank, score=hit.score, product=as_product(products[hit.row], hit.row.milvus_id))
             for rank, hit in enumerate(counting, start=1)
         ]
 

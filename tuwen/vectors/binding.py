@@ -1,9 +1,10 @@
-"""Which Milvus id stands for which product, and with it whether the product is indexed.
+"""Which row in Milvus stands for which product, and with it whether the product is indexed.
 
-A Milvus hit counts only if it is bound here. Never commits: the caller's `Database.write()` block is the transaction.
+A hit counts only if the row itself carries the product and the token that are bound here. Never commits: the caller's
+`Database.write()` block is the transaction.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -11,16 +12,28 @@ from sqlalchemy import orm
 
 from data_models import IndexStatus
 from orm_models import REASON_LENGTH, ProductRow, ProductVectorRow, VectorIndexRow, utc_now
+from vector_db import RowKey
 
 
-def products_bound_to(session: orm.Session, vector_index_id: int, milvus_ids: Sequence[int]) -> dict[int, ProductRow]:
-    """Which of these Milvus ids count, and the products that they stand for."""
-    rows = session.execute(
-        sa.select(ProductVectorRow.milvus_id, ProductRow)
+def products_bound_to(session: orm.Session, vector_index_id: int, rows: Collection[RowKey]) -> dict[RowKey, ProductRow]:
+    """Which of these rows count, and the products that they stand for."""
+    found = session.execute(
+        sa.select(ProductVectorRow.milvus_id, ProductVectorRow.row_token, ProductRow)
         .join(ProductRow, ProductRow.product_id == ProductVectorRow.product_id)
-        .where(ProductVectorRow.vector_index_id == vector_index_id, ProductVectorRow.milvus_id.in_(milvus_ids))
+        .where(*_has_one_of(vector_index_id, rows))
     )
-    return dict(rows.all())
+    bound = {RowKey(milvus_id, product.product_id, token): product for milvus_id, token, product in found}
+    return {row: bound[row] for row in rows if row in bound}
+
+
+def bound_rows(session: orm.Session, vector_index_id: int, rows: Collection[RowKey]) -> set[RowKey]:
+    """Which of these rows count."""
+    found = session.execute(
+        sa.select(ProductVectorRow.milvus_id, ProductVectorRow.product_id, ProductVectorRow.row_token).where(
+            *_has_one_of(vector_index_id, rows)
+        )
+    )
+    return {RowKey(*row) for row in found} & set(rows)
 
 
 def bound_milvus_ids(session: orm.Session, product_ids: Iterable[int]) -> dict[int, dict[str, list[int]]]:
@@ -46,27 +59,59 @@ def indexed_versions(session: orm.Session, vector_index_id: int, product_ids: It
     return dict(rows.all())
 
 
-def bindings_after(session: orm.Session, vector_index_id: int, product_id: int, limit: int) -> dict[int, int]:
-    """The next bindings of an index in the order of products: product_id → Milvus id."""
+def bindings_after(session: orm.Session, vector_index_id: int, product_id: int, limit: int) -> list[RowKey]:
+    """The next bindings of an index in the order of products, as the rows that there should be."""
     rows = session.execute(
-        sa.select(ProductVectorRow.product_id, ProductVectorRow.milvus_id)
+        sa.select(ProductVectorRow.milvus_id, ProductVectorRow.product_id, ProductVectorRow.row_token)
         .where(ProductVectorRow.vector_index_id == vector_index_id, ProductVectorRow.product_id > product_id)
         .order_by(ProductVectorRow.product_id)
         .limit(limit)
     )
-    return dict(rows.all())
+    return [RowKey(*row) for row in rows]
 
 
-def bind_vectors(session: orm.Session, product: ProductRow, vector_index_id: int, milvus_id: int) -> int | None:
-    """Make this Milvus id the product's one in this index, and the product indexed. Returns the id that it replaces."""
+def bind_vectors(session: orm.Session, product: ProductRow, vector_index_id: int, row: RowKey) -> int | None:
+    """Make this row the product's one in this index, and the product indexed. Returns the id that it replaces."""
     binding = session.get(ProductVectorRow, (product.product_id, vector_index_id))
     replaced = binding.milvus_id if binding else None
     if binding is None:
         binding = ProductVectorRow(product_id=product.product_id, vector_index_id=vector_index_id)
         session.add(binding)
-    binding.milvus_id, binding.version = milvus_id, product.version
-    set_index_status(session, product.product_id, "indexed", None)
+    binding.milvus_id, binding.row_token, binding.version = row.milvus_id, row.row_token, product.version
+    _set_index_status(session, product.product_id, "indexed", None)
     return replaced
+
+
+def release_milvus_ids(session: orm.Session, vector_index_id: int, milvus_ids: Sequence[int]) -> list[int]:
+    """Milvus has just given out these ids: whoever has one bound has lost its row. Returns the products of those.
+
+    So it is after Milvus was restored from a backup, or lost its last rows on a full disk.
+    """
+    losers = list(
+        session.scalars(
+            sa.select(ProductVectorRow.product_id).where(
+                ProductVectorRow.vector_index_id == vector_index_id, ProductVectorRow.milvus_id.in_(milvus_ids)
+            )
+        )
+    )
+    _delete_bindings(session, vector_index_id, losers)
+    return losers
+
+
+def confirm_indexed(session: orm.Session, vector_index_id: int, product_ids: Sequence[int]) -> int:
+    """Pending products that are bound at their version are indexed. Returns how many there were."""
+    is_bound = sa.exists().where(
+        ProductVectorRow.product_id == ProductRow.product_id,
+        ProductVectorRow.vector_index_id == vector_index_id,
+        ProductVectorRow.version == ProductRow.version,
+    )
+    updated: sa.CursorResult[Any] = session.execute(  # type: ignore[assignment]  # an UPDATE's is one
+        sa.update(ProductRow)
+        .where(ProductRow.product_id.in_(product_ids), ProductRow.index_status == "pending", is_bound)
+        .values(index_status="indexed", index_error=None, indexed_at=utc_now(), queued_at=None)
+        .execution_options(synchronize_session=False)
+    )
+    return updated.rowcount
 
 
 def mark_failed(session: orm.Session, product: ProductRow, vector_index_id: int, reason: str) -> list[int]:
@@ -74,20 +119,38 @@ def mark_failed(session: orm.Session, product: ProductRow, vector_index_id: int,
     binding = session.get(ProductVectorRow, (product.product_id, vector_index_id))
     if binding is not None:
         session.delete(binding)
-    set_index_status(session, product.product_id, "failed", reason[:REASON_LENGTH])
+    _set_index_status(session, product.product_id, "failed", reason[:REASON_LENGTH])
     return [binding.milvus_id] if binding else []
 
 
-def unbind(session: orm.Session, vector_index_id: int, milvus_ids: Sequence[int]) -> None:
+def unbind(session: orm.Session, vector_index_id: int, rows: Sequence[RowKey]) -> list[int]:
+    """Forget these bindings, as far as they are still the same. Returns the products that lost theirs."""
+    same = bound_rows(session, vector_index_id, rows)
+    product_ids = [row.product_id for row in same]
+    _delete_bindings(session, vector_index_id, product_ids)
+    return product_ids
+
+
+def _has_one_of(vector_index_id: int, rows: Collection[RowKey]) -> tuple[sa.ColumnElement[bool], ...]:
+    milvus_ids = [row.milvus_id for row in rows]
+    return ProductVectorRow.vector_index_id == vector_index_id, ProductVectorRow.milvus_id.in_(milvus_ids)
+
+
+def _delete_bindings(session: orm.Session, vector_index_id: int, product_ids: Sequence[int]) -> None:
     session.execute(
-        sa.delete(ProductVectorRow).where(
-            ProductVectorRow.vector_index_id == vector_index_id, ProductVectorRow.milvus_id.in_(milvus_ids)
-        )
+        sa.delete(ProductVectorRow)
+        .where(ProductVectorRow.vector_index_id == vector_index_id, ProductVectorRow.product_id.in_(product_ids))
+        .execution_options(synchronize_session=False)
     )
 
 
-def set_index_status(session: orm.Session, product_id: int, status: IndexStatus, error: str | None) -> None:
+def _set_index_status(session: orm.Session, product_id: int, status: IndexStatus, error: str | None) -> None:
     values: dict[str, Any] = {"index_status": status, "index_error": error}
     if status == "indexed":
-        values["indexed_at"] = utc_now()
-    session.execute(sa.update(ProductRow).where(ProductRow.product_id == product_id).values(values))
+        values |= {"indexed_at": utc_now(), "queued_at": None}
+    session.execute(
+        sa.update(ProductRow)
+        .where(ProductRow.product_id == product_id)
+        .values(values)
+        .execution_options(synchronize_session=False)
+    )

@@ -2,7 +2,6 @@
 
 import logging
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -39,13 +38,10 @@ class IndexRegistry:
         database: Database,
         vector_db: VectorDB,
         encoders: Encoders,
-        on_lost_collection: Callable[[LiveIndex], None],
     ) -> None:
-        """`on_lost_collection` has all products indexed again, after an empty collection took the lost one's place."""
         self._database = database
         self._vector_db = vector_db
         self._encoders = encoders
-        self._on_lost_collection = on_lost_collection
         self._lock = threading.Lock()
         self._live: LiveIndex | None = None
 
@@ -70,13 +66,11 @@ class IndexRegistry:
                 f"({self._encoders.name}). Vectors of different models can't be compared: set the models back, or "
                 "start with a new DATA_DIR (full stack: a new DATABASE_URL) and load the products again."
             )
-        index = LiveIndex(row.vector_index_id, row.collection)
         if not self._vector_db.has_collection(row.collection):
-            # Milvus is derived: where it lost the collection, everything is indexed again from the database.
-            logger.warning("The collection %s is gone from Milvus; indexing all products again", row.collection)
+            # Milvus is derived: reconciliation finds that nothing of what is bound is there, and has it indexed again.
+            logger.warning("The collection %s is gone from Milvus; all products will be indexed again", row.collection)
             self._create_collection(row.collection)
-            self._on_lost_collection(index)
-        return index
+        return LiveIndex(row.vector_index_id, row.collection)
 
     def _create(self) -> VectorIndexRow:
         with self._database.read() as session:

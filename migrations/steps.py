@@ -1,0 +1,44 @@
+"""Steps of a migration that may be taken twice.
+
+On MySQL each change of the schema commits by itself, and the revision only afterwards: a process that is killed between
+the two leaves a step that is done and will come again.
+"""
+
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import op
+
+
+def has_column(table: str, name: str) -> bool:
+    inspector = sa.inspect(op.get_bind())
+    return inspector.has_table(table) and name in {column["name"] for column in inspector.get_columns(table)}
+
+
+def add_column(table: str, column: sa.Column[Any]) -> None:
+    if not has_column(table, column.name):
+        op.add_column(table, column)
+
+
+def drop_column(table: str, name: str) -> None:
+    if has_column(table, name):
+        op.drop_column(table, name)
+
+
+def create_index(name: str, table: str, columns: list[str]) -> None:
+    if name not in {index["name"] for index in sa.inspect(op.get_bind()).get_indexes(table)}:
+        op.create_index(name, table, columns)
+
+
+def create_table(name: str, *items: sa.schema.SchemaItem, **options: Any) -> None:
+    """With the indexes of its columns, each of which is a change of its own."""
+    if not sa.inspect(op.get_bind()).has_table(name):
+        op.create_table(name, *items, **options)
+    for item in items:
+        if isinstance(item, sa.Column) and item.index:
+            create_index(f"ix_{name}_{item.name}", name, [item.name])
+
+
+def drop_table(name: str) -> None:
+    if sa.inspect(op.get_bind()).has_table(name):
+        op.drop_table(name)
