@@ -10,12 +10,14 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar
 
+import grpc
 import jieba
 from pymilvus import DataType, Function, FunctionType, MilvusClient
 from pymilvus.exceptions import DataNotMatchException, DataTypeNotMatchException, MilvusException, ParamError
@@ -40,12 +42,15 @@ MAX_SEARCH_LIMIT = 16_384  # Milvus's own limit of top-k
 LITE_MEMTABLE_BYTES = 512 * 1024
 RANDOM_BITS = 31
 KEY_FIELDS = ["product_id", "row_token"]
+# What pymilvus's query iterator asks of the server, which otherwise may stop at any `limit` rows.
+LOWEST_IDS_FIRST = {"iterator": "True", "reduce_stop_for_best": "True"}
 # Milvus counts VARCHAR in bytes; UTF-8 takes up to four for a character.
 BYTES_PER_CHARACTER = 4
 # Invalid parameter, in Milvus Lite and in Milvus; every other failure leaves open whether the same call works later.
 REFUSED_CODES = frozenset({6, 1100})
 # A Milvus Lite that started again has its collections on disk alone, until they are loaded.
 NOT_LOADED_CODE = 101
+LONG_TIMEOUT_S = 60.0
 # What pymilvus refuses before it asks the server.
 CLIENT_REFUSALS = (DataNotMatchException, DataTypeNotMatchException, ParamError)
 
@@ -99,12 +104,18 @@ class VectorDB:
         self._settings = settings
         self._client: MilvusClient | None = None
         self._connect_lock = threading.Lock()
+        self._probe_lock = threading.Lock()
+        self._failure: str | None = None
+        """What the last call met, if it met none that answers."""
+        self._timeout_s = settings.milvus_timeout_s
+        # Making, loading and dropping a collection takes longer the more there is in it; no search waits for one.
+        self._long_timeout_s = max(LONG_TIMEOUT_S, settings.milvus_timeout_s)
         self._write_lock = threading.Lock()  # Milvus Lite wants writes to a collection one after another
         logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # logs every error that it also raises
         logging.getLogger("grpc._server").setLevel(logging.CRITICAL)  # Lite lacks a call that iterators try first
 
     def has_collection(self, collection: str) -> bool:
-        return bool(self._call(lambda client: client.has_collection(collection)))
+        return bool(self._call(lambda client: client.has_collection(collection, timeout=self._timeout_s)))
 
     def create_collection(self, collection: str, *, clip_dim: int, text_dim: int) -> None:
         """Create it with all indexes, loaded. Creating one that exists is an error of the caller."""
@@ -132,24 +143,30 @@ class VectorDB:
             index.add_index(field, index_type="HNSW", metric_type="COSINE", params=HNSW_PARAMS)
         index.add_index("title_bm25", index_type="SPARSE_INVERTED_INDEX", metric_type="BM25")
         index.add_index("product_id", index_type="INVERTED")
-        self._call(lambda client: client.create_collection(collection, schema=schema, index_params=index))
+        self._call(
+            lambda client: client.create_collection(
+                collection, schema=schema, index_params=index, timeout=self._long_timeout_s
+            )
+        )
 
     def drop_collection(self, collection: str) -> None:
-        self._call(lambda client: client.drop_collection(collection))
+        self._call(lambda client: client.drop_collection(collection, timeout=self._long_timeout_s))
 
     def insert(self, collection: str, rows: Sequence[VectorRow]) -> list[int]:
         """Insert all rows or none; the auto ids come back in the order of the rows. Raises VectorsRejected."""
         data = [_as_entity(row) for row in rows]
-        with self._write_lock:
-            result = self._call(lambda client: client.insert(collection, data))
+        with self._writing():
+            result = self._call(lambda client: client.insert(collection, data, timeout=self._timeout_s))
         return [int(milvus_id) for milvus_id in result["ids"]]
 
     def delete(self, collection: str, milvus_ids: Sequence[int], product_ids: Sequence[int]) -> None:
         """Delete those of these rows that are of these products; rows that are gone already are no error."""
         if milvus_ids:
             condition = f"id in {list(milvus_ids)} and product_id in {list(product_ids)}"
-            with self._write_lock:
-                self._call_loaded(collection, lambda client: client.delete(collection, filter=condition))
+            with self._writing():
+                self._call_loaded(
+                    collection, lambda client: client.delete(collection, filter=condition, timeout=self._timeout_s)
+                )
 
     def search(
         self, collection: str, field: VectorField, vector: Vector, *, limit: int, filter_expression: str = ""
@@ -167,6 +184,7 @@ class VectorDB:
                 filter=filter_expression,
                 search_params=params,
                 output_fields=KEY_FIELDS,
+                timeout=self._timeout_s,
             ),
         )
         return [VectorHit(_key(hit["id"], hit["entity"]), float(hit["distance"])) for hit in results[0]]
@@ -177,24 +195,38 @@ class VectorDB:
         consistency = {"consistency_level": "Strong"} if strong else {}
         rows = self._call_loaded(
             collection,
-            lambda client: client.get(collection, ids=list(milvus_ids), output_fields=KEY_FIELDS, **consistency),
+            lambda client: client.get(
+                collection, ids=list(milvus_ids), output_fields=KEY_FIELDS, timeout=self._timeout_s, **consistency
+            ),
         )
         return {_key(row["id"], row) for row in rows}
 
     def iterate_rows(self, collection: str, *, after: int = -1, batch_size: int = 1000) -> Iterator[list[RowKey]]:
         """All rows of a collection with a higher id, in the order of their ids, in batches; bounded consistency."""
-        iterator = self._call_loaded(
+        while True:
+            page = self._page_of_rows(collection, after, batch_size)
+            if not page:
+                return
+            yield page
+            after = page[-1].milvus_id
+
+    def _page_of_rows(self, collection: str, after: int, limit: int) -> list[RowKey]:
+        # Not pymilvus's own query_iterator: it describes the collection first, without a deadline.
+        rows = self._call_loaded(
             collection,
-            lambda client: client.query_iterator(
-                collection, batch_size=batch_size, filter=f"id > {after}", output_fields=KEY_FIELDS
+            lambda client: client.query(
+                collection,
+                filter=f"id > {after}",
+                output_fields=KEY_FIELDS,
+                limit=limit,
+                timeout=self._timeout_s,
+                **LOWEST_IDS_FIRST,
             ),
         )
-        while batch := self._call(lambda _: iterator.next()):
-            yield [_key(row["id"], row) for row in batch]
-        iterator.close()
+        return sorted((_key(row["id"], row) for row in rows), key=lambda row: row.milvus_id)
 
     def check(self) -> None:
-        self._call(lambda client: client.list_collections())
+        self._call(lambda client: client.list_collections(timeout=self._timeout_s))
 
     def close(self) -> None:
         with self._connect_lock:
@@ -211,21 +243,59 @@ class VectorDB:
             except MilvusException as error:
                 if error.code != NOT_LOADED_CODE:
                     raise
-                client.load_collection(collection)
+                client.load_collection(collection, timeout=self._long_timeout_s)
                 return operation(client)
 
         return self._call(load_if_needed)
 
     def _call(self, operation: Callable[[MilvusClient], Result]) -> Result:
+        with self._one_at_a_time_after_a_failure():
+            try:
+                result = operation(self._connected())
+            except MilvusException as error:
+                if isinstance(error, CLIENT_REFUSALS) or error.is_input_error or error.code in REFUSED_CODES:
+                    raise VectorsRejected(f"Milvus refused: {error.message}") from error
+                self._failure = f"Milvus does not answer (MILVUS_URI): {error.message}"
+                raise VectorDBUnavailable(self._failure) from error
+            except grpc.RpcError as error:  # a deadline that pymilvus lets through as it is
+                reason = error.details() if isinstance(error, grpc.Call) else error
+                self._failure = f"Milvus does not answer (MILVUS_URI): {reason}"
+                raise VectorDBUnavailable(self._failure) from error
+            self._failure = None
+            return result
+
+    @contextmanager
+    def _one_at_a_time_after_a_failure(self) -> Iterator[None]:
+        """While Milvus hangs, one call finds out whether it is back; the others need not wait for what that one hears.
+
+        Without this, calls that queue for threads or locks would wait out one deadline after another.
+        """
+        failure = self._failure
+        if failure is None:
+            yield
+            return
+        if not self._probe_lock.acquire(blocking=False):
+            raise VectorDBUnavailable(failure)
         try:
-            return operation(self._connected())
-        except MilvusException as error:
-            if isinstance(error, CLIENT_REFUSALS) or error.is_input_error or error.code in REFUSED_CODES:
-                raise VectorsRejected(f"Milvus refused: {error.message}") from error
-            raise VectorDBUnavailable(f"Milvus does not answer (MILVUS_URI): {error.message}") from error
+            yield
+        finally:
+            self._probe_lock.release()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        if not self._write_lock.acquire(timeout=self._long_timeout_s):
+            raise VectorDBUnavailable("Milvus does not answer (MILVUS_URI): an earlier write is still under way.")
+        try:
+            yield
+        finally:
+            self._write_lock.release()
 
     def _connected(self) -> MilvusClient:
-        with self._connect_lock:
+        if self._client is not None:
+            return self._client
+        if not self._connect_lock.acquire(timeout=self._timeout_s):
+            raise VectorDBUnavailable("Milvus does not answer (MILVUS_URI): the connection is still being made.")
+        try:
             if self._client is None:
                 address = self._settings.milvus_address
                 if self._settings.milvus_is_file:
@@ -246,6 +316,8 @@ class VectorDB:
                         ) from error
                     raise
             return self._client
+        finally:
+            self._connect_lock.release()
 
 
 def filter_expression(

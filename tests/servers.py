@@ -73,6 +73,13 @@ def running_kafka(folder: Path) -> Iterator[str]:
 @contextmanager
 def running_milvus(folder: Path, *, port: int | None = None) -> Iterator[str]:
     """On a free port, or on one that somebody waits for already."""
+    with running_milvus_process(folder, port=port) as (address, _):
+        yield address
+
+
+@contextmanager
+def running_milvus_process(folder: Path, *, port: int | None = None) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """The same, with the process to be frozen or killed."""
     folder.mkdir(parents=True, exist_ok=True)
     port = port or free_port()
     command = [str(Path(sys.executable).with_name("milvus-lite")), "server", "--data-dir", str(folder / "milvus")]
@@ -86,5 +93,5 @@ def running_milvus(folder: Path, *, port: int | None = None) -> Iterator[str]:
             return False
         return True
 
-    with running(command, folder / "milvus.log", env=environment(), ready=ready):
-        yield address
+    with running(command, folder / "milvus.log", env=environment(), ready=ready) as process:
+        yield address, process

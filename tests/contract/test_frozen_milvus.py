@@ -1,0 +1,99 @@
+"""A Milvus that hangs instead of failing: every call has its deadline, and those behind it don't add theirs."""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from tests.contract.test_vector_db import DIM, row
+from tests.processes import wait_until
+from tests.servers import running_milvus_process
+from tuwen.errors import VectorDBUnavailable
+from tuwen.settings import Settings
+from vector_db import VectorDB
+
+TIMEOUT_S = 1.0
+MARGIN_S = 1.0
+CALLERS = 12
+
+CALLS: dict[str, Callable[[VectorDB], Any]] = {
+    "check": lambda db: db.check(),
+    "has_collection": lambda db: db.has_collection("products"),
+    "insert": lambda db: db.insert("products", [row(0)]),
+    "delete": lambda db: db.delete("products", [1], [0]),
+    "search": lambda db: db.search("products", "image_clip_vector", row(0).image_clip_vector, limit=3),
+    "existing_rows": lambda db: db.existing_rows("products", [1]),
+    "iterate_rows": lambda db: list(db.iterate_rows("products")),
+}
+
+
+@contextmanager
+def frozen(pid: int) -> Iterator[None]:
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def seconds_until_refused(db: VectorDB, call: Callable[[VectorDB], Any]) -> float:
+    started = time.monotonic()
+    with pytest.raises(VectorDBUnavailable, match="MILVUS_URI"):
+        call(db)
+    return time.monotonic() - started
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, int]]:
+    """With a collection and a row in it."""
+    with running_milvus_process(tmp_path_factory.mktemp("frozen")) as (address, process):
+        db = connect(address)
+        db.create_collection("products", clip_dim=DIM, text_dim=DIM)
+        db.insert("products", [row(0)])
+        db.close()
+        yield address, process.pid
+
+
+def connect(address: str) -> VectorDB:
+    return VectorDB(Settings(_env_file=None, milvus_uri=address, milvus_timeout_s=TIMEOUT_S))
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_every_call_gives_up_in_time_and_works_again_afterwards(server: tuple[str, int], name: str) -> None:
+    address, pid = server
+    db = connect(address)
+    CALLS[name](db)
+    with frozen(pid):
+        assert seconds_until_refused(db, CALLS[name]) < TIMEOUT_S + MARGIN_S
+    wait_until(lambda: works(db, CALLS[name]), timeout_s=10, what="Milvus to answer again")
+    db.close()
+
+
+def works(db: VectorDB, call: Callable[[VectorDB], Any]) -> bool:
+    try:
+        call(db)
+    except VectorDBUnavailable:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("is_connected", [True, False], ids=["connected", "connecting"])
+def test_those_behind_a_hanging_call_do_not_wait_out_one_deadline_after_another(
+    server: tuple[str, int], is_connected: bool
+) -> None:
+    address, pid = server
+    db = connect(address)
+    if is_connected:
+        db.check()
+    with frozen(pid), ThreadPoolExecutor(3) as pool:  # fewer threads than callers: they queue
+        started = time.monotonic()
+        waits = [pool.submit(seconds_until_refused, db, CALLS["search"]) for _ in range(CALLERS)]
+        assert max(wait.result() for wait in waits) < TIMEOUT_S + MARGIN_S
+        assert time.monotonic() - started < 3 * (TIMEOUT_S + MARGIN_S)
+    wait_until(lambda: works(db, CALLS["search"]), timeout_s=10, what="Milvus to answer again")
+    db.close()
