@@ -90,19 +90,23 @@ def migrate() -> None:
 
 @app.command()
 def reconcile(
-    passes: Annotated[int, typer.Option(help="Vectors without a binding go in the second, a minute later.")] = 2,
+    passes: Annotated[int, typer.Option(help="How often to look.")] = 1,
 ) -> None:
     """Find and mend what disagrees between the database, Milvus and the image store. Workers do it by themselves."""
     from tuwen.assembly import new_reconciler, open_stores  # noqa: PLC0415  # other commands need no stores
-    from tuwen.indexing.drift import UNBOUND_GRACE  # noqa: PLC0415
+    from tuwen.background import LeaseLost  # noqa: PLC0415
     from tuwen.vectors.registry import require_live_index  # noqa: PLC0415
 
     with open_stores(load_settings()) as stores:
         reconciler = new_reconciler(stores, lambda: require_live_index(stores.database, stores.vector_db))
-        for number in range(passes):
-            if number:
-                time.sleep(UNBOUND_GRACE.total_seconds())
-            mended = reconciler.reconcile()
+        for _ in range(passes):
+            try:
+                mended = reconciler.reconcile()
+            except LeaseLost:
+                mended = None
+            if mended is None:
+                console.print("Another process reconciles at this moment; it mends what there is.")
+                return
             console.print(", ".join(f"{count} {name.replace('_', ' ')}" for name, count in asdict(mended).items()))
 
 

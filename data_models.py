@@ -329,6 +329,10 @@ class HealthComponents(BaseModel):
     image_store: ComponentHealth
 
 
+class Liveness(BaseModel):
+    status: Literal["ok"] = "ok"
+
+
 class Health(BaseModel):
     status: Literal["ok", "degraded"]
     version: str

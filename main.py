@@ -16,7 +16,7 @@ from tuwen.api.metrics import Metrics
 from tuwen.api.problems import ReadableStartFailure, install_problem_handlers
 from tuwen.api.state import Api, State
 from tuwen.assembly import Services, new_ingestor, new_reconciler, new_searcher, open_services
-from tuwen.background import Loop, running_loops, told_to_stop
+from tuwen.background import Loop, WorkPool, running_loops, told_to_stop
 from tuwen.catalogue.products import ProductWriter
 from tuwen.generation.child_process import GenerationProcess
 from tuwen.generation.jobs import GenerationJobs
@@ -64,11 +64,12 @@ async def _open_api(services: Services) -> AsyncIterator[Api]:
         loops |= _embedded_loops(services, sender, relay)
     writer = ProductWriter(database, services.images, services.registry, settings.kafka_topic, relay.wake)
     searcher = new_searcher(services)
+    health_threads = WorkPool("health checks", threads=6, max_waiting=24)
     with told_to_stop() as stopping:
         jobs = GenerationJobs(settings, database, services.images, services.encoding, searcher, relay.wake, stopping)
         try:
             async with running_loops(loops):
-                yield Api(services, sender, searcher, writer, jobs, Metrics(database))
+                yield Api(services, sender, searcher, writer, jobs, Metrics(database), health_threads)
         finally:
             await sender.close()
 

@@ -51,6 +51,7 @@ REFUSED_CODES = frozenset({6, 1100})
 # A Milvus Lite that started again has its collections on disk alone, until they are loaded.
 NOT_LOADED_CODE = 101
 LONG_TIMEOUT_S = 60.0
+QUIET_S = 0.5
 # What pymilvus refuses before it asks the server.
 CLIENT_REFUSALS = (DataNotMatchException, DataTypeNotMatchException, ParamError)
 
@@ -107,6 +108,7 @@ class VectorDB:
         self._probe_lock = threading.Lock()
         self._failure: str | None = None
         """What the last call met, if it met none that answers."""
+        self._failed_at = 0.0
         self._timeout_s = settings.milvus_timeout_s
         # Making, loading and dropping a collection takes longer the more there is in it; no search waits for one.
         self._long_timeout_s = max(LONG_TIMEOUT_S, settings.milvus_timeout_s)
@@ -255,26 +257,29 @@ class VectorDB:
             except MilvusException as error:
                 if isinstance(error, CLIENT_REFUSALS) or error.is_input_error or error.code in REFUSED_CODES:
                     raise VectorsRejected(f"Milvus refused: {error.message}") from error
-                self._failure = f"Milvus does not answer (MILVUS_URI): {error.message}"
-                raise VectorDBUnavailable(self._failure) from error
+                raise self._failed(error.message) from error
             except grpc.RpcError as error:  # a deadline that pymilvus lets through as it is
-                reason = error.details() if isinstance(error, grpc.Call) else error
-                self._failure = f"Milvus does not answer (MILVUS_URI): {reason}"
-                raise VectorDBUnavailable(self._failure) from error
+                raise self._failed(error.details() if isinstance(error, grpc.Call) else error) from error
             self._failure = None
             return result
 
+    def _failed(self, reason: object) -> VectorDBUnavailable:
+        self._failed_at = time.monotonic()
+        self._failure = f"Milvus does not answer (MILVUS_URI): {reason}"
+        return VectorDBUnavailable(self._failure)
+
     @contextmanager
     def _one_at_a_time_after_a_failure(self) -> Iterator[None]:
-        """While Milvus hangs, one call finds out whether it is back; the others need not wait for what that one hears.
+        """While Milvus hangs, one call at a time finds out whether it is back; the others are refused at once.
 
-        Without this, calls that queue for threads or locks would wait out one deadline after another.
+        Without this, calls that queue for threads or locks would wait out one deadline after another. Those that queued
+        behind the first failure have waited for one already: for a moment nobody asks.
         """
         failure = self._failure
         if failure is None:
             yield
             return
-        if not self._probe_lock.acquire(blocking=False):
+        if time.monotonic() - self._failed_at < QUIET_S or not self._probe_lock.acquire(blocking=False):
             raise VectorDBUnavailable(failure)
         try:
             yield

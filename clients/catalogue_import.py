@@ -41,20 +41,44 @@ class Loaded:
     """Skus that the service had already; they were left as they are."""
 
 
+class ServiceClient(httpx.Client):
+    """Raises CatalogueError where no service answers."""
+
+    def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
+        try:
+            return super().send(request, **options)
+        except httpx.TransportError as error:
+            reason = str(error) or type(error).__name__
+            raise CatalogueError(
+                f"No service answers at {self.base_url} ({reason}). Start it with 'fastapi run main.py', or name the "
+                "address of another by --api-url or API_URL."
+            ) from error
+
+
 def read_catalogue(file: Path) -> list[CatalogueItem]:
     """Raises CatalogueError, naming the line."""
     items = []
     try:
-        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+        # Editors on Windows put a mark in front of UTF-8, which `utf-8-sig` leaves out.
+        for number, line in enumerate(file.read_text(encoding="utf-8-sig").splitlines(), start=1):
             if line.strip():
                 items.append(_read_line(line, file.parent, number))
     except OSError as error:
         raise CatalogueError(f"The catalogue can't be read: {error}") from error
+    except UnicodeDecodeError as error:
+        raise CatalogueError(
+            f"The catalogue {file} is not UTF-8 (byte {error.start}): save it as UTF-8, or convert it, such as by "
+            "'iconv -f GBK -t UTF-8'."
+        ) from error
     return items
 
 
-def open_client(api_url: str) -> httpx.Client:
-    return httpx.Client(base_url=api_url, timeout=REQUEST_TIMEOUT_S, trust_env=False)
+def open_client(api_url: str) -> ServiceClient:
+    """Raises CatalogueError."""
+    try:
+        return ServiceClient(base_url=api_url, timeout=REQUEST_TIMEOUT_S, trust_env=False)
+    except httpx.InvalidURL as error:
+        raise CatalogueError(f"{api_url!r} is no address of a service: {error}") from error
 
 
 def load_catalogue(client: httpx.Client, items: list[CatalogueItem], on_progress: Callable[[int], None]) -> Loaded:
@@ -90,6 +114,14 @@ def iterate_products(client: httpx.Client) -> Iterator[dict[str, Any]]:
         page += 1
 
 
+def read_picture(item: CatalogueItem) -> bytes:
+    """Raises CatalogueError."""
+    try:
+        return item.image.read_bytes()
+    except OSError as error:
+        raise CatalogueError(f"{item.sku}: its picture can't be read: {error}") from error
+
+
 def _count(client: httpx.Client, index_status: str) -> int:
     return int(_json(client.get("/product/list", params={"index_status": index_status, "page_size": 1}))["total"])
 
@@ -100,10 +132,7 @@ def _upload(client: httpx.Client, item: CatalogueItem) -> None:
         fields["category"] = item.category
     if item.price is not None:
         fields["price"] = item.price
-    try:
-        files = {"image": (item.image.name, item.image.read_bytes())}
-    except OSError as error:
-        raise CatalogueError(f"{item.sku}: its picture can't be read: {error}") from error
+    files = {"image": (item.image.name, read_picture(item))}
     response = client.post("/product", data=fields, files=files)
     if response.status_code != httpx.codes.CONFLICT:  # somebody else created the same sku meanwhile
         _json(response)
@@ -111,7 +140,10 @@ def _upload(client: httpx.Client, item: CatalogueItem) -> None:
 
 def _json(response: httpx.Response) -> Any:
     if response.is_success:
-        return response.json()
+        try:
+            return response.json()
+        except ValueError as error:
+            raise CatalogueError(f"What answers at {response.request.url} is not this service's API.") from error
     try:
         detail = response.json()["detail"]
     except (ValueError, KeyError):

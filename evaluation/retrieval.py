@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 from rich.table import Table
 
-from clients.catalogue_import import CatalogueError, CatalogueItem
+from clients.catalogue_import import CatalogueError, CatalogueItem, read_picture
 
 SEARCHES_AT_ONCE = 4
 TOP_K = 10
@@ -98,7 +98,7 @@ def _recall(trials: Sequence[Trial], k: int) -> float:
 
 
 def _trials(client: httpx.Client, item: CatalogueItem, views: Path) -> list[Trial]:
-    own = item.image.read_bytes()
+    own = read_picture(item)
     trials = [
         _search_by_image(client, OWN_PICTURE, item, "image_to_image", own),
         _search_by_image(client, PICTURE_TO_TITLE, item, "image_to_text", own),

@@ -6,6 +6,7 @@ import signal
 import threading
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import timedelta
 from types import FrameType
@@ -17,7 +18,7 @@ from sqlalchemy import orm
 from sqlalchemy.exc import IntegrityError
 
 from orm_models import Database, LeaseRow, utc_now
-from tuwen.errors import AppError, DependencyUnavailable
+from tuwen.errors import AppError, DependencyUnavailable, Overloaded
 
 Result = TypeVar("Result")
 Loop = Callable[[], Awaitable[None]]
@@ -45,6 +46,31 @@ def until_up_or_stopped(
     policy = _while_down(who, FIRST_WAIT_S, max_wait_s)
     retrying = tenacity.Retrying(**policy, sleep=tenacity.sleep_using_event(stopping))
     return retrying(lambda: None if stopping.is_set() else step())
+
+
+class WorkPool:
+    """Threads for one kind of work, and a bound on what waits for them: what hangs here takes nothing else with it."""
+
+    def __init__(self, name: str, *, threads: int, max_waiting: int) -> None:
+        self._name = name
+        self._executor = ThreadPoolExecutor(threads, thread_name_prefix=name)
+        self._limit = threads + max_waiting
+        self._taken = 0
+        self._lock = threading.Lock()
+
+    async def run(self, work: Callable[..., Result], *arguments: Any) -> Result:
+        """Raises Overloaded at once where too much waits already. Work that nobody waits for any more is not begun."""
+        with self._lock:
+            if self._taken >= self._limit:
+                raise Overloaded(f"{self._taken} pieces of work wait for {self._name} already; try again in a second.")
+            self._taken += 1
+        future = self._executor.submit(work, *arguments)
+        future.add_done_callback(self._let_go)
+        return await asyncio.wrap_future(future)
+
+    def _let_go(self, _: Future[Any]) -> None:
+        with self._lock:
+            self._taken -= 1
 
 
 class LeaseLost(Exception):

@@ -13,7 +13,8 @@ from web.texts import LANGUAGE_KEY, LANGUAGES, t
 
 
 class PageEntry(NamedTuple):
-    """A page of the navigation: `pages/<name>.py`, with the words `page_<name>` and `home_<name>`."""
+    """A page of the navigation: `pages/<name>.py`, with the words `page_<name>` and `home_<name>`; a search's
+    also `ask_<name>`."""
 
     name: str
     icon: str

@@ -14,6 +14,7 @@ import httpx
 import pytest
 from PIL import Image
 
+from data_models import PICTURE_FORMATS
 from tests.conftest import create_product, picture, wait_until_indexed
 
 Snapshot = Callable[[], object]
@@ -287,7 +288,7 @@ def test_every_way_to_hand_in_a_picture_finds_the_same(api: httpx.Client, sofa: 
     assert hits[0][0][1] == pytest.approx(1.0, abs=1e-4)
 
 
-@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP", "GIF", "BMP"])
+@pytest.mark.parametrize("image_format", PICTURE_FORMATS)
 def test_every_accepted_format_is_indexed(api: httpx.Client, image_format: str) -> None:
     product = create_product(api, f"格式 {image_format}", picture("olive", (40, 30), image_format))
     wait_until_indexed(api)

@@ -15,7 +15,7 @@ import pytest
 from clients.catalogue_import import CatalogueError, load_catalogue, open_client, read_catalogue, wait_until_indexed
 from evaluation.retrieval import evaluate_retrieval
 from tests.conftest import picture
-from tests.processes import ROOT, answers, environment, free_port, stop, wait_until
+from tests.processes import ROOT, answers, environment, free_port, running, stop, wait_until
 
 COLORS = ("red", "green", "blue", "black", "white")
 
@@ -125,6 +125,45 @@ def test_a_broken_catalogue_names_its_line(tmp_path: Path) -> None:
         read_catalogue(file)
     with pytest.raises(CatalogueError, match="can't be read"):
         read_catalogue(tmp_path / "none.jsonl")
+
+
+def test_a_catalogue_that_is_not_utf_8_says_so_and_a_mark_in_front_is_no_harm(tmp_path: Path) -> None:
+    file = write_catalogue(tmp_path)
+    items, text = read_catalogue(file), file.read_text(encoding="utf-8")
+    file.write_text(text, encoding="utf-8-sig")
+    assert read_catalogue(file) == items
+    file.write_text(text, encoding="gbk")
+    result = run_cli("import", str(file))
+    assert_one_sentence(result, "is not UTF-8 (byte ", "save it as UTF-8")
+
+
+def test_without_a_service_import_and_evaluate_say_how_to_start_or_name_one(
+    small_catalogue: Path, tmp_path: Path
+) -> None:
+    address = f"http://127.0.0.1:{free_port()}"
+    evaluate = ("evaluate", "--catalogue", str(small_catalogue), "--views", str(tmp_path))
+    for command in (("import", str(small_catalogue)), evaluate):
+        result = run_cli(*command, API_URL=address)
+        assert_one_sentence(result, f"No service answers at {address}", "fastapi run main.py", "API_URL")
+    assert_one_sentence(run_cli(*evaluate, "--api-url", "127.0.0.1:9"), "No service answers at 127.0.0.1:9", "http://")
+    assert_one_sentence(run_cli(*evaluate, "--api-url", "http://a:b"), "'http://a:b' is no address")
+
+
+def test_another_server_is_not_taken_for_the_service(small_catalogue: Path, tmp_path: Path) -> None:
+    port = free_port()
+    command = [sys.executable, "-m", "http.server", str(port), "--directory", str(tmp_path), "--bind", "127.0.0.1"]
+    (tmp_path / "product").mkdir()
+    (tmp_path / "product" / "list").write_text("<html>", encoding="utf-8")
+    url = f"http://127.0.0.1:{port}"
+    with running(command, tmp_path / "log", env=environment(), ready=lambda: answers(url)):
+        assert_one_sentence(run_cli("import", str(small_catalogue), API_URL=url), "is not this service's API")
+
+
+def assert_one_sentence(result: subprocess.CompletedProcess[str], *parts: str) -> None:
+    """On stderr, holding all of these, and nothing else beside it."""
+    assert (result.returncode, len(result.stderr.splitlines())) == (1, 1), result.stderr
+    for part in parts:
+        assert part in result.stderr
 
 
 def run_cli(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:

@@ -16,8 +16,10 @@ import httpx
 import pytest
 from playwright.sync_api import BrowserContext, FilePayload, Locator, Page, expect, sync_playwright
 
+from data_models import SearchMode
 from tests.conftest import create_product, picture, wait_until_indexed
 from tests.processes import ROOT, answers, environment, free_port, require_program, running
+from web.frame import PAGES
 from web.texts import TEXTS
 
 CHROMIUM_FLAGS = (
@@ -385,12 +387,19 @@ def test_without_an_api_every_page_says_how_to_start_it(browser: BrowserContext,
     ):
         page.goto(f"{url}/text_to_image")  # the first visit to this process, and straight to a page of it
         expect(page.get_by_role("heading", name="以文搜图")).to_be_visible()
-        for name in ("首页", "以图搜图", "以文搜图", "以文搜文", "以图搜文", "商品管理"):
-            page.get_by_test_id("stSidebar").get_by_role("link", name=name).click()
-            expect(page).to_have_title(re.compile(name))
-            alert = page.get_by_role("alert")
-            expect(alert).to_contain_text(f"连不上 API。它的地址由设置 API_URL 给出，现在是 {address}。")
-            expect(alert).to_contain_text("fastapi run main.py")
+        for name in ("home", *(entry.name for entry in PAGES)):
+            title = TEXTS[f"page_{name}"].zh
+            page.get_by_test_id("stSidebar").get_by_role("link", name=title).click()
+            expect_how_to_start_the_api(page, title, address)
+        page.goto(f"{url}/edit_product?product_id=1")  # which no navigation leads to
+        expect_how_to_start_the_api(page, TEXTS["page_edit_product"].zh, address)
+
+
+def expect_how_to_start_the_api(page: Page, title: str, address: str) -> None:
+    expect(page).to_have_title(re.compile(title))
+    alert = page.get_by_role("alert")
+    expect(alert).to_contain_text(f"连不上 API。它的地址由设置 API_URL 给出，现在是 {address}。")
+    expect(alert).to_contain_text("fastapi run main.py")
 
 
 # --- Words -----------------------------------------------------------------------------------------------------------
@@ -407,6 +416,14 @@ def test_a_text_stands_in_both_languages(key: str) -> None:
     assert text.en.strip()
     assert not re.search("[一-鿿]", text.en)
     assert placeholders(text.zh) == placeholders(text.en)
+
+
+def test_every_page_and_every_mode_has_its_words() -> None:
+    """Their keys are put together at run time, so that a missing one would be met in the browser alone."""
+    keys = {f"{kind}_{page.name}" for page in PAGES for kind in ("page", "home")}
+    keys |= {page.group for page in PAGES} | {f"ask_{mode}" for mode in SearchMode}
+    assert keys - set(TEXTS) == set()
+    assert {path.stem for path in ROOT.glob("pages/*.py")} == {page.name for page in PAGES} | {"home", "edit_product"}
 
 
 def used_keys() -> set[str]:

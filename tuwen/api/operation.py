@@ -1,4 +1,4 @@
-"""`/health` and `/metrics`: what operators and their machines ask."""
+"""`/health`, its parts, and `/metrics`: what operators and their machines ask."""
 
 import asyncio
 from collections.abc import Awaitable
@@ -8,29 +8,59 @@ from fastapi.responses import PlainTextResponse
 from fastapi.routing import APIRouter
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from data_models import ComponentHealth, Health, HealthComponents, IndexInfo
-from tuwen.api.state import ApiDependency
+from data_models import ComponentHealth, Health, HealthComponents, IndexInfo, Liveness
+from tuwen.api.state import Api, ApiDependency
 from tuwen.errors import AppError
 from tuwen.settings import VERSION
 
 router = APIRouter(tags=["operation"])
+
+PROBE_TIMEOUT_S = 5.0
+
+
+@router.get("/health/live", summary="Does the process answer?")
+async def get_liveness() -> Liveness:
+    """For whoever restarts a process that hangs. Asks nobody."""
+    return Liveness()
+
+
+@router.get("/health/ready", summary="Can it search and take writes?", responses={503: {"model": Health}})
+async def get_readiness(api: ApiDependency, response: Response) -> Health:
+    """For load balancers: as `/health`, but 200 while only the queue is down, which stops no search and no write."""
+    health = await _health(api)
+    ready = all(part.status == "ok" for name, part in health.components if name != "queue")
+    response.status_code = 200 if ready else 503
+    return health
 
 
 @router.head("/health", include_in_schema=False)  # load balancers ask with it
 @router.get("/health", summary="Is every part up?", responses={503: {"model": Health}})
 async def get_health(api: ApiDependency, response: Response) -> Health:
     """503 while any part is down; each part says what is wrong with it."""
-    services = api.services
+    health = await _health(api)
+    response.status_code = 200 if health.status == "ok" else 503
+    return health
+
+
+@router.get("/metrics", summary="Prometheus metrics", response_class=PlainTextResponse)
+def get_metrics(api: ApiDependency) -> PlainTextResponse:
+    return PlainTextResponse(api.metrics.render(), media_type=CONTENT_TYPE_LATEST)
+
+
+async def _health(api: Api) -> Health:
+    services, threads = api.services, api.health_threads
     name = services.encoding.encoders.name
+    database, vector_db, queue, models, image_store = await asyncio.gather(
+        _probe(threads.run(services.database.check)),
+        _probe(threads.run(services.vector_db.check)),
+        _probe(api.sender.check()),
+        _probe(services.encoding.check(), up=name),
+        _probe(threads.run(services.images.check)),
+    )
     components = HealthComponents(
-        database=await _probe(asyncio.to_thread(services.database.check)),
-        vector_db=await _probe(asyncio.to_thread(services.vector_db.check)),
-        queue=await _probe(api.sender.check()),
-        models=await _probe(services.encoding.check(), up=name),
-        image_store=await _probe(asyncio.to_thread(services.images.check)),
+        database=database, vector_db=vector_db, queue=queue, models=models, image_store=image_store
     )
     up = all(component.status == "ok" for _, component in components)
-    response.status_code = 200 if up else 503
     live = services.registry.known
     return Health(
         status="ok" if up else "degraded",
@@ -41,15 +71,12 @@ async def get_health(api: ApiDependency, response: Response) -> Health:
     )
 
 
-@router.get("/metrics", summary="Prometheus metrics", response_class=PlainTextResponse)
-def get_metrics(api: ApiDependency) -> PlainTextResponse:
-    return PlainTextResponse(api.metrics.render(), media_type=CONTENT_TYPE_LATEST)
-
-
 async def _probe(check: Awaitable[None], *, up: str | None = None) -> ComponentHealth:
     """`up`: what there is to say of a part that is up."""
     try:
-        await check
+        await asyncio.wait_for(check, PROBE_TIMEOUT_S)
     except AppError as error:
         return ComponentHealth(status="down", detail=error.detail)
+    except TimeoutError:
+        return ComponentHealth(status="down", detail=f"It has not answered for {PROBE_TIMEOUT_S:.0f} s.")
     return ComponentHealth(status="ok", detail=up)

@@ -7,6 +7,7 @@ from fastapi import Depends, Path, Request
 
 from tuwen.api.metrics import Metrics
 from tuwen.assembly import Services
+from tuwen.background import WorkPool
 from tuwen.catalogue.products import ProductWriter
 from tuwen.generation.jobs import GenerationJobs
 from tuwen.messaging.transport import MessageSender
@@ -21,6 +22,7 @@ class Api:
     writer: ProductWriter
     generation: GenerationJobs
     metrics: Metrics
+    health_threads: WorkPool
 
 
 class State(TypedDict):

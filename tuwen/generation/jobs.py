@@ -24,6 +24,7 @@ from data_models import (
     SimilarProduct,
 )
 from orm_models import Database, GeneratedImageRow, JobRow, utc_now
+from tuwen.background import WorkPool
 from tuwen.catalogue.representation import image_url
 from tuwen.encoders.service import EncodingService
 from tuwen.errors import InvalidInput, NotCancellable, NotFound, QueueFull, VectorDBUnavailable
@@ -39,6 +40,7 @@ from tuwen.settings import Settings
 logger = logging.getLogger(__name__)
 
 POLL_S = 0.2
+JOB_THREADS = 4
 SIMILAR_PRODUCTS = 8
 
 
@@ -71,6 +73,7 @@ class GenerationJobs:
         self._searcher = searcher
         self._wake_relay = wake_relay
         self._stopping = stopping
+        self._threads = WorkPool("generation jobs", threads=JOB_THREADS, max_waiting=settings.query_queue_size)
 
     def create(self, request: GenerateRequest) -> int:
         """The new job's id. Raises InvalidInput over a limit, QueueFull when too many wait."""
@@ -101,22 +104,22 @@ class GenerationJobs:
                 job.status, job.finished_at = "cancelled", utc_now()
 
     async def read(self, job_id: int) -> GenerationJob:
-        return await self._describe(await asyncio.to_thread(self._load, job_id))
+        return await self._describe(await self._threads.run(self._load, job_id))
 
     async def wait(self, job_id: int, wait_s: float) -> GenerationJob:
         """As soon as it ended, or as it is after `wait_s` or when the service stops."""
         deadline = time.monotonic() + wait_s
-        state = await asyncio.to_thread(self._load, job_id)
+        state = await self._threads.run(self._load, job_id)
         while state.job.status not in ENDED and time.monotonic() < deadline and not self._stopping.is_set():
             await asyncio.sleep(POLL_S)
-            state = await asyncio.to_thread(self._load, job_id)
+            state = await self._threads.run(self._load, job_id)
         return await self._describe(state)
 
     async def watch(self, job_id: int) -> AsyncIterator[GenerationJob]:
         """The job now, and again at each change, until it ended or the service stops."""
         seen: tuple[str, float, int] | None = None
         while (seen is None or seen[0] not in ENDED) and not self._stopping.is_set():
-            state = await asyncio.to_thread(self._load, job_id)
+            state = await self._threads.run(self._load, job_id)
             now = (state.job.status, state.job.progress, state.jobs_before)
             if now != seen:
                 seen = now
@@ -172,7 +175,7 @@ class GenerationJobs:
         )
 
     async def _describe_image(self, row: GeneratedImageRow, prompt: str) -> GeneratedImage:
-        data = await asyncio.to_thread(self._images.read, row.image_path)
+        data = await self._threads.run(self._images.read, row.image_path)
         vector = await self._searcher.encode_image(data)
         return GeneratedImage(
             image_id=row.image_id,

@@ -7,6 +7,7 @@ about to change it looks at once more, under a lock or by a condition in the sta
 
 import asyncio
 import logging
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -14,7 +15,7 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from orm_models import Database, utc_now
-from tuwen.background import Lease, LeaseLost
+from tuwen.background import Lease, LeaseLost, WorkPool
 from tuwen.catalogue.queries import lock_products
 from tuwen.errors import DependencyUnavailable
 from tuwen.generation.queries import delete_jobs_finished_before
@@ -77,6 +78,10 @@ class Step(NamedTuple):
 Kind = Callable[[Pass, int], Iterator[Step]]
 
 
+class _Stopped(Exception):
+    """Between two pages."""
+
+
 class Reconciler:
     """One at a time among all processes. A pass that was cut off goes on where it was, in whichever process is next."""
 
@@ -98,13 +103,22 @@ class Reconciler:
         self._live_index = live_index
         self._unbound_grace = unbound_grace
         self._lease = Lease(database, "reconciliation")
+        self._stopping = threading.Event()
+        self._thread = WorkPool("reconciliation", threads=1, max_waiting=0)
 
     async def run(self, wake_relay: Callable[[], None]) -> None:
         """A pass at once, for what a crash has left, and one at every interval, until cancelled."""
+        try:
+            await self._run(wake_relay)
+        finally:
+            self._stopping.set()
+
+    async def _run(self, wake_relay: Callable[[], None]) -> None:
         interval_s = self._settings.reconcile_interval_s
+        self._stopping.clear()
         while interval_s:
             try:
-                mended = await asyncio.to_thread(self.reconcile)
+                mended = await self._thread.run(self.reconcile)
             except DependencyUnavailable as error:
                 logger.warning("Reconciliation waits for its next turn: %s", error.detail)
             except LeaseLost:
@@ -117,13 +131,18 @@ class Reconciler:
         await asyncio.Event().wait()  # switched off: never ends, so that nothing restarts it
 
     def reconcile(self) -> Mended | None:
-        """One whole pass; blocks. None while another process is at it. Raises DependencyUnavailable or LeaseLost."""
+        """One whole pass; blocks. None while another process is at it, or when told to stop between two pages.
+
+        Raises DependencyUnavailable or LeaseLost.
+        """
         progress = self._lease.take()
         if progress is None:
             return None
         try:
             found = self._all_kinds(progress)
             progress.clear()  # the next pass begins at the beginning
+        except _Stopped:
+            return None
         finally:
             with suppress(DependencyUnavailable):  # a lease that is not given back runs out
                 self._lease.give_back(progress)
@@ -143,6 +162,8 @@ class Reconciler:
                 found[name] += mended
                 progress[name] = after
                 self._lease.keep(progress)
+                if self._stopping.is_set():
+                    raise _Stopped
             progress[name] = -1
         return found
 

@@ -16,7 +16,7 @@ from sqlalchemy import orm
 
 from data_models import DeadLetter, ProductEvent
 from orm_models import Database, ProductRow
-from tuwen.background import until_up
+from tuwen.background import WorkPool, until_up
 from tuwen.catalogue.queries import load_products, lock_products
 from tuwen.encoders.service import EncodingService
 from tuwen.errors import AppError, DependencyUnavailable, VectorsRejected
@@ -31,6 +31,8 @@ from tuwen.vectors.registry import IndexRegistry, LiveIndex
 from vector_db import RowKey, VectorDB, VectorRow, new_row_token
 
 logger = logging.getLogger(__name__)
+
+INGEST_THREADS = 4
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ class Ingestor:
         self._images = images
         self._encoding = encoding
         self._registry = registry
+        self._threads = WorkPool("ingestion", threads=INGEST_THREADS, max_waiting=settings.ingest_batch_size)
         self._until_up = partial(until_up, "Ingestion", max_wait_s=settings.retry_backoff_max_s)
 
     async def run(self, consumer: MessageConsumer) -> None:
@@ -86,7 +89,7 @@ class Ingestor:
                     await self._ingest_isolating([message])
             else:
                 reason = f"unexpected: {error!r}"
-                await self._until_up(partial(asyncio.to_thread, self._write_dead_letters, [(messages[0], reason)]))
+                await self._until_up(partial(self._threads.run, self._write_dead_letters, [(messages[0], reason)]))
 
     async def ingest(self, messages: Sequence[Message]) -> None:
         """One batch, whole. Raises DependencyUnavailable with nothing half-bound; the batch may then be given again."""
@@ -101,17 +104,17 @@ class Ingestor:
 
     async def index_products(self, product_ids: Sequence[int]) -> None:
         """Encode, insert, bind. Products that are gone, or indexed at their version already, cost two SELECTs."""
-        index = await asyncio.to_thread(self._registry.live)
-        products = await asyncio.to_thread(self._load_unindexed, product_ids, index)
+        index = await self._threads.run(self._registry.live)
+        products = await self._threads.run(self._load_unindexed, product_ids, index)
         if not products:
             return
         encoded, failed = await self._encode(products)
-        inserted, rejected = await asyncio.to_thread(self._insert, index, encoded)
+        inserted, rejected = await self._threads.run(self._insert, index, encoded)
         # If the database fails here, whether it committed is unknown, so the new vectors must stay: unbound ones are
         # invisible and reconciliation removes them, but bound ones would be lost.
-        unbound = await asyncio.to_thread(self._bind, index, inserted, [*failed, *rejected])
+        unbound = await self._threads.run(self._bind, index, inserted, [*failed, *rejected])
         product_ids = [product.product_id for product in products]
-        await asyncio.to_thread(self._vector_db.delete, index.collection, unbound, product_ids)
+        await self._threads.run(self._vector_db.delete, index.collection, unbound, product_ids)
         logger.info("Indexed %d products, %d failed", len(inserted), len(failed) + len(rejected))
 
     async def _parse(self, messages: Sequence[Message]) -> list[ProductEvent]:
@@ -125,7 +128,7 @@ class Ingestor:
                     (message, f"not a product event: {error.error_count()} errors: {error.errors()[0]['msg']}")
                 )
         if letters:
-            await asyncio.to_thread(self._write_dead_letters, letters)
+            await self._threads.run(self._write_dead_letters, letters)
         return events
 
     def _write_dead_letters(self, letters: Sequence[tuple[Message, str]]) -> None:
@@ -136,8 +139,8 @@ class Ingestor:
 
     async def _delete_vectors(self, event: ProductEvent) -> None:
         for collection, ids in event.milvus_ids.items():
-            if await asyncio.to_thread(self._vector_db.has_collection, collection):
-                await asyncio.to_thread(self._vector_db.delete, collection, ids, [event.product_id])
+            if await self._threads.run(self._vector_db.has_collection, collection):
+                await self._threads.run(self._vector_db.delete, collection, ids, [event.product_id])
 
     def _load_unindexed(self, product_ids: Sequence[int], index: LiveIndex) -> list[ProductRow]:
         with self._database.read() as session:
@@ -155,7 +158,7 @@ class Ingestor:
 
     async def _encode_one(self, product: ProductRow) -> Encoded | Failed:
         try:
-            image = await asyncio.to_thread(lambda: decode_image(self._images.read(product.image_path)))
+            image = await self._threads.run(lambda: decode_image(self._images.read(product.image_path)))
             image_vector, clip_text_vector, text_vector = await asyncio.gather(
                 self._encoding.clip_images.bulk(image),
                 self._encoding.clip_texts.bulk(product.title),

@@ -1,4 +1,4 @@
-"""What only reconciliation asks of the database: pages of ids, and set-based changes of a page.
+"""What reconciliation asks of the database: pages of ids, and set-based changes of a page.
 
 Never commits: the caller's `Database.write()` block is the transaction.
 """

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from orm_models import Database, OutboxRow
-from tuwen.background import until_up
+from tuwen.background import WorkPool, until_up
 from tuwen.errors import QueueUnavailable
 from tuwen.messaging.outbox import claim_outbox, count_failed_attempt, mark_published
 from tuwen.messaging.transport import Message, MessageSender
@@ -24,6 +24,7 @@ class OutboxRelay:
         self._settings = settings
         self._wakeup = asyncio.Event()
         self._loop = asyncio.get_running_loop()
+        self._thread = WorkPool("the outbox relay", threads=1, max_waiting=1)
 
     def wake(self) -> None:
         """From any thread."""
@@ -41,14 +42,14 @@ class OutboxRelay:
     async def _relay_batch(self) -> int:
         if self._database.is_sqlite:
             return await self._relay_without_lock()
-        return await asyncio.to_thread(self._relay_with_row_locks)
+        return await self._thread.run(self._relay_with_row_locks)
 
     async def _relay_without_lock(self) -> int:
         # SQLite has one process and so one relay; a lock held while sending would keep the consumer from writing.
-        rows = await asyncio.to_thread(self._read_outbox)
+        rows = await self._thread.run(self._read_outbox)
         if rows:
             await self._sender.send([_as_message(row) for row in rows])
-            await asyncio.to_thread(self._mark_published, rows)
+            await self._thread.run(self._mark_published, rows)
         return len(rows)
 
     def _relay_with_row_locks(self) -> int:

@@ -1,7 +1,7 @@
 """A query's way: encode → one Milvus call, over-fetching → one SELECT of the products that are bound → rank and cut."""
 
-import asyncio
 import hashlib
+import os
 import time
 
 from data_models import (
@@ -14,6 +14,7 @@ from data_models import (
     SearchTimings,
 )
 from orm_models import Database
+from tuwen.background import WorkPool
 from tuwen.catalogue.queries import load_products
 from tuwen.catalogue.representation import as_product
 from tuwen.encoders.base import Vector
@@ -31,6 +32,7 @@ from vector_db import MAX_SEARCH_LIMIT, VectorDB, VectorHit, filter_expression
 
 # Rows that no product binds (replaced a moment ago, or left by a crash) take places in Milvus's answer.
 SPARE_HITS = 10
+SEARCH_THREADS = 8
 
 
 class Stopwatch:
@@ -63,6 +65,10 @@ class Searcher:
         self._images = images
         self._encoding = encoding
         self._registry = registry
+        self._threads = WorkPool("searching", threads=SEARCH_THREADS, max_waiting=settings.query_queue_size)
+        self._picture_threads = WorkPool(
+            "query pictures", threads=os.cpu_count() or 2, max_waiting=settings.query_queue_size
+        )
 
     async def search(self, request: SearchRequest, uploaded_image: bytes | None = None) -> SearchResponse:
         """Raises InvalidInput when the request does not hold the one query that its mode needs."""
@@ -74,11 +80,11 @@ class Searcher:
         watch = Stopwatch()
         index = self._registry.known
         if index is None:
-            index = await asyncio.to_thread(self._registry.live)
+            index = await self._threads.run(self._registry.live)
         query = await self._resolve(request, uploaded_image)
         vector = await self._encode(query)
         encode_ms = watch.lap_ms()
-        hits, vector_ms, metadata_ms = await asyncio.to_thread(self._find, index, vector, request, query, watch)
+        hits, vector_ms, metadata_ms = await self._threads.run(self._find, index, vector, request, query, watch)
         return SearchResponse(
             mode=request.mode,
             hits=hits,
@@ -88,7 +94,7 @@ class Searcher:
 
     async def _resolve(self, request: SearchRequest, uploaded_image: bytes | None) -> Query:
         if request.product_id is not None:
-            return await asyncio.to_thread(self._query_of_product, request.mode, request.product_id)
+            return await self._threads.run(self._query_of_product, request.mode, request.product_id)
         if not request.mode.query_is_image:
             return Query(request.mode, text=request.text)
         image = uploaded_image
@@ -122,8 +128,8 @@ class Searcher:
         cached = self._encoding.cached_image(sha256)
         if cached is not None:
             return cached
-        await asyncio.to_thread(check_image, data, self._settings)
-        image = await asyncio.to_thread(decode_image, data)
+        await self._picture_threads.run(check_image, data, self._settings)
+        image = await self._picture_threads.run(decode_image, data)
         return await self._encoding.query_image(image, sha256)
 
     def _find(
