@@ -91,6 +91,9 @@ def migrate() -> None:
 @app.command()
 def reconcile(
     passes: Annotated[int, typer.Option(help="How often to look.")] = 1,
+    delete_many: Annotated[
+        bool, typer.Option("--delete-many", help="Remove unused pictures even if they are a large share of all.")
+    ] = False,
 ) -> None:
     """Find and mend what disagrees between the database, Milvus and the image store. Workers do it by themselves."""
     from tuwen.assembly import new_reconciler, open_stores  # noqa: PLC0415  # other commands need no stores
@@ -98,7 +101,11 @@ def reconcile(
     from tuwen.vectors.registry import require_live_index  # noqa: PLC0415
 
     with open_stores(load_settings()) as stores:
-        reconciler = new_reconciler(stores, lambda: require_live_index(stores.database, stores.vector_db))
+        reconciler = new_reconciler(
+            stores,
+            lambda: require_live_index(stores.database, stores.vector_db),
+            may_delete_many=delete_many,
+        )
         for _ in range(passes):
             try:
                 mended = reconciler.reconcile()

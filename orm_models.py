@@ -179,6 +179,16 @@ class GeneratedImageRow(Base):
     image_height: orm.Mapped[int]
 
 
+class InstallationRow(Base):
+    """The one row says who this installation is, among others that may share its Milvus and its picture store."""
+
+    __tablename__ = "installation"
+    __table_args__ = (TABLE_OPTIONS,)
+
+    installation_id: orm.Mapped[str] = orm.mapped_column("id", sa.CHAR(32), primary_key=True)
+    created_at: orm.Mapped[datetime] = orm.mapped_column(UtcDateTime, default=utc_now)
+
+
 class LeaseRow(Base):
     """What one process at a time may do, who does it, and how far it is."""
 
@@ -227,6 +237,11 @@ class Database:
     def check(self) -> None:
         with self.read() as session:
             session.execute(sa.text("SELECT 1"))
+
+    def installation_id(self) -> str:
+        """32 hex digits, made by the migration."""
+        with self.read() as session:
+            return session.scalars(sa.select(InstallationRow.installation_id)).one()
 
     def migrate(self) -> None:
         """Bring the schema to the newest revision; a no-op where it is. Several processes may do so at once."""

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from orm_models import Database, open_database
 from tuwen.encoders.service import EncodingService
 from tuwen.errors import DependencyUnavailable
-from tuwen.indexing.drift import Reconciler
 from tuwen.indexing.ingest import Ingestor
+from tuwen.indexing.reconciliation import Reconciler
 from tuwen.pictures.store import ImageStore
 from tuwen.search.searcher import Searcher
 from tuwen.settings import LOG_FORMAT, Settings
@@ -48,7 +48,7 @@ def open_stores(settings: Settings) -> Iterator[Stores]:
     database = open_database(settings)
     vector_db = VectorDB(settings)
     try:
-        yield Stores(settings, database, vector_db, ImageStore(settings))
+        yield Stores(settings, database, vector_db, ImageStore(settings, database.installation_id()))
     finally:
         vector_db.close()
         database.close()
@@ -105,5 +105,12 @@ def new_ingestor(services: Services) -> Ingestor:
     )
 
 
-def new_reconciler(stores: Stores, live_index: Callable[[], LiveIndex]) -> Reconciler:
-    return Reconciler(stores.settings, stores.database, stores.vector_db, stores.images, live_index)
+def new_reconciler(stores: Stores, live_index: Callable[[], LiveIndex], *, may_delete_many: bool = False) -> Reconciler:
+    return Reconciler(
+        stores.settings,
+        stores.database,
+        stores.vector_db,
+        stores.images,
+        live_index,
+        may_delete_many=may_delete_many,
+    )

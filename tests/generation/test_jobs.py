@@ -212,7 +212,8 @@ def test_killed_workers_are_replaced_and_no_job_is_lost_or_doubled(tmp_path: Pat
         assert [[image["seed"] for image in job["images"]] for job in ended] == [[100 + n] for n in range(jobs_wanted)]
         shown = [job["images"][0]["image_url"] for job in ended]
     stored = [path for path in (tmp_path / "data" / "images").rglob("*.png") if "thumbnails" not in path.parts]
-    assert sorted(f"/images/{path.parent.name}/{path.name}" for path in stored) == sorted(shown)
+    below = tmp_path / "data" / "images"
+    assert sorted(f"/images/{path.relative_to(below)}" for path in stored) == sorted(shown)
 
 
 def test_a_full_queue_refuses_and_says_when_to_come_back(studio: httpx.Client) -> None:

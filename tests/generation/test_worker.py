@@ -27,7 +27,7 @@ def worker(tmp_path: Path) -> Iterator[tuple[GenerationWorker, Database]]:
         _env_file=None, data_dir=tmp_path, generator_model=str(tmp_path / "none"), generation_heartbeat_s=0.05
     )
     database = open_database(settings)
-    yield GenerationWorker(settings, database, ImageStore(settings)), database
+    yield GenerationWorker(settings, database, ImageStore(settings, database.installation_id())), database
     database.close()
 
 
@@ -69,7 +69,7 @@ def test_a_picture_store_that_is_down_costs_no_attempt(tmp_path: Path) -> None:
     settings = Settings(_env_file=None, data_dir=tmp_path, generator_model=str(model), generator_steps=1)
     database = open_database(settings)
     job_id = add_job(database)
-    drawing = GenerationWorker(settings, database, ImageStore(settings))
+    drawing = GenerationWorker(settings, database, ImageStore(settings, database.installation_id()))
     with pytest.raises(ImageStoreUnavailable):
         drawing.draw_next()
     job = job_of(database, job_id)

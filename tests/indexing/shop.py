@@ -4,7 +4,6 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from datetime import timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -14,7 +13,7 @@ from orm_models import OutboxRow, ProductRow, ProductVectorRow
 from tests.conftest import picture
 from tuwen.assembly import Services, new_ingestor, new_searcher, open_services
 from tuwen.catalogue.products import ProductWriter
-from tuwen.indexing.drift import Mended, Reconciler
+from tuwen.indexing.reconciliation import Mended, Reconciler
 from tuwen.messaging.transport import Message, dead_letter_topic
 from tuwen.pictures.checks import check_image
 from tuwen.settings import Settings
@@ -32,7 +31,7 @@ class Shop:
         self.ingestor = new_ingestor(services)
         self.searcher = new_searcher(services)
 
-    def reconciler(self, **options: timedelta) -> Reconciler:
+    def reconciler(self, **options: Any) -> Reconciler:
         services = self.services
         return Reconciler(
             services.settings, services.database, services.vector_db, services.images, services.registry.live, **options
@@ -71,7 +70,7 @@ class Shop:
         collection = self.services.registry.live().collection
         return {row.milvus_id for page in self.services.vector_db.iterate_rows(collection) for row in page}
 
-    def mend(self, **options: timedelta) -> Mended:
+    def mend(self, **options: Any) -> Mended:
         mended = self.reconciler(**options).reconcile()
         assert mended is not None, "nobody else reconciles here"
         return mended

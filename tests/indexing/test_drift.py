@@ -15,13 +15,16 @@ from PIL import Image
 
 from data_models import ProductEvent, ProductFields
 from orm_models import GeneratedImageRow, JobRow, OutboxRow, ProductRow, ProductVectorRow, utc_now
+from tests.conftest import picture
 from tests.indexing.shop import Shop, run
 from tests.servers import new_mysql_database
 from tuwen.background import Lease
 from tuwen.catalogue.queries import count_by_index_status
-from tuwen.indexing.drift import PAGE, UNBOUND_GRACE, Pass, requeue_forgotten
+from tuwen.errors import NotFound
+from tuwen.indexing.drift import MANY_IMAGES, PAGE, UNBOUND_GRACE, Pass, requeue_forgotten
 from tuwen.messaging.outbox import add_upsert_events
 from tuwen.pictures.checked_image import CheckedImage
+from tuwen.pictures.checks import check_image
 from tuwen.pictures.provenance import encode_generated
 from tuwen.settings import Settings
 from vector_db import VectorRow, new_row_token
@@ -98,9 +101,10 @@ def test_old_generated_pictures_go_and_those_that_a_product_shows_stay(settings:
             os.utime(file, (0, 0))
         assert shop.mend().images_without_product == 1
         left = {file.name for file in (settings.data_dir / "images").rglob("*.png")}
-        assert left == {Path(kept.path).name, Path(recent.path).name}
+        assert left == {f"{kept.sha256}.png", f"{recent.sha256}.png"}
         with shop.services.database.read() as session:
-            assert [row.image_path for row in session.scalars(sa.select(GeneratedImageRow))] == [recent.path]
+            rows = session.scalars(sa.select(GeneratedImageRow))
+            assert [row.image_path for row in rows] == [shop.services.images.path_of(recent)]
 
     run(settings, scenario)
 
@@ -111,7 +115,8 @@ def add_finished_job(shop: Shop, image: CheckedImage, finished_at: datetime) -> 
         job = JobRow(kind="generate", status="done", request={"prompt": "x"}, finished_at=finished_at)
         session.add(job)
         session.flush()
-        columns = {"image_path": image.path, "image_sha256": image.sha256, "image_width": 8, "image_height": 8}
+        path = shop.services.images.path_of(image)
+        columns = {"image_path": path, "image_sha256": image.sha256, "image_width": 8, "image_height": 8}
         session.add(GeneratedImageRow(job_id=job.job_id, position=0, seed=1, **columns))
 
 
@@ -245,3 +250,115 @@ def test_writers_go_on_while_thousands_of_products_are_queued_again(on_both_data
         assert slowest < 1.0
 
     run(on_both_databases, scenario)
+
+
+# --- Pictures --------------------------------------------------------------------------------------------------------
+
+
+def pictures_in(folder: Path) -> set[str]:
+    return {str(file.relative_to(folder)) for file in folder.rglob("*.png")}
+
+
+def age(folder: Path) -> None:
+    for file in folder.rglob("*.*"):
+        os.utime(file, (0, 0))
+
+
+def test_installations_that_share_a_store_never_remove_each_others_pictures(settings: Settings, tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    first, second = (
+        settings.model_copy(update={"data_dir": tmp_path / name, "image_store_url": str(shared)})
+        for name in ("production", "staging")
+    )
+
+    async def add(shop: Shop) -> None:
+        for color in ("red", "blue"):
+            shop.create(f"{color} 沙发", color)
+
+    async def reconcile(shop: Shop) -> None:
+        await add(shop)  # the very same pictures
+        shop.writer.delete(shop.create("白床", "white"))
+        age(shared)
+        for _ in range(3):
+            shop.mend()
+
+    async def everything_is_there(shop: Shop) -> None:
+        with shop.services.database.read() as session:
+            paths = list(session.scalars(sa.select(ProductRow.image_path)))
+        assert len(paths) == 2
+        assert all(shop.services.images.read(path) for path in paths)
+        assert shop.mend().images_without_product == 0
+
+    run(first, add)
+    old = shared / "ab" / f"{'ab' * 32}.png"  # of version 0.2.0, which named no owner: whose is it?
+    old.parent.mkdir()
+    old.write_bytes(picture())
+    run(second, reconcile)
+    run(first, everything_is_there)
+    assert old.exists()
+    fresh = first.model_copy(update={"data_dir": tmp_path / "fresh"})  # a new database on an old store
+    before = pictures_in(shared)
+    run(fresh, reconcile)
+    assert before <= pictures_in(shared)
+
+
+def test_a_large_share_of_the_pictures_is_not_removed_without_being_told_to(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario(shop: Shop) -> None:
+        images, folder = shop.services.images, settings.data_dir / "images"
+        for number in range(MANY_IMAGES + 1):
+            images.save(encode_generated(Image.new("RGB", (1, 1)), {"number": str(number)}))
+        age(folder)
+        assert shop.mend().images_without_product == 0
+        assert "is this the right database" in caplog.text
+        assert len(pictures_in(folder)) == MANY_IMAGES + 1
+        assert shop.mend(may_delete_many=True).images_without_product == MANY_IMAGES + 1
+        assert pictures_in(folder) == set()
+
+    run(settings, scenario)
+
+
+def test_leftovers_and_foreign_files_stop_no_clean_up(settings: Settings) -> None:
+    async def scenario(shop: Shop) -> None:
+        folder = settings.data_dir / "images"
+        shop.writer.delete(shop.create("白床", "white"))
+        [path] = pictures_in(folder)
+        for name in (f"{path}.0123.part", "readme.txt", str(Path(path).with_name("cat.png"))):
+            (folder / name).write_bytes(b"somebody's")
+        age(folder)
+        assert shop.mend().images_without_product == 1
+        assert pictures_in(folder) == {str(Path(path).with_name("cat.png"))}
+
+    run(settings, scenario)
+
+
+def test_a_picture_that_is_named_while_it_is_being_removed_is_kept(settings: Settings) -> None:
+    async def scenario(shop: Shop) -> None:
+        images, folder = shop.services.images, settings.data_dir / "images"
+        sofa = shop.create("红色沙发")
+        with shop.services.database.read() as session:
+            path = session.get_one(ProductRow, sofa).image_path
+        images.set_aside(path)  # a sweep that looked before the product was there, and was killed
+        with pytest.raises(NotFound):
+            images.read(path)
+        assert shop.mend().images_without_product == 0
+        assert images.read(path) == picture()
+
+        images.set_aside(path)
+        images.remove_aside(path)  # between an upload's saving and its transaction
+        shop.services.images.save_if_gone(check_image(picture(), settings))
+        assert images.read(path) == picture()
+        assert pictures_in(folder / "aside") == set()
+
+    run(settings, scenario)
+
+
+def test_one_kind_that_fails_keeps_no_other_from_being_mended(settings: Settings) -> None:
+    async def scenario(shop: Shop) -> None:
+        add_rows(shop, 3, index_status="indexed")
+        images = settings.data_dir / "images"
+        images.write_text("a file where the folder should be")
+        assert shop.mend().indexed_products_unbound == 3
+
+    run(settings, scenario)

@@ -40,7 +40,7 @@ class ProductWriter:
         # Before the transaction, so that no lock waits for the store. If the transaction fails the picture is left
         # without a product, and reconciliation removes it.
         self._images.save(image)
-        row = ProductRow(**fields.model_dump(), **_image_columns(image))
+        row = ProductRow(**fields.model_dump(), **self._image_columns(image))
         try:
             with self._database.write() as session:
                 session.add(row)
@@ -48,6 +48,7 @@ class ProductWriter:
                 add_product_event(session, self._topic, row, "upsert")
         except IntegrityError as error:
             raise _duplicate_sku(fields.sku) from error
+        self._images.save_if_gone(image)
         self._wake_relay()
         return as_product(row, None)
 
@@ -57,7 +58,7 @@ class ProductWriter:
             _require_free_sku(session, changes.sku, owner=product_id)
         if image is not None:
             self._images.save(image)
-        values = changes.model_dump(include=changes.model_fields_set) | (_image_columns(image) if image else {})
+        values = changes.model_dump(include=changes.model_fields_set) | (self._image_columns(image) if image else {})
         try:
             with self._database.write() as session:
                 row = _require_product(session, product_id, lock=True)
@@ -65,6 +66,8 @@ class ProductWriter:
                     self._apply(session, row, values)
         except IntegrityError as error:
             raise _duplicate_sku(changes.sku) from error
+        if image is not None:
+            self._images.save_if_gone(image)
         self._wake_relay()
         index = self._registry.known
         with self._database.read() as session:
@@ -90,6 +93,15 @@ class ProductWriter:
         session.flush()
         add_product_event(session, self._topic, row, "upsert")
 
+    def _image_columns(self, image: CheckedImage) -> dict[str, object]:
+        return {
+            "image_path": self._images.path_of(image),
+            "image_sha256": image.sha256,
+            "image_width": image.width,
+            "image_height": image.height,
+            "image_is_generated": image.is_generated,
+        }
+
 
 def _require_product(session: orm.Session, product_id: int, *, lock: bool = False) -> ProductRow:
     row = session.get(ProductRow, product_id, with_for_update=lock or None)
@@ -110,13 +122,3 @@ def _no_product(product_id: int) -> NotFound:
 def _duplicate_sku(sku: str | None) -> DuplicateSku:
     message = f"another product has the sku {sku!r}; change that product, or use another sku"
     return DuplicateSku(f"sku: {message}", [FieldError("sku", message)])
-
-
-def _image_columns(image: CheckedImage) -> dict[str, object]:
-    return {
-        "image_path": image.path,
-        "image_sha256": image.sha256,
-        "image_width": image.width,
-        "image_height": image.height,
-        "image_is_generated": image.is_generated,
-    }

@@ -162,7 +162,7 @@ class GenerationWorker:
                 job_id=job.job_id,
                 position=position,
                 seed=seed,
-                image_path=picture.path,
+                image_path=self._images.path_of(picture),
                 image_sha256=picture.sha256,
                 image_width=picture.width,
                 image_height=picture.height,
@@ -172,6 +172,8 @@ class GenerationWorker:
         with self._database.write() as session:
             is_ours = finish_job(session, job.job_id, job.attempts, error=error, images=rows)
         if is_ours:
+            for _, picture in pictures or []:
+                self._images.save_if_gone(picture)
             logger.info("Job %d %s", job.job_id, f"failed: {error}" if error else "done")
 
 
@@ -191,7 +193,7 @@ async def work(settings: Settings, *, bound_to_parent: bool) -> None:
     """Until SIGTERM, SIGINT, or, where bound to one, the parent's end. Raises ConfigurationError."""
     consumer = None if bound_to_parent else new_consumer(settings, settings.generation_topic, settings.generation_group)
     database = open_database(settings)
-    worker = GenerationWorker(settings, database, ImageStore(settings))
+    worker = GenerationWorker(settings, database, ImageStore(settings, database.installation_id()))
     for signal_number in STOP_SIGNALS:
         asyncio.get_running_loop().add_signal_handler(signal_number, worker.stop)
     try:

@@ -2,23 +2,18 @@
 
 The database is the truth: what it does not bind leaves Milvus, and what it binds and Milvus lacks is indexed again.
 Every kind goes page by page in short transactions, safe beside running writers and beside another pass: what it is
-about to change it looks at once more, under a lock or by a condition in the statement itself.
+about to change it looks at once more, under a lock or by a condition in the statement itself. `reconciliation.py` runs
+them.
 """
 
-import asyncio
 import logging
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
-from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta
+from dataclasses import dataclass
+from datetime import timedelta
 from typing import NamedTuple
 
 from orm_models import Database, utc_now
-from tuwen.background import Lease, LeaseLost, WorkPool
 from tuwen.catalogue.queries import lock_products
-from tuwen.errors import DependencyUnavailable
-from tuwen.generation.queries import delete_jobs_finished_before
 from tuwen.indexing.queries import (
     image_paths_in_use,
     indexed_products_unbound_after,
@@ -26,8 +21,7 @@ from tuwen.indexing.queries import (
     requeue,
     without_waiting_message,
 )
-from tuwen.messaging.outbox import delete_published_before
-from tuwen.pictures.store import ImageStore
+from tuwen.pictures.store import ImageStore, StoredFile
 from tuwen.settings import Settings
 from tuwen.vectors.binding import bindings_after, bound_rows, confirm_indexed, unbind
 from tuwen.vectors.registry import LiveIndex
@@ -40,19 +34,9 @@ STALE_AFTER = timedelta(minutes=10)
 QUEUE_AGAIN_AFTER = timedelta(hours=1)  # a long backlog must not grow by itself
 UNBOUND_GRACE = timedelta(minutes=10)  # insert and bind are one database call apart
 IMAGE_GRACE = timedelta(hours=1)
-KEEP_PUBLISHED = timedelta(days=7)
 PAGE = 500
-
-
-@dataclass(frozen=True)
-class Mended:
-    """How many of each were found and put right."""
-
-    stale_pending_products: int = 0
-    indexed_products_unbound: int = 0
-    bindings_without_vector: int = 0
-    vectors_without_binding: int = 0
-    images_without_product: int = 0
+# More pictures than this, and than this share of all, are not removed without being told to.
+MANY_IMAGES, LARGE_SHARE = 100, 0.1
 
 
 @dataclass(frozen=True)
@@ -65,6 +49,7 @@ class Pass:
     images: ImageStore
     index: LiveIndex
     unbound_grace: timedelta
+    may_delete_many: bool = False
 
 
 class Step(NamedTuple):
@@ -76,110 +61,6 @@ class Step(NamedTuple):
 
 
 Kind = Callable[[Pass, int], Iterator[Step]]
-
-
-class _Stopped(Exception):
-    """Between two pages."""
-
-
-class Reconciler:
-    """One at a time among all processes. A pass that was cut off goes on where it was, in whichever process is next."""
-
-    def __init__(
-        self,
-        settings: Settings,
-        database: Database,
-        vector_db: VectorDB,
-        images: ImageStore,
-        live_index: Callable[[], LiveIndex],
-        *,
-        unbound_grace: timedelta = UNBOUND_GRACE,
-    ) -> None:
-        """`unbound_grace`: for how long a vector without a binding may be one that is about to be bound."""
-        self._settings = settings
-        self._database = database
-        self._vector_db = vector_db
-        self._images = images
-        self._live_index = live_index
-        self._unbound_grace = unbound_grace
-        self._lease = Lease(database, "reconciliation")
-        self._stopping = threading.Event()
-        self._thread = WorkPool("reconciliation", threads=1, max_waiting=0)
-
-    async def run(self, wake_relay: Callable[[], None]) -> None:
-        """A pass at once, for what a crash has left, and one at every interval, until cancelled."""
-        try:
-            await self._run(wake_relay)
-        finally:
-            self._stopping.set()
-
-    async def _run(self, wake_relay: Callable[[], None]) -> None:
-        interval_s = self._settings.reconcile_interval_s
-        self._stopping.clear()
-        while interval_s:
-            try:
-                mended = await self._thread.run(self.reconcile)
-            except DependencyUnavailable as error:
-                logger.warning("Reconciliation waits for its next turn: %s", error.detail)
-            except LeaseLost:
-                logger.warning("Reconciliation took too long over a page; another process goes on with it")
-            else:
-                wake_relay()
-                found = mended is not None and any(asdict(mended).values())
-                logger.log(logging.WARNING if found else logging.DEBUG, "Reconciled: %s", mended)
-            await asyncio.sleep(interval_s)
-        await asyncio.Event().wait()  # switched off: never ends, so that nothing restarts it
-
-    def reconcile(self) -> Mended | None:
-        """One whole pass; blocks. None while another process is at it, or when told to stop between two pages.
-
-        Raises DependencyUnavailable or LeaseLost.
-        """
-        progress = self._lease.take()
-        if progress is None:
-            return None
-        try:
-            found = self._all_kinds(progress)
-            progress.clear()  # the next pass begins at the beginning
-        except _Stopped:
-            return None
-        finally:
-            with suppress(DependencyUnavailable):  # a lease that is not given back runs out
-                self._lease.give_back(progress)
-        return Mended(**found)
-
-    def _all_kinds(self, progress: dict[str, int]) -> dict[str, int]:
-        """`progress` holds, for each kind that was begun, where its next page begins; -1 when it is done."""
-        self._forget_old_records()
-        work = Pass(
-            self._settings, self._database, self._vector_db, self._images, self._live_index(), self._unbound_grace
-        )
-        found = dict.fromkeys(KINDS, 0)
-        for name, kind in KINDS.items():
-            if progress.get(name) == -1:
-                continue
-            for after, mended in kind(work, progress.get(name, 0)):
-                found[name] += mended
-                progress[name] = after
-                self._lease.keep(progress)
-                if self._stopping.is_set():
-                    raise _Stopped
-            progress[name] = -1
-        return found
-
-    def _forget_old_records(self) -> None:
-        """First, so that their pictures go in this same pass."""
-        keep_jobs = timedelta(hours=self._settings.generation_keep_hours)
-        for forget, moment in (
-            (delete_published_before, utc_now() - KEEP_PUBLISHED),
-            (delete_jobs_finished_before, utc_now() - keep_jobs),
-        ):
-            while self._forget_page(forget, moment) == PAGE:
-                pass
-
-    def _forget_page(self, forget: Callable[..., int], moment: datetime) -> int:
-        with self._database.write() as session:
-            return forget(session, moment, PAGE)
 
 
 def requeue_forgotten(work: Pass, after: int) -> Iterator[Step]:
@@ -250,15 +131,52 @@ def delete_unbound_rows(work: Pass, after: int) -> Iterator[Step]:
 
 
 def delete_unused_images(work: Pass, _: int) -> Iterator[Step]:
-    """Pictures that no product and no job has named for a while."""
-    oldest = utc_now() - IMAGE_GRACE
+    """Pictures that nothing has named for a while. They can't be made again: a large share is not believed."""
+    _finish_removals(work)
+    total = unused = 0
     for page in work.images.list_pages(PAGE):
-        old = [file.path for file in page if file.modified_at < oldest]
-        with work.database.read() as session:
-            unused = set(old) - image_paths_in_use(session, old)
-        for path in unused:
-            work.images.delete(path)
-        yield Step(0, len(unused))
+        total += len(page)
+        unused += len(_unused(work, page))
+        yield Step(0, 0)
+    limit = max(MANY_IMAGES, int(total * LARGE_SHARE))
+    if unused > limit and not work.may_delete_many:
+        logger.error(
+            "%d of %d pictures are named by nothing, and none of them is removed: is this the right database? "
+            "If it is: python cli.py reconcile --delete-many",
+            *(unused, total),
+        )
+        return
+    for page in work.images.list_pages(PAGE):
+        paths = _unused(work, page)
+        for path in paths:
+            work.images.set_aside(path)
+        yield Step(0, _remove_or_take_back(work, paths))
+
+
+def _unused(work: Pass, page: list[StoredFile]) -> list[str]:
+    oldest = utc_now() - IMAGE_GRACE
+    old = [file.path for file in page if file.modified_at < oldest]
+    with work.database.read() as session:
+        used = image_paths_in_use(session, old)
+    return [path for path in old if path not in used]
+
+
+def _remove_or_take_back(work: Pass, paths: list[str]) -> int:
+    """What was named since it was looked at goes back."""
+    with work.database.read() as session:
+        used = image_paths_in_use(session, paths)
+    for path in paths:
+        if path in used:
+            work.images.take_back(path)
+        else:
+            work.images.remove_aside(path)
+    return len(paths) - len(used)
+
+
+def _finish_removals(work: Pass) -> None:
+    """Of a sweep that was killed between its two steps."""
+    for page in work.images.list_pages_aside(PAGE):
+        _remove_or_take_back(work, [file.path for file in page])
 
 
 KINDS: dict[str, Kind] = {

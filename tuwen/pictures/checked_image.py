@@ -14,8 +14,3 @@ class CheckedImage:
     height: int
     is_generated: bool = False
     """Its own metadata says that a model made it."""
-
-    @property
-    def path(self) -> str:
-        """Inside the store."""
-        return f"{self.sha256[:2]}/{self.sha256}.{self.extension}"

@@ -1,8 +1,9 @@
 """Where picture files are kept: a local folder or S3, through fsspec, whose only importer this is.
 
-A picture is stored under the SHA-256 of its bytes, so storing is idempotent and a stored file never changes. Files are
-removed only by reconciliation, once no product has named them for a while: an upload of the same picture that happens
-at the same moment can then never lose it.
+A picture is stored under the installation's id and the SHA-256 of its bytes, so storing is idempotent, a stored file
+never changes, and installations that share a store never touch each other's. (Version 0.2.0 stored without the id: such
+files are read, and never removed.) Files are removed only by reconciliation, once nothing has named them for a while,
+and in two steps, so that an upload of the same picture at the same moment can't lose it.
 """
 
 import re
@@ -23,7 +24,9 @@ from tuwen.settings import Settings
 
 MEDIA_TYPES = {each.extensions[0]: each.media_type for each in PICTURE_FORMATS.values()}
 # Whatever else is asked for is not ours, wherever it would lead.
-STORED_PATH = re.compile(rf"(thumbnails/)?[0-9a-f]{{2}}/[0-9a-f]{{64}}\.({'|'.join(MEDIA_TYPES)})")
+STORED_PATH = re.compile(rf"(thumbnails/)?([0-9a-f]{{12}}/)?[0-9a-f]{{2}}/[0-9a-f]{{64}}\.({'|'.join(MEDIA_TYPES)})")
+OWNER_DIGITS = 12
+ASIDE = "aside"
 
 
 @dataclass(frozen=True)
@@ -35,16 +38,30 @@ class StoredFile:
 class ImageStore:
     """The picture files behind one address: a folder, or any fsspec URL such as s3://bucket/prefix."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, installation_id: str) -> None:
+        self._owner = installation_id[:OWNER_DIGITS]
         try:
             self._files, self._root = fsspec.core.url_to_fs(settings.image_store_address)
         except (ValueError, ImportError) as error:
             raise ConfigurationError(f"IMAGE_STORE_URL={settings.image_store_address}: {error}") from error
 
+    def path_of(self, image: CheckedImage) -> str:
+        return f"{self._owner}/{image.sha256[:2]}/{image.sha256}.{image.extension}"
+
     def save(self, image: CheckedImage) -> None:
         """Store the picture and its thumbnail; again, if they are there, so that they count as fresh."""
-        self._write(image.path, image.data)
-        self._write(thumbnail_path(image.path), make_thumbnail(image.data))
+        path = self.path_of(image)
+        self._write(path, image.data)
+        self._write(thumbnail_path(path), make_thumbnail(image.data))
+
+    def save_if_gone(self, image: CheckedImage) -> None:
+        """After a transaction that names the picture: a sweep may have taken it away before the name could be seen."""
+        try:
+            is_there = self._files.exists(self._full(self.path_of(image)))
+        except OSError as error:
+            raise _unavailable(error) from error
+        if not is_there:
+            self.save(image)
 
     def read(self, path: str) -> bytes:
         """Raises NotFound, or ImageStoreUnavailable when the store does not answer."""
@@ -55,21 +72,35 @@ class ImageStore:
         except OSError as error:
             raise _unavailable(error) from error
 
-    def delete(self, path: str) -> None:
-        """Remove a picture and its thumbnail; gone already is no error."""
-        for each in (path, thumbnail_path(path)):
+    def set_aside(self, path: str) -> None:
+        """The first step of removing a picture: out of sight, and still to be had back. Gone already is no error."""
+        self._move(self._full(path), self._aside(path))
+
+    def take_back(self, path: str) -> None:
+        self._move(self._aside(path), self._full(path))
+
+    def remove_aside(self, path: str) -> None:
+        """The second step: what was set aside, and its thumbnail."""
+        for full in (self._aside(path), self._full(thumbnail_path(path))):
             try:
-                self._files.rm_file(self._full(each))
+                self._files.rm_file(full)
             except FileNotFoundError:
                 continue
             except OSError as error:
                 raise _unavailable(error) from error
 
     def list_pages(self, size: int) -> Iterator[list[StoredFile]]:
-        """All stored pictures, folder by folder in pages of at most `size`; without thumbnails and what isn't ours."""
-        for folder in self._list(self._root):
-            files = [StoredFile(self._path(info), _modified_at(info)) for info in self._list(folder["name"])]
-            ours = [file for file in files if STORED_PATH.fullmatch(file.path)]
+        """This installation's pictures, folder by folder in pages of at most `size`; nothing else that lies there."""
+        yield from self._pages(f"{self._root}/{self._owner}", self._root, size)
+
+    def list_pages_aside(self, size: int) -> Iterator[list[StoredFile]]:
+        """What was set aside and neither removed nor taken back: a sweep was killed."""
+        yield from self._pages(f"{self._root}/{ASIDE}/{self._owner}", f"{self._root}/{ASIDE}", size)
+
+    def _pages(self, top: str, base: str, size: int) -> Iterator[list[StoredFile]]:
+        for folder in self._list(top):
+            listed = [(self._below(base, info), _modified_at(info)) for info in self._list(folder["name"])]
+            ours = [StoredFile(path, moment) for path, moment in listed if STORED_PATH.fullmatch(path)]
             yield from (ours[start : start + size] for start in range(0, len(ours), size))
 
     def check(self) -> None:
@@ -81,15 +112,29 @@ class ImageStore:
 
     def _list(self, folder: str) -> list[dict[str, Any]]:
         try:
-            listed: list[dict[str, Any]] = self._files.ls(folder, detail=True)
+            listed: list[dict[str, Any]] = self._files.ls(folder, detail=True, refresh=True)
         except (FileNotFoundError, NotADirectoryError):
             return []
         except OSError as error:
             raise _unavailable(error) from error
         return listed
 
-    def _path(self, info: dict[str, Any]) -> str:
-        return str(info["name"]).removeprefix(self._root).lstrip("/")
+    def _below(self, base: str, info: dict[str, Any]) -> str:
+        return str(info["name"]).removeprefix(base).lstrip("/")
+
+    def _aside(self, path: str) -> str:
+        self._full(path)  # refuses what is no picture's
+        return f"{self._root}/{ASIDE}/{path}"
+
+    def _move(self, source: str, target: str) -> None:
+        try:
+            if isinstance(self._files, LocalFileSystem):
+                self._files.makedirs(target.rpartition("/")[0], exist_ok=True)
+            self._files.mv(source, target)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise _unavailable(error) from error
 
     def _full(self, path: str) -> str:
         if not STORED_PATH.fullmatch(path):

@@ -76,7 +76,7 @@ class IndexRegistry:
         with self._database.read() as session:
             number = 1 + (session.scalar(sa.select(sa.func.max(VectorIndexRow.vector_index_id))) or 0)
         fingerprint = self._encoders.fingerprint
-        collection = f"products_{fingerprint[:8]}_{number}"
+        collection = f"products_{self._database.installation_id()[:12]}_{fingerprint[:8]}_{number}"
         self._create_collection(collection)
         now = utc_now()
         row = VectorIndexRow(
