@@ -137,6 +137,10 @@ class OutboxRow(Base):
     created_at: orm.Mapped[datetime] = orm.mapped_column(UtcDateTime, default=utc_now)
     published_at: orm.Mapped[datetime | None] = orm.mapped_column(UtcDateTime, index=True)
     attempts: orm.Mapped[int] = orm.mapped_column(default=0)
+    claimed_until: orm.Mapped[datetime | None] = orm.mapped_column(UtcDateTime)
+    """Until then a relay is sending it; one that dies lets go of it by that."""
+    refused_at: orm.Mapped[datetime | None] = orm.mapped_column(UtcDateTime)
+    error: orm.Mapped[str | None] = orm.mapped_column(sa.String(REASON_LENGTH))
 
 
 class JobRow(Base):

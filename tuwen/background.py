@@ -35,8 +35,11 @@ async def until_up(
     who: str, step: Callable[[], Awaitable[Result]], *, max_wait_s: float, first_wait_s: float = FIRST_WAIT_S
 ) -> Result:
     """Try again for as long as something that the step needs is down, at growing intervals; the log says who waits."""
-    retrying = tenacity.AsyncRetrying(**_while_down(who, first_wait_s, max_wait_s))
-    return await retrying(step)
+
+    async def attempt() -> Result:  # tenacity awaits only what is declared with async
+        return await step()
+
+    return await tenacity.AsyncRetrying(**_while_down(who, first_wait_s, max_wait_s))(attempt)
 
 
 def until_up_or_stopped(

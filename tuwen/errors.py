@@ -142,6 +142,13 @@ class QueueUnavailable(DependencyUnavailable):
     slug = "queue-unavailable"
 
 
+class MessageRefused(AppError):
+    """The transport answered, and will never take this message."""
+
+    slug = "message-refused"
+    title = "Message refused"
+
+
 class ImageStoreUnavailable(DependencyUnavailable):
     slug = "image-store-unavailable"
 

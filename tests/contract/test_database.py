@@ -53,7 +53,15 @@ from tuwen.generation.queries import (
     report_on_job,
 )
 from tuwen.indexing.queries import image_paths_in_use, pending_products_after, requeue, without_waiting_message
-from tuwen.messaging.outbox import add_product_event, claim_outbox, mark_published, outbox_backlog
+from tuwen.messaging.outbox import (
+    add_product_event,
+    claim_outbox,
+    count_refused,
+    give_back_claims,
+    mark_published,
+    mark_refused,
+    outbox_backlog,
+)
 from tuwen.settings import Settings
 from tuwen.vectors.binding import (
     bind_vectors,
@@ -393,36 +401,50 @@ def test_locked_products_are_those_that_exist(database: Database) -> None:
         assert lock_products(session, [product.product_id, 999]) == {product.product_id: 1}
 
 
-@pytest.mark.parametrize("empty_dsn", ["mariadb"], indirect=True)  # SQLite has one process, and so one relay
-def test_two_relays_never_claim_the_same_row(database: Database) -> None:
+def test_two_relays_never_claim_the_same_row_until_the_claim_runs_out(database: Database) -> None:
+    product = add_product(database)
+    with database.write() as session:
+        for topic in ("topic", "topic", "other", "topic"):
+            add_product_event(session, topic, product, "upsert")
+
+    def claim_two(until: datetime) -> list[int]:
+        with database.write() as session:
+            return [row.outbox_id for row in claim_outbox(session, "topic", 2, until=until)]
+
+    soon, ago = utc_now() + timedelta(minutes=1), utc_now() - timedelta(seconds=1)
+    first, second, third = claim_two(soon), claim_two(ago), claim_two(soon)
+    assert len(first) == 2
+    assert second == third  # a relay that died lets go
+    assert not set(first) & set(second)
+    with database.write() as session:
+        mark_published(session, first)
+        give_back_claims(session, second)
+        mark_refused(session, second[0], "x" * 5000)
+        assert (outbox_backlog(session), count_refused(session)) == (1, 1)  # the other topic's
+    assert claim_two(soon) == []
+    with database.read() as session:
+        rows = session.scalars(sa.select(OutboxRow).order_by(OutboxRow.outbox_id)).all()
+        assert [(row.attempts, row.published_at is not None, len(row.error or "")) for row in rows] == [
+            (1, True, 0),
+            (1, True, 0),
+            (0, False, 0),
+            (2, False, 1000),
+        ]
+
+
+@pytest.mark.parametrize("empty_dsn", ["mariadb"], indirect=True)  # SQLite has one writer at a time
+def test_claiming_at_the_same_moment_blocks_neither_relays_nor_writers(database: Database) -> None:
     product = add_product(database)
     with database.write() as session:
         for _ in range(4):
             add_product_event(session, "topic", product, "upsert")
-    claims: list[list[int]] = []
-    claimed, checked = threading.Event(), threading.Event()
-
-    def first_relay() -> None:
-        with database.write() as session:
-            rows = claim_outbox(session, 2)
-            claims.append([row.outbox_id for row in rows])
-            claimed.set()
-            checked.wait(10)
-            mark_published(session, claims[0])
-
-    thread = threading.Thread(target=first_relay)
-    thread.start()
-    claimed.wait(10)
+    soon = utc_now() + timedelta(minutes=1)
     with database.write() as session:
-        claims.append([row.outbox_id for row in claim_outbox(session, 2)])
-        add_product_event(session, "topic", product, "upsert")  # claiming must not block new events
-    checked.set()
-    thread.join()
-    assert len({*claims[0], *claims[1]}) == 4
-    with database.read() as session:
-        assert outbox_backlog(session) == 3
-        published = session.scalars(sa.select(OutboxRow).where(OutboxRow.published_at.is_not(None))).all()
-        assert [(row.outbox_id, row.attempts) for row in published] == [(claims[0][0], 1), (claims[0][1], 1)]
+        first = [row.outbox_id for row in claim_outbox(session, "topic", 2, until=soon)]
+        with database.write() as other:
+            second = [row.outbox_id for row in claim_outbox(other, "topic", 2, until=soon)]
+            add_product_event(other, "topic", product, "upsert")
+    assert len({*first, *second}) == 4
 
 
 def add_job(database: Database) -> int:

@@ -1,6 +1,8 @@
 """The same cases on the in-process transport and on a Kafka broker, and the relay that feeds both."""
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -8,9 +10,11 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+import sqlalchemy as sa
 
-from data_models import ProductEvent
-from orm_models import Database
+from data_models import DeadLetter, GenerationEvent, ProductEvent
+from orm_models import Database, OutboxRow
+from tests.servers import new_mysql_database, running_kafka_process
 from tuwen.errors import QueueUnavailable
 from tuwen.messaging.in_process import InProcessQueue
 from tuwen.messaging.kafka import KafkaConsumer, KafkaSender
@@ -60,6 +64,17 @@ def run(scenario: Callable[[], Coroutine[Any, Any, None]]) -> None:
     asyncio.run(bounded())
 
 
+@asynccontextmanager
+async def relaying(relay: OutboxRelay) -> AsyncIterator[None]:
+    running = asyncio.create_task(relay.run())
+    try:
+        yield
+    finally:
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
+
+
 async def receive(consumer: MessageConsumer, count: int) -> list[Message]:
     messages: list[Message] = []
     while len(messages) < count:
@@ -88,7 +103,7 @@ def test_the_relay_publishes_what_was_committed_and_only_once(settings: Settings
     async def scenario() -> None:
         async with transport(settings) as (sender, consumer):
             relay = OutboxRelay(database, sender, settings)
-            relaying = asyncio.create_task(relay.run())
+            running = asyncio.create_task(relay.run())
             with database.write() as session:
                 for product_id in range(3):
                     event = ProductEvent(product_id=product_id, op="upsert", version=1)
@@ -103,9 +118,9 @@ def test_the_relay_publishes_what_was_committed_and_only_once(settings: Settings
             # A second copy of an earlier one would come before it, since all of one key keep their order.
             assert product_ids(await receive(consumer, 1)) == [3]
             await consumer.commit()
-            relaying.cancel()
+            running.cancel()
             with suppress(asyncio.CancelledError):
-                await relaying
+                await running
 
     run(scenario)
     database.close()
@@ -159,6 +174,100 @@ def test_a_dead_letter_never_reaches_the_consumer(settings: Settings) -> None:
             await sending
 
     run(scenario)
+
+
+@pytest.mark.parametrize("settings", ["kafka"], indirect=True)
+def test_a_message_that_the_broker_refuses_stops_nothing_behind_it(settings: Settings) -> None:
+    database = Database(settings.database_dsn)
+    database.migrate()
+
+    async def scenario() -> None:
+        async with transport(settings) as (sender, consumer), relaying(OutboxRelay(database, sender, settings)):
+            with database.write() as session:
+                for product_id, payload in enumerate(("small", "x" * 2_000_000, "small")):
+                    letter = DeadLetter(payload=payload, error=str(product_id))
+                    add_to_outbox(session, settings.kafka_topic, KEY, letter)
+            received = [DeadLetter.model_validate_json(message.value) for message in await receive(consumer, 3)]
+            # What was sent before the refusal came is sent once more.
+            assert [letter.error for letter in received] == ["0", "0", "2"]
+            await backlog_is_empty(database)
+            with database.read() as session:
+                [refused] = session.scalars(sa.select(OutboxRow).where(OutboxRow.refused_at.is_not(None)))
+                assert (refused.payload["error"], refused.published_at) == ("1", None)
+                assert "Kafka refused a message" in (refused.error or "")
+
+    run(scenario)
+    database.close()
+
+
+@pytest.mark.parametrize("settings", ["in process"], indirect=True)
+def test_a_topic_that_is_not_consumed_holds_up_no_other(settings: Settings) -> None:
+    """A product waits for Milvus; a picture is to be drawn."""
+    database = Database(settings.database_dsn)
+    database.migrate()
+
+    async def scenario() -> None:
+        queue = InProcessQueue([settings.kafka_topic, settings.generation_topic])
+        async with relaying(OutboxRelay(database, queue, settings)):
+            with database.write() as session:
+                add_to_outbox(session, settings.kafka_topic, "1", ProductEvent(product_id=1, op="upsert", version=1))
+                add_to_outbox(session, settings.generation_topic, "1", GenerationEvent(job_id=1))
+            [job] = await queue.consumers[settings.generation_topic].next_batch(10)
+            assert GenerationEvent.model_validate_json(job.value).job_id == 1
+
+    run(scenario)
+    with database.read() as session:
+        assert outbox_backlog(session) == 2  # neither was committed, so both come again
+    database.close()
+
+
+@pytest.mark.parametrize("broker", ["away", "frozen"])
+def test_no_transaction_waits_for_the_broker(
+    tmp_path: Path, mariadb: str, broker: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    database = Database(new_mysql_database(mariadb))
+    database.migrate()
+
+    async def scenario(servers: str) -> None:
+        topic = f"events-{uuid4().hex[:8]}"
+        settings = Settings(
+            _env_file=None,
+            kafka_bootstrap_servers=servers,
+            kafka_topic=topic,
+            kafka_idempotent_producer=False,
+            relay_poll_s=0.05,
+            retry_backoff_max_s=0.1,
+        )
+        sender = KafkaSender(settings)
+        with database.write() as session:
+            add_to_outbox(session, topic, KEY, ProductEvent(product_id=1, op="upsert", version=1))
+        async with relaying(OutboxRelay(database, sender, settings)):
+            while "Kafka does not answer" not in caplog.text:
+                await asyncio.sleep(0.02)  # a condition of the log
+                assert open_transactions(database) == 0
+        await sender.close()
+
+    if broker == "away":
+        run(lambda: scenario("127.0.0.1:9"))
+    else:
+        with running_kafka_process(tmp_path) as (servers, process):
+            os.kill(process.pid, signal.SIGSTOP)
+            try:
+                run(lambda: scenario(servers))
+            finally:
+                os.kill(process.pid, signal.SIGCONT)
+    with database.read() as session:
+        [row] = session.scalars(sa.select(OutboxRow))
+        assert row.attempts >= 1
+        assert (row.published_at, row.claimed_until) == (None, None)
+    database.close()
+
+
+def open_transactions(database: Database) -> int:
+    """That are older than a moment: the relay's own claims are short."""
+    statement = "SELECT COUNT(*) FROM information_schema.innodb_trx WHERE trx_started < NOW() - INTERVAL 2 SECOND"
+    with database.read() as session:
+        return session.scalar(sa.text(statement)) or 0
 
 
 def test_a_broker_that_is_down_is_named(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from tuwen.errors import (
     ConfigurationError,
     DependencyUnavailable,
     GenerationRefused,
+    MessageRefused,
     ModelMismatch,
     QueueUnavailable,
 )
@@ -31,7 +32,7 @@ HEADING = re.compile(r"^(#+) ", re.MULTILINE)
 SETTING_NAME = re.compile(r"`([A-Z]+_[A-Z_]+)`")
 ADDRESS = "http://127.0.0.1:8000"
 # What no request is answered with: they end a start, or are said in /health or as a job's error alone.
-NEVER_ANSWERED = {ConfigurationError, DependencyUnavailable, GenerationRefused, QueueUnavailable}
+NEVER_ANSWERED = {ConfigurationError, DependencyUnavailable, GenerationRefused, MessageRefused, QueueUnavailable}
 
 
 @dataclass(frozen=True)

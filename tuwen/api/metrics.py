@@ -10,7 +10,7 @@ from data_models import SearchResponse
 from orm_models import Database
 from tuwen.catalogue.queries import count_by_index_status
 from tuwen.generation.queries import count_jobs_waiting
-from tuwen.messaging.outbox import outbox_backlog
+from tuwen.messaging.outbox import count_refused, outbox_backlog
 
 SEARCH_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 
@@ -25,12 +25,14 @@ class _Backlog(Collector):
         with self._database.read() as session:
             by_status = count_by_index_status(session)
             backlog = outbox_backlog(session)
+            refused = count_refused(session)
             waiting = count_jobs_waiting(session)
         products = GaugeMetricFamily("tuwen_products", "Products by index status", labels=["index_status"])
         for status in ("pending", "indexed", "failed"):
             products.add_metric([status], by_status.get(status, 0))
         yield products
         yield GaugeMetricFamily("tuwen_outbox_backlog", "Events that wait to be published", value=backlog)
+        yield GaugeMetricFamily("tuwen_outbox_refused", "Events that the queue will never take", value=refused)
         yield GaugeMetricFamily("tuwen_generation_jobs_waiting", "Jobs that wait to be drawn", value=waiting)
 
 

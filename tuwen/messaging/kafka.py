@@ -7,15 +7,27 @@ from contextlib import suppress
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import IllegalStateError, KafkaError, TopicAlreadyExistsError
+from aiokafka.errors import (
+    CorruptRecordException,
+    IllegalStateError,
+    InvalidTopicError,
+    KafkaError,
+    MessageSizeTooLargeError,
+    RecordListTooLargeError,
+    TopicAlreadyExistsError,
+)
 
-from tuwen.errors import QueueUnavailable
+from tuwen.errors import MessageRefused, QueueUnavailable
 from tuwen.messaging.transport import Message, dead_letter_topic
 from tuwen.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 POLL_TIMEOUT_MS = 1000
+SEND_TIMEOUT_S = 10.0
+CHECK_TIMEOUT_S = 5.0
+# Of the message itself; the same one is refused for ever.
+REFUSALS = (MessageSizeTooLargeError, RecordListTooLargeError, InvalidTopicError, CorruptRecordException)
 
 
 class KafkaSender:
@@ -28,16 +40,19 @@ class KafkaSender:
 
     async def send(self, messages: Sequence[Message]) -> None:
         try:
-            producer = await self._connected()
-            sends = [await producer.send(m.topic, key=m.key.encode(), value=m.value) for m in messages]
-            await asyncio.gather(*sends)
+            async with asyncio.timeout(SEND_TIMEOUT_S):  # an idempotent producer would try for ever
+                producer = await self._connected()
+                sends = [await producer.send(m.topic, key=m.key.encode(), value=m.value) for m in messages]
+                await asyncio.gather(*sends)
+        except REFUSALS as error:
+            raise MessageRefused(f"Kafka refused a message: {error}") from error
         except (KafkaError, OSError, TimeoutError) as error:
             raise _queue_unavailable(error) from error
 
     async def check(self) -> None:
         try:
-            producer = await self._connected()
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(CHECK_TIMEOUT_S):
+                producer = await self._connected()
                 await producer.client.fetch_all_metadata()
         except (KafkaError, OSError, TimeoutError) as error:
             raise _queue_unavailable(error) from error

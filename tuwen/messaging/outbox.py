@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from sqlalchemy import orm
 
 from data_models import ProductEvent
-from orm_models import OutboxRow, ProductRow, utc_now
+from orm_models import REASON_LENGTH, OutboxRow, ProductRow, utc_now
 
 
 def add_to_outbox(session: orm.Session, topic: str, key: str, message: BaseModel) -> None:
@@ -40,31 +40,39 @@ def add_upsert_events(session: orm.Session, topic: str, versions: Mapping[int, i
     session.execute(sa.insert(OutboxRow), rows)
 
 
-def claim_outbox(session: orm.Session, limit: int) -> list[OutboxRow]:
-    """The oldest unpublished rows, locked (where the database can) so that no other relay sends them too."""
-    return list(
+def claim_outbox(session: orm.Session, topic: str, limit: int, *, until: datetime) -> list[OutboxRow]:
+    """The oldest that wait, for this relay alone until then."""
+    rows = list(
         session.scalars(
             sa.select(OutboxRow)
-            .where(OutboxRow.published_at.is_(None))
+            .where(OutboxRow.topic == topic, *_waits())
             .order_by(OutboxRow.outbox_id)
             .limit(limit)
             .with_for_update(skip_locked=True)
         )
     )
+    _update(session, [row.outbox_id for row in rows], claimed_until=until)
+    session.expunge_all()  # they are read after the transaction
+    return rows
+
+
+def give_back_claims(session: orm.Session, outbox_ids: Sequence[int] | None) -> None:
+    """They could not be sent; None for whatever is claimed."""
+    if outbox_ids is None:
+        waiting = sa.update(OutboxRow).where(OutboxRow.published_at.is_(None), OutboxRow.claimed_until.is_not(None))
+        session.execute(waiting.values(claimed_until=None).execution_options(synchronize_session=False))
+    else:
+        _update(session, outbox_ids, claimed_until=None, attempts=OutboxRow.attempts + 1)
 
 
 def mark_published(session: orm.Session, outbox_ids: Sequence[int]) -> None:
-    session.execute(
-        sa.update(OutboxRow)
-        .where(OutboxRow.outbox_id.in_(outbox_ids))
-        .values(published_at=utc_now(), attempts=OutboxRow.attempts + 1)
-    )
+    _update(session, outbox_ids, published_at=utc_now(), claimed_until=None, attempts=OutboxRow.attempts + 1)
 
 
-def count_failed_attempt(session: orm.Session, outbox_ids: Sequence[int]) -> None:
-    session.execute(
-        sa.update(OutboxRow).where(OutboxRow.outbox_id.in_(outbox_ids)).values(attempts=OutboxRow.attempts + 1)
-    )
+def mark_refused(session: orm.Session, outbox_id: int, reason: str) -> None:
+    """The transport will never take it: kept to be looked at, and not sent again."""
+    refused = {"refused_at": utc_now(), "error": reason[:REASON_LENGTH], "claimed_until": None}
+    _update(session, [outbox_id], **refused, attempts=OutboxRow.attempts + 1)
 
 
 def delete_published_before(session: orm.Session, moment: datetime, limit: int) -> int:
@@ -76,5 +84,24 @@ def delete_published_before(session: orm.Session, moment: datetime, limit: int) 
 
 
 def outbox_backlog(session: orm.Session) -> int:
-    statement = sa.select(sa.func.count()).select_from(OutboxRow).where(OutboxRow.published_at.is_(None))
+    waiting = OutboxRow.published_at.is_(None), OutboxRow.refused_at.is_(None)
+    return session.scalar(sa.select(sa.func.count()).select_from(OutboxRow).where(*waiting)) or 0
+
+
+def count_refused(session: orm.Session) -> int:
+    statement = sa.select(sa.func.count()).select_from(OutboxRow).where(OutboxRow.refused_at.is_not(None))
     return session.scalar(statement) or 0
+
+
+def _waits() -> tuple[sa.ColumnElement[bool], ...]:
+    is_free = sa.or_(OutboxRow.claimed_until.is_(None), OutboxRow.claimed_until < utc_now())
+    return OutboxRow.published_at.is_(None), OutboxRow.refused_at.is_(None), is_free
+
+
+def _update(session: orm.Session, outbox_ids: Sequence[int], **values: object) -> None:
+    session.execute(
+        sa.update(OutboxRow)
+        .where(OutboxRow.outbox_id.in_(outbox_ids))
+        .values(values)
+        .execution_options(synchronize_session=False)
+    )

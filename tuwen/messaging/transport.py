@@ -14,7 +14,10 @@ class Message:
 
 class MessageSender(Protocol):
     async def send(self, messages: Sequence[Message]) -> None:
-        """Returns once every message is safe with the transport. Raises QueueUnavailable."""
+        """Returns once every message is safe with the transport.
+
+        Raises QueueUnavailable, or MessageRefused for one that it will never take; others may have been sent then.
+        """
 
     async def check(self) -> None:
         """Raises QueueUnavailable when the transport does not answer."""
