@@ -307,6 +307,7 @@ class VectorDB:
                     Path(address).parent.mkdir(parents=True, exist_ok=True)
                     # Read by milvus_lite when pymilvus imports it, at the first connection.
                     os.environ.setdefault("MILVUS_LITE_MEMTABLE_MEMORY_LIMIT_BYTES", str(LITE_MEMTABLE_BYTES))
+                    _spare_loopback_the_proxy()
                     jieba.setLogLevel(logging.WARNING)
                     jieba.initialize()  # else the first insert would wait seconds for the dictionary
                 try:
@@ -323,6 +324,12 @@ class VectorDB:
             return self._client
         finally:
             self._connect_lock.release()
+
+
+def _spare_loopback_the_proxy() -> None:
+    """gRPC would send even Milvus Lite's own connection, inside this process, to the proxy of a company's network."""
+    others = os.environ.get("no_grpc_proxy") or os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    os.environ["no_grpc_proxy"] = ",".join(filter(None, [others, "127.0.0.1", "localhost"]))
 
 
 def filter_expression(

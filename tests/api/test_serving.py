@@ -152,3 +152,20 @@ def test_a_stop_does_not_wait_for_those_who_follow_a_job(
         process.wait(STOPS_WITHIN_S)
         assert time.monotonic() - started < STOPS_WITHIN_S
         stop(process)
+
+
+def test_a_proxy_for_the_internet_is_not_in_the_way_of_the_embedded_engines(
+    tmp_path: Path, tiny_models: dict[str, str]
+) -> None:
+    """As most companies' machines have one; this one leads nowhere."""
+    nowhere = "http://127.0.0.1:9"
+    proxies = {
+        name: nowhere for each in ("http", "https", "all") for name in (f"{each}_proxy", f"{each}_PROXY".upper())
+    }
+    with (
+        running_api(tmp_path, **tiny_models, **proxies, NO_PROXY="", no_proxy="") as url,
+        httpx.Client(base_url=url, timeout=30, trust_env=False) as client,
+    ):
+        create_product(client, "红色沙发")
+        wait_until_indexed(client)
+        assert client.post("/search", json={"mode": "text_to_text", "text": "红色沙发"}).json()["hits"]
