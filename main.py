@@ -13,10 +13,11 @@ from tuwen.api import generation, images, operation, products, search
 from tuwen.api.forms import install_openapi
 from tuwen.api.limits import BodyLimit
 from tuwen.api.metrics import Metrics
+from tuwen.api.probes import Probes
 from tuwen.api.problems import ReadableStartFailure, install_problem_handlers
-from tuwen.api.state import Api, State
+from tuwen.api.state import Api, State, Threads
 from tuwen.assembly import Services, new_ingestor, new_reconciler, new_searcher, open_services
-from tuwen.background import Loop, WorkPool, running_loops, told_to_stop
+from tuwen.background import Loop, running_loops, told_to_stop
 from tuwen.catalogue.products import ProductWriter
 from tuwen.generation.child_process import GenerationProcess
 from tuwen.generation.jobs import GenerationJobs
@@ -64,12 +65,12 @@ async def _open_api(services: Services) -> AsyncIterator[Api]:
         loops |= _embedded_loops(services, sender, relay)
     writer = ProductWriter(database, services.images, services.registry, settings.kafka_topic, relay.wake)
     searcher = new_searcher(services)
-    health_threads = WorkPool("health checks", threads=6, max_waiting=24)
+    probes = Probes(database.check, services.vector_db.check, services.images.check)
     with told_to_stop() as stopping:
         jobs = GenerationJobs(settings, database, services.images, services.encoding, searcher, relay.wake, stopping)
         try:
             async with running_loops(loops):
-                yield Api(services, sender, searcher, writer, jobs, Metrics(database), health_threads)
+                yield Api(services, sender, searcher, writer, jobs, Metrics(database), Threads(), probes)
         finally:
             await sender.close()
 

@@ -106,9 +106,9 @@ class VectorDB:
         self._client: MilvusClient | None = None
         self._connect_lock = threading.Lock()
         self._probe_lock = threading.Lock()
-        self._failure: str | None = None
-        """What the last call met, if it met none that answers."""
-        self._failed_at = 0.0
+        self._silence: str | None = None
+        """What the last read met, if it waited in vain."""
+        self._silent_at = 0.0
         self._timeout_s = settings.milvus_timeout_s
         # Making, loading and dropping a collection takes longer the more there is in it; no search waits for one.
         self._long_timeout_s = max(LONG_TIMEOUT_S, settings.milvus_timeout_s)
@@ -117,7 +117,7 @@ class VectorDB:
         logging.getLogger("grpc._server").setLevel(logging.CRITICAL)  # Lite lacks a call that iterators try first
 
     def has_collection(self, collection: str) -> bool:
-        return bool(self._call(lambda client: client.has_collection(collection, timeout=self._timeout_s)))
+        return bool(self._read(lambda client: client.has_collection(collection, timeout=self._timeout_s)))
 
     def create_collection(self, collection: str, *, clip_dim: int, text_dim: int) -> None:
         """Create it with all indexes, loaded. Creating one that exists is an error of the caller."""
@@ -145,30 +145,30 @@ class VectorDB:
             index.add_index(field, index_type="HNSW", metric_type="COSINE", params=HNSW_PARAMS)
         index.add_index("title_bm25", index_type="SPARSE_INVERTED_INDEX", metric_type="BM25")
         index.add_index("product_id", index_type="INVERTED")
-        self._call(
+        self._ask(
             lambda client: client.create_collection(
                 collection, schema=schema, index_params=index, timeout=self._long_timeout_s
             )
         )
 
     def drop_collection(self, collection: str) -> None:
-        self._call(lambda client: client.drop_collection(collection, timeout=self._long_timeout_s))
+        self._ask(lambda client: client.drop_collection(collection, timeout=self._long_timeout_s))
 
     def insert(self, collection: str, rows: Sequence[VectorRow]) -> list[int]:
         """Insert all rows or none; the auto ids come back in the order of the rows. Raises VectorsRejected."""
         data = [_as_entity(row) for row in rows]
-        with self._writing():
-            result = self._call(lambda client: client.insert(collection, data, timeout=self._timeout_s))
+        result = self._write(lambda client: client.insert(collection, data, timeout=self._timeout_s))
         return [int(milvus_id) for milvus_id in result["ids"]]
 
     def delete(self, collection: str, milvus_ids: Sequence[int], product_ids: Sequence[int]) -> None:
         """Delete those of these rows that are of these products; rows that are gone already are no error."""
         if milvus_ids:
             condition = f"id in {list(milvus_ids)} and product_id in {list(product_ids)}"
-            with self._writing():
-                self._call_loaded(
-                    collection, lambda client: client.delete(collection, filter=condition, timeout=self._timeout_s)
-                )
+
+            def delete(client: MilvusClient) -> Any:
+                return client.delete(collection, filter=condition, timeout=self._timeout_s)
+
+            self._write(lambda client: self._load_if_needed(client, collection, delete))
 
     def search(
         self, collection: str, field: VectorField, vector: Vector, *, limit: int, filter_expression: str = ""
@@ -176,7 +176,7 @@ class VectorDB:
         """The nearest rows, best first."""
         ef = max(MIN_FILTERED_SEARCH_EF if filter_expression else MIN_SEARCH_EF, limit)
         params = {"metric_type": "COSINE", "params": {"ef": ef}}
-        results = self._call_loaded(
+        results = self._read_loaded(
             collection,
             lambda client: client.search(
                 collection,
@@ -195,7 +195,7 @@ class VectorDB:
         """Those of these ids that there are, and whose rows they are now. Only `strong` sees all that was ever written;
         otherwise the collection's consistency holds (bounded), and a row of the last seconds may be missing."""
         consistency = {"consistency_level": "Strong"} if strong else {}
-        rows = self._call_loaded(
+        rows = self._read_loaded(
             collection,
             lambda client: client.get(
                 collection, ids=list(milvus_ids), output_fields=KEY_FIELDS, timeout=self._timeout_s, **consistency
@@ -214,7 +214,7 @@ class VectorDB:
 
     def _page_of_rows(self, collection: str, after: int, limit: int) -> list[RowKey]:
         # Not pymilvus's own query_iterator: it describes the collection first, without a deadline.
-        rows = self._call_loaded(
+        rows = self._read_loaded(
             collection,
             lambda client: client.query(
                 collection,
@@ -228,7 +228,7 @@ class VectorDB:
         return sorted((_key(row["id"], row) for row in rows), key=lambda row: row.milvus_id)
 
     def check(self) -> None:
-        self._call(lambda client: client.list_collections(timeout=self._timeout_s))
+        self._read(lambda client: client.list_collections(timeout=self._timeout_s))
 
     def close(self) -> None:
         with self._connect_lock:
@@ -236,64 +236,73 @@ class VectorDB:
                 self._client.close()
                 self._client = None
 
-    def _call_loaded(self, collection: str, operation: Callable[[MilvusClient], Result]) -> Result:
-        """For reads, which Milvus answers only from a loaded collection."""
+    def _read_loaded(self, collection: str, operation: Callable[[MilvusClient], Result]) -> Result:
+        """Milvus reads only from a loaded collection."""
+        return self._read(lambda client: self._load_if_needed(client, collection, operation))
 
-        def load_if_needed(client: MilvusClient) -> Result:
+    def _load_if_needed(
+        self, client: MilvusClient, collection: str, operation: Callable[[MilvusClient], Result]
+    ) -> Result:
+        try:
+            return operation(client)
+        except MilvusException as error:
+            if error.code != NOT_LOADED_CODE:
+                raise
+            client.load_collection(collection, timeout=self._long_timeout_s)
+            return operation(client)
+
+    def _read(self, operation: Callable[[MilvusClient], Result]) -> Result:
+        with self._one_at_a_time_after_a_silence():
+            started = time.monotonic()
             try:
-                return operation(client)
-            except MilvusException as error:
-                if error.code != NOT_LOADED_CODE:
-                    raise
-                client.load_collection(collection, timeout=self._long_timeout_s)
-                return operation(client)
-
-        return self._call(load_if_needed)
-
-    def _call(self, operation: Callable[[MilvusClient], Result]) -> Result:
-        with self._one_at_a_time_after_a_failure():
-            try:
-                result = operation(self._connected())
-            except MilvusException as error:
-                if isinstance(error, CLIENT_REFUSALS) or error.is_input_error or error.code in REFUSED_CODES:
-                    raise VectorsRejected(f"Milvus refused: {error.message}") from error
-                raise self._failed(error.message) from error
-            except grpc.RpcError as error:  # a deadline that pymilvus lets through as it is
-                raise self._failed(error.details() if isinstance(error, grpc.Call) else error) from error
-            self._failure = None
+                result = self._ask(operation)
+            except VectorDBUnavailable as error:
+                if time.monotonic() - started >= self._timeout_s / 2:  # what fails at once holds nobody up
+                    self._silence, self._silent_at = error.detail, time.monotonic()
+                raise
+            except VectorsRejected:
+                self._silence = None
+                raise
+            self._silence = None
             return result
 
-    def _failed(self, reason: object) -> VectorDBUnavailable:
-        self._failed_at = time.monotonic()
-        self._failure = f"Milvus does not answer (MILVUS_URI): {reason}"
-        return VectorDBUnavailable(self._failure)
+    def _write(self, operation: Callable[[MilvusClient], Result]) -> Result:
+        """One after another. What writes meet says nothing of reads."""
+        if not self._write_lock.acquire(timeout=self._long_timeout_s):
+            raise VectorDBUnavailable("Milvus does not answer (MILVUS_URI): an earlier write is still under way.")
+        try:
+            return self._ask(operation)
+        finally:
+            self._write_lock.release()
+
+    def _ask(self, operation: Callable[[MilvusClient], Result]) -> Result:
+        try:
+            return operation(self._connected())
+        except MilvusException as error:
+            if isinstance(error, CLIENT_REFUSALS) or error.is_input_error or error.code in REFUSED_CODES:
+                raise VectorsRejected(f"Milvus refused: {error.message}") from error
+            raise VectorDBUnavailable(f"Milvus does not answer (MILVUS_URI): {error.message}") from error
+        except grpc.RpcError as error:  # a deadline that pymilvus lets through as it is
+            reason = error.details() if isinstance(error, grpc.Call) else error
+            raise VectorDBUnavailable(f"Milvus does not answer (MILVUS_URI): {reason}") from error
 
     @contextmanager
-    def _one_at_a_time_after_a_failure(self) -> Iterator[None]:
+    def _one_at_a_time_after_a_silence(self) -> Iterator[None]:
         """While Milvus hangs, one call at a time finds out whether it is back; the others are refused at once.
 
         Without this, calls that queue for threads or locks would wait out one deadline after another. Those that queued
-        behind the first failure have waited for one already: for a moment nobody asks.
+        behind the first have waited for one already: for a moment nobody asks.
         """
-        failure = self._failure
-        if failure is None:
+        silence = self._silence
+        if silence is None:
             yield
             return
-        if time.monotonic() - self._failed_at < QUIET_S or not self._probe_lock.acquire(blocking=False):
-            raise VectorDBUnavailable(failure)
+        if time.monotonic() - self._silent_at < QUIET_S or not self._probe_lock.acquire(blocking=False):
+            raise VectorDBUnavailable(silence)
         try:
             yield
         finally:
             self._probe_lock.release()
-
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        if not self._write_lock.acquire(timeout=self._long_timeout_s):
-            raise VectorDBUnavailable("Milvus does not answer (MILVUS_URI): an earlier write is still under way.")
-        try:
-            yield
-        finally:
-            self._write_lock.release()
 
     def _connected(self) -> MilvusClient:
         if self._client is not None:
@@ -328,8 +337,9 @@ class VectorDB:
 
 def _spare_loopback_the_proxy() -> None:
     """gRPC would send even Milvus Lite's own connection, inside this process, to the proxy of a company's network."""
-    others = os.environ.get("no_grpc_proxy") or os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
-    os.environ["no_grpc_proxy"] = ",".join(filter(None, [others, "127.0.0.1", "localhost"]))
+    name = "no_grpc_proxy"  # in small letters alone
+    others = os.environ.get(name) or os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    os.environ[name] = ",".join(filter(None, [others, "127.0.0.1", "localhost"]))
 
 
 def filter_expression(

@@ -67,11 +67,15 @@ class WorkPool:
             if self._taken >= self._limit:
                 raise Overloaded(f"{self._taken} pieces of work wait for {self._name} already; try again in a second.")
             self._taken += 1
-        future = self._executor.submit(work, *arguments)
+        try:
+            future = self._executor.submit(work, *arguments)
+        except RuntimeError:  # no new thread is to be had
+            self._let_go()
+            raise
         future.add_done_callback(self._let_go)
         return await asyncio.wrap_future(future)
 
-    def _let_go(self, _: Future[Any]) -> None:
+    def _let_go(self, _: Future[Any] | None = None) -> None:
         with self._lock:
             self._taken -= 1
 

@@ -97,8 +97,8 @@ def test_searches_are_refused_in_time_and_everything_else_goes_on(shop: tuple[st
     assert set().union(*(searcher.statuses() for searcher in searchers)) == {503}
     assert slowest_search < TIMEOUT_S + 1
     assert others["ready"].statuses() == {503}
-    for name, statuses in (("live", {200}), ("create", {201}), ("list", {200}), ("generate", {202})):
-        assert others[name].statuses() == statuses, name
+    for name, statuses in (("live", {200}), ("create", {201}), ("list", {200}), ("generate", {200, 202})):
+        assert others[name].statuses() <= statuses, name  # 200: drawn already
         assert others[name].slowest() < 1.0, name
     with httpx.Client(base_url=url, timeout=30, trust_env=False) as client:
         wait_until(lambda: search(client).is_success, timeout_s=10, what="searches to work again")

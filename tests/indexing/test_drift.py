@@ -3,8 +3,10 @@
 import asyncio
 import os
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +22,12 @@ from tests.indexing.shop import Shop, run
 from tests.servers import new_mysql_database
 from tuwen.background import Lease
 from tuwen.catalogue.queries import count_by_index_status
-from tuwen.errors import NotFound
 from tuwen.indexing.drift import MANY_IMAGES, PAGE, UNBOUND_GRACE, Pass, requeue_forgotten
 from tuwen.messaging.outbox import add_upsert_events
 from tuwen.pictures.checked_image import CheckedImage
 from tuwen.pictures.checks import check_image
 from tuwen.pictures.provenance import encode_generated
+from tuwen.pictures.thumbnails import thumbnail_path
 from tuwen.settings import Settings
 from vector_db import VectorRow, new_row_token
 
@@ -340,16 +342,60 @@ def test_a_picture_that_is_named_while_it_is_being_removed_is_kept(settings: Set
         with shop.services.database.read() as session:
             path = session.get_one(ProductRow, sofa).image_path
         images.set_aside(path)  # a sweep that looked before the product was there, and was killed
-        with pytest.raises(NotFound):
-            images.read(path)
+        assert images.read(path) == picture()  # so ingestion and browsers miss nothing
+        await shop.ingestor.ingest(shop.messages())
+        assert shop.status(sofa) == ("indexed", None)
         assert shop.mend().images_without_product == 0
-        assert images.read(path) == picture()
-
-        images.set_aside(path)
-        images.remove_aside(path)  # between an upload's saving and its transaction
-        shop.services.images.save_if_gone(check_image(picture(), settings))
-        assert images.read(path) == picture()
+        assert (folder / path).is_file()
+        assert (folder / thumbnail_path(path)).is_file()
         assert pictures_in(folder / "aside") == set()
+
+    run(settings, scenario)
+
+
+def test_an_upload_while_a_picture_is_being_removed_keeps_picture_and_thumbnail(settings: Settings) -> None:
+    async def scenario(shop: Shop) -> None:
+        images, folder = shop.services.images, settings.data_dir / "images"
+        image = check_image(picture(), settings)
+        path = images.path_of(image)
+        for upload_at in range(3):  # before the first step, between the two, after the second
+            images.save(image)
+            steps: list[Callable[[], None]] = [partial(images.set_aside, path), partial(images.remove_aside, path)]
+            steps.insert(upload_at, partial(images.save, image))
+            for step in steps:
+                step()
+            images.save_if_gone(image)  # after the upload's transaction
+            assert (folder / path).is_file(), upload_at
+            assert (folder / thumbnail_path(path)).is_file(), upload_at
+
+    run(settings, scenario)
+
+
+def test_a_store_that_fails_after_the_commit_fails_no_write(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario(shop: Shop) -> None:
+        image = check_image(picture(), settings)
+        folder = settings.data_dir / "images"
+        folder.rename(settings.data_dir / "away")
+        folder.write_text("a file where the folder should be")
+        shop.services.images.save_if_gone(image)
+        assert "could not be seen" in caplog.text
+
+    async def with_a_folder(shop: Shop) -> None:
+        shop.create("红色沙发")
+        await scenario(shop)
+
+    run(settings, with_a_folder)
+
+
+def test_of_many_processes_one_makes_the_pass_of_an_interval(settings: Settings) -> None:
+    async def scenario(shop: Shop) -> None:
+        hour = timedelta(hours=1)
+        assert shop.reconciler().reconcile(hour) is not None
+        for _ in range(3):
+            assert shop.reconciler().reconcile(hour) is None
+        assert shop.reconciler().reconcile() is not None  # at a start, or by hand
 
     run(settings, scenario)
 

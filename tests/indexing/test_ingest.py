@@ -130,3 +130,21 @@ def test_ingestion_waits_for_what_is_down_and_then_goes_on(
         working.cancel()
 
     run(settings.model_copy(update=address), scenario)
+
+
+def test_one_picture_that_the_store_cannot_read_holds_up_no_other(settings: Settings) -> None:
+    async def scenario(shop: Shop) -> None:
+        unreadable, readable = shop.create("坏盘上的图", "red"), shop.create("好图", "blue")
+        with shop.services.database.read() as session:
+            path = settings.data_dir / "images" / session.get_one(ProductRow, unreadable).image_path
+        path.unlink()
+        path.symlink_to(path.name)  # a loop: an error of the store for this one alone
+        await shop.ingestor.ingest(shop.messages())
+        assert shop.status(readable) == ("indexed", None)
+        assert shop.status(unreadable) == ("pending", None)  # reconciliation brings it up again
+        path.unlink()
+        path.write_bytes(picture())
+        await shop.ingestor.ingest(shop.messages())
+        assert shop.status(unreadable) == ("indexed", None)
+
+    run(settings, scenario)

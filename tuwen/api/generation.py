@@ -6,7 +6,6 @@ from typing import Annotated
 from fastapi import Depends, Response
 from fastapi.routing import APIRouter
 from fastapi.sse import EventSourceResponse, ServerSentEvent
-from starlette.concurrency import run_in_threadpool
 
 from data_models import ENDED, GenerateRequest, GenerationJob
 from tuwen.api.problems import problem_responses
@@ -35,7 +34,7 @@ router = APIRouter(tags=["generation"])
 )
 async def generate(body: GenerateRequest, response: Response, api: ApiDependency) -> GenerationJob:
     """A5. Takes the job and answers at once; poll `status_url`, follow `events_url`, or wait here with `wait_s`."""
-    job_id = await run_in_threadpool(api.generation.create, body)
+    job_id = await api.threads.writes.run(api.generation.create, body)
     job = await api.generation.wait(job_id, body.wait_s)
     response.headers["Location"] = job.status_url
     if job.status in ENDED:
@@ -59,13 +58,13 @@ async def get_generation(job_id: JobId, api: ApiDependency) -> GenerationJob:
     summary="Cancel a generation job",
     responses=problem_responses(NotFound, InvalidInput, NotCancellable, DatabaseUnavailable),
 )
-def cancel_generation(job_id: JobId, api: ApiDependency) -> None:
+async def cancel_generation(job_id: JobId, api: ApiDependency) -> None:
     """Drawing stops within one denoising step."""
-    api.generation.cancel(job_id)
+    await api.threads.writes.run(api.generation.cancel, job_id)
 
 
-def existing_job(job_id: JobId, api: ApiDependency) -> int:
-    api.generation.require(job_id)
+async def existing_job(job_id: JobId, api: ApiDependency) -> int:
+    await api.threads.reads.run(api.generation.require, job_id)
     return job_id
 
 

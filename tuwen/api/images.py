@@ -23,7 +23,7 @@ IMMUTABLE = "public, max-age=31536000, immutable"
     response_class=Response,
     responses={200: {"content": {"image/*": {}}}, **problem_responses(NotFound, ImageStoreUnavailable)},
 )
-def get_image(path: str, request: Request, api: ApiDependency) -> Response:
+async def get_image(path: str, request: Request, api: ApiDependency) -> Response:
     """As named by `image_url` and `thumbnail_url`."""
     name = PurePosixPath(path)
     etag = f'"{name.stem}"'
@@ -33,4 +33,5 @@ def get_image(path: str, request: Request, api: ApiDependency) -> Response:
         raise NotFound(f"There is no picture {path}.")
     if request.headers.get("if-none-match") == etag:
         return Response(status_code=304, headers=headers)
-    return Response(api.services.images.read(path), media_type=media_type, headers=headers)
+    data = await api.threads.pictures.run(api.services.images.read, path)
+    return Response(data, media_type=media_type, headers=headers)

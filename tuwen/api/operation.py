@@ -9,13 +9,12 @@ from fastapi.routing import APIRouter
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from data_models import ComponentHealth, Health, HealthComponents, IndexInfo, Liveness
+from tuwen.api.probes import PROBE_TIMEOUT_S
 from tuwen.api.state import Api, ApiDependency
 from tuwen.errors import AppError
 from tuwen.settings import VERSION
 
 router = APIRouter(tags=["operation"])
-
-PROBE_TIMEOUT_S = 5.0
 
 
 @router.get("/health/live", summary="Does the process answer?")
@@ -43,19 +42,19 @@ async def get_health(api: ApiDependency, response: Response) -> Health:
 
 
 @router.get("/metrics", summary="Prometheus metrics", response_class=PlainTextResponse)
-def get_metrics(api: ApiDependency) -> PlainTextResponse:
-    return PlainTextResponse(api.metrics.render(), media_type=CONTENT_TYPE_LATEST)
+async def get_metrics(api: ApiDependency) -> PlainTextResponse:
+    return PlainTextResponse(await api.threads.reads.run(api.metrics.render), media_type=CONTENT_TYPE_LATEST)
 
 
 async def _health(api: Api) -> Health:
-    services, threads = api.services, api.health_threads
+    services, probes = api.services, api.probes
     name = services.encoding.encoders.name
     database, vector_db, queue, models, image_store = await asyncio.gather(
-        _probe(threads.run(services.database.check)),
-        _probe(threads.run(services.vector_db.check)),
+        _probe(probes.database.run()),
+        _probe(probes.vector_db.run()),
         _probe(api.sender.check()),
         _probe(services.encoding.check(), up=name),
-        _probe(threads.run(services.images.check)),
+        _probe(probes.image_store.run()),
     )
     components = HealthComponents(
         database=database, vector_db=vector_db, queue=queue, models=models, image_store=image_store

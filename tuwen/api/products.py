@@ -4,7 +4,6 @@ from typing import Annotated, Literal
 
 from fastapi import Query, Request, Response
 from fastapi.routing import APIRouter
-from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData
 
 from data_models import Product, ProductChanges, ProductFields, ProductPage
@@ -36,13 +35,13 @@ async def create_product(request: Request, response: Response, api: ApiDependenc
         image = await _picture(form, api)
     if image is None:
         raise InvalidInput.in_field("image", "is missing; send the picture as a file, or a generated_image_id")
-    product = await run_in_threadpool(api.writer.create, fields, image)
+    product = await api.threads.writes.run(api.writer.create, fields, image)
     response.headers["Location"] = f"/product/{product.product_id}"
     return product
 
 
 @router.get("/product/list", summary="List products", responses=problem_responses(InvalidInput, DatabaseUnavailable))
-def get_products(
+async def get_products(
     api: ApiDependency,
     page: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 1,
     page_size: Annotated[int, Query(ge=1, le=200)] = 20,
@@ -51,19 +50,22 @@ def get_products(
     q: Annotated[str | None, Query(max_length=500, description="A part of the title, or a whole sku.")] = None,
     sort: Annotated[str, Query(pattern=SORT_PATTERN, description="Descending behind a minus.")] = "-product_id",
 ) -> ProductPage:
-    with api.services.database.read() as session:
-        rows, total = list_products(
-            session,
-            vector_index_id=_known_index_id(api),
-            page=page,
-            page_size=page_size,
-            sort=sort,
-            category=category,
-            index_status=index_status,
-            title_or_sku=q,
-        )
-    items = [as_product(row.product, row.milvus_id) for row in rows]
-    return ProductPage(items=items, total=total, page=page, page_size=page_size)
+    def read() -> ProductPage:
+        with api.services.database.read() as session:
+            rows, total = list_products(
+                session,
+                vector_index_id=_known_index_id(api),
+                page=page,
+                page_size=page_size,
+                sort=sort,
+                category=category,
+                index_status=index_status,
+                title_or_sku=q,
+            )
+        items = [as_product(row.product, row.milvus_id) for row in rows]
+        return ProductPage(items=items, total=total, page=page, page_size=page_size)
+
+    return await api.threads.reads.run(read)
 
 
 @router.get(
@@ -71,12 +73,15 @@ def get_products(
     summary="Read a product",
     responses=problem_responses(NotFound, InvalidInput, DatabaseUnavailable),
 )
-def get_product(product_id: ProductId, api: ApiDependency) -> Product:
-    with api.services.database.read() as session:
-        found = find_product(session, product_id, _known_index_id(api))
-    if found is None:
-        raise NotFound(f"There is no product {product_id}.")
-    return as_product(found.product, found.milvus_id)
+async def get_product(product_id: ProductId, api: ApiDependency) -> Product:
+    def read() -> Product:
+        with api.services.database.read() as session:
+            found = find_product(session, product_id, _known_index_id(api))
+        if found is None:
+            raise NotFound(f"There is no product {product_id}.")
+        return as_product(found.product, found.milvus_id)
+
+    return await api.threads.reads.run(read)
 
 
 @router.patch(
@@ -90,7 +95,7 @@ async def change_product(product_id: ProductId, request: Request, api: ApiDepend
     async with read_form(request) as form:
         changes = product_fields(ProductChanges, form, api.services.settings)
         image = await _picture(form, api)
-    return await run_in_threadpool(api.writer.change, product_id, changes, image)
+    return await api.threads.writes.run(api.writer.change, product_id, changes, image)
 
 
 @router.delete(
@@ -99,15 +104,15 @@ async def change_product(product_id: ProductId, request: Request, api: ApiDepend
     summary="Delete a product",
     responses=problem_responses(NotFound, InvalidInput, DatabaseUnavailable),
 )
-def delete_product(product_id: ProductId, api: ApiDependency) -> None:
+async def delete_product(product_id: ProductId, api: ApiDependency) -> None:
     """It is gone from every answer at once; its vectors and picture are cleared away afterwards."""
-    api.writer.delete(product_id)
+    await api.threads.writes.run(api.writer.delete, product_id)
 
 
 async def _picture(form: FormData, api: Api) -> CheckedImage | None:
     image_id = generated_image_id(form)
     if image_id is not None:
-        return await run_in_threadpool(api.generation.picture, image_id)
+        return await api.threads.pictures.run(api.generation.picture, image_id)
     return await checked_upload(form, api.services.settings)
 
 

@@ -6,12 +6,22 @@ from typing import Annotated, TypedDict
 from fastapi import Depends, Path, Request
 
 from tuwen.api.metrics import Metrics
+from tuwen.api.probes import Probes
 from tuwen.assembly import Services
 from tuwen.background import WorkPool
 from tuwen.catalogue.products import ProductWriter
 from tuwen.generation.jobs import GenerationJobs
 from tuwen.messaging.transport import MessageSender
 from tuwen.search.searcher import Searcher
+
+
+class Threads:
+    """For routes that block. Each kind has its own, so that a store that hangs takes nothing else with it."""
+
+    def __init__(self) -> None:
+        self.reads = WorkPool("reading", threads=8, max_waiting=200)
+        self.writes = WorkPool("writing", threads=16, max_waiting=200)
+        self.pictures = WorkPool("pictures", threads=16, max_waiting=200)
 
 
 @dataclass(frozen=True)
@@ -22,14 +32,15 @@ class Api:
     writer: ProductWriter
     generation: GenerationJobs
     metrics: Metrics
-    health_threads: WorkPool
+    threads: Threads
+    probes: Probes
 
 
 class State(TypedDict):
     api: Api
 
 
-def get_api(request: Request) -> Api:
+async def get_api(request: Request) -> Api:  # async: it must not wait for the threads that others hang on
     api: Api = request.state.api
     return api
 

@@ -34,7 +34,7 @@ STALE_AFTER = timedelta(minutes=10)
 QUEUE_AGAIN_AFTER = timedelta(hours=1)  # a long backlog must not grow by itself
 UNBOUND_GRACE = timedelta(minutes=10)  # insert and bind are one database call apart
 IMAGE_GRACE = timedelta(hours=1)
-PAGE = 500
+PAGE, IMAGE_PAGE = 500, 50
 # More pictures than this, and than this share of all, are not removed without being told to.
 MANY_IMAGES, LARGE_SHARE = 100, 0.1
 
@@ -72,6 +72,7 @@ def requeue_forgotten(work: Pass, after: int) -> Iterator[Step]:
         if not page:
             return
         with work.database.write() as session:
+            lock_products(session, page)  # first and in one order: two who change the same products can't deadlock
             confirm_indexed(session, work.index.vector_index_id, page)
             forgotten = without_waiting_message(session, page, work.settings.kafka_topic)
             mended = requeue(session, forgotten, "pending", work.settings.kafka_topic)
@@ -132,7 +133,8 @@ def delete_unbound_rows(work: Pass, after: int) -> Iterator[Step]:
 
 def delete_unused_images(work: Pass, _: int) -> Iterator[Step]:
     """Pictures that nothing has named for a while. They can't be made again: a large share is not believed."""
-    _finish_removals(work)
+    for page in work.images.list_pages_aside(IMAGE_PAGE):  # of a sweep that was killed between its two steps
+        yield Step(0, sum(_remove_or_take_back(work, file.path) for file in page))
     total = unused = 0
     for page in work.images.list_pages(PAGE):
         total += len(page)
@@ -146,11 +148,12 @@ def delete_unused_images(work: Pass, _: int) -> Iterator[Step]:
             *(unused, total),
         )
         return
-    for page in work.images.list_pages(PAGE):
-        paths = _unused(work, page)
-        for path in paths:
+    for page in work.images.list_pages(IMAGE_PAGE):
+        removed = 0
+        for path in _unused(work, page):
             work.images.set_aside(path)
-        yield Step(0, _remove_or_take_back(work, paths))
+            removed += _remove_or_take_back(work, path)
+        yield Step(0, removed)
 
 
 def _unused(work: Pass, page: list[StoredFile]) -> list[str]:
@@ -161,22 +164,15 @@ def _unused(work: Pass, page: list[StoredFile]) -> list[str]:
     return [path for path in old if path not in used]
 
 
-def _remove_or_take_back(work: Pass, paths: list[str]) -> int:
-    """What was named since it was looked at goes back."""
+def _remove_or_take_back(work: Pass, path: str) -> bool:
+    """True where it is gone; what was named since it was looked at goes back."""
     with work.database.read() as session:
-        used = image_paths_in_use(session, paths)
-    for path in paths:
-        if path in used:
-            work.images.take_back(path)
-        else:
-            work.images.remove_aside(path)
-    return len(paths) - len(used)
-
-
-def _finish_removals(work: Pass) -> None:
-    """Of a sweep that was killed between its two steps."""
-    for page in work.images.list_pages_aside(PAGE):
-        _remove_or_take_back(work, [file.path for file in page])
+        is_used = bool(image_paths_in_use(session, [path]))
+    if is_used:
+        work.images.take_back(path)
+    else:
+        work.images.remove_aside(path)
+    return not is_used
 
 
 KINDS: dict[str, Kind] = {

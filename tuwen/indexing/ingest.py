@@ -7,7 +7,7 @@ What can't be encoded becomes `failed` and never stops its batch; what is down i
 import asyncio
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
 
@@ -19,14 +19,21 @@ from orm_models import Database, ProductRow
 from tuwen.background import WorkPool, until_up
 from tuwen.catalogue.queries import load_products, lock_products
 from tuwen.encoders.service import EncodingService
-from tuwen.errors import AppError, DependencyUnavailable, VectorsRejected
+from tuwen.errors import AppError, DependencyUnavailable, ImageStoreUnavailable, VectorsRejected
 from tuwen.indexing.queries import requeue
 from tuwen.messaging.outbox import add_to_outbox
 from tuwen.messaging.transport import Message, MessageConsumer, dead_letter_topic
 from tuwen.pictures.decoding import decode_image
 from tuwen.pictures.store import ImageStore
 from tuwen.settings import Settings
-from tuwen.vectors.binding import bind_vectors, confirm_indexed, indexed_versions, mark_failed, release_milvus_ids
+from tuwen.vectors.binding import (
+    bind_vectors,
+    confirm_indexed,
+    holders_of,
+    indexed_versions,
+    mark_failed,
+    release_milvus_ids,
+)
 from tuwen.vectors.registry import IndexRegistry, LiveIndex
 from vector_db import RowKey, VectorDB, VectorRow, new_row_token
 
@@ -153,7 +160,14 @@ class Ingestor:
         return [product for product in products if product not in done]
 
     async def _encode(self, products: Sequence[ProductRow]) -> tuple[list[Encoded], list[Failed]]:
-        results = await asyncio.gather(*(self._encode_one(product) for product in products))
+        results = await asyncio.gather(*(self._encode_one(product) for product in products), return_exceptions=True)
+        errors = [result for result in results if isinstance(result, BaseException)]
+        unreadable = [error for error in errors if isinstance(error, ImageStoreUnavailable)]
+        if len(errors) > len(unreadable):
+            raise next(error for error in errors if error not in unreadable)
+        if unreadable:
+            await self._threads.run(self._images.check)  # raises where the whole store is away: then all of them wait
+            logger.warning("%d products wait for reconciliation: %s", len(unreadable), unreadable[0].detail)
         return [r for r in results if isinstance(r, Encoded)], [r for r in results if isinstance(r, Failed)]
 
     async def _encode_one(self, product: ProductRow) -> Encoded | Failed:
@@ -170,7 +184,7 @@ class Ingestor:
             return Failed(product, error.detail)
         row = VectorRow(
             product_id=product.product_id,
-            row_token=new_row_token(),
+            row_token=0,  # `_insert` sets it
             image_clip_vector=image_vector,
             text_clip_vector=clip_text_vector,
             text_bge_vector=text_vector,
@@ -183,14 +197,16 @@ class Ingestor:
         return Encoded(product, row)
 
     def _insert(self, index: LiveIndex, encoded: Sequence[Encoded]) -> tuple[list[Inserted], list[Failed]]:
+        # The token's time is that of the insert, from which reconciliation counts how long a row may stay unbound.
+        rows = [replace(each.row, row_token=new_row_token()) for each in encoded]
         try:
-            ids = self._vector_db.insert(index.collection, [each.row for each in encoded]) if encoded else []
+            ids = self._vector_db.insert(index.collection, rows) if rows else []
         except VectorsRejected as error:
             if len(encoded) == 1:
                 return [], [Failed(encoded[0].product, error.detail)]
             parts = [self._insert(index, [each]) for each in encoded]  # one bad row must not stop the others
             return [i for inserted, _ in parts for i in inserted], [f for _, failed in parts for f in failed]
-        keys = [RowKey(i, each.row.product_id, each.row.row_token) for each, i in zip(encoded, ids, strict=True)]
+        keys = [RowKey(milvus_id, row.product_id, row.row_token) for row, milvus_id in zip(rows, ids, strict=True)]
         return [Inserted(each.product, key) for each, key in zip(encoded, keys, strict=True)], []
 
     def _bind(self, index: LiveIndex, inserted: Sequence[Inserted], failed: Sequence[Failed]) -> list[int]:
@@ -198,8 +214,10 @@ class Ingestor:
         unbound: list[int] = []
         with self._database.write() as session:
             products = [*(each.product for each in inserted), *(each.product for each in failed)]
-            current = lock_products(session, [product.product_id for product in products])
-            losers = release_milvus_ids(session, index.vector_index_id, [row.milvus_id for _, row in inserted])
+            milvus_ids = [row.milvus_id for _, row in inserted]
+            holders = holders_of(session, index.vector_index_id, milvus_ids)
+            current = lock_products(session, [*(product.product_id for product in products), *holders])
+            losers = release_milvus_ids(session, index.vector_index_id, milvus_ids)
             if losers:
                 logger.warning("Milvus gave %d ids again; the products that had them are indexed anew", len(losers))
                 requeue(session, losers, "indexed", self._settings.kafka_topic)

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 
 from orm_models import Database, utc_now
 from tuwen.background import Lease, LeaseLost, WorkPool
-from tuwen.errors import DependencyUnavailable
+from tuwen.errors import AppError, DependencyUnavailable
 from tuwen.generation.queries import delete_jobs_finished_before
 from tuwen.indexing.drift import KINDS, PAGE, UNBOUND_GRACE, Pass, Step
 from tuwen.messaging.outbox import delete_published_before
@@ -22,6 +22,7 @@ from vector_db import VectorDB
 logger = logging.getLogger(__name__)
 
 KEEP_PUBLISHED = timedelta(days=7)
+FINISHED_AT = "finished_at"  # in the lease's progress, as seconds
 
 
 @dataclass(frozen=True)
@@ -74,11 +75,12 @@ class Reconciler:
 
     async def _run(self, wake_relay: Callable[[], None]) -> None:
         interval_s = self._settings.reconcile_interval_s
+        not_within = timedelta(0)  # the first pass looks at what a crash has left
         self._stopping.clear()
         while interval_s:
             try:
-                mended = await self._thread.run(self.reconcile)
-            except DependencyUnavailable as error:
+                mended = await self._thread.run(self.reconcile, not_within)
+            except AppError as error:
                 logger.warning("Reconciliation waits for its next turn: %s", error.detail)
             except LeaseLost:
                 logger.warning("Reconciliation took too long over a page; another process goes on with it")
@@ -86,20 +88,28 @@ class Reconciler:
                 wake_relay()
                 found = mended is not None and any(asdict(mended).values())
                 logger.log(logging.WARNING if found else logging.DEBUG, "Reconciled: %s", mended)
+            not_within = timedelta(seconds=interval_s) * 0.9  # of all processes, one makes the pass of an interval
             await asyncio.sleep(interval_s)
         await asyncio.Event().wait()  # switched off: never ends, so that nothing restarts it
 
-    def reconcile(self) -> Mended | None:
+    def reconcile(self, not_within: timedelta = timedelta(0)) -> Mended | None:
         """One whole pass; blocks. None while another process is at it, or when told to stop between two pages.
+
+        None also where one was finished `not_within` so long.
 
         Raises DependencyUnavailable or LeaseLost.
         """
         progress = self._lease.take()
         if progress is None:
             return None
+        finished_at = progress.pop(FINISHED_AT, 0)
         try:
+            if utc_now().timestamp() - finished_at < not_within.total_seconds():
+                progress[FINISHED_AT] = finished_at
+                return None
             found = self._all_kinds(progress)
             progress.clear()  # the next pass begins at the beginning
+            progress[FINISHED_AT] = int(utc_now().timestamp())
         except _Stopped:
             return None
         finally:
@@ -109,7 +119,7 @@ class Reconciler:
 
     def _all_kinds(self, progress: dict[str, int]) -> dict[str, int]:
         """`progress` holds, for each kind that was begun, where its next page begins; -1 when it is done."""
-        self._forget_old_records()
+        self._forget_old_records(progress)
         work = Pass(
             self._settings,
             self._database,
@@ -146,7 +156,7 @@ class Reconciler:
                 raise _Stopped
         return found
 
-    def _forget_old_records(self) -> None:
+    def _forget_old_records(self, progress: dict[str, int]) -> None:
         """First, so that their pictures go in this same pass."""
         keep_jobs = timedelta(hours=self._settings.generation_keep_hours)
         for forget, moment in (
@@ -154,7 +164,7 @@ class Reconciler:
             (delete_jobs_finished_before, utc_now() - keep_jobs),
         ):
             while self._forget_page(forget, moment) == PAGE:
-                pass
+                self._lease.keep(progress)
 
     def _forget_page(self, forget: Callable[..., int], moment: datetime) -> int:
         with self._database.write() as session:

@@ -6,6 +6,7 @@ files are read, and never removed.) Files are removed only by reconciliation, on
 and in two steps, so that an upload of the same picture at the same moment can't lose it.
 """
 
+import logging
 import re
 import uuid
 from collections.abc import Iterator
@@ -21,6 +22,8 @@ from tuwen.errors import ConfigurationError, ImageStoreUnavailable, NotFound
 from tuwen.pictures.checked_image import CheckedImage
 from tuwen.pictures.thumbnails import make_thumbnail, thumbnail_path
 from tuwen.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 MEDIA_TYPES = {each.extensions[0]: each.media_type for each in PICTURE_FORMATS.values()}
 # Whatever else is asked for is not ours, wherever it would lead.
@@ -55,35 +58,45 @@ class ImageStore:
         self._write(thumbnail_path(path), make_thumbnail(image.data))
 
     def save_if_gone(self, image: CheckedImage) -> None:
-        """After a transaction that names the picture: a sweep may have taken it away before the name could be seen."""
+        """After a transaction that names the picture: a sweep may have taken it away before the name could be seen.
+
+        What is committed can't be refused any more, so a store that does not answer now is only said in the log.
+        """
         try:
-            is_there = self._files.exists(self._full(self.path_of(image)))
-        except OSError as error:
-            raise _unavailable(error) from error
-        if not is_there:
-            self.save(image)
+            if not self._files.exists(self._full(self.path_of(image))):
+                self.save(image)
+        except (OSError, ImageStoreUnavailable) as error:
+            logger.warning("Whether %s is still there could not be seen: %s", self.path_of(image), error)
 
     def read(self, path: str) -> bytes:
-        """Raises NotFound, or ImageStoreUnavailable when the store does not answer."""
-        try:
-            return bytes(self._files.cat_file(self._full(path)))
-        except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
-            raise NotFound(f"There is no picture {path}.") from error
-        except OSError as error:
-            raise _unavailable(error) from error
+        """Raises NotFound, or ImageStoreUnavailable when the store does not answer.
+
+        What a sweep has set aside is still there to be read; it may be taken back between two looks.
+        """
+        full = self._full(path)
+        for place in (full, self._aside(path), full):
+            try:
+                return bytes(self._files.cat_file(place))
+            except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+                continue
+            except OSError as error:
+                raise _unavailable(error) from error
+        raise NotFound(f"There is no picture {path}.")
 
     def set_aside(self, path: str) -> None:
-        """The first step of removing a picture: out of sight, and still to be had back. Gone already is no error."""
-        self._move(self._full(path), self._aside(path))
+        """The first step of removing a picture and its thumbnail: still to be had back. Gone already is no error."""
+        for each in (path, thumbnail_path(path)):
+            self._move(self._full(each), self._aside(each))
 
     def take_back(self, path: str) -> None:
-        self._move(self._aside(path), self._full(path))
+        for each in (path, thumbnail_path(path)):
+            self._move(self._aside(each), self._full(each))
 
     def remove_aside(self, path: str) -> None:
-        """The second step: what was set aside, and its thumbnail."""
-        for full in (self._aside(path), self._full(thumbnail_path(path))):
+        """The second step; what an upload has stored anew meanwhile stays."""
+        for each in (thumbnail_path(path), path):
             try:
-                self._files.rm_file(full)
+                self._files.rm_file(self._aside(each))
             except FileNotFoundError:
                 continue
             except OSError as error:
@@ -106,7 +119,7 @@ class ImageStore:
     def check(self) -> None:
         try:
             self._files.makedirs(self._root, exist_ok=True)
-            self._files.ls(self._root)
+            self._files.ls(self._root, refresh=True)
         except OSError as error:
             raise _unavailable(error) from error
 

@@ -82,18 +82,18 @@ def bind_vectors(session: orm.Session, product: ProductRow, vector_index_id: int
     return replaced
 
 
+def holders_of(session: orm.Session, vector_index_id: int, milvus_ids: Sequence[int]) -> list[int]:
+    """The products that have one of these bound."""
+    held = ProductVectorRow.vector_index_id == vector_index_id, ProductVectorRow.milvus_id.in_(milvus_ids)
+    return list(session.scalars(sa.select(ProductVectorRow.product_id).where(*held)))
+
+
 def release_milvus_ids(session: orm.Session, vector_index_id: int, milvus_ids: Sequence[int]) -> list[int]:
     """Milvus has just given out these ids: whoever has one bound has lost its row. Returns the products of those.
 
     So it is after Milvus was restored from a backup, or lost its last rows on a full disk.
     """
-    losers = list(
-        session.scalars(
-            sa.select(ProductVectorRow.product_id).where(
-                ProductVectorRow.vector_index_id == vector_index_id, ProductVectorRow.milvus_id.in_(milvus_ids)
-            )
-        )
-    )
+    losers = holders_of(session, vector_index_id, milvus_ids)
     _delete_bindings(session, vector_index_id, losers)
     return losers
 
