@@ -145,11 +145,14 @@ class VectorDB:
             index.add_index(field, index_type="HNSW", metric_type="COSINE", params=HNSW_PARAMS)
         index.add_index("title_bm25", index_type="SPARSE_INVERTED_INDEX", metric_type="BM25")
         index.add_index("product_id", index_type="INVERTED")
-        self._ask(
-            lambda client: client.create_collection(
-                collection, schema=schema, index_params=index, timeout=self._long_timeout_s
-            )
-        )
+
+        def create(client: MilvusClient) -> None:
+            client.create_collection(collection, schema=schema, timeout=self._long_timeout_s)
+            # Not waited for: there is nothing to index yet, and pymilvus looks only every half second.
+            client.create_index(collection, index_params=index, timeout=self._long_timeout_s, sync=False)
+            client.load_collection(collection, timeout=self._long_timeout_s)
+
+        self._ask(create)
 
     def drop_collection(self, collection: str) -> None:
         self._ask(lambda client: client.drop_collection(collection, timeout=self._long_timeout_s))

@@ -9,6 +9,7 @@ from tuwen.settings import Settings
 
 
 @pytest.fixture
-def settings(tmp_path: Path, tiny_models: dict[str, str]) -> Settings:
+def settings(tmp_path: Path, tiny_models: dict[str, str], milvus: str) -> Settings:
+    """A new database each time, and so collections of its own on the one Milvus of all tests."""
     models: dict[str, Any] = {name.lower(): value for name, value in tiny_models.items()}
-    return Settings(_env_file=None, data_dir=tmp_path, **models)
+    return Settings(_env_file=None, data_dir=tmp_path, milvus_uri=milvus, **models)

@@ -1,22 +1,31 @@
-"""The service without HTTP and without loops, on the real parts: SQLite, Milvus Lite, tiny models."""
+"""The service without HTTP and without loops, on the real parts: SQLite or MariaDB, a Milvus server, tiny models."""
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
 
 from data_models import ProductChanges, ProductFields, SearchRequest
+from nlp_models import load_encoders
 from orm_models import OutboxRow, ProductRow, ProductVectorRow
 from tests.conftest import picture
-from tuwen.assembly import Services, new_ingestor, new_searcher, open_services
+from tuwen.assembly import Services, new_ingestor, new_searcher, open_stores
 from tuwen.catalogue.products import ProductWriter
+from tuwen.encoders.base import Encoders
+from tuwen.encoders.service import EncodingService
+from tuwen.errors import VectorDBUnavailable
 from tuwen.indexing.reconciliation import Mended, Reconciler
 from tuwen.messaging.transport import Message, dead_letter_topic
 from tuwen.pictures.checks import check_image
 from tuwen.settings import Settings
+from tuwen.vectors.registry import IndexRegistry
+
+logger = logging.getLogger(__name__)
 
 Scenario = Callable[["Shop"], Awaitable[None]]
 
@@ -80,10 +89,25 @@ class Shop:
         return [hit.product.title for hit in response.hits]
 
 
+@cache
+def encoders_of(clip_model: str, text_model: str) -> Encoders:
+    """Loaded once for all tests, which open the stores anew each time."""
+    return load_encoders(Settings(_env_file=None, clip_model=clip_model, text_model=text_model))
+
+
 @asynccontextmanager
 async def open_shop(settings: Settings) -> AsyncIterator[Shop]:
-    async with open_services(settings) as services:
-        yield Shop(services)
+    """As `open_services` does it."""
+    encoders = encoders_of(settings.clip_model, settings.text_model)
+    with open_stores(settings) as stores:
+        registry = IndexRegistry(stores.database, stores.vector_db, encoders)
+        try:
+            registry.live()
+        except VectorDBUnavailable as error:
+            logger.warning("Starting without an index: %s", error.detail)
+        encoding = EncodingService(encoders, settings)
+        yield Shop(Services(settings, stores.database, stores.vector_db, stores.images, encoding, registry))
+        await encoding.close()
 
 
 def run(settings: Settings, scenario: Scenario) -> None:
