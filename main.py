@@ -16,7 +16,7 @@ from tuwen.api.metrics import Metrics
 from tuwen.api.probes import Probes
 from tuwen.api.problems import ReadableStartFailure, install_problem_handlers
 from tuwen.api.state import Api, State, Threads
-from tuwen.assembly import Services, new_ingestor, new_reconciler, new_searcher, open_services
+from tuwen.assembly import Services, new_ingestor, new_presence, new_reconciler, new_searcher, open_services
 from tuwen.background import Loop, running_loops, told_to_stop
 from tuwen.catalogue.products import ProductWriter
 from tuwen.generation.child_process import GenerationProcess
@@ -60,7 +60,7 @@ async def _open_api(services: Services) -> AsyncIterator[Api]:
     settings, database = services.settings, services.database
     sender = new_sender(settings)
     relay = OutboxRelay(database, sender, settings)
-    loops: dict[str, Loop] = {"outbox relay": relay.run}
+    loops: dict[str, Loop] = {"outbox relay": relay.run, "presence": new_presence(services, "api").run}
     if isinstance(sender, InProcessQueue):
         loops |= _embedded_loops(services, sender, relay)
     writer = ProductWriter(database, services.images, services.registry, settings.kafka_topic, relay.wake)

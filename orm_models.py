@@ -205,6 +205,22 @@ class LeaseRow(Base):
     progress: orm.Mapped[dict[str, Any]] = orm.mapped_column(sa.JSON, default=dict)
 
 
+class ProcessRow(Base):
+    """A process that lives, or died a short while ago: `tuwen/processes.py` renews it."""
+
+    __tablename__ = "process"
+    __table_args__ = (TABLE_OPTIONS,)
+
+    process_id: orm.Mapped[str] = orm.mapped_column("id", sa.CHAR(32), primary_key=True)
+    kind: orm.Mapped[Literal["api", "worker", "generation"]] = orm.mapped_column(sa.String(16))
+    name: orm.Mapped[str] = orm.mapped_column(sa.String(255))
+    """For people: the host's name and the process's number."""
+    started_at: orm.Mapped[datetime] = orm.mapped_column(UtcDateTime)
+    seen_at: orm.Mapped[datetime] = orm.mapped_column(UtcDateTime, index=True)
+    state: orm.Mapped[dict[str, Any]] = orm.mapped_column(sa.JSON)
+    """What it says of itself."""
+
+
 class Database:
     """The engine, and the two ways into it. A lost connection surfaces as DatabaseUnavailable."""
 

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import sys
 
-from tuwen.assembly import new_ingestor, new_reconciler, open_services
+from tuwen.assembly import new_ingestor, new_presence, new_reconciler, open_services
 from tuwen.background import STOP_SIGNALS, running_loops
 from tuwen.errors import ConfigurationError
 from tuwen.messaging.connect import new_consumer
@@ -33,6 +33,7 @@ async def work(settings: Settings) -> None:
         loops = {
             "ingestion": lambda: ingestor.run(consumer),
             "reconciliation": lambda: reconciler.run(lambda: None),
+            "presence": new_presence(services, "worker").run,
         }
         try:
             async with running_loops(loops):

@@ -32,6 +32,7 @@ ENGINES = {
     "tuwen.encoders",
     "tuwen.messaging",
     "tuwen.pictures",
+    "tuwen.processes",
     "tuwen.vectors",
 }
 ROOMS = {"tuwen.catalogue", "tuwen.search", "tuwen.generation", "tuwen.indexing"}
@@ -46,6 +47,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     # Engines. Each is one system outside of ours, or the place where two of them meet.
     "orm_models": BASE,
     "tuwen.background": {"tuwen.errors", "orm_models"},
+    "tuwen.processes": {"tuwen.background", "tuwen.errors", "orm_models"},
     "vector_db": BASE | {"tuwen.encoders.base"},
     "tuwen.pictures": BASE,
     "tuwen.encoders": BASE,
@@ -98,7 +100,7 @@ OWNERS: dict[str, set[str]] = {
     "rich": {"cli", "evaluation"},
     "sentence_transformers": {"tuwen.encoders.sentence", "training"},
     "sqlalchemy": {"orm_models", "migrations", "tuwen.background", "tuwen.catalogue", "tuwen.generation.queries",
-                   "tuwen.indexing", "tuwen.messaging.outbox", "tuwen.vectors"},
+                   "tuwen.indexing", "tuwen.messaging.outbox", "tuwen.processes", "tuwen.vectors"},
     "starlette": {"tuwen.api"},
     "streamlit": {"web", "pages"},
     "tenacity": {"tuwen.background"},

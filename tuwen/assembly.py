@@ -8,6 +8,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from typing import Any, Literal
 
 from orm_models import Database, open_database
 from tuwen.encoders.service import EncodingService
@@ -15,8 +16,9 @@ from tuwen.errors import DependencyUnavailable
 from tuwen.indexing.ingest import Ingestor
 from tuwen.indexing.reconciliation import Reconciler
 from tuwen.pictures.store import ImageStore
+from tuwen.processes import Presence
 from tuwen.search.searcher import Searcher
-from tuwen.settings import LOG_FORMAT, Settings
+from tuwen.settings import LOG_FORMAT, VERSION, Settings
 from tuwen.vectors.registry import IndexRegistry, LiveIndex
 from vector_db import VectorDB
 
@@ -114,3 +116,12 @@ def new_reconciler(stores: Stores, live_index: Callable[[], LiveIndex], *, may_d
         live_index,
         may_delete_many=may_delete_many,
     )
+
+
+def new_presence(services: Services, kind: Literal["api", "worker"]) -> Presence:
+    def describe() -> dict[str, Any]:
+        live = services.registry.known
+        models = services.encoding.encoders.fingerprint
+        return {"version": VERSION, "models": models, "collection": live.collection if live else None}
+
+    return Presence(services.database, kind, describe)

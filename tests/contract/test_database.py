@@ -1,5 +1,6 @@
 """The same cases on SQLite and on MariaDB: schema, transactions, bindings, outbox."""
 
+import asyncio
 import itertools
 import sqlite3
 import subprocess
@@ -30,6 +31,7 @@ from orm_models import (
     JobRow,
     LeaseRow,
     OutboxRow,
+    ProcessRow,
     ProductRow,
     ProductVectorRow,
     VectorIndexRow,
@@ -62,6 +64,7 @@ from tuwen.messaging.outbox import (
     mark_refused,
     outbox_backlog,
 )
+from tuwen.processes import FORGET_AFTER, GONE_AFTER, Presence, living_processes
 from tuwen.settings import Settings
 from tuwen.vectors.binding import (
     bind_vectors,
@@ -362,6 +365,46 @@ def test_of_many_processes_one_has_a_lease_and_the_next_goes_on_where_it_was(dat
     assert first.take() is None
     second.give_back({})
     assert first.take() == {}
+
+
+def test_a_process_is_seen_as_long_as_it_renews_its_row(database: Database) -> None:
+    models = {"models": "old"}
+    api, killed = Presence(database, "api", lambda: dict(models)), Presence(database, "worker", dict)
+    api.renew()
+    killed.renew()
+
+    def age_all(by: timedelta) -> None:
+        with database.write() as session:
+            session.execute(sa.update(ProcessRow).values(seen_at=utc_now() - by))
+
+    def living() -> list[tuple[str, dict[str, Any]]]:
+        with database.read() as session:
+            return [(row.kind, row.state) for row in living_processes(session)]
+
+    assert living() == [("worker", {}), ("api", {"models": "old"})]
+    age_all(GONE_AFTER)
+    models["models"] = "new"
+    api.renew()
+    assert living() == [("api", {"models": "new"})]
+    age_all(FORGET_AFTER)
+    api.renew()  # takes the dead out, and stays one row itself
+    with database.read() as session:
+        assert [row.kind for row in session.scalars(sa.select(ProcessRow))] == ["api"]
+
+
+def test_a_process_that_ends_takes_its_row_away(database: Database) -> None:
+    async def live_shortly() -> None:
+        run = asyncio.create_task(Presence(database, "api", dict).run())
+        await asyncio.to_thread(wait_until, lambda: bool(living()), what="the row")
+        run.cancel()
+        await asyncio.wait([run])
+
+    def living() -> list[ProcessRow]:
+        with database.read() as session:
+            return living_processes(session)
+
+    asyncio.run(live_shortly())
+    assert living() == []
 
 
 def test_binding_replaces_and_deleting_unbinds(database: Database) -> None:

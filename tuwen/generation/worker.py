@@ -16,7 +16,7 @@ from functools import partial
 
 from data_models import MAX_SEED, GenerateRequest
 from orm_models import Database, GeneratedImageRow, JobRow, open_database, utc_now
-from tuwen.background import STOP_SIGNALS, running_loops, until_up, until_up_or_stopped
+from tuwen.background import STOP_SIGNALS, Loop, running_loops, until_up, until_up_or_stopped
 from tuwen.errors import AppError, ConfigurationError, DependencyUnavailable
 from tuwen.generation.pipeline import DrawRequest, Generator, load_generator
 from tuwen.generation.queries import claim_generation_job, finish_job, give_back_job, report_on_job
@@ -25,6 +25,7 @@ from tuwen.messaging.transport import MessageConsumer
 from tuwen.pictures.checked_image import CheckedImage
 from tuwen.pictures.provenance import encode_generated
 from tuwen.pictures.store import ImageStore
+from tuwen.processes import Presence
 from tuwen.settings import LOG_FORMAT, VERSION, Settings, load_settings
 
 logger = logging.getLogger(__name__)
@@ -196,14 +197,15 @@ async def work(settings: Settings, *, bound_to_parent: bool) -> None:
     worker = GenerationWorker(settings, database, ImageStore(settings, database.installation_id()))
     for signal_number in STOP_SIGNALS:
         asyncio.get_running_loop().add_signal_handler(signal_number, worker.stop)
+    loops: dict[str, Loop] = {"presence": Presence(database, "generation", lambda: {"version": VERSION}).run}
+    if consumer is None:
+        threading.Thread(target=_read_parent, args=[worker], name="parent", daemon=True).start()
+    else:
+        loops["wake-ups"] = partial(_wake_on_messages, worker, consumer, settings)
+        logger.info("Consuming %s as one of %s", settings.generation_topic, settings.generation_group)
     try:
-        if consumer is None:
-            threading.Thread(target=_read_parent, args=[worker], name="parent", daemon=True).start()
+        async with running_loops(loops):
             await asyncio.to_thread(worker.run)
-        else:
-            logger.info("Consuming %s as one of %s", settings.generation_topic, settings.generation_group)
-            async with running_loops({"wake-ups": partial(_wake_on_messages, worker, consumer, settings)}):
-                await asyncio.to_thread(worker.run)
     finally:
         if consumer is not None:
             await consumer.close()
