@@ -60,7 +60,11 @@ async def _open_api(services: Services) -> AsyncIterator[Api]:
     settings, database = services.settings, services.database
     sender = new_sender(settings)
     relay = OutboxRelay(database, sender, settings)
-    loops: dict[str, Loop] = {"outbox relay": relay.run, "presence": new_presence(services, "api").run}
+    loops: dict[str, Loop] = {
+        "index watch": services.registry.watch,
+        "outbox relay": relay.run,
+        "presence": new_presence(services, "api").run,
+    }
     if isinstance(sender, InProcessQueue):
         loops |= _embedded_loops(services, sender, relay)
     writer = ProductWriter(database, services.images, services.registry, settings.kafka_topic, relay.wake)
@@ -84,7 +88,7 @@ def _embedded_loops(services: Services, queue: InProcessQueue, relay: OutboxRela
     return {
         "ingestion": lambda: ingestor.run(events),
         "generation": GenerationProcess(settings, services.database, jobs).run,
-        "reconciliation": lambda: reconciler.run(relay.wake),
+        "reconciliation": lambda: reconciler.run(relay.wake, lambda: services.registry.known),
     }
 
 

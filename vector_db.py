@@ -23,7 +23,7 @@ from pymilvus import DataType, Function, FunctionType, MilvusClient
 from pymilvus.exceptions import DataNotMatchException, DataTypeNotMatchException, MilvusException, ParamError
 
 from tuwen.encoders.base import Vector
-from tuwen.errors import ConfigurationError, VectorDBUnavailable, VectorsRejected
+from tuwen.errors import CollectionGone, ConfigurationError, VectorDBUnavailable, VectorsRejected
 from tuwen.settings import TITLE_COLUMN_LENGTH, Settings
 
 VectorField: TypeAlias = Literal["image_clip_vector", "text_clip_vector", "text_bge_vector"]
@@ -48,6 +48,8 @@ LOWEST_IDS_FIRST = {"iterator": "True", "reduce_stop_for_best": "True"}
 BYTES_PER_CHARACTER = 4
 # Invalid parameter, in Milvus Lite and in Milvus; every other failure leaves open whether the same call works later.
 REFUSED_CODES = frozenset({6, 1100})
+# There is no such collection.
+GONE_CODE = 100
 # A Milvus Lite that started again has its collections on disk alone, until they are loaded.
 NOT_LOADED_CODE = 101
 LONG_TIMEOUT_S = 60.0
@@ -109,6 +111,8 @@ class VectorDB:
         self._silence: str | None = None
         """What the last read met, if it waited in vain."""
         self._silent_at = 0.0
+        self.missed_collection = threading.Event()
+        """Set when Milvus said that a collection is not there; whoever looks after that clears it."""
         self._timeout_s = settings.milvus_timeout_s
         # Making, loading and dropping a collection takes longer the more there is in it; no search waits for one.
         self._long_timeout_s = max(LONG_TIMEOUT_S, settings.milvus_timeout_s)
@@ -282,6 +286,9 @@ class VectorDB:
         try:
             return operation(self._connected())
         except MilvusException as error:
+            if error.code == GONE_CODE:
+                self.missed_collection.set()
+                raise CollectionGone(f"Milvus has lost a collection (MILVUS_URI): {error.message}") from error
             if isinstance(error, CLIENT_REFUSALS) or error.is_input_error or error.code in REFUSED_CODES:
                 raise VectorsRejected(f"Milvus refused: {error.message}") from error
             raise VectorDBUnavailable(f"Milvus does not answer (MILVUS_URI): {error.message}") from error

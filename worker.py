@@ -9,7 +9,7 @@ import logging
 import sys
 
 from tuwen.assembly import new_ingestor, new_presence, new_reconciler, open_services
-from tuwen.background import STOP_SIGNALS, running_loops
+from tuwen.background import STOP_SIGNALS, Loop, running_loops
 from tuwen.errors import ConfigurationError
 from tuwen.messaging.connect import new_consumer
 from tuwen.settings import Settings, load_settings
@@ -30,9 +30,10 @@ async def work(settings: Settings) -> None:
     async with open_services(settings) as services:
         ingestor = new_ingestor(services)
         reconciler = new_reconciler(services, services.registry.live)
-        loops = {
+        loops: dict[str, Loop] = {
+            "index watch": services.registry.watch,
             "ingestion": lambda: ingestor.run(consumer),
-            "reconciliation": lambda: reconciler.run(lambda: None),
+            "reconciliation": lambda: reconciler.run(lambda: None, lambda: services.registry.known),
             "presence": new_presence(services, "worker").run,
         }
         try:

@@ -108,6 +108,12 @@ class Lease:
         with self._database.read() as session:
             return session.get_one(LeaseRow, self._name).progress
 
+    def left(self) -> dict[str, Any]:
+        """How far its holder is, or the last one came; empty where all was finished."""
+        with self._database.read() as session:
+            row = session.get(LeaseRow, self._name)
+            return row.progress if row else {}
+
     def keep(self, progress: Mapping[str, Any]) -> None:
         """Raises LeaseLost."""
         with self._database.write() as session:

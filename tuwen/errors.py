@@ -138,6 +138,10 @@ class VectorDBUnavailable(DependencyUnavailable):
     slug = "vector-db-unavailable"
 
 
+class CollectionGone(VectorDBUnavailable):
+    """Milvus answers, and lacks the collection: dropped, or another Milvus. It is made again within seconds."""
+
+
 class QueueUnavailable(DependencyUnavailable):
     slug = "queue-unavailable"
 

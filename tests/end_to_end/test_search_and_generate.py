@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
+from pymilvus import MilvusClient
 
 from tests.conftest import create_product, picture, wait_until_indexed
 from tests.end_to_end.compose_services import Engines, running_compose_services
@@ -141,3 +142,34 @@ def test_health_says_that_every_part_is_up(stack: httpx.Client) -> None:
     assert health["status"] == "ok"
     assert {part["status"] for part in health["components"].values()} == {"ok"}
     assert health["demo_models"] is False
+
+
+@pytest.mark.parametrize("stack", ["servers"], indirect=True)
+def test_a_collection_that_is_dropped_comes_back_by_itself(stack: httpx.Client, milvus: str) -> None:
+    """Neither API nor workers are started again; the next reconciliation of an interval is ten minutes away."""
+    query = {"mode": "text_to_text", "text": "复古铁艺台灯"}
+    product_id = create_product(stack, query["text"])["product_id"]
+    wait_until_indexed(stack)
+    collection = stack.post("/search", json=query).json()["index"]["collection"]
+    administrator = MilvusClient(uri=milvus)
+    administrator.drop_collection(collection)
+    administrator.close()
+    statuses = set()
+
+    def is_found() -> bool:
+        answer = stack.post("/search", json=query)
+        statuses.add(answer.status_code)
+        hits = answer.json()["hits"] if answer.is_success else []
+        return bool(hits) and hits[0]["product"]["product_id"] == product_id
+
+    wait_until(is_found, timeout_s=60, what="the product to be found again")
+    assert statuses == {200, 503}
+    wait_until_indexed(stack)
+    listed = stack.get("/product/list", params={"page_size": 200}).json()["items"]
+    assert [item["title"] for item in listed if item["index_status"] != "indexed"] == []
+    for item in listed:
+        (best, *_) = _search(stack, mode="text_to_text", text=item["title"])
+        assert best["product"]["title"] == item["title"]
+    assert create_product(stack, "绿色布艺餐椅")["index_status"] == "pending"
+    wait_until_indexed(stack)
+    assert _search(stack, mode="text_to_text", text="绿色布艺餐椅")[0]["product"]["title"] == "绿色布艺餐椅"

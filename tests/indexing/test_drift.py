@@ -231,7 +231,8 @@ def test_a_pass_that_is_cut_off_goes_on_where_it_was(on_both_databases: Settings
         lease = Lease(shop.services.database, "reconciliation")
         assert lease.take() == {}
         assert shop.reconciler().reconcile() is None  # one at a time
-        lease.give_back({"indexed_products_unbound": product_ids[PAGE - 1]})
+        activation = str(shop.services.registry.live().activated_at)
+        lease.give_back({"indexed_products_unbound": product_ids[PAGE - 1], "activation": activation})
         assert shop.mend().indexed_products_unbound == 1
         assert shop.mend().indexed_products_unbound == PAGE  # and the next one begins at the beginning
 
