@@ -82,7 +82,8 @@ def migrate() -> None:
     """Bring the database to the schema of this version."""
     from orm_models import Database  # noqa: PLC0415  # other commands need no database
 
-    database = Database(load_settings().database_dsn)
+    settings = load_settings()
+    database = Database(settings.database_dsn, settings.database_timeout_s)
     database.migrate()
     database.close()
     console.print("The database schema is current.")
@@ -115,6 +116,22 @@ def reconcile(
                 console.print("Another process reconciles at this moment; it mends what there is.")
                 return
             console.print(", ".join(f"{count} {name.replace('_', ' ')}" for name, count in asdict(mended).items()))
+
+
+@app.command()
+def retry_failed(
+    reason_contains: Annotated[str, typer.Option(help="Only products whose `index_error` has this in it.")] = "",
+) -> None:
+    """Have products that failed indexed again, once the reason is mended. Safe beside a running service, which does it."""
+    from orm_models import Database  # noqa: PLC0415  # other commands need no database
+    from tuwen.indexing.retry import retry_failed as retry  # noqa: PLC0415
+
+    settings = load_settings()
+    database = Database(settings.database_dsn, settings.database_timeout_s)
+    database.require_current_schema()
+    queued = sum(retry(database, settings.kafka_topic, reason_contains))
+    database.close()
+    console.print(f"{queued} products that failed are queued to be indexed again.")
 
 
 @app.command()

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,18 +24,44 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import exc, orm
 from sqlalchemy.dialects import mysql
 from sqlalchemy.engine import Connection, Dialect
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
-from tuwen.errors import ConfigurationError, DatabaseUnavailable
+from tuwen.errors import ConfigurationError, DatabaseBusy, DatabaseFull, DatabaseUnavailable, DatabaseUnusable
 from tuwen.settings import PROJECT_ROOT, TITLE_COLUMN_LENGTH, Settings
 
 logger = logging.getLogger(__name__)
 
 REASON_LENGTH = 1000
 MIGRATION_WAIT_S, MIGRATION_LOOK_S = 600, 2
-SQLITE_WAIT_S = 30.0
+CONNECTION_LIFE_S = 300  # an open one doesn't hear of rights that were granted or of a new primary server
+MIGRATION_STATEMENT_S = 3600  # a change of a large table
 # Binary collation: what is equal, unique and found is then the same on MySQL, MariaDB and SQLite.
 TABLE_OPTIONS = {"mysql_charset": "utf8mb4", "mysql_collate": "utf8mb4_bin", "mysql_engine": "InnoDB"}
+
+# What errors mean, by the codes of MySQL and MariaDB, and by SQLite's primary result codes. What stands nowhere here is
+# a mistake of ours (no such table, too many variables): it passes as it is, and its traceback is logged.
+MYSQL_CLIENT_CODES = range(2000, 3000)
+"""No connection, or a lost one; a read that took too long is one, too."""
+MYSQL_KINDS: dict[type[DatabaseUnavailable], set[int]] = {
+    DatabaseBusy: {1020, 1205, 1213},  # somebody else's change, lock wait, deadlock
+    DatabaseFull: {3, 1021, 1026, 1114},  # no write, disk full, no write, table full
+    # No entry, no such database, no right, read-only, a password to be changed, an account that is locked.
+    DatabaseUnusable: {1044, 1045, 1049, 1129, 1130, 1142, 1143, 1227, 1290, 1698, 1820, 1836, 1862, 3118, 4151},
+    # Too many connections, no memory, not ready in its cluster, stopping, lost, interrupted, over a time limit.
+    DatabaseUnavailable: {
+        *(1030, 1037, 1038, 1040, 1041, 1047, 1053, 1077, 1079, 1135, 1152, 1158, 1159, 1160, 1161, 1184),
+        *(1203, 1226, 1317, 1927, 1969, 3024),
+    },
+}
+SQLITE_KINDS: dict[type[DatabaseUnavailable], set[int]] = {
+    DatabaseBusy: {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL},
+    DatabaseFull: {sqlite3.SQLITE_FULL},
+    DatabaseUnusable: {
+        *(sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH),
+        *(sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT),
+    },
+    DatabaseUnavailable: {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_INTERRUPT},
+}
 
 
 class UtcDateTime(sa.types.TypeDecorator[datetime]):
@@ -222,9 +249,13 @@ class ProcessRow(Base):
 
 
 class Database:
-    """The engine, and the two ways into it. A lost connection surfaces as DatabaseUnavailable."""
+    """The engine, and the two ways into it. What is no mistake of ours surfaces as DatabaseUnavailable or a kind of it.
 
-    def __init__(self, dsn: str) -> None:
+    `timeout_s`: the longest wait for one answer of MySQL, and for SQLite's write lock. MySQL may have committed what
+    was not answered in time.
+    """
+
+    def __init__(self, dsn: str, timeout_s: float = 30.0) -> None:
         try:
             url = sa.engine.make_url(dsn)
         except exc.ArgumentError as error:
@@ -233,14 +264,14 @@ class Database:
         if self.is_sqlite:
             if url.database:
                 Path(url.database).parent.mkdir(parents=True, exist_ok=True)
-            self.engine = sa.create_engine(url, connect_args={"timeout": SQLITE_WAIT_S, "check_same_thread": False})
-            sa.event.listen(self.engine, "connect", _prepare_sqlite_connection)
-            sa.event.listen(self.engine, "begin", _begin_sqlite_transaction)
+            self.engine = self.migration_engine = _sqlite_engine(url, timeout_s)
         else:
-            # READ COMMITTED: claiming outbox rows must lock those rows, not the gaps where new ones go in.
-            self.engine = sa.create_engine(
-                url, pool_pre_ping=True, pool_size=10, max_overflow=30, isolation_level="READ COMMITTED"
-            )
+            pool = {"pool_size": 10, "max_overflow": 30, "pool_timeout": timeout_s, "pool_pre_ping": True}
+            pool["pool_recycle"] = CONNECTION_LIFE_S
+            self.engine = _mysql_engine(url, timeout_s, timeout_s, **pool)
+            # A lock that is waited for longer than an answer would be taken for a lost connection.
+            sa.event.listen(self.engine, "connect", partial(_limit_lock_waits, max(1, int(timeout_s / 2))))
+            self.migration_engine = _mysql_engine(url, timeout_s, MIGRATION_STATEMENT_S, poolclass=NullPool)
         self._writer = self.engine.execution_options(sqlite_write=True)
 
     @contextmanager
@@ -266,13 +297,16 @@ class Database:
     def migrate(self) -> None:
         """Bring the schema to the newest revision; a no-op where it is. Several processes may do so at once."""
         config = _alembic_config()
+        writer = self.migration_engine.execution_options(sqlite_write=True)
         # The lock is held on a connection of its own, until after the commit: nobody may read the revision in between.
-        with _translated_errors(), _migration_lock(self.engine), self._writer.begin() as connection:
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+        with _errors_at_start():
+            self.check()  # a server that hangs is not waited for as long as a migration may take
+            with _migration_lock(self.migration_engine), writer.begin() as connection:
+                config.attributes["connection"] = connection
+                command.upgrade(config, "head")
 
     def require_current_schema(self) -> None:
-        with _translated_errors(), self.engine.connect() as connection:
+        with _errors_at_start(), self.engine.connect() as connection:
             found = MigrationContext.configure(connection).get_current_revision()
         wanted = ScriptDirectory.from_config(_alembic_config()).get_current_head()
         if found != wanted:
@@ -287,7 +321,7 @@ class Database:
 
 def open_database(settings: Settings) -> Database:
     """Connect, and migrate or check the schema, as the settings say."""
-    database = Database(settings.database_dsn)
+    database = Database(settings.database_dsn, settings.database_timeout_s)
     if settings.auto_migrate:
         database.migrate()
     else:
@@ -322,21 +356,39 @@ def _migration_lock(engine: sa.Engine) -> Iterator[None]:
                 connection.scalar(sa.func.release_lock(name))
 
 
-def _prepare_sqlite_connection(connection: Any, _: ConnectionPoolEntry) -> None:
+def _mysql_engine(url: sa.URL, connect_s: float, answer_s: float, **pool: Any) -> sa.Engine:
+    timeouts = {"connect_timeout": connect_s, "read_timeout": answer_s, "write_timeout": answer_s}
+    # READ COMMITTED: claiming outbox rows must lock those rows, not the gaps where new ones go in.
+    return sa.create_engine(url, connect_args=timeouts, isolation_level="READ COMMITTED", **pool)
+
+
+def _limit_lock_waits(seconds: int, connection: Any, _: ConnectionPoolEntry) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(f"SET SESSION innodb_lock_wait_timeout = {seconds}")
+
+
+def _sqlite_engine(url: sa.URL, lock_wait_s: float) -> sa.Engine:
+    engine = sa.create_engine(url, connect_args={"timeout": lock_wait_s, "check_same_thread": False})
+    sa.event.listen(engine, "connect", partial(_prepare_sqlite_connection, lock_wait_s))
+    sa.event.listen(engine, "begin", _begin_sqlite_transaction)
+    return engine
+
+
+def _prepare_sqlite_connection(lock_wait_s: float, connection: Any, _: ConnectionPoolEntry) -> None:
     connection.isolation_level = None  # the driver begins no transaction of its own; _begin_sqlite_transaction does
-    _switch_to_wal(connection)
+    _switch_to_wal(connection, lock_wait_s)
     for pragma in ("synchronous=NORMAL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")
 
 
-def _switch_to_wal(connection: Any) -> None:
+def _switch_to_wal(connection: Any, lock_wait_s: float) -> None:
     """Once in a database's life. SQLite's own time-out does not hold for this, so several first starts would fail."""
-    deadline = time.monotonic() + SQLITE_WAIT_S
+    deadline = time.monotonic() + lock_wait_s
     while True:
         try:
             connection.execute("PRAGMA journal_mode=WAL")
-        except sqlite3.OperationalError:
-            if time.monotonic() > deadline:
+        except sqlite3.OperationalError as error:
+            if _sqlite_code(error) not in SQLITE_KINDS[DatabaseBusy] or time.monotonic() > deadline:
                 raise
             time.sleep(0.05)
         else:
@@ -350,9 +402,43 @@ def _begin_sqlite_transaction(connection: Connection) -> None:
 
 
 @contextmanager
+def _errors_at_start() -> Iterator[None]:
+    """Where nothing runs yet, what an operator has to mend ends the process, in a sentence."""
+    try:
+        with _translated_errors():
+            yield
+    except DatabaseUnusable as error:
+        raise ConfigurationError(error.detail) from error
+    except exc.DBAPIError as error:
+        raise ConfigurationError(f"The database's schema is not as it should be (DATABASE_URL): {error}") from error
+
+
+@contextmanager
 def _translated_errors() -> Iterator[None]:
     try:
         yield
-    except (exc.OperationalError, exc.InterfaceError, exc.TimeoutError) as error:
-        reason = str(error.orig) if isinstance(error, exc.DBAPIError) else str(error)
-        raise DatabaseUnavailable(f"The database does not answer (DATABASE_URL): {reason}") from error
+    except exc.TimeoutError as error:
+        raise DatabaseUnavailable(f"All connections to the database are in use (DATABASE_URL): {error}") from error
+    except exc.DBAPIError as error:
+        kind = _kind_of(error)
+        if kind is None:
+            raise
+        raise kind(f"{kind.title} (DATABASE_URL): {error.orig}") from error
+
+
+def _kind_of(error: exc.DBAPIError) -> type[DatabaseUnavailable] | None:
+    """None for a mistake of ours."""
+    driver_error = error.orig
+    if isinstance(driver_error, sqlite3.Error):
+        code, kinds = _sqlite_code(driver_error), SQLITE_KINDS
+    else:
+        code, kinds = driver_error.args[0] if driver_error and driver_error.args else None, MYSQL_KINDS
+        if error.connection_invalidated or code in MYSQL_CLIENT_CODES:
+            return DatabaseUnavailable
+    return next((kind for kind, codes in kinds.items() if code in codes), None)
+
+
+def _sqlite_code(error: sqlite3.Error) -> int | None:
+    """The primary one, without what extends it; an error of the driver's own has none."""
+    code: int | None = getattr(error, "sqlite_errorcode", None)
+    return None if code is None else code & 0xFF

@@ -127,6 +127,20 @@ def show_row(product: Product, picture: bytes) -> None:
                 )
             if product.index_error:
                 show_index_error(product)
+            if product.index_status == "failed" and st.button(
+                t("reindex"), icon=":material/replay:", key=f"reindex_{product.product_id}"
+            ):
+                reindex(product)
+
+
+def reindex(product: Product) -> None:
+    try:
+        api_client().reindex_product(product.product_id)
+        leave_message(None, wait_until_indexed(product.product_id))
+    except ApiError as error:
+        show_error(error)
+        return
+    st.rerun()
 
 
 def show_paging(page: ProductPage) -> None:

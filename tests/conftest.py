@@ -1,7 +1,8 @@
 """Fixtures that several test modules share: tiny models, a running API on the embedded default, pictures."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,18 @@ def create_product(client: httpx.Client, title: str, image: bytes | None = None,
     assert response.status_code == httpx.codes.CREATED, response.text
     created: dict[str, Any] = response.json()
     return created
+
+
+@contextmanager
+def broken_picture(api_folder: Path, product: Mapping[str, Any]) -> Iterator[None]:
+    """The end of the product's stored picture is cut off, until the block ends."""
+    path = api_folder / "data" / str(product["image_url"]).removeprefix("/")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-60])
+    try:
+        yield
+    finally:
+        path.write_bytes(whole)
 
 
 def wait_until_indexed(client: httpx.Client, *, timeout_s: float = 30.0) -> None:

@@ -20,6 +20,14 @@ from tests.processes import environment, free_port, require_program, running
 @contextmanager
 def running_mariadb(folder: Path) -> Iterator[str]:
     """Yields the DSN of the server without a database name, for `new_mysql_database`."""
+    with running_mariadb_process(folder) as (dsn, _):
+        yield dsn
+
+
+@contextmanager
+def running_mariadb_process(folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """The same, with the process to be frozen or killed."""
+    folder.mkdir(parents=True, exist_ok=True)
     server = require_program("mariadbd", "mysqld")
     install = require_program("mariadb-install-db", "mysql_install_db")
     data, socket_file, port = folder / "data", folder / "mysql.sock", free_port()
@@ -39,8 +47,8 @@ def running_mariadb(folder: Path) -> Iterator[str]:
             return False
         return True
 
-    with running(command, folder / "mariadb.log", env=environment(), ready=ready):
-        yield f"mysql+pymysql://root@127.0.0.1:{port}"
+    with running(command, folder / "mariadb.log", env=environment(), ready=ready) as process:
+        yield f"mysql+pymysql://root@127.0.0.1:{port}", process
 
 
 def new_mysql_database(server: str) -> str:

@@ -131,7 +131,34 @@ class QueueFull(Overloaded):
 
 
 class DatabaseUnavailable(DependencyUnavailable):
+    """No connection, a lost one, or no answer in time: whether a write was done is then unknown."""
+
     slug = "database-unavailable"
+    title = "The database does not answer"
+
+
+class DatabaseBusy(DatabaseUnavailable):
+    """A deadlock, or a lock that was waited for too long: nothing was written, and the same again may well work."""
+
+    slug = "database-busy"
+    title = "The database is busy with other changes"
+    retry_after_s = 1
+
+
+class DatabaseFull(DatabaseUnavailable):
+    """It answers, and has no room for what is to be written."""
+
+    slug = "database-full"
+    title = "The database's disk is full"
+    retry_after_s = 30
+
+
+class DatabaseUnusable(DatabaseUnavailable):
+    """It answers, and an operator has to act: access denied, no such database, read-only, damaged."""
+
+    slug = "database-unusable"
+    title = "The database can't be used as it stands"
+    retry_after_s = 30
 
 
 class VectorDBUnavailable(DependencyUnavailable):
@@ -158,13 +185,13 @@ class ImageStoreUnavailable(DependencyUnavailable):
 
 
 class ModelsUnavailable(DependencyUnavailable):
-    """The models are loaded, and don't answer."""
+    """The models are loaded, and don't answer, or fail whatever they are given."""
 
     slug = "models-unavailable"
 
 
 class EncodingFailed(AppError):
-    """The model raised on this very item."""
+    """The model raised on this very item, twice, and takes others."""
 
     slug = "encoding-failed"
     title = "Encoding failed"

@@ -39,6 +39,7 @@ class Settings(BaseSettings):
 
     # Engines
     database_url: str = ""
+    database_timeout_s: float = Field(30.0, ge=2)  # InnoDB waits for a lock in whole seconds, half as long
     auto_migrate: bool = True
     milvus_uri: str = ""
     milvus_token: str = ""

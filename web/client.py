@@ -100,6 +100,9 @@ class ApiClient:
         """Only what is in `fields` changes; an empty value clears its field."""
         return self._parsed(Product, self._succeed("PATCH", f"/product/{product_id}", files=_form(fields, image)))
 
+    def reindex_product(self, product_id: int) -> Product:
+        return self._parsed(Product, self._succeed("POST", f"/product/{product_id}/reindex"))
+
     def delete_product(self, product_id: int) -> None:
         self._succeed("DELETE", f"/product/{product_id}")
 

@@ -171,6 +171,7 @@ TEXTS: dict[str, Text] = {
     ),
     "add_product": Text("添加商品", "Add a product"),
     "refresh": Text("刷新", "Refresh"),
+    "reindex": Text("重新索引", "Index again"),
     "list_search": Text("标题或 SKU", "Title or SKU"),
     "list_category": Text("分类", "Category"),
     "list_status": Text("索引状态", "Index status"),

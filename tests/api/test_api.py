@@ -15,7 +15,8 @@ import pytest
 from PIL import Image
 
 from data_models import PICTURE_FORMATS
-from tests.conftest import create_product, picture, wait_until_indexed
+from tests.conftest import broken_picture, create_product, picture, wait_until_indexed
+from tests.demo.test_demo_command import run_cli
 
 Snapshot = Callable[[], object]
 
@@ -246,6 +247,32 @@ def test_patch_changes_what_is_sent_and_clears_what_is_sent_empty(api: httpx.Cli
     assert_problem(api.patch(path, data={"title": ""}), 422, "title", "at least 1")
     untouched = api.patch(path, files={"nothing": b""})
     assert_problem(untouched, 422, "nothing", "not permitted")
+
+
+def test_a_product_that_failed_comes_back_by_request_or_by_command(api: httpx.Client, api_folder: Path) -> None:
+    product = create_product(api, "坏盘上的柜子", picture("teal"))
+    wait_until_indexed(api)
+    path = f"/product/{product['product_id']}"
+    with broken_picture(api_folder, product):
+        queued = api.post(f"{path}/reindex")
+        assert (queued.status_code, queued.json()["index_status"]) == (httpx.codes.ACCEPTED, "pending")
+        wait_until_indexed(api)
+        assert api.get(path).json()["index_status"] == "failed"
+        api.post(f"{path}/reindex")
+        wait_until_indexed(api)
+        assert api.get(path).json()["index_status"] == "failed"
+    settings = {"DATA_DIR": str(api_folder / "data")}
+    for option, count in ((["--reason-contains", "out of memory"], 0), ([], 1)):  # beside the running service
+        said = run_cli("retry-failed", *option, **settings)
+        assert (said.returncode, said.stdout.split()[0]) == (0, str(count)), said.stderr
+    wait_until_indexed(api)
+    indexed = api.get(path).json()
+    assert (indexed["index_status"], indexed["index_error"], indexed["version"]) == ("indexed", None, 1)
+    for _ in range(2):
+        assert api.post(f"{path}/reindex").json()["milvus_id"] == indexed["milvus_id"]
+    wait_until_indexed(api)
+    assert_problem(api.post("/product/999999/reindex"), 404, None, "no product 999999")
+    api.delete(path)
 
 
 def test_list_pages_sorts_and_filters(api: httpx.Client) -> None:

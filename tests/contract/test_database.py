@@ -166,7 +166,9 @@ def test_a_process_that_waits_for_a_migration_finds_it_done_whenever_its_commit_
     """The revision is committed after the changes that it names: nobody may look in between."""
     databases = [Database(empty_dsn) for _ in range(3)]
     for database in databases:
-        sa.event.listen(database.engine, "commit", lambda _: time.sleep(0.1))  # a busy disk, a replica far away
+        sa.event.listen(
+            database.migration_engine, "commit", lambda _: time.sleep(0.1)
+        )  # a busy disk, a replica far away
     with ThreadPoolExecutor(len(databases)) as pool:
         for done in [pool.submit(database.migrate) for database in databases]:
             done.result()
@@ -202,7 +204,7 @@ def test_a_connection_that_is_lost_while_migrating_is_named(mariadb: str) -> Non
             with killer.engine.connect() as other:
                 other.execute(sa.text(f"KILL {number}"))
 
-    sa.event.listen(database.engine, "before_execute", lose)
+    sa.event.listen(database.migration_engine, "before_execute", lose)
     with pytest.raises(DatabaseUnavailable, match="DATABASE_URL"):
         database.migrate()
     database.close()

@@ -20,11 +20,20 @@ class Model:
         self.go = threading.Event()
         self.go.set()
         self.has_work = threading.Event()
+        self.trouble: Exception | None = None
+        """Raised whatever it is given."""
+        self.passing: list[Exception] = []
+        """Raised once each, by the next calls."""
 
     def process(self, batch: Sequence[str]) -> list[str]:
         self.has_work.set()
         self.go.wait(10)
         self.batches.append(list(batch))
+        if self.trouble or self.passing:
+            raise self.trouble or self.passing.pop()
+        if "last straw" in batch:
+            self.trouble = RuntimeError("lost device") if batch == ["last straw"] else None
+            raise RuntimeError("lost device")
         if "poison" in batch:
             raise ValueError("can't take poison")
         if "lose one" in batch:
@@ -46,7 +55,7 @@ def run(scenario: Callable[[Model, MicroBatcher[str, str]], Any], **sizes: int) 
 
     async def with_batcher(settings: dict[str, int]) -> None:
         with ThreadPoolExecutor(1) as executor:
-            batcher: MicroBatcher[str, str] = MicroBatcher(model.process, executor, **settings)
+            batcher: MicroBatcher[str, str] = MicroBatcher(model.process, executor, known_good="good", **settings)
             try:
                 await scenario(model, batcher)
             finally:
@@ -94,6 +103,50 @@ def test_one_poisoned_item_fails_alone() -> None:
         assert [results[0], results[1], results[3]] == ["X", "A", "B"]
         assert isinstance(results[2], EncodingFailed)
         assert "poison" in results[2].detail
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("CUDA error: device-side assert"), ValueError("bug")])
+@pytest.mark.parametrize("batch", ["a", "ab"])
+def test_a_model_that_fails_whatever_it_is_given_blames_no_item_and_is_found_well_again(
+    error: Exception, batch: str
+) -> None:
+    async def scenario(model: Model, batcher: MicroBatcher[str, str]) -> None:
+        model.trouble = error
+        for add in (batcher.query, batcher.bulk):
+            failures = await asyncio.gather(*(add(item) for item in batch), return_exceptions=True)
+            assert {type(failure) for failure in failures} == {ModelsUnavailable}
+        with pytest.raises(ModelsUnavailable, match="fails whatever it is given"):
+            await batcher.check()
+        model.trouble = None
+        await batcher.check()
+        assert await batcher.query("a") == "A"
+
+    run(scenario)
+
+
+def test_what_passes_is_tried_again_and_nobody_hears_of_it() -> None:
+    async def scenario(model: Model, batcher: MicroBatcher[str, str]) -> None:
+        model.passing = [MemoryError(), MemoryError()]  # of the batch, and of its first item alone
+        assert await asyncio.gather(*(batcher.bulk(item) for item in "ab")) == ["A", "B"]
+        await batcher.check()
+
+    assert run(scenario).batches == [["a", "b"], ["a"], ["a"], ["b"]]
+
+
+def test_a_model_that_breaks_after_some_items_passed_blames_none_of_the_others() -> None:
+    async def scenario(model: Model, batcher: MicroBatcher[str, str]) -> None:
+        model.go.clear()
+        held = asyncio.create_task(batcher.query("x"))
+        await model.holds_work()
+        rest = [asyncio.create_task(batcher.query(item)) for item in ("a", "last straw", "b")]
+        await asyncio.sleep(0)
+        model.go.set()
+        assert await held == "X"
+        ends = await asyncio.gather(*rest, return_exceptions=True)
+        assert ends[0] == "A"
+        assert [type(end) for end in ends[1:]] == [ModelsUnavailable, ModelsUnavailable]
 
     run(scenario)
 
@@ -154,23 +207,23 @@ def test_a_model_that_loses_an_answer_fails_its_caller_and_nobody_else() -> None
         with pytest.raises(EncodingFailed):
             await batcher.query("lose one")
         assert await batcher.query("a") == "A"
-        batcher.check()
+        await batcher.check()
 
     run(scenario)
 
 
 def test_a_model_that_hangs_is_told_from_one_that_is_idle_or_busy() -> None:
     async def scenario(model: Model, batcher: MicroBatcher[str, str]) -> None:
-        batcher.check(stalled_after_s=0)  # idle
+        await batcher.check(stalled_after_s=0)  # idle
         model.go.clear()
         held = asyncio.create_task(batcher.query("a"))
         await model.holds_work()
-        batcher.check()
+        await batcher.check()
         with pytest.raises(ModelsUnavailable, match="has not answered for 0 s"):
-            batcher.check(stalled_after_s=0)
+            await batcher.check(stalled_after_s=0)
         model.go.set()
         assert await held == "A"
-        batcher.check(stalled_after_s=0)
+        await batcher.check(stalled_after_s=0)
 
     run(scenario)
 
@@ -187,7 +240,7 @@ def test_a_loop_that_died_refuses_instead_of_letting_wait_for_ever() -> None:
             with pytest.raises(ModelsUnavailable, match="restart the service"):
                 await waiting
         with pytest.raises(ModelsUnavailable, match="restart the service"):
-            batcher.check()
+            await batcher.check()
         with pytest.raises(ModelsUnavailable):
             await batcher.query("a")
 
@@ -201,15 +254,16 @@ def test_waiting_for_another_batchers_model_is_no_stall() -> None:
         model.go.clear()
         with ThreadPoolExecutor(1) as shared:
             pair: list[MicroBatcher[str, str]] = [
-                MicroBatcher(model.process, shared, batch_size=1, bulk_batch_size=1, queue_size=1) for _ in range(2)
+                MicroBatcher(model.process, shared, known_good="good", batch_size=1, bulk_batch_size=1, queue_size=1)
+                for _ in range(2)
             ]
             first = asyncio.create_task(pair[0].query("a"))
             await model.holds_work()
             second = asyncio.create_task(pair[1].query("b"))
             await asyncio.sleep(0)
             with pytest.raises(ModelsUnavailable):
-                pair[0].check(stalled_after_s=0)
-            pair[1].check(stalled_after_s=0)
+                await pair[0].check(stalled_after_s=0)
+            await pair[1].check(stalled_after_s=0)
             model.go.set()
             assert [await first, await second] == ["A", "B"]
             for each in pair:

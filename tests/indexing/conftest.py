@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from tests.servers import new_mysql_database
 from tuwen.settings import Settings
 
 
@@ -13,3 +14,10 @@ def settings(tmp_path: Path, tiny_models: dict[str, str], milvus: str) -> Settin
     """A new database each time, and so collections of its own on the one Milvus of all tests."""
     models: dict[str, Any] = {name.lower(): value for name, value in tiny_models.items()}
     return Settings(_env_file=None, data_dir=tmp_path, milvus_uri=milvus, **models)
+
+
+@pytest.fixture(params=["sqlite", "mariadb"])
+def on_both_databases(request: pytest.FixtureRequest, settings: Settings) -> Settings:
+    if request.param == "sqlite":
+        return settings
+    return settings.model_copy(update={"database_url": new_mysql_database(request.getfixturevalue("mariadb"))})

@@ -19,7 +19,6 @@ from data_models import ProductEvent, ProductFields
 from orm_models import GeneratedImageRow, JobRow, OutboxRow, ProductRow, ProductVectorRow, utc_now
 from tests.conftest import picture
 from tests.indexing.shop import Shop, run
-from tests.servers import new_mysql_database
 from tuwen.background import Lease
 from tuwen.catalogue.queries import count_by_index_status
 from tuwen.indexing.drift import MANY_IMAGES, PAGE, UNBOUND_GRACE, Pass, requeue_forgotten
@@ -137,13 +136,6 @@ def test_a_collection_that_milvus_lost_is_built_again(settings: Settings) -> Non
 
     run(settings, lose)
     run(settings, find_again)
-
-
-@pytest.fixture(params=["sqlite", "mariadb"])
-def on_both_databases(request: pytest.FixtureRequest, settings: Settings) -> Settings:
-    if request.param == "sqlite":
-        return settings
-    return settings.model_copy(update={"database_url": new_mysql_database(request.getfixturevalue("mariadb"))})
 
 
 def add_rows(shop: Shop, count: int, **values: Any) -> list[int]:

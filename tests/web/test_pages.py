@@ -17,7 +17,7 @@ import pytest
 from playwright.sync_api import BrowserContext, FilePayload, Locator, Page, expect, sync_playwright
 
 from data_models import SearchMode
-from tests.conftest import create_product, picture, wait_until_indexed
+from tests.conftest import broken_picture, create_product, picture, wait_until_indexed
 from tests.processes import ROOT, answers, environment, free_port, require_program, running
 from web.frame import PAGES
 from web.texts import TEXTS
@@ -339,6 +339,27 @@ def test_a_product_is_added_changed_and_deleted(tab: Page, pages_url: str, catal
     expect(tab.get_by_role("heading", name="商品管理")).to_be_visible()
     expect(row(tab, title)).to_have_count(0)
     assert catalogue.get(f"/product/{stored['product_id']}").status_code == httpx.codes.NOT_FOUND
+
+
+def test_a_product_that_failed_is_indexed_again_once_its_reason_is_mended(
+    tab: Page, pages_url: str, catalogue: httpx.Client, api_folder: Path
+) -> None:
+    product = create_product(catalogue, "坏盘上的茶几", picture("olive"))
+    wait_until_indexed(catalogue)
+    with broken_picture(api_folder, product):
+        catalogue.post(f"/product/{product['product_id']}/reindex").raise_for_status()
+        wait_until_indexed(catalogue)
+        tab.goto(f"{pages_url}/manage_products")
+        failed = row(tab, product["title"])
+        expect(failed).to_contain_text("索引失败")
+        expect(failed).to_contain_text("broken or cut off")
+        failed.get_by_role("button", name="重新索引").click()
+        expect(tab.get_by_text("broken or cut off")).to_have_count(2)  # as a message, and in the row again
+    failed.get_by_role("button", name="重新索引").click()
+    expect(tab.get_by_text("已建立索引，可以搜到了")).to_be_visible()
+    expect(failed).to_contain_text("已索引")
+    expect(failed.get_by_role("button", name="重新索引")).to_have_count(0)
+    catalogue.delete(f"/product/{product['product_id']}").raise_for_status()
 
 
 def test_a_product_that_is_not_there_is_said_so(tab: Page, pages_url: str) -> None:

@@ -109,6 +109,17 @@ async def delete_product(product_id: ProductId, api: ApiDependency) -> None:
     await api.threads.writes.run(api.writer.delete, product_id)
 
 
+@router.post(
+    "/product/{product_id}/reindex",
+    status_code=202,
+    summary="Index a product again",
+    responses=problem_responses(NotFound, InvalidInput, DatabaseUnavailable),
+)
+async def reindex_product(product_id: ProductId, api: ApiDependency) -> Product:
+    """For one that failed, once the reason is mended. Its `index_status` is `pending` until it is done."""
+    return await api.threads.writes.run(api.writer.reindex, product_id)
+
+
 async def _picture(form: FormData, api: Api) -> CheckedImage | None:
     image_id = generated_image_id(form)
     if image_id is not None:

@@ -7,13 +7,13 @@ from sqlalchemy.exc import IntegrityError
 
 from data_models import Product, ProductChanges, ProductFields
 from orm_models import Database, ProductRow, utc_now
-from tuwen.catalogue.queries import find_product, sku_owner
+from tuwen.catalogue.queries import sku_owner
 from tuwen.catalogue.representation import as_product
 from tuwen.errors import DuplicateSku, FieldError, NotFound
 from tuwen.messaging.outbox import add_product_event
 from tuwen.pictures.checked_image import CheckedImage
 from tuwen.pictures.store import ImageStore
-from tuwen.vectors.binding import bound_milvus_ids
+from tuwen.vectors.binding import bound_milvus_ids, outdate_bindings
 from tuwen.vectors.registry import IndexRegistry
 
 
@@ -64,17 +64,25 @@ class ProductWriter:
                 row = _require_product(session, product_id, lock=True)
                 if values:
                     self._apply(session, row, values)
+                changed = self._as_it_is(session, row)  # under the lock: the version that this very change made
         except IntegrityError as error:
             raise _duplicate_sku(changes.sku) from error
         if image is not None:
             self._images.save_if_gone(image)
         self._wake_relay()
-        index = self._registry.known
-        with self._database.read() as session:
-            found = find_product(session, product_id, index.vector_index_id if index else None)
-        if found is None:
-            raise _no_product(product_id)
-        return as_product(found.product, found.milvus_id)
+        return changed
+
+    def reindex(self, product_id: int) -> Product:
+        """Have it indexed again as it is, whatever came of it before. Searches find it by its old vectors meanwhile."""
+        with self._database.write() as session:
+            row = _require_product(session, product_id, lock=True)
+            outdate_bindings(session, product_id)  # else ingestion would find its work done
+            row.index_status, row.index_error, row.queued_at = "pending", None, utc_now()
+            session.flush()
+            add_product_event(session, self._topic, row, "upsert")
+            queued = self._as_it_is(session, row)
+        self._wake_relay()
+        return queued
 
     def delete(self, product_id: int) -> None:
         with self._database.write() as session:
@@ -92,6 +100,12 @@ class ProductWriter:
         row.index_status, row.index_error, row.queued_at = "pending", None, None
         session.flush()
         add_product_event(session, self._topic, row, "upsert")
+
+    def _as_it_is(self, session: orm.Session, row: ProductRow) -> Product:
+        index = self._registry.known
+        bound = bound_milvus_ids(session, [row.product_id]).get(row.product_id, {})
+        ids = bound.get(index.collection, []) if index else []
+        return as_product(row, ids[0] if ids else None)
 
     def _image_columns(self, image: CheckedImage) -> dict[str, object]:
         return {

@@ -1,7 +1,8 @@
 """A micro-batcher in front of an encoder: callers wait for one item each, the model sees batches.
 
 Queries go before bulk work, so that indexing a catalogue does not hold up searches for longer than one small batch.
-Every future ends in a result or an exception, at shutdown too; one item that the model can't take fails alone.
+Every future ends in a result or an exception, at shutdown too. One item that the model can't take fails alone; where
+the model fails whatever it is given (out of memory, a lost device), nobody's item is blamed for it.
 """
 
 import asyncio
@@ -13,7 +14,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from tuwen.errors import EncodingFailed, ModelsUnavailable, Overloaded
+from tuwen.errors import AppError, EncodingFailed, ModelsUnavailable, Overloaded
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -29,9 +30,20 @@ class _Waiting(Generic[Item, Result]):
     item: Item
     future: asyncio.Future[Result] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
+    def answer(self, result: Result) -> None:
+        if not self.future.done():  # nobody may wait for it any more
+            self.future.set_result(result)
+
+    def fail(self, failure: AppError, cause: Exception) -> None:
+        failure.__cause__ = cause
+        if not self.future.done():
+            self.future.set_exception(failure)
+
 
 class MicroBatcher(Generic[Item, Result]):
     """Runs `process` (batch in, as many results out, in order) on `executor`, one batch at a time.
+
+    `known_good`: an item that every sound model takes; it tells a model in trouble from an item that is poisoned.
 
     No timer fills batches: while one batch runs the next gathers by itself, and an idle model answers at once.
     """
@@ -41,12 +53,14 @@ class MicroBatcher(Generic[Item, Result]):
         process: Callable[[Sequence[Item]], Sequence[Result]],
         executor: Executor,
         *,
+        known_good: Item,
         batch_size: int,
         bulk_batch_size: int,
         queue_size: int,
     ) -> None:
         self._process = process
         self._executor = executor
+        self._known_good = known_good
         self._batch_size = batch_size
         self._bulk_batch_size = bulk_batch_size
         self._queue_size = queue_size
@@ -57,6 +71,8 @@ class MicroBatcher(Generic[Item, Result]):
         self._under_way: list[_Waiting[Item, Result]] = []
         self._called_at: float | None = None
         """When the model was given what it works on now; None while it works for others, or not at all."""
+        self._trouble: str | None = None
+        """What the model said when it failed even the known good item; None since it last took anything."""
         self._loop = asyncio.create_task(self._run())
 
     async def query(self, item: Item) -> Result:
@@ -69,12 +85,17 @@ class MicroBatcher(Generic[Item, Result]):
         """One item of the index, behind all queries. The caller bounds how many."""
         return await self._enqueue(self._bulk, item)
 
-    def check(self, *, stalled_after_s: float = STALLED_AFTER_S) -> None:
-        """Raises ModelsUnavailable when nothing would be answered any more, or the model is at one call for so long."""
+    async def check(self, *, stalled_after_s: float = STALLED_AFTER_S) -> None:
+        """Raises ModelsUnavailable when nothing would be answered any more, or the model is at one call for so long.
+
+        A model that was in trouble is asked again: once nobody sends it searches, nothing else would find it well.
+        """
         self._require_loop()
         called_at = self._called_at
         if called_at is not None and time.monotonic() - called_at >= stalled_after_s:
             raise ModelsUnavailable(f"The model has not answered for {time.monotonic() - called_at:.0f} s.")
+        if self._trouble is not None:
+            await self._enqueue(self._queries, self._known_good)
 
     async def close(self) -> None:
         """Finish the batch under way; whatever waits behind it ends in Overloaded."""
@@ -129,16 +150,50 @@ class MicroBatcher(Generic[Item, Result]):
 
     async def _process_batch(self, batch: list[_Waiting[Item, Result]]) -> None:
         try:
-            results = await asyncio.get_running_loop().run_in_executor(
-                self._executor, self._call_model, [waiting.item for waiting in batch]
-            )
-            answers = list(zip(batch, results, strict=True))
+            results = await self._encode([waiting.item for waiting in batch])
         except Exception as error:
-            await self._fail_or_split(batch, error)
+            logger.warning("The model failed on %d items; each is tried alone", len(batch), exc_info=error)
+            await self._process_one_by_one(batch)
             return
-        for waiting, result in answers:
-            if not waiting.future.done():
-                waiting.future.set_result(result)
+        for waiting, result in zip(batch, results, strict=True):
+            waiting.answer(result)
+
+    async def _process_one_by_one(self, batch: list[_Waiting[Item, Result]]) -> None:
+        """An item that fails twice alone is poisoned if a known good one passes then; else the model is in trouble."""
+        for position, waiting in enumerate(batch):
+            try:
+                waiting.answer(await self._encode_alone(waiting.item, attempts=2))
+            except Exception as error:
+                try:
+                    await self._encode_alone(self._known_good, attempts=1)
+                except Exception as trouble:
+                    self._give_up(batch[position:], trouble)
+                    return
+                waiting.fail(EncodingFailed(f"The model can't encode this: {error!r}"), error)
+
+    async def _encode_alone(self, item: Item, *, attempts: int) -> Result:
+        while True:
+            attempts -= 1
+            try:
+                return (await self._encode([item]))[0]
+            except Exception:
+                if not attempts:
+                    raise
+
+    async def _encode(self, items: list[Item]) -> list[Result]:
+        results = list(await asyncio.get_running_loop().run_in_executor(self._executor, self._call_model, items))
+        if len(results) != len(items):
+            raise ValueError(f"The model answered {len(items)} items with {len(results)} vectors")
+        self._trouble = None
+        return results
+
+    def _give_up(self, batch: list[_Waiting[Item, Result]], error: Exception) -> None:
+        """Nobody's item is to blame: what can wait comes again."""
+        if self._trouble is None:
+            logger.error("The model is in trouble: it fails whatever it is given", exc_info=error)
+        self._trouble = f"The model fails whatever it is given; restart the service if that lasts: {error!r}"
+        for waiting in batch:
+            waiting.fail(ModelsUnavailable(self._trouble), error)
 
     def _call_model(self, items: Sequence[Item]) -> Sequence[Result]:
         """On the model's thread, which other batchers may share: waiting for them is no stall."""
@@ -147,17 +202,6 @@ class MicroBatcher(Generic[Item, Result]):
             return self._process(items)
         finally:
             self._called_at = None
-
-    async def _fail_or_split(self, batch: list[_Waiting[Item, Result]], error: Exception) -> None:
-        if len(batch) == 1:
-            logger.warning("An item can't be encoded", exc_info=error)
-            if not batch[0].future.done():
-                failure = EncodingFailed(f"The model can't encode this: {error!r}")
-                failure.__cause__ = error
-                batch[0].future.set_exception(failure)
-            return
-        for waiting in batch:
-            await self._process_batch([waiting])
 
 
 def _stopping() -> Overloaded:

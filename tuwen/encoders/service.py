@@ -13,6 +13,10 @@ from tuwen.settings import Settings
 
 Item = TypeVar("Item")
 
+# What every sound model takes.
+KNOWN_GOOD_TEXT = "商品"
+KNOWN_GOOD_SIZE = (224, 224)
+
 
 class EncodingService:
     """Query vectors for searches, bulk vectors for the index. Create it on a running event loop; close it there."""
@@ -27,13 +31,16 @@ class EncodingService:
             "queue_size": settings.query_queue_size,
         }
         self.clip_images: MicroBatcher[Image.Image, Vector] = MicroBatcher(
-            lambda images: list(encoders.clip.encode_images(images)), self._executor, **sizes
+            lambda images: list(encoders.clip.encode_images(images)),
+            self._executor,
+            known_good=Image.new("RGB", KNOWN_GOOD_SIZE, "gray"),
+            **sizes,
         )
         self.clip_texts: MicroBatcher[str, Vector] = MicroBatcher(
-            lambda texts: list(encoders.clip.encode_texts(texts)), self._executor, **sizes
+            lambda texts: list(encoders.clip.encode_texts(texts)), self._executor, known_good=KNOWN_GOOD_TEXT, **sizes
         )
         self.texts: MicroBatcher[str, Vector] = MicroBatcher(
-            lambda texts: list(encoders.text.encode_texts(texts)), self._executor, **sizes
+            lambda texts: list(encoders.text.encode_texts(texts)), self._executor, known_good=KNOWN_GOOD_TEXT, **sizes
         )
         self._batchers = (self.clip_images, self.clip_texts, self.texts)
         self._cache: LRUCache[Hashable, Vector] = LRUCache(settings.query_cache_size)
@@ -54,7 +61,7 @@ class EncodingService:
     async def check(self) -> None:
         """Raises ModelsUnavailable."""
         for batcher in self._batchers:
-            batcher.check()
+            await batcher.check()
 
     async def close(self) -> None:
         for batcher in self._batchers:

@@ -29,6 +29,7 @@ from tuwen.settings import Settings
 from tuwen.vectors.binding import (
     bind_vectors,
     confirm_indexed,
+    has_failed,
     holders_of,
     indexed_versions,
     mark_failed,
@@ -95,12 +96,17 @@ class Ingestor:
                 for message in messages:
                     await self._ingest_isolating([message])
             else:
-                reason = f"unexpected: {error!r}"
-                await self._until_up(partial(self._threads.run, self._write_dead_letters, [(messages[0], reason)]))
+                await self._bury(messages[0], f"unexpected: {error!r}")
+
+    async def _bury(self, message: Message, reason: str) -> None:
+        try:
+            await self._until_up(partial(self._threads.run, self._write_dead_letters, [(message, reason)]))
+        except Exception:  # the database takes nothing, so its products stay as they are, and reconciliation finds them
+            logger.exception("No dead letter can be written of message %r", message.value[:200])
 
     async def ingest(self, messages: Sequence[Message]) -> None:
         """One batch, whole. Raises DependencyUnavailable with nothing half-bound; the batch may then be given again."""
-        events = await self._parse(messages)
+        events, unreadable = self._parse(messages)
         latest = {event.product_id: event for event in sorted(events, key=lambda event: event.version)}
         for event in events:
             if event.op == "delete":
@@ -108,6 +114,8 @@ class Ingestor:
         upserts = [event.product_id for event in latest.values() if event.op == "upsert"]
         if upserts:
             await self.index_products(upserts)
+        if unreadable:  # last, so that a batch that waits for something writes them once
+            await self._threads.run(self._write_dead_letters, unreadable)
 
     async def index_products(self, product_ids: Sequence[int]) -> None:
         """Encode, insert, bind. Products that are gone, or indexed at their version already, cost two SELECTs."""
@@ -124,19 +132,18 @@ class Ingestor:
         await self._threads.run(self._vector_db.delete, index.collection, unbound, product_ids)
         logger.info("Indexed %d products, %d failed", len(inserted), len(failed) + len(rejected))
 
-    async def _parse(self, messages: Sequence[Message]) -> list[ProductEvent]:
-        events, letters = [], []
+    @staticmethod
+    def _parse(messages: Sequence[Message]) -> tuple[list[ProductEvent], list[tuple[Message, str]]]:
+        """The events, and what is none, each with its reason."""
+        events, unreadable = [], []
         for message in messages:
             try:
                 events.append(ProductEvent.model_validate_json(message.value))
             except ValidationError as error:
                 logger.warning("Not a product event, to the dead letters: %r", message.value[:200])
-                letters.append(
-                    (message, f"not a product event: {error.error_count()} errors: {error.errors()[0]['msg']}")
-                )
-        if letters:
-            await self._threads.run(self._write_dead_letters, letters)
-        return events
+                reason = f"not a product event: {error.error_count()} errors: {error.errors()[0]['msg']}"
+                unreadable.append((message, reason))
+        return events, unreadable
 
     def _write_dead_letters(self, letters: Sequence[tuple[Message, str]]) -> None:
         with self._database.write() as session:
@@ -233,10 +240,11 @@ class Ingestor:
         return unbound
 
     def _write_failure(self, session: orm.Session, product: ProductRow, index: LiveIndex, reason: str) -> list[int]:
-        logger.warning("Product %d can't be indexed: %s", product.product_id, reason)
-        event = ProductEvent(product_id=product.product_id, op="upsert", version=product.version)
-        letter = DeadLetter(payload=event.model_dump_json(), error=reason)
-        add_to_outbox(session, dead_letter_topic(self._settings.kafka_topic), str(product.product_id), letter)
+        if not has_failed(session, product.product_id, reason):  # else its event came twice
+            logger.warning("Product %d can't be indexed: %s", product.product_id, reason)
+            event = ProductEvent(product_id=product.product_id, op="upsert", version=product.version)
+            letter = DeadLetter(payload=event.model_dump_json(), error=reason)
+            add_to_outbox(session, dead_letter_topic(self._settings.kafka_topic), str(product.product_id), letter)
         return mark_failed(session, product, index.vector_index_id, reason)
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""What reconciliation asks of the database: pages of ids, and set-based changes of a page.
+"""What reconciliation and retries ask of the database: pages of ids, and set-based changes of a page.
 
 Never commits: the caller's `Database.write()` block is the transaction.
 """
@@ -50,6 +50,16 @@ def indexed_products_unbound_after(
     statement = sa.select(ProductRow.product_id).where(
         ProductRow.product_id > product_id, ProductRow.index_status == "indexed", ~is_bound
     )
+    return list(session.scalars(statement.order_by(ProductRow.product_id).limit(limit)))
+
+
+def failed_products_after(session: orm.Session, product_id: int, reason_contains: str, limit: int) -> list[int]:
+    """A page of those that failed, all of them or those whose reason has this in it."""
+    statement = sa.select(ProductRow.product_id).where(
+        ProductRow.product_id > product_id, ProductRow.index_status == "failed"
+    )
+    if reason_contains:
+        statement = statement.where(ProductRow.index_error.contains(reason_contains, autoescape=True))
     return list(session.scalars(statement.order_by(ProductRow.product_id).limit(limit)))
 
 

@@ -82,6 +82,16 @@ def bind_vectors(session: orm.Session, product: ProductRow, vector_index_id: int
     return replaced
 
 
+def outdate_bindings(session: orm.Session, product_id: int) -> None:
+    """What the product has bound still counts, as made of a version before its first: ingestion makes it anew."""
+    session.execute(
+        sa.update(ProductVectorRow)
+        .where(ProductVectorRow.product_id == product_id)
+        .values(version=0)
+        .execution_options(synchronize_session=False)
+    )
+
+
 def holders_of(session: orm.Session, vector_index_id: int, milvus_ids: Sequence[int]) -> list[int]:
     """The products that have one of these bound."""
     held = ProductVectorRow.vector_index_id == vector_index_id, ProductVectorRow.milvus_id.in_(milvus_ids)
@@ -121,6 +131,12 @@ def mark_failed(session: orm.Session, product: ProductRow, vector_index_id: int,
         session.delete(binding)
     _set_index_status(session, product.product_id, "failed", reason[:REASON_LENGTH])
     return [binding.milvus_id] if binding else []
+
+
+def has_failed(session: orm.Session, product_id: int, reason: str) -> bool:
+    """Whether that is known already."""
+    same = ProductRow.index_status == "failed", ProductRow.index_error == reason[:REASON_LENGTH]
+    return session.scalar(sa.select(sa.exists().where(ProductRow.product_id == product_id, *same))) or False
 
 
 def unbind(session: orm.Session, vector_index_id: int, rows: Sequence[RowKey]) -> list[int]:

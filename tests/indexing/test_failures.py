@@ -1,0 +1,211 @@
+"""What failed, told apart: a product that can't be indexed, a model or a database in trouble; and the way back."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import pytest
+import sqlalchemy as sa
+
+from data_models import ProductChanges, ProductEvent
+from orm_models import Base, OutboxRow, ProductRow, ProductVectorRow
+from tests.indexing.shop import Shop, run
+from tests.processes import wait_until
+from tuwen.assembly import new_ingestor
+from tuwen.encoders.base import Embeddings, TextEncoder
+from tuwen.encoders.service import EncodingService
+from tuwen.errors import ModelsUnavailable, NotFound, VectorDBUnavailable
+from tuwen.indexing.ingest import Ingestor
+from tuwen.indexing.retry import PAGE, retry_failed
+from tuwen.messaging.in_process import InProcessQueue
+from tuwen.messaging.transport import Message, MessageConsumer
+from tuwen.settings import Settings
+from vector_db import VectorDB
+
+
+class SickModel:
+    """A real one that can't take some texts, or any."""
+
+    def __init__(self, sound: TextEncoder) -> None:
+        self.dim = sound.dim
+        self.refused: str | None = None
+        self._sound = sound
+
+    def encode_texts(self, texts: Sequence[str]) -> Embeddings:
+        if self.refused is not None and any(self.refused in text for text in texts):
+            raise RuntimeError("CUDA error: out of memory")
+        return self._sound.encode_texts(texts)
+
+
+@asynccontextmanager
+async def sick_model(shop: Shop) -> AsyncIterator[tuple[SickModel, EncodingService]]:
+    """And an encoding service that uses it, as the shop's ingestion does from here on."""
+    encoders = shop.services.encoding.encoders
+    model = SickModel(encoders.text)
+    encoding = EncodingService(replace(encoders, text=model), shop.services.settings)
+    shop.ingestor = new_ingestor(replace(shop.services, encoding=encoding))
+    yield model, encoding
+    await encoding.close()
+
+
+@asynccontextmanager
+async def ingesting(shop: Shop, ingestor: Ingestor, messages: list[Message]) -> AsyncIterator[asyncio.Task[None]]:
+    """The loop as it runs; yields the task that ends once it took the messages."""
+    queue = InProcessQueue([shop.topic])
+    consumer: MessageConsumer = queue.consumers[shop.topic]
+    working = asyncio.create_task(ingestor.run(consumer))
+    sending = asyncio.create_task(queue.send(messages))
+    yield sending
+    working.cancel()
+    sending.cancel()
+
+
+def test_a_model_in_trouble_fails_no_product_and_costs_none_its_old_vectors(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario(shop: Shop) -> None:
+        sofa = shop.create("红色沙发")
+        await shop.ingestor.ingest(shop.messages())
+        before = shop.bound()
+        shop.change(sofa, "紫色沙发")
+        async with sick_model(shop) as (model, encoding):
+            model.refused = ""
+            async with ingesting(shop, shop.ingestor, shop.messages()) as ended:  # a batch of this one product
+                await asyncio.to_thread(
+                    wait_until, lambda: caplog.text.count("Ingestion waits") >= 2, what="ingestion to wait"
+                )
+                assert shop.status(sofa) == ("pending", None)
+                assert shop.bound() == before
+                assert await shop.found("红色沙发") == ["紫色沙发"]
+                with pytest.raises(ModelsUnavailable, match="out of memory"):
+                    await encoding.check()
+                with pytest.raises(ModelsUnavailable):
+                    await encoding.query_text("沙发")
+                model.refused = None
+                await ended
+            assert shop.status(sofa) == ("indexed", None)
+            assert shop.dead_letters() == []
+            await encoding.check()
+
+    run(settings.model_copy(update={"retry_backoff_max_s": 0.5}), scenario)
+
+
+def test_a_poisoned_product_fails_alone_and_comes_back_when_somebody_asks_for_it(on_both_databases: Settings) -> None:
+    async def scenario(shop: Shop) -> None:
+        poisoned, sound, other = shop.create("毒 1"), shop.create("红色沙发"), shop.create("毒 2")
+        async with sick_model(shop) as (model, encoding):
+            model.refused = "毒"
+            for _ in range(2):  # the second time nothing is left to say
+                await shop.ingestor.ingest(shop.messages())
+            await encoding.check()
+            assert shop.status(sound) == ("indexed", None)
+            status, reason = shop.status(poisoned)
+            assert (status, "out of memory" in (reason or "")) == ("failed", True)
+            assert len(shop.dead_letters()) == 2
+
+            model.refused = None
+            assert shop.writer.reindex(poisoned).index_status == "pending"
+            await shop.ingestor.ingest(shop.messages()[-1:])
+            assert (shop.status(poisoned), shop.status(other)[0]) == (("indexed", None), "failed")
+            with pytest.raises(NotFound):
+                shop.writer.reindex(999)
+
+    run(on_both_databases, scenario)
+
+
+def test_indexing_again_makes_new_vectors_and_the_old_ones_are_found_until_then(on_both_databases: Settings) -> None:
+    async def scenario(shop: Shop) -> None:
+        sofa = shop.create("红色沙发")
+        await shop.ingestor.ingest(shop.messages())
+        old = shop.bound()[sofa]
+        for _ in range(2):
+            queued = shop.writer.reindex(sofa)
+            assert (queued.index_status, queued.version, queued.milvus_id) == ("pending", 1, old)
+        assert await shop.found("红色沙发") == ["红色沙发"]
+        await shop.ingestor.ingest(shop.messages())
+        await shop.ingestor.ingest(shop.messages())
+        new = shop.bound()[sofa]
+        assert new != old
+        assert shop.in_milvus() == {new}
+        assert shop.status(sofa) == ("indexed", None)
+
+    run(on_both_databases, scenario)
+
+
+def test_all_that_failed_is_queued_page_by_page_or_what_failed_for_one_reason(on_both_databases: Settings) -> None:
+    async def scenario(shop: Shop) -> None:
+        row = {"title": "沙发", "attributes": {}, "image_path": "aa/a.png", "image_sha256": "a", "image_width": 1}
+        row |= {"image_height": 1, "index_status": "failed"}
+        reasons = ["out of memory"] * (PAGE + 3) + ["100% broken"] * 2 + ["1000 broken"]
+        with shop.services.database.write() as session:
+            session.execute(sa.insert(ProductRow), [row | {"index_error": reason} for reason in reasons])
+        indexed = shop.create("红色沙发")
+        database = shop.services.database
+        assert list(retry_failed(database, shop.topic, reason_contains="0% broken")) == [2]
+        assert list(retry_failed(database, shop.topic)) == [PAGE, 4]
+        assert list(retry_failed(database, shop.topic)) == []
+        events = [ProductEvent.model_validate_json(message.value) for message in shop.messages()]
+        assert len({event.product_id for event in events}) == len(events) == len(reasons) + 1
+        assert shop.status(indexed) == ("pending", None)
+
+    run(on_both_databases, scenario)
+
+
+def test_a_malformed_message_is_buried_once_however_long_its_batch_waits(on_both_databases: Settings) -> None:
+    async def scenario(shop: Shop) -> None:
+        sofa = shop.create("红色沙发")
+        messages = [Message(shop.topic, "?", b"not json"), *shop.messages()]
+        nowhere = on_both_databases.model_copy(update={"milvus_uri": "http://127.0.0.1:9", "milvus_timeout_s": 0.5})
+        vector_db = VectorDB(nowhere)
+        waiting = new_ingestor(replace(shop.services, vector_db=vector_db))
+        for _ in range(2):
+            with pytest.raises(VectorDBUnavailable):
+                await waiting.ingest(messages)
+        vector_db.close()
+        await shop.ingestor.ingest(messages)
+        assert len(shop.dead_letters()) == 1
+        assert shop.status(sofa)[0] == "indexed"
+
+    run(on_both_databases, scenario)
+
+
+def test_a_mistake_of_ours_in_the_database_ends_as_a_dead_letter_and_holds_nothing_up(
+    on_both_databases: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario(shop: Shop) -> None:
+        shop.create("红色沙发")
+        engine = shop.services.database.engine
+        Base.metadata.tables[ProductVectorRow.__tablename__].drop(engine)
+        async with ingesting(shop, shop.ingestor, shop.messages()) as ended:
+            await asyncio.wait_for(ended, 30)
+        assert "product_vector" in shop.dead_letters()[0]["error"]
+        messages = shop.messages()
+        Base.metadata.tables[OutboxRow.__tablename__].drop(engine)  # now even that can't be written
+        caplog.set_level(logging.ERROR)
+        async with ingesting(shop, shop.ingestor, messages) as ended:
+            await asyncio.wait_for(ended, 30)
+        assert "No dead letter can be written" in caplog.text
+
+    run(on_both_databases, scenario)
+
+
+def test_each_of_many_changes_at_once_answers_the_version_that_it_made(on_both_databases: Settings) -> None:
+    async def scenario(shop: Shop) -> None:
+        sofa = shop.create("红色沙发")
+
+        def change(number: int) -> tuple[int, str]:
+            changed = shop.writer.change(sofa, ProductChanges(title=f"第 {number} 个"), None)
+            return changed.version, changed.title
+
+        def change_all() -> list[tuple[int, str]]:
+            with ThreadPoolExecutor(20) as pool:
+                return list(pool.map(change, range(20)))
+
+        answers = await asyncio.to_thread(change_all)
+        assert sorted(version for version, _ in answers) == list(range(2, 22))
+        assert [title for _, title in answers] == [f"第 {number} 个" for number in range(20)]
+
+    run(on_both_databases, scenario)

@@ -1,0 +1,24 @@
+"""The way back for products that failed, once the reason is mended."""
+
+from collections.abc import Iterator
+
+from orm_models import Database
+from tuwen.indexing.queries import failed_products_after, requeue
+
+PAGE = 500
+
+
+def retry_failed(database: Database, topic: str, reason_contains: str = "") -> Iterator[int]:
+    """Have them indexed again, page by page, each a short transaction; yields how many each page queued.
+
+    Safe beside running services, whose relay sends what this leaves in the outbox.
+    """
+    after = 0
+    while True:
+        with database.write() as session:
+            page = failed_products_after(session, after, reason_contains, PAGE)
+            queued = requeue(session, page, "failed", topic)
+        if not page:
+            return
+        yield queued
+        after = page[-1]
