@@ -122,7 +122,7 @@ def reconcile(
 def retry_failed(
     reason_contains: Annotated[str, typer.Option(help="Only products whose `index_error` has this in it.")] = "",
 ) -> None:
-    """Have products that failed indexed again, once the reason is mended. Safe beside a running service, which does it."""
+    """Have products that failed indexed again, once the reason is mended. Safe beside running services, which do it."""
     from orm_models import Database  # noqa: PLC0415  # other commands need no database
     from tuwen.indexing.retry import retry_failed as retry  # noqa: PLC0415
 

@@ -3,7 +3,8 @@
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import httpx
 import pytest
@@ -28,7 +29,7 @@ def shop(
     folder = tmp_path_factory.mktemp("frozen-mariadb")
     with running_mariadb_process(folder / "mariadb") as (server, process):
         dsn = new_mysql_database(server)
-        settings = {"DATABASE_URL": dsn, "DATABASE_TIMEOUT_S": TIMEOUT_S, "RETRY_BACKOFF_MAX_S": 1}
+        settings: dict[str, Any] = {"DATABASE_URL": dsn, "DATABASE_TIMEOUT_S": TIMEOUT_S, "RETRY_BACKOFF_MAX_S": 1}
         with (
             running_api(folder, **tiny_models, **settings) as url,
             httpx.Client(base_url=url, timeout=30, trust_env=False) as client,
@@ -44,9 +45,13 @@ def test_a_frozen_mariadb_holds_no_request_for_ever(shop: tuple[httpx.Client, sa
     wait_until_indexed(client, timeout_s=60)
     os.kill(pid, signal.SIGSTOP)
     try:
-        for call in (lambda: create(client), lambda: client.get(f"/product/{product['product_id']}")):
+        requests: list[Callable[[], httpx.Response]] = [
+            lambda: client.get(f"/product/{product['product_id']}"),
+            lambda: create(client),
+        ]
+        for request in requests:
             started = time.monotonic()
-            refused = call()
+            refused = request()
             # An open connection is asked whether it lives, then a new one is tried.
             assert time.monotonic() - started < 2 * TIMEOUT_S + 2
             assert (refused.status_code, refused.headers["Retry-After"]) == (503, "5")
