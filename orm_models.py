@@ -252,10 +252,10 @@ class Database:
     """The engine, and the two ways into it. What is no mistake of ours surfaces as DatabaseUnavailable or a kind of it.
 
     `timeout_s`: the longest wait for one answer of MySQL, and for SQLite's write lock. MySQL may have committed what
-    was not answered in time.
+    was not answered in time. `durable`: what SQLite has committed survives a power loss; MySQL has settings of its own.
     """
 
-    def __init__(self, dsn: str, timeout_s: float = 30.0) -> None:
+    def __init__(self, dsn: str, timeout_s: float = 30.0, *, durable: bool = True) -> None:
         try:
             url = sa.engine.make_url(dsn)
         except exc.ArgumentError as error:
@@ -264,7 +264,7 @@ class Database:
         if self.is_sqlite:
             if url.database:
                 Path(url.database).parent.mkdir(parents=True, exist_ok=True)
-            self.engine = self.migration_engine = _sqlite_engine(url, timeout_s)
+            self.engine = self.migration_engine = _sqlite_engine(url, timeout_s, durable=durable)
         else:
             pool = {"pool_size": 10, "max_overflow": 30, "pool_timeout": timeout_s, "pool_pre_ping": True}
             pool["pool_recycle"] = CONNECTION_LIFE_S
@@ -321,7 +321,7 @@ class Database:
 
 def open_database(settings: Settings) -> Database:
     """Connect, and migrate or check the schema, as the settings say."""
-    database = Database(settings.database_dsn, settings.database_timeout_s)
+    database = Database(settings.database_dsn, settings.database_timeout_s, durable=settings.durable_writes)
     if settings.auto_migrate:
         database.migrate()
     else:
@@ -367,17 +367,18 @@ def _limit_lock_waits(seconds: int, connection: Any, _: ConnectionPoolEntry) -> 
         cursor.execute(f"SET SESSION innodb_lock_wait_timeout = {seconds}")
 
 
-def _sqlite_engine(url: sa.URL, lock_wait_s: float) -> sa.Engine:
+def _sqlite_engine(url: sa.URL, lock_wait_s: float, *, durable: bool) -> sa.Engine:
     engine = sa.create_engine(url, connect_args={"timeout": lock_wait_s, "check_same_thread": False})
-    sa.event.listen(engine, "connect", partial(_prepare_sqlite_connection, lock_wait_s))
+    sa.event.listen(engine, "connect", partial(_prepare_sqlite_connection, lock_wait_s, durable))
     sa.event.listen(engine, "begin", _begin_sqlite_transaction)
     return engine
 
 
-def _prepare_sqlite_connection(lock_wait_s: float, connection: Any, _: ConnectionPoolEntry) -> None:
+def _prepare_sqlite_connection(lock_wait_s: float, durable: bool, connection: Any, _: ConnectionPoolEntry) -> None:
     connection.isolation_level = None  # the driver begins no transaction of its own; _begin_sqlite_transaction does
     _switch_to_wal(connection, lock_wait_s)
-    for pragma in ("synchronous=NORMAL", "foreign_keys=ON"):
+    # NORMAL writes the log at each commit and syncs it only now and then: whole after a power loss, but older.
+    for pragma in (f"synchronous={'FULL' if durable else 'NORMAL'}", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")
 
 

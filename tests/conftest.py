@@ -13,7 +13,7 @@ from PIL import Image
 from cli import DEMO_CATALOGUE
 from clients import catalogue_import
 from tests.processes import running_api, wait_until
-from tests.servers import running_kafka, running_mariadb, running_milvus
+from tests.servers import running_kafka, running_mariadb, running_milvus, running_s3
 from tests.tiny_models import (
     save_tiny_chinese_clip,
     save_tiny_chinese_stable_diffusion,
@@ -107,4 +107,10 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def milvus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with running_milvus(tmp_path_factory.mktemp("milvus")) as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with running_s3(tmp_path_factory.mktemp("s3")) as address:
         yield address

@@ -1,4 +1,4 @@
-"""The real servers that the tests need: MariaDB, a Kafka broker, Milvus Lite as a server. Each once a session."""
+"""The real servers that the tests need: MariaDB, a Kafka broker, Milvus Lite as a server, S3. Each once a session."""
 
 import os
 import socket
@@ -9,12 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import pymysql
 import pytest
 from pymilvus import MilvusClient
 from pymilvus.exceptions import MilvusException
 
-from tests.processes import environment, free_port, require_program, running
+from tests.processes import answers, environment, free_port, require_program, running
 
 
 @contextmanager
@@ -110,3 +111,36 @@ def running_milvus_process(folder: Path, *, port: int | None = None) -> Iterator
 
     with running(command, folder / "milvus.log", env=environment(), ready=ready) as process:
         yield address, process
+
+
+@contextmanager
+def running_s3(folder: Path) -> Iterator[str]:
+    """moto's server, which keeps everything in memory; yields its address."""
+    with running_s3_process(folder) as (address, _):
+        yield address
+
+
+@contextmanager
+def running_s3_process(folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """The same, with the process to be frozen or killed."""
+    port = free_port()
+    command = [str(Path(sys.executable).with_name("moto_server")), "-H", "127.0.0.1", "-p", str(port)]
+    address = f"http://127.0.0.1:{port}"
+
+    def ready() -> bool:
+        return answers(f"{address}/moto-api/")
+
+    with running(command, folder / "s3.log", env=environment(), ready=ready) as process:
+        yield address, process
+
+
+def new_bucket(s3: str) -> dict[str, str]:
+    """A fresh, empty bucket; the settings and AWS's variables that choose it."""
+    bucket = f"tuwen-{uuid.uuid4().hex[:12]}"
+    httpx.put(f"{s3}/{bucket}", trust_env=False).raise_for_status()
+    return s3_settings(s3, bucket)
+
+
+def s3_settings(s3: str, bucket: str) -> dict[str, str]:
+    variables = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
+    return {"IMAGE_STORE_URL": f"s3://{bucket}/shop", "AWS_ENDPOINT_URL": s3, **variables}

@@ -184,6 +184,10 @@ class ImageStoreUnavailable(DependencyUnavailable):
     slug = "image-store-unavailable"
 
 
+class PictureUnreadable(ImageStoreUnavailable):
+    """The store answers, and can't give this one; it may be the only one."""
+
+
 class ModelsUnavailable(DependencyUnavailable):
     """The models are loaded, and don't answer, or fail whatever they are given."""
 

@@ -51,6 +51,8 @@ class Settings(BaseSettings):
     kafka_replication: int = Field(1, ge=1)
     kafka_idempotent_producer: bool = True
     image_store_url: str = ""
+    image_store_timeout_s: float = Field(10.0, gt=0)
+    durable_writes: bool = True
 
     # Models
     clip_model: str = str(PROJECT_ROOT / "models" / "demo-clip")

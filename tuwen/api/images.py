@@ -31,7 +31,7 @@ async def get_image(path: str, request: Request, api: ApiDependency) -> Response
     media_type = MEDIA_TYPES.get(name.suffix[1:])
     if media_type is None:
         raise NotFound(f"There is no picture {path}.")
+    data = await api.threads.pictures.run(api.services.images.read, path)  # first: what is gone is not unchanged
     if request.headers.get("if-none-match") == etag:
         return Response(status_code=304, headers=headers)
-    data = await api.threads.pictures.run(api.services.images.read, path)
     return Response(data, media_type=media_type, headers=headers)

@@ -35,7 +35,7 @@ async def create_product(request: Request, response: Response, api: ApiDependenc
         image = await _picture(form, api)
     if image is None:
         raise InvalidInput.in_field("image", "is missing; send the picture as a file, or a generated_image_id")
-    product = await api.threads.writes.run(api.writer.create, fields, image)
+    product = await api.threads.uploads.run(api.writer.create, fields, image)
     response.headers["Location"] = f"/product/{product.product_id}"
     return product
 
@@ -95,7 +95,8 @@ async def change_product(product_id: ProductId, request: Request, api: ApiDepend
     async with read_form(request) as form:
         changes = product_fields(ProductChanges, form, api.services.settings)
         image = await _picture(form, api)
-    return await api.threads.writes.run(api.writer.change, product_id, changes, image)
+    threads = api.threads.uploads if image else api.threads.writes
+    return await threads.run(api.writer.change, product_id, changes, image)
 
 
 @router.delete(

@@ -21,6 +21,7 @@ class Threads:
     def __init__(self) -> None:
         self.reads = WorkPool("reading", threads=8, max_waiting=200)
         self.writes = WorkPool("writing", threads=16, max_waiting=200)
+        self.uploads = WorkPool("storing pictures", threads=16, max_waiting=200)
         self.pictures = WorkPool("pictures", threads=16, max_waiting=200)
 
 

@@ -21,7 +21,8 @@ from tuwen.indexing.queries import (
     requeue,
     without_waiting_message,
 )
-from tuwen.pictures.store import ImageStore, StoredFile
+from tuwen.pictures.store import ImageStore
+from tuwen.pictures.stored_file import StoredFile
 from tuwen.settings import Settings
 from tuwen.vectors.binding import bindings_after, bound_rows, confirm_indexed, unbind
 from tuwen.vectors.registry import LiveIndex

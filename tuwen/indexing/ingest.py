@@ -19,7 +19,7 @@ from orm_models import Database, ProductRow
 from tuwen.background import WorkPool, until_up
 from tuwen.catalogue.queries import load_products, lock_products
 from tuwen.encoders.service import EncodingService
-from tuwen.errors import AppError, DependencyUnavailable, ImageStoreUnavailable, VectorsRejected
+from tuwen.errors import AppError, DependencyUnavailable, PictureUnreadable, VectorsRejected
 from tuwen.indexing.queries import requeue
 from tuwen.messaging.outbox import add_to_outbox
 from tuwen.messaging.transport import Message, MessageConsumer, dead_letter_topic
@@ -169,7 +169,7 @@ class Ingestor:
     async def _encode(self, products: Sequence[ProductRow]) -> tuple[list[Encoded], list[Failed]]:
         results = await asyncio.gather(*(self._encode_one(product) for product in products), return_exceptions=True)
         errors = [result for result in results if isinstance(result, BaseException)]
-        unreadable = [error for error in errors if isinstance(error, ImageStoreUnavailable)]
+        unreadable = [error for error in errors if isinstance(error, PictureUnreadable)]
         if len(errors) > len(unreadable):
             raise next(error for error in errors if error not in unreadable)
         if unreadable:

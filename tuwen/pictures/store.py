@@ -1,4 +1,4 @@
-"""Where picture files are kept: a local folder or S3, through fsspec, whose only importer this is.
+"""Where picture files are kept, and under which names: a local folder (`folder.py`) or S3 (`object_store.py`).
 
 A picture is stored under the installation's id and the SHA-256 of its bytes, so storing is idempotent, a stored file
 never changes, and installations that share a store never touch each other's. (Version 0.2.0 stored without the id: such
@@ -8,18 +8,16 @@ and in two steps, so that an upload of the same picture at the same moment can't
 
 import logging
 import re
-import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any
-
-import fsspec
-from fsspec.implementations.local import LocalFileSystem
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol
 
 from data_models import PICTURE_FORMATS
-from tuwen.errors import ConfigurationError, ImageStoreUnavailable, NotFound
+from tuwen.errors import ImageStoreUnavailable, NotFound
 from tuwen.pictures.checked_image import CheckedImage
+from tuwen.pictures.folder import Folder
+from tuwen.pictures.stored_file import StoredFile
 from tuwen.pictures.thumbnails import make_thumbnail, thumbnail_path
 from tuwen.settings import Settings
 
@@ -32,21 +30,30 @@ OWNER_DIGITS = 12
 ASIDE = "aside"
 
 
-@dataclass(frozen=True)
-class StoredFile:
-    path: str
-    modified_at: datetime
+class Files(Protocol):
+    """Paths are relative. FileNotFoundError where there is none such; all else raises ImageStoreUnavailable."""
+
+    def read(self, path: str) -> bytes: ...
+
+    def write(self, path: str, data: bytes) -> None: ...
+
+    def exists(self, path: str) -> bool: ...
+
+    def move(self, source: str, target: str) -> None: ...
+
+    def remove(self, path: str) -> None: ...
+
+    def list(self, folder: str) -> list[StoredFile]: ...
+
+    def check(self) -> None: ...
 
 
 class ImageStore:
-    """The picture files behind one address: a folder, or any fsspec URL such as s3://bucket/prefix."""
+    """The picture files behind one address."""
 
     def __init__(self, settings: Settings, installation_id: str) -> None:
         self._owner = installation_id[:OWNER_DIGITS]
-        try:
-            self._files, self._root = fsspec.core.url_to_fs(settings.image_store_address)
-        except (ValueError, ImportError) as error:
-            raise ConfigurationError(f"IMAGE_STORE_URL={settings.image_store_address}: {error}") from error
+        self._files = _open_files(settings)
 
     def path_of(self, image: CheckedImage) -> str:
         return f"{self._owner}/{image.sha256[:2]}/{image.sha256}.{image.extension}"
@@ -54,8 +61,8 @@ class ImageStore:
     def save(self, image: CheckedImage) -> None:
         """Store the picture and its thumbnail; again, if they are there, so that they count as fresh."""
         path = self.path_of(image)
-        self._write(path, image.data)
-        self._write(thumbnail_path(path), make_thumbnail(image.data))
+        self._files.write(path, image.data)
+        self._files.write(thumbnail_path(path), make_thumbnail(image.data))
 
     def save_if_gone(self, image: CheckedImage) -> None:
         """After a transaction that names the picture: a sweep may have taken it away before the name could be seen.
@@ -63,9 +70,9 @@ class ImageStore:
         What is committed can't be refused any more, so a store that does not answer now is only said in the log.
         """
         try:
-            if not self._files.exists(self._full(self.path_of(image))):
+            if not self._files.exists(self.path_of(image)):
                 self.save(image)
-        except (OSError, ImageStoreUnavailable) as error:
+        except ImageStoreUnavailable as error:
             logger.warning("Whether %s is still there could not be seen: %s", self.path_of(image), error)
 
     def read(self, path: str) -> bytes:
@@ -73,105 +80,73 @@ class ImageStore:
 
         What a sweep has set aside is still there to be read; it may be taken back between two looks.
         """
-        full = self._full(path)
-        for place in (full, self._aside(path), full):
-            try:
-                return bytes(self._files.cat_file(place))
-            except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-                continue
-            except OSError as error:
-                raise _unavailable(error) from error
-        raise NotFound(f"There is no picture {path}.")
+        _require_stored(path)
+        for place in (path, _aside(path), path):
+            with suppress(FileNotFoundError):
+                return self._files.read(place)
+        raise _no_picture(path)
 
     def set_aside(self, path: str) -> None:
         """The first step of removing a picture and its thumbnail: still to be had back. Gone already is no error."""
         for each in (path, thumbnail_path(path)):
-            self._move(self._full(each), self._aside(each))
+            self._move(each, _aside(each))
 
     def take_back(self, path: str) -> None:
-        for each in (path, thumbnail_path(path)):
-            self._move(self._aside(each), self._full(each))
+        for each in (thumbnail_path(path), path):  # a sweep that is killed in between is seen by the picture
+            self._move(_aside(each), each)
 
     def remove_aside(self, path: str) -> None:
         """The second step; what an upload has stored anew meanwhile stays."""
         for each in (thumbnail_path(path), path):
-            try:
-                self._files.rm_file(self._aside(each))
-            except FileNotFoundError:
-                continue
-            except OSError as error:
-                raise _unavailable(error) from error
+            with suppress(FileNotFoundError):
+                self._files.remove(_aside(each))
 
     def list_pages(self, size: int) -> Iterator[list[StoredFile]]:
         """This installation's pictures, folder by folder in pages of at most `size`; nothing else that lies there."""
-        yield from self._pages(f"{self._root}/{self._owner}", self._root, size)
+        yield from self._pages(self._owner, "", size)
 
     def list_pages_aside(self, size: int) -> Iterator[list[StoredFile]]:
         """What was set aside and neither removed nor taken back: a sweep was killed."""
-        yield from self._pages(f"{self._root}/{ASIDE}/{self._owner}", f"{self._root}/{ASIDE}", size)
+        yield from self._pages(_aside(self._owner), _aside(""), size)
+
+    def check(self) -> None:
+        """Raises ImageStoreUnavailable."""
+        self._files.check()
 
     def _pages(self, top: str, base: str, size: int) -> Iterator[list[StoredFile]]:
         for folder in self._list(top):
-            listed = [(self._below(base, info), _modified_at(info)) for info in self._list(folder["name"])]
-            ours = [StoredFile(path, moment) for path, moment in listed if STORED_PATH.fullmatch(path)]
+            listed = [StoredFile(file.path.removeprefix(base), file.modified_at) for file in self._list(folder.path)]
+            ours = [file for file in listed if STORED_PATH.fullmatch(file.path)]
             yield from (ours[start : start + size] for start in range(0, len(ours), size))
 
-    def check(self) -> None:
+    def _list(self, folder: str) -> list[StoredFile]:
         try:
-            self._files.makedirs(self._root, exist_ok=True)
-            self._files.ls(self._root, refresh=True)
-        except OSError as error:
-            raise _unavailable(error) from error
-
-    def _list(self, folder: str) -> list[dict[str, Any]]:
-        try:
-            listed: list[dict[str, Any]] = self._files.ls(folder, detail=True, refresh=True)
-        except (FileNotFoundError, NotADirectoryError):
+            return self._files.list(folder)
+        except FileNotFoundError:
             return []
-        except OSError as error:
-            raise _unavailable(error) from error
-        return listed
-
-    def _below(self, base: str, info: dict[str, Any]) -> str:
-        return str(info["name"]).removeprefix(base).lstrip("/")
-
-    def _aside(self, path: str) -> str:
-        self._full(path)  # refuses what is no picture's
-        return f"{self._root}/{ASIDE}/{path}"
 
     def _move(self, source: str, target: str) -> None:
-        try:
-            if isinstance(self._files, LocalFileSystem):
-                self._files.makedirs(target.rpartition("/")[0], exist_ok=True)
-            self._files.mv(source, target)
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            raise _unavailable(error) from error
-
-    def _full(self, path: str) -> str:
-        if not STORED_PATH.fullmatch(path):
-            raise NotFound(f"There is no picture {path}.")
-        return f"{self._root}/{path}"
-
-    def _write(self, path: str, data: bytes) -> None:
-        full = self._full(path)
-        try:
-            if not isinstance(self._files, LocalFileSystem):
-                self._files.pipe_file(full, data)  # object stores show an object whole or not at all
-                return
-            self._files.makedirs(full.rpartition("/")[0], exist_ok=True)
-            part = f"{full}.{uuid.uuid4().hex}.part"
-            self._files.pipe_file(part, data)
-            self._files.mv(part, full)  # renamed into place: a crash never leaves half a picture
-        except OSError as error:
-            raise _unavailable(error) from error
+        with suppress(FileNotFoundError):
+            self._files.move(source, target)
 
 
-def _unavailable(error: OSError) -> ImageStoreUnavailable:
-    return ImageStoreUnavailable(f"The image store does not answer (IMAGE_STORE_URL): {error}")
+def _open_files(settings: Settings) -> Files:
+    address = settings.image_store_address
+    if "://" not in address or address.startswith("file://"):
+        return Folder(Path(address.removeprefix("file://")).expanduser(), durable=settings.durable_writes)
+    from tuwen.pictures.object_store import ObjectStore  # noqa: PLC0415  # a folder needs none of its libraries
+
+    return ObjectStore(address, timeout_s=settings.image_store_timeout_s)
 
 
-def _modified_at(info: dict[str, Any]) -> datetime:
-    moment = info.get("mtime") or info.get("LastModified")
-    return moment if isinstance(moment, datetime) else datetime.fromtimestamp(float(moment or 0), UTC)
+def _aside(path: str) -> str:
+    return f"{ASIDE}/{path}"
+
+
+def _require_stored(path: str) -> None:
+    if not STORED_PATH.fullmatch(path):
+        raise _no_picture(path)
+
+
+def _no_picture(path: str) -> NotFound:
+    return NotFound(f"There is no picture {path}.")

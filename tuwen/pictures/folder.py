@@ -1,0 +1,98 @@
+"""Picture files in a local folder: each appears whole or not at all, and, if so wished, survives a power loss."""
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from tuwen.errors import ConfigurationError, ImageStoreUnavailable, PictureUnreadable
+from tuwen.pictures.stored_file import StoredFile
+
+
+class Folder:
+    """Paths are relative to `root`. A path that there is none of is a FileNotFoundError, a root that is gone is not."""
+
+    def __init__(self, root: Path, *, durable: bool) -> None:
+        self._root = root
+        self._durable = durable
+        try:
+            # At the start alone: a folder that goes missing later is a disk that is not there, and no empty store.
+            root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigurationError(f"IMAGE_STORE_URL: {error}") from error
+
+    def read(self, path: str) -> bytes:
+        with self._translated():
+            return (self._root / path).read_bytes()
+
+    def write(self, path: str, data: bytes) -> None:
+        target = self._root / path
+        part = target.with_name(f"{target.name}.{uuid.uuid4().hex}.part")
+        with self._translated():
+            self._make(target.parent)
+            try:
+                with part.open("wb") as file:
+                    file.write(data)
+                    if self._durable:
+                        file.flush()
+                        os.fsync(file.fileno())
+                part.replace(target)
+            except OSError:
+                part.unlink(missing_ok=True)
+                raise
+            self._sync(target.parent)
+
+    def exists(self, path: str) -> bool:
+        with self._translated():
+            return (self._root / path).is_file()
+
+    def move(self, source: str, target: str) -> None:
+        with self._translated():
+            self._make((self._root / target).parent)
+            (self._root / source).replace(self._root / target)
+
+    def remove(self, path: str) -> None:
+        with self._translated():
+            (self._root / path).unlink()
+
+    def list(self, folder: str) -> list[StoredFile]:
+        """What lies in it, files and folders."""
+        with self._translated(), os.scandir(self._root / folder) as entries:
+            return [StoredFile(f"{folder}/{entry.name}", _modified_at(entry)) for entry in entries]
+
+    def check(self) -> None:
+        with self._translated(), os.scandir(self._root) as entries:
+            next(entries, None)
+
+    def _make(self, folder: Path) -> None:
+        if folder == self._root or folder.is_dir():
+            return
+        self._make(folder.parent)
+        folder.mkdir(exist_ok=True)
+        self._sync(folder.parent)
+
+    def _sync(self, folder: Path) -> None:
+        """A new name is only as durable as the folder that holds it."""
+        if self._durable:
+            descriptor = os.open(folder, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+            if not self._root.is_dir():
+                raise ImageStoreUnavailable(f"The folder {self._root} is gone (IMAGE_STORE_URL).") from error
+            raise FileNotFoundError(str(error)) from error
+        except OSError as error:
+            raise PictureUnreadable(f"The image store does not answer (IMAGE_STORE_URL): {error}") from error
+
+
+def _modified_at(entry: os.DirEntry[str]) -> datetime:
+    return datetime.fromtimestamp(entry.stat().st_mtime, UTC)
