@@ -214,6 +214,10 @@ def test_unknown_products_pictures_and_routes_are_404(api: httpx.Client) -> None
     assert_problem(api.get(f"/images/{'a' * 5000}.png"), 404, None, "no picture")
     assert_problem(api.get("/images/%2e%2e/tuwen.db"), 404, None, "no picture")
     assert_problem(api.get("/images/..%2f..%2fpicture.png"), 404, None, "no picture")
+    sha256 = "a" * 64  # an ETag that anybody can guess makes no picture
+    for path in (f"aa/{sha256}.png", f"thumbnails/aa/{sha256}.webp", f"{'b' * 12}/aa/{sha256}.png", f"{sha256}.png"):
+        never = api.get(f"/images/{path}", headers={"If-None-Match": f'"{sha256}"'})
+        assert_problem(never, 404, None, "no picture")
     assert_problem(api.get("/nowhere"), 404, None, "Not Found")
     assert_problem(api.put("/search", json={}), 405, None, "Method Not Allowed")
 
@@ -298,6 +302,8 @@ def test_pictures_and_thumbnails_are_served_to_be_cached(api: httpx.Client, sofa
     assert (head.status_code, head.content) == (200, b"")
     assert api.head("/health").status_code == 200
     assert api.get(sofa["image_url"], headers={"If-None-Match": original.headers["ETag"]}).status_code == 304
+    for known in (f"W/{original.headers['ETag']}", f'"other", {original.headers["ETag"]}', "*"):
+        assert api.get(sofa["image_url"], headers={"If-None-Match": known}).status_code == 304
     thumbnail = Image.open(io.BytesIO(api.get(sofa["thumbnail_url"]).content))
     assert (thumbnail.format, thumbnail.size) == ("WEBP", (64, 48))
 

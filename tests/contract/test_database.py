@@ -592,3 +592,11 @@ def test_a_database_that_is_down_or_misnamed_is_told_apart() -> None:
         Database("mysql+pymysql://root@127.0.0.1:9/none").check()
     with pytest.raises(ConfigurationError, match="DATABASE_URL"):
         Database("not a dsn")
+
+
+@pytest.mark.parametrize(("durable", "synchronous"), [(True, 2), (False, 1)])  # FULL, NORMAL
+def test_sqlite_writes_through_to_the_disk_if_it_shall(tmp_path: Path, durable: bool, synchronous: int) -> None:
+    database = open_database(Settings(_env_file=None, data_dir=tmp_path, durable_writes=durable))
+    with database.write() as session:
+        assert session.scalar(sa.text("PRAGMA synchronous")) == synchronous
+    database.close()

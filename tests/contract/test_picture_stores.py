@@ -65,6 +65,21 @@ def test_a_stored_picture_and_its_thumbnail_are_read(store: ImageStore) -> None:
     store.check()
 
 
+@pytest.mark.parametrize("image_format", ["PNG", "JPEG", "WEBP"])
+def test_a_lost_thumbnail_is_made_again(settings: Settings, image_format: str) -> None:
+    store = ImageStore(settings, OURS)
+    image = check_image(picture(image_format=image_format), settings)
+    path = store.path_of(image)
+    store.save(image)
+    thumbnail = store.read(thumbnail_path(path))
+    root = settings.image_store_address
+    files, _ = fsspec.core.url_to_fs(root, skip_instance_cache=True)
+    for lose in (files.rm_file, lambda lost: files.pipe_file(lost, b"")):  # a power loss may leave an empty file
+        lose(f"{root}/{thumbnail_path(path)}")
+        assert store.read(thumbnail_path(path)) == thumbnail
+        assert files.cat_file(f"{root}/{thumbnail_path(path)}") == thumbnail
+
+
 @pytest.mark.parametrize("path", ["aa/no.png", "../up.png", f"{OURS[:12]}/aa/{'a' * 64}.png"])
 def test_a_picture_that_there_is_none_of_is_missing(store: ImageStore, path: str) -> None:
     with pytest.raises(NotFound):
@@ -306,3 +321,30 @@ def test_a_folder_that_is_gone_is_no_empty_store(tmp_path: Path) -> None:
     assert not (tmp_path / "disk").exists()
     (tmp_path / "away").rename(tmp_path / "disk")
     assert store.read(store.path_of(image_of())) == image_of().data
+
+
+@pytest.mark.parametrize("durable", [True, False])
+def test_a_picture_is_synced_before_it_gets_its_name_and_the_name_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, durable: bool
+) -> None:
+    settings = Settings(_env_file=None, data_dir=tmp_path, durable_writes=durable)
+    store, image, synced = ImageStore(settings, OURS), image_of(), list[tuple[Path, bool]]()
+    target = tmp_path / "images" / store.path_of(image)
+    sync = os.fsync
+
+    def noting_sync(descriptor: int) -> None:
+        synced.append((Path(f"/proc/self/fd/{descriptor}").readlink(), target.exists()))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noting_sync)
+    store.save(image)
+    if not durable:
+        assert synced == []
+        return
+    *folders, (file, named), (folder, holds_it) = synced
+    assert [each for each, _ in folders] == [
+        target.parent.parent.parent,
+        target.parent.parent,
+    ]  # new ones, outermost first
+    assert (file.parent, file.suffix, named) == (target.parent, ".part", False)
+    assert (folder, holds_it) == (target.parent, True)

@@ -21,6 +21,7 @@ from tests.conftest import picture
 from tests.indexing.shop import Shop, run
 from tuwen.background import Lease
 from tuwen.catalogue.queries import count_by_index_status
+from tuwen.errors import ImageStoreUnavailable
 from tuwen.indexing.drift import MANY_IMAGES, PAGE, UNBOUND_GRACE, Pass, requeue_forgotten
 from tuwen.messaging.outbox import add_upsert_events
 from tuwen.pictures.checked_image import CheckedImage
@@ -397,7 +398,10 @@ def test_one_kind_that_fails_keeps_no_other_from_being_mended(settings: Settings
     async def scenario(shop: Shop) -> None:
         add_rows(shop, 3, index_status="indexed")
         images = settings.data_dir / "images"
+        images.rmdir()
         images.write_text("a file where the folder should be")
-        assert shop.mend().indexed_products_unbound == 3
+        with pytest.raises(ImageStoreUnavailable, match="IMAGE_STORE_URL"):
+            shop.mend()
+        assert count(shop, "pending") == 3
 
     run(settings, scenario)

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,11 +12,13 @@ from orm_models import ProductRow
 from tests.conftest import picture
 from tests.indexing.shop import Shop, run
 from tests.processes import free_port, wait_until
-from tests.servers import running_milvus
+from tests.s3_proxy import running_s3_proxy
+from tests.servers import new_bucket, running_milvus
 from tests.tiny_models import save_tiny_chinese_clip
 from tuwen.errors import ModelMismatch, NotFound
 from tuwen.messaging.in_process import InProcessQueue
 from tuwen.messaging.transport import Message
+from tuwen.pictures.checks import check_image
 from tuwen.settings import Settings
 
 
@@ -130,6 +133,55 @@ def test_ingestion_waits_for_what_is_down_and_then_goes_on(
         working.cancel()
 
     run(settings.model_copy(update=address), scenario)
+
+
+@pytest.mark.parametrize("trouble", ["drop", "throttle", "slow"])
+def test_a_batch_waits_for_an_s3_in_trouble_and_nothing_of_it_is_given_up(
+    settings: Settings, s3: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, trouble: Any
+) -> None:
+    async def scenario(shop: Shop) -> None:
+        products = [shop.create("红色沙发"), shop.create("蓝色灯", "blue"), shop.create("绿色椅子", "green")]
+        proxy.mode, proxy.delay_s = trouble, 3 * timeout_s
+        queue = InProcessQueue([shop.topic])
+        working = asyncio.create_task(shop.ingestor.run(queue.consumers[shop.topic]))
+        sending = asyncio.create_task(queue.send(shop.messages()))
+        await asyncio.to_thread(
+            wait_until,
+            lambda: caplog.text.count("Ingestion waits") >= 2 and "IMAGE_STORE_URL" in caplog.text,
+            what="ingestion to try twice",
+        )
+        assert not sending.done()
+        proxy.mode = "pass"
+        await sending
+        assert {shop.status(each) for each in products} == {("indexed", None)}
+        assert shop.dead_letters() == []
+        working.cancel()
+
+    timeout_s = 2.0
+    with running_s3_proxy(s3) as proxy:
+        variables = new_bucket(s3) | {"AWS_ENDPOINT_URL": proxy.address}
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        changes = {"image_store_url": variables["IMAGE_STORE_URL"], "image_store_timeout_s": timeout_s}
+        run(settings.model_copy(update=changes | {"retry_backoff_max_s": 0.5}), scenario)
+
+
+def test_a_product_whose_object_is_missing_fails_with_its_reason(
+    settings: Settings, s3: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(shop: Shop) -> None:
+        lost, kept = shop.create("红色沙发"), shop.create("蓝色灯", "blue")
+        path = shop.services.images.path_of(check_image(picture(), settings))
+        shop.services.images.set_aside(path)
+        shop.services.images.remove_aside(path)
+        await shop.ingestor.ingest(shop.messages())
+        assert shop.status(kept) == ("indexed", None)
+        assert shop.status(lost) == ("failed", f"There is no picture {path}.")
+
+    variables = new_bucket(s3)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    run(settings.model_copy(update={"image_store_url": variables["IMAGE_STORE_URL"]}), scenario)
 
 
 def test_one_picture_that_the_store_cannot_read_holds_up_no_other(settings: Settings) -> None:

@@ -32,6 +32,7 @@ async def get_image(path: str, request: Request, api: ApiDependency) -> Response
     if media_type is None:
         raise NotFound(f"There is no picture {path}.")
     data = await api.threads.pictures.run(api.services.images.read, path)  # first: what is gone is not unchanged
-    if request.headers.get("if-none-match") == etag:
+    known = request.headers.get("if-none-match", "")
+    if known == "*" or etag in [each.strip().removeprefix("W/") for each in known.split(",")]:
         return Response(status_code=304, headers=headers)
     return Response(data, media_type=media_type, headers=headers)

@@ -27,22 +27,24 @@ class Folder:
         with self._translated():
             return (self._root / path).read_bytes()
 
-    def write(self, path: str, data: bytes) -> None:
+    def write(self, path: str, data: bytes, *, derived: bool = False) -> None:
+        durable = self._durable and not derived
         target = self._root / path
         part = target.with_name(f"{target.name}.{uuid.uuid4().hex}.part")
         with self._translated():
-            self._make(target.parent)
+            self._make(target.parent, durable=durable)
             try:
                 with part.open("wb") as file:
                     file.write(data)
-                    if self._durable:
+                    if durable:
                         file.flush()
                         os.fsync(file.fileno())
                 part.replace(target)
             except OSError:
                 part.unlink(missing_ok=True)
                 raise
-            self._sync(target.parent)
+            if durable:
+                _sync(target.parent)
 
     def exists(self, path: str) -> bool:
         with self._translated():
@@ -50,7 +52,7 @@ class Folder:
 
     def move(self, source: str, target: str) -> None:
         with self._translated():
-            self._make((self._root / target).parent)
+            self._make((self._root / target).parent, durable=False)
             (self._root / source).replace(self._root / target)
 
     def remove(self, path: str) -> None:
@@ -66,21 +68,13 @@ class Folder:
         with self._translated(), os.scandir(self._root) as entries:
             next(entries, None)
 
-    def _make(self, folder: Path) -> None:
+    def _make(self, folder: Path, *, durable: bool) -> None:
         if folder == self._root or folder.is_dir():
             return
-        self._make(folder.parent)
+        self._make(folder.parent, durable=durable)
         folder.mkdir(exist_ok=True)
-        self._sync(folder.parent)
-
-    def _sync(self, folder: Path) -> None:
-        """A new name is only as durable as the folder that holds it."""
-        if self._durable:
-            descriptor = os.open(folder, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+        if durable:
+            _sync(folder.parent)
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -92,6 +86,15 @@ class Folder:
             raise FileNotFoundError(str(error)) from error
         except OSError as error:
             raise PictureUnreadable(f"The image store does not answer (IMAGE_STORE_URL): {error}") from error
+
+
+def _sync(folder: Path) -> None:
+    """A new name is only as durable as the folder that holds it."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _modified_at(entry: os.DirEntry[str]) -> datetime:

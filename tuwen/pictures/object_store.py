@@ -49,7 +49,7 @@ class ObjectStore:
     def read(self, path: str) -> bytes:
         return bytes(self._ask(self._files.cat_file, self._full(path)))
 
-    def write(self, path: str, data: bytes) -> None:
+    def write(self, path: str, data: bytes, *, derived: bool = False) -> None:
         """Objects appear whole or not at all, and are durable once the store has answered."""
         self._ask(self._files.pipe_file, self._full(path), data)
 

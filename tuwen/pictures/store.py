@@ -10,7 +10,7 @@ import logging
 import re
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from data_models import PICTURE_FORMATS
@@ -35,7 +35,8 @@ class Files(Protocol):
 
     def read(self, path: str) -> bytes: ...
 
-    def write(self, path: str, data: bytes) -> None: ...
+    def write(self, path: str, data: bytes, *, derived: bool = False) -> None:
+        """`derived`: it can be made again, and so need not survive a power loss."""
 
     def exists(self, path: str) -> bool: ...
 
@@ -62,7 +63,7 @@ class ImageStore:
         """Store the picture and its thumbnail; again, if they are there, so that they count as fresh."""
         path = self.path_of(image)
         self._files.write(path, image.data)
-        self._files.write(thumbnail_path(path), make_thumbnail(image.data))
+        self._files.write(thumbnail_path(path), make_thumbnail(image.data), derived=True)
 
     def save_if_gone(self, image: CheckedImage) -> None:
         """After a transaction that names the picture: a sweep may have taken it away before the name could be seen.
@@ -78,13 +79,33 @@ class ImageStore:
     def read(self, path: str) -> bytes:
         """Raises NotFound, or ImageStoreUnavailable when the store does not answer.
 
-        What a sweep has set aside is still there to be read; it may be taken back between two looks.
+        What a sweep has set aside is still there to be read. A thumbnail that was lost is made again.
         """
-        _require_stored(path)
-        for place in (path, _aside(path), path):
+        if not STORED_PATH.fullmatch(path):
+            raise _no_picture(path)
+        data = self._find(path) or self._thumbnail_again(path)
+        if not data:
+            raise _no_picture(path)
+        return data
+
+    def _find(self, path: str) -> bytes | None:
+        for place in (path, _aside(path), path):  # it may be taken back between two looks
             with suppress(FileNotFoundError):
                 return self._files.read(place)
-        raise _no_picture(path)
+        return None
+
+    def _thumbnail_again(self, path: str) -> bytes | None:
+        """Missing, or empty after a power loss."""
+        picture_path = PurePosixPath(path.removeprefix("thumbnails/"))
+        if str(picture_path) == path:
+            return None
+        for extension in MEDIA_TYPES:
+            picture = self._find(str(picture_path.with_suffix(f".{extension}")))
+            if picture:
+                thumbnail = make_thumbnail(picture)
+                self._files.write(path, thumbnail, derived=True)
+                return thumbnail
+        return None
 
     def set_aside(self, path: str) -> None:
         """The first step of removing a picture and its thumbnail: still to be had back. Gone already is no error."""
@@ -141,11 +162,6 @@ def _open_files(settings: Settings) -> Files:
 
 def _aside(path: str) -> str:
     return f"{ASIDE}/{path}"
-
-
-def _require_stored(path: str) -> None:
-    if not STORED_PATH.fullmatch(path):
-        raise _no_picture(path)
 
 
 def _no_picture(path: str) -> NotFound:
