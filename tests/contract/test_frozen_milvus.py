@@ -26,7 +26,7 @@ CALLS: dict[str, Callable[[VectorDB], Any]] = {
     "has_collection": lambda db: db.has_collection("products"),
     "insert": lambda db: db.insert("products", [row(0)]),
     "delete": lambda db: db.delete("products", [1], [0]),
-    "search": lambda db: db.search("products", "image_clip_vector", row(0).image_clip_vector, limit=3),
+    "search": lambda db: db.search("products", "image_clip_vector", [row(0).image_clip_vector], limit=3),
     "existing_rows": lambda db: db.existing_rows("products", [1]),
     "iterate_rows": lambda db: list(db.iterate_rows("products")),
 }

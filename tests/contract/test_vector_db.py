@@ -61,14 +61,15 @@ def test_rows_come_back_by_likeness_until_they_are_deleted(vector_db: VectorDB, 
     ids = vector_db.insert(collection, [row(number) for number in range(4)])
     assert len(set(ids)) == 4
     for field in ("image_clip_vector", "text_clip_vector", "text_bge_vector"):
-        hits = vector_db.search(collection, field, row(2).image_clip_vector, limit=3)
+        hits = vector_db.search(collection, field, [row(2).image_clip_vector], limit=3)[0]
         assert (hits[0].row.milvus_id, round(hits[0].score, 5)) == (ids[2], 1.0)
         assert len(hits) == 3
     vector_db.delete(collection, [ids[2], ids[3]], [0, 1])  # these ids are of other products
     vector_db.delete(collection, [ids[2], 123_456], [2])
     vector_db.delete(collection, [], [])
     assert ids[2] not in [
-        h.row.milvus_id for h in vector_db.search(collection, "image_clip_vector", row(2).image_clip_vector, limit=9)
+        h.row.milvus_id
+        for h in vector_db.search(collection, "image_clip_vector", [row(2).image_clip_vector], limit=9)[0]
     ]
     left = [RowKey(ids[number], number, TOKEN + number) for number in (0, 1, 3)]
     for strong in (False, True):
@@ -91,7 +92,7 @@ def test_filters_find_exactly_what_they_say(vector_db: VectorDB, collection: str
     def found(**filters: Any) -> set[int]:
         expression = filter_expression(**filters)
         vector = row(0).image_clip_vector
-        hits = vector_db.search(collection, "image_clip_vector", vector, limit=9, filter_expression=expression)
+        hits = vector_db.search(collection, "image_clip_vector", [vector], limit=9, filter_expression=expression)[0]
         return {ids.index(hit.row.milvus_id) for hit in hits}
 
     assert found() == {0, 1, 2}
@@ -118,7 +119,7 @@ def test_a_filter_that_fits_one_row_finds_it_however_far_it_is(tmp_path: Path) -
     for number in range(0, ROWS, 20):
         expression = filter_expression(categories=[str(number)])
         far = -vectors[number]
-        hits = vector_db.search("products", "image_clip_vector", far, limit=1, filter_expression=expression)
+        hits = vector_db.search("products", "image_clip_vector", [far], limit=1, filter_expression=expression)[0]
         assert [hit.row.milvus_id for hit in hits] == [ids[number]]
     vector_db.close()
 
@@ -152,7 +153,7 @@ def test_what_was_inserted_is_found_again_after_a_restart(tmp_path: Path) -> Non
         if call == "search":
             found = {
                 hit.row.milvus_id
-                for hit in again.search("products", "text_bge_vector", row(0).text_bge_vector, limit=9)
+                for hit in again.search("products", "text_bge_vector", [row(0).text_bge_vector], limit=9)[0]
             }
         elif call == "existing_rows":
             found = {each.milvus_id for each in again.existing_rows("products", ids)}

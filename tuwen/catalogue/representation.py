@@ -1,13 +1,19 @@
 """How a product looks to a caller."""
 
+from typing import Any
+
+import sqlalchemy as sa
+
 from data_models import Product
 from orm_models import ProductRow
 from tuwen.pictures.thumbnails import thumbnail_path
 
+COLUMNS = [name for name in Product.model_fields if hasattr(ProductRow, name)]
 
-def as_product(row: ProductRow, milvus_id: int | None) -> Product:
-    """`milvus_id`: the one that the product has bound in the live index."""
-    columns = {name: getattr(row, name) for name in Product.model_fields if hasattr(row, name)}
+
+def as_product(row: ProductRow | sa.Row[Any], milvus_id: int | None) -> Product:
+    """`row`: the product, or its columns by name. `milvus_id`: the one that it has bound in the live index."""
+    columns = {name: getattr(row, name) for name in COLUMNS}
     return Product(
         **columns,
         milvus_id=milvus_id,

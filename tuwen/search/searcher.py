@@ -1,4 +1,4 @@
-"""A query's way: encode → one Milvus call, over-fetching → one SELECT of the products that are bound → rank and cut."""
+"""A query's way: its title or picture → encode → look up with those that wait beside it (`lookup.py`) → cut."""
 
 import hashlib
 import os
@@ -6,7 +6,6 @@ import time
 
 from data_models import (
     IndexInfo,
-    SearchFilters,
     SearchHit,
     SearchMode,
     SearchRequest,
@@ -16,7 +15,6 @@ from data_models import (
 from orm_models import Database
 from tuwen.background import WorkPool
 from tuwen.catalogue.queries import load_products
-from tuwen.catalogue.representation import as_product
 from tuwen.encoders.base import Vector
 from tuwen.encoders.service import EncodingService
 from tuwen.errors import InvalidInput, NotFound
@@ -24,14 +22,12 @@ from tuwen.pictures.checks import check_image
 from tuwen.pictures.decoding import decode_image
 from tuwen.pictures.download import download_image
 from tuwen.pictures.store import ImageStore
+from tuwen.search.lookup import Lookup, Lookups
 from tuwen.search.query import VECTOR_FIELDS, Query, decode_base64, require_one_query
 from tuwen.settings import Settings
-from tuwen.vectors.binding import products_bound_to
 from tuwen.vectors.registry import IndexRegistry, LiveIndex
-from vector_db import MAX_SEARCH_LIMIT, VectorDB, VectorHit, filter_expression
+from vector_db import VectorDB, filter_expression
 
-# Rows that no product binds (replaced a moment ago, or left by a crash) take places in Milvus's answer.
-SPARE_HITS = 10
 SEARCH_THREADS = 8
 
 
@@ -66,6 +62,10 @@ class Searcher:
         self._encoding = encoding
         self._registry = registry
         self._threads = WorkPool("searching", threads=SEARCH_THREADS, max_waiting=settings.query_queue_size)
+        # Milvus Lite answers one call at a time; a server's next batch need not wait for this one.
+        self._lookups = Lookups(
+            database, vector_db, lanes=1 if settings.milvus_is_file else 4, queue_size=settings.query_queue_size
+        )
         self._picture_threads = WorkPool(
             "query pictures", threads=os.cpu_count() or 2, max_waiting=settings.query_queue_size
         )
@@ -84,11 +84,18 @@ class Searcher:
         query = await self._resolve(request, uploaded_image)
         vector = await self._encode(query)
         encode_ms = watch.lap_ms()
-        hits, vector_ms, metadata_ms = await self._threads.run(self._find, index, vector, request, query, watch)
+        found = await self._lookups.find(_as_lookup(request, query, index, vector))
+        vector_ms = max(0.0, round(watch.lap_ms() - found.metadata_ms, 2))
+        hits = [
+            SearchHit(rank=rank, score=hit.score, product=hit.product)
+            for rank, hit in enumerate(found.hits[request.offset :], start=request.offset + 1)
+        ]
         return SearchResponse(
             mode=request.mode,
             hits=hits,
-            took_ms=SearchTimings(encode=encode_ms, vector=vector_ms, metadata=metadata_ms, total=watch.total_ms()),
+            took_ms=SearchTimings(
+                encode=encode_ms, vector=vector_ms, metadata=found.metadata_ms, total=watch.total_ms()
+            ),
             index=IndexInfo(collection=index.collection, model=self._encoding.encoders.name),
         )
 
@@ -132,41 +139,14 @@ class Searcher:
         image = await self._picture_threads.run(decode_image, data)
         return await self._encoding.query_image(image, sha256)
 
-    def _find(
-        self, index: LiveIndex, vector: Vector, request: SearchRequest, query: Query, watch: Stopwatch
-    ) -> tuple[list[SearchHit], float, float]:
-        wanted = request.offset + request.top_k
-        limit = wanted + SPARE_HITS
-        vector_ms = metadata_ms = 0.0
-        while True:
-            found = self._vector_db.search(
-                index.collection,
-                VECTOR_FIELDS[request.mode],
-                vector,
-                limit=limit,
-                filter_expression=_as_expression(request.filters),
-            )
-            vector_ms += watch.lap_ms()
-            hits = self._bound_hits(index, found, query)
-            metadata_ms += watch.lap_ms()
-            if len(hits) >= wanted or len(found) < limit or limit == MAX_SEARCH_LIMIT:
-                return hits[request.offset : wanted], vector_ms, metadata_ms
-            limit = min(limit * 2, MAX_SEARCH_LIMIT)  # too many of them were unbound
 
-    def _bound_hits(self, index: LiveIndex, found: list[VectorHit], query: Query) -> list[SearchHit]:
-        with self._database.read() as session:
-            products = products_bound_to(session, index.vector_index_id, [hit.row for hit in found])
-        counting = [hit for hit in found if hit.row in products and hit.row.product_id != query.without_product_id]
-        return [
-            SearchHit(rank=rank, score=hit.score, product=as_product(products[hit.row], hit.row.milvus_id))
-            for rank, hit in enumerate(counting, start=1)
-        ]
-
-
-def _as_expression(filters: SearchFilters) -> str:
-    return filter_expression(
+def _as_lookup(request: SearchRequest, query: Query, index: LiveIndex, vector: Vector) -> Lookup:
+    filters = request.filters
+    expression = filter_expression(
         categories=filters.category,
         price_min=filters.price_min,
         price_max=filters.price_max,
         attributes=filters.attributes,
     )
+    wanted = request.offset + request.top_k
+    return Lookup(index, VECTOR_FIELDS[request.mode], vector, expression, wanted, query.without_product_id)

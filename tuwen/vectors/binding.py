@@ -14,15 +14,24 @@ from data_models import IndexStatus
 from orm_models import REASON_LENGTH, ProductRow, ProductVectorRow, VectorIndexRow, utc_now
 from vector_db import RowKey
 
+MAX_IDS_A_STATEMENT = 5000  # SQLite takes 32,766 values in a statement
+PRODUCT_COLUMNS = [getattr(ProductRow, column.key) for column in sa.inspect(ProductRow).column_attrs]
 
-def products_bound_to(session: orm.Session, vector_index_id: int, rows: Collection[RowKey]) -> dict[RowKey, ProductRow]:
-    """Which of these rows count, and the products that they stand for."""
-    found = session.execute(
-        sa.select(ProductVectorRow.milvus_id, ProductVectorRow.row_token, ProductRow)
-        .join(ProductRow, ProductRow.product_id == ProductVectorRow.product_id)
-        .where(*_has_one_of(vector_index_id, rows))
-    )
-    bound = {RowKey(milvus_id, product.product_id, token): product for milvus_id, token, product in found}
+
+def products_bound_to(
+    session: orm.Session, vector_index_id: int, rows: Collection[RowKey]
+) -> dict[RowKey, sa.Row[Any]]:
+    """Which of these rows count, and the columns of the products that they stand for, by their names."""
+    bound: dict[RowKey, sa.Row[Any]] = {}
+    remaining = list(rows)
+    while remaining:
+        some, remaining = remaining[:MAX_IDS_A_STATEMENT], remaining[MAX_IDS_A_STATEMENT:]
+        found = session.execute(
+            sa.select(ProductVectorRow.milvus_id, ProductVectorRow.row_token, *PRODUCT_COLUMNS)
+            .join(ProductRow, ProductRow.product_id == ProductVectorRow.product_id)
+            .where(*_has_one_of(vector_index_id, some))
+        )
+        bound |= {RowKey(product.milvus_id, product.product_id, product.row_token): product for product in found}
     return {row: bound[row] for row in rows if row in bound}
 
 
