@@ -3,28 +3,38 @@
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import httpx
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Column, Table
 
 from clients.catalogue_import import Loaded, load_catalogue, open_client, read_catalogue, wait_until_indexed
 from demo.stack import Stopped, demo_stack, stop_on_signals, wait_for_exit
-from tuwen.errors import AppError
+from tuwen.errors import AppError, ConfigurationError
 from tuwen.settings import PROJECT_ROOT, Settings, load_settings
+
+if TYPE_CHECKING:
+    from tuwen.indexing.reconciliation import Drift
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 console = Console(highlight=False)
+error_console = Console(highlight=False, stderr=True, soft_wrap=True)
 
 DEMO_CATALOGUE = PROJECT_ROOT / "demo" / "catalogue.jsonl"
 DEMO_VIEWS = PROJECT_ROOT / "evaluation" / "views"
 OPENAPI_FILE = PROJECT_ROOT / "docs" / "openapi.json"
+COULD_NOT_LOOK = 2
+HELD_BY_THE_API = (
+    "A running API reconciles by itself, at its start and every RECONCILE_INTERVAL_S seconds, and GET /metrics says "
+    "what it found; to reconcile by hand, stop it first."
+)
 
 ApiUrl = Annotated[str, typer.Option(help="Address of the running service; by default the one of the settings.")]
 
@@ -91,31 +101,60 @@ def migrate() -> None:
 
 @app.command()
 def reconcile(
-    passes: Annotated[int, typer.Option(help="How often to look.")] = 1,
+    passes: Annotated[int, typer.Option(min=1, help="How often to look.")] = 1,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Mend what is found; without it nothing is changed.")
+    ] = False,
     delete_many: Annotated[
-        bool, typer.Option("--delete-many", help="Remove unused pictures even if they are a large share of all.")
+        bool, typer.Option("--delete-many", help="With --repair: remove unused pictures even if they are many.")
     ] = False,
 ) -> None:
-    """Find and mend what disagrees between the database, Milvus and the image store. Workers do it by themselves."""
-    from tuwen.assembly import new_reconciler, open_stores  # noqa: PLC0415  # other commands need no stores
+    """Say where the database, Milvus and the picture store disagree. Workers look and mend by themselves.
+
+    Exit status: 0 where nothing disagrees, or all that did is mended; 1 where something is left; 2 where it could not
+    be looked.
+    """
+    if delete_many and not repair:
+        raise typer.BadParameter("it goes with --repair", param_hint="--delete-many")
+    from tuwen.background import LeaseLost  # noqa: PLC0415  # other commands need no stores
+
+    settings = load_settings()
+    try:
+        for findings in _reconcile(settings, passes, repair=repair, delete_many=delete_many):
+            console.print(_drift_table(findings))
+    except LeaseLost:
+        error_console.print("Another process reconciles at this moment, and mends what there is: try again later.")
+        raise typer.Exit(COULD_NOT_LOOK) from None
+    except AppError as error:
+        held = isinstance(error, ConfigurationError) and settings.milvus_is_file
+        error_console.print(f"{error.detail} {HELD_BY_THE_API}" if held else error.detail)
+        raise typer.Exit(COULD_NOT_LOOK) from None
+    if any(drift.found > drift.mended or drift.failed for drift in findings.values()):
+        raise typer.Exit(1)
+
+
+def _reconcile(settings: Settings, passes: int, *, repair: bool, delete_many: bool) -> "Iterator[dict[str, Drift]]":
+    """What each pass finds. Raises AppError, or LeaseLost where another process is at it."""
+    from tuwen.assembly import new_reconciler, open_stores  # noqa: PLC0415
     from tuwen.background import LeaseLost  # noqa: PLC0415
     from tuwen.vectors.registry import require_live_index  # noqa: PLC0415
 
-    with open_stores(load_settings()) as stores:
-        reconciler = new_reconciler(
-            stores,
-            lambda: require_live_index(stores.database, stores.vector_db),
-            may_delete_many=delete_many,
-        )
+    with open_stores(settings) as stores:
+        index = partial(require_live_index, stores.database, stores.vector_db)
+        reconciler = new_reconciler(stores, index, may_delete_many=delete_many)
         for _ in range(passes):
-            try:
-                mended = reconciler.reconcile()
-            except LeaseLost:
-                mended = None
-            if mended is None:
-                console.print("Another process reconciles at this moment; it mends what there is.")
-                return
-            console.print(", ".join(f"{count} {name.replace('_', ' ')}" for name, count in asdict(mended).items()))
+            findings = reconciler.reconcile() if repair else reconciler.look()
+            if findings is None:
+                raise LeaseLost
+            yield findings
+
+
+def _drift_table(findings: "Mapping[str, Drift]") -> Table:
+    table = Table("kind", "found", "mended", Column("for example", overflow="fold"))
+    for name, drift in findings.items():
+        found = f"{drift.found}, and then it failed: see the log" if drift.failed else str(drift.found)
+        table.add_row(name.replace("_", " "), found, str(drift.mended), "\n".join(map(str, drift.sample)))
+    return table
 
 
 @app.command()

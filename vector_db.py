@@ -119,6 +119,7 @@ class VectorDB:
         self._write_lock = threading.Lock()  # Milvus Lite wants writes to a collection one after another
         logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # logs every error that it also raises
         logging.getLogger("grpc._server").setLevel(logging.CRITICAL)  # Lite lacks a call that iterators try first
+        logging.getLogger("milvus_lite.server_manager").addFilter(_is_not_a_lock_held_elsewhere)
 
     def has_collection(self, collection: str) -> bool:
         return bool(self._read(lambda client: client.has_collection(collection, timeout=self._timeout_s)))
@@ -343,6 +344,11 @@ class VectorDB:
             return self._client
         finally:
             self._connect_lock.release()
+
+
+def _is_not_a_lock_held_elsewhere(record: logging.LogRecord) -> bool:
+    """Milvus Lite logs the traceback of this, too, which the raised error says in a sentence."""
+    return record.exc_info is None or type(record.exc_info[1]).__name__ != "DataDirLockedError"
 
 
 def _spare_loopback_the_proxy() -> None:

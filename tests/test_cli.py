@@ -5,10 +5,13 @@ import sys
 from pathlib import Path
 
 import httpx
+import sqlalchemy as sa
 
+from orm_models import Database, ProductVectorRow
 from tests.conftest import create_product, wait_until_indexed
 from tests.demo.test_demo_command import run_cli
 from tests.processes import ROOT, environment, running_api
+from tuwen.indexing.drift import KINDS
 
 LOADED_BY_MODELS = ("torch", "transformers", "sentence_transformers", "diffusers")
 
@@ -21,23 +24,45 @@ def test_what_only_opens_the_stores_loads_no_model() -> None:
 
 
 def test_reconcile_without_an_index_says_what_makes_it(tmp_path: Path) -> None:
-    result = run_cli("reconcile", DATA_DIR=str(tmp_path))
-    assert result.returncode == 1
+    result = run_cli("reconcile", DATA_DIR=str(tmp_path), MILVUS_URI="http://127.0.0.1:9", MILVUS_TIMEOUT_S="1")
+    assert result.returncode == 2
     assert result.stderr.splitlines()[-1] == (
         "No index is live (there is none yet): starting the API or a worker makes it."
     )
     assert "Traceback" not in result.stderr
 
 
-def test_reconcile_names_each_kind_of_drift(tmp_path: Path, tiny_models: dict[str, str]) -> None:
+def test_reconcile_looks_and_mends_only_if_told_to(tmp_path: Path, tiny_models: dict[str, str]) -> None:
+    data = {"DATA_DIR": str(tmp_path / "data")}
     with running_api(tmp_path, **tiny_models) as url, httpx.Client(base_url=url, timeout=30, trust_env=False) as client:
         create_product(client, "红色沙发")
         wait_until_indexed(client)
-        locked = run_cli("reconcile", DATA_DIR=str(tmp_path / "data"))
-        assert (locked.returncode, "another process has it" in locked.stderr) == (1, True)
-    result = run_cli("reconcile", DATA_DIR=str(tmp_path / "data"))
-    assert result.returncode == 0, result.stderr
-    assert " ".join(result.stdout.split()) == (
-        "0 stale pending products, 0 indexed products unbound, 0 bindings without vector,"
-        " 0 vectors without binding, 0 images without product"
-    )
+        locked = run_cli("reconcile", **data)
+        assert (locked.returncode, locked.stdout) == (2, "")
+        assert "another process has it" in locked.stderr
+        assert "to reconcile by hand, stop it first" in locked.stderr
+        assert "Traceback" not in locked.stderr
+    assert counts_of(run_cli("reconcile", **data)) == (0, dict.fromkeys(KINDS, (0, 0)))
+    database = Database(f"sqlite:///{tmp_path / 'data' / 'tuwen.db'}")
+    with database.write() as session:
+        session.execute(sa.delete(ProductVectorRow))
+    database.close()
+    for option, status, mended in (("--passes=1", 1, 0), ("--repair", 0, 1), ("--passes=2", 0, None)):
+        found = dict.fromkeys(KINDS, (0, 0))
+        if mended is not None:
+            found["indexed_products_unbound"] = (1, mended)
+        assert counts_of(run_cli("reconcile", option, **data)) == (status, found)
+
+
+def test_reconcile_removes_many_pictures_only_with_repair(tmp_path: Path) -> None:
+    result = run_cli("reconcile", "--delete-many", DATA_DIR=str(tmp_path))
+    assert result.returncode == 2
+    assert "it goes with --repair" in result.stderr
+
+
+def counts_of(result: subprocess.CompletedProcess[str]) -> tuple[int, dict[str, tuple[int, int]]]:
+    """The exit status, and what the table says: kind → found, mended."""
+    rows = [[cell.strip() for cell in line.split("│")[1:4]] for line in result.stdout.splitlines() if "│" in line]
+    return result.returncode, {
+        kind.replace(" ", "_"): (int(found), int(mended)) for kind, found, mended in rows if kind
+    }

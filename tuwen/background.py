@@ -137,6 +137,11 @@ class Lease:
         return updated.rowcount == 1
 
 
+def read_progress(session: orm.Session, lease: str) -> dict[str, Any]:
+    """How far the holder of a lease is, or the last one came; empty where nobody ever took it."""
+    return session.scalar(sa.select(LeaseRow.progress).where(LeaseRow.name == lease)) or {}
+
+
 async def keep_running(name: str, run: Loop) -> None:
     """A loop that an unexpected error must not end for good."""
     while True:

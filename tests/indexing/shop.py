@@ -5,6 +5,7 @@ import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -19,7 +20,7 @@ from tuwen.catalogue.products import ProductWriter
 from tuwen.encoders.base import Encoders
 from tuwen.encoders.service import EncodingService
 from tuwen.errors import VectorDBUnavailable
-from tuwen.indexing.reconciliation import Mended, Reconciler
+from tuwen.indexing.reconciliation import Reconciler
 from tuwen.messaging.transport import Message, dead_letter_topic
 from tuwen.pictures.checks import check_image
 from tuwen.settings import Settings
@@ -28,6 +29,17 @@ from tuwen.vectors.registry import IndexRegistry
 logger = logging.getLogger(__name__)
 
 Scenario = Callable[["Shop"], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Mended:
+    """How many of each kind."""
+
+    stale_pending_products: int = 0
+    indexed_products_unbound: int = 0
+    bindings_without_vector: int = 0
+    vectors_without_binding: int = 0
+    images_without_product: int = 0
 
 
 class Shop:
@@ -80,9 +92,13 @@ class Shop:
         return {row.milvus_id for page in self.services.vector_db.iterate_rows(collection) for row in page}
 
     def mend(self, **options: Any) -> Mended:
-        mended = self.reconciler(**options).reconcile()
-        assert mended is not None, "nobody else reconciles here"
-        return mended
+        findings = self.reconciler(**options).reconcile()
+        assert findings is not None, "nobody else reconciles here"
+        return Mended(**{kind: drift.mended for kind, drift in findings.items()})
+
+    def look(self, **options: Any) -> Mended:
+        """What there would be to mend."""
+        return Mended(**{kind: drift.found for kind, drift in self.reconciler(**options).look().items()})
 
     async def found(self, text: str) -> list[str]:
         response = await self.searcher.search(SearchRequest(mode="text_to_text", text=text, top_k=100))

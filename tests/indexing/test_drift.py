@@ -16,13 +16,14 @@ import sqlalchemy as sa
 from PIL import Image
 
 from data_models import ProductEvent, ProductFields
-from orm_models import GeneratedImageRow, JobRow, OutboxRow, ProductRow, ProductVectorRow, utc_now
+from orm_models import Base, GeneratedImageRow, JobRow, OutboxRow, ProductRow, ProductVectorRow, utc_now
 from tests.conftest import picture
-from tests.indexing.shop import Shop, run
+from tests.indexing.shop import Mended, Shop, run
 from tuwen.background import Lease
 from tuwen.catalogue.queries import count_by_index_status
 from tuwen.errors import ImageStoreUnavailable
 from tuwen.indexing.drift import MANY_IMAGES, PAGE, UNBOUND_GRACE, Pass, requeue_forgotten
+from tuwen.indexing.reconciliation import PassRecord, last_pass
 from tuwen.messaging.outbox import add_upsert_events
 from tuwen.pictures.checked_image import CheckedImage
 from tuwen.pictures.checks import check_image
@@ -75,14 +76,9 @@ def test_lost_vectors_stale_products_and_unused_pictures_are_mended(settings: Se
         for file in (settings.data_dir / "images").rglob("*.*"):
             os.utime(file, (0, 0))
 
-        mended = shop.mend()
-        assert asdict(mended) == {
-            "stale_pending_products": 1,
-            "indexed_products_unbound": 0,
-            "bindings_without_vector": 1,
-            "vectors_without_binding": 0,
-            "images_without_product": 1,
-        }
+        drift = Mended(stale_pending_products=1, bindings_without_vector=1, images_without_product=1)
+        assert shop.look() == drift
+        assert shop.mend() == drift
         await shop.ingestor.ingest(shop.messages())
         assert set(shop.bound()) == {sofa, lamp, forgotten}
         assert len(list((settings.data_dir / "images").rglob("*.png"))) == 3
@@ -205,7 +201,7 @@ def test_a_product_that_was_bound_meanwhile_is_indexed_and_not_queued_again(on_b
         bind_to_nothing(shop, bound)
         await shop.ingestor.index_products(bound[:1])  # an event that comes again says it as well
         assert shop.status(bound[0]) == ("indexed", None)
-        assert next(requeue_forgotten(new_pass(shop), 0)).mended == 0
+        assert next(requeue_forgotten(new_pass(shop), 0)).mended == len(bound) - 1
         assert count(shop, "indexed") == len(bound)
         assert shop.messages() == []
 
@@ -405,3 +401,93 @@ def test_one_kind_that_fails_keeps_no_other_from_being_mended(settings: Settings
         assert count(shop, "pending") == 3
 
     run(settings, scenario)
+
+
+# --- Looking without mending, and what is told of it ------------------------------------------------------------------
+
+
+def everything(shop: Shop, folder: Path) -> tuple[Any, ...]:
+    """All rows of all tables, all vectors, all files."""
+    with shop.services.database.read() as session:
+        tables = {name: session.execute(sa.select(table)).all() for name, table in Base.metadata.tables.items()}
+    return tables, shop.in_milvus(), sorted(str(file) for file in folder.rglob("*"))
+
+
+def test_looking_names_every_kind_of_drift_and_changes_nothing(on_both_databases: Settings) -> None:
+    async def scenario(shop: Shop) -> None:
+        images = on_both_databases.data_dir / "images"
+        forgotten = await add_every_kind_of_drift(shop)
+        age(images)
+        before = everything(shop, images)
+        findings = shop.reconciler(unbound_grace=timedelta(0)).look()
+        assert everything(shop, images) == before
+        assert {kind: (drift.found, drift.mended) for kind, drift in findings.items()} == {
+            "stale_pending_products": (7, 0),
+            "indexed_products_unbound": (2, 0),
+            "bindings_without_vector": (1, 0),
+            "vectors_without_binding": (1, 0),
+            "images_without_product": (1, 0),
+        }
+        assert findings["stale_pending_products"].sample == forgotten[:5]
+        with shop.services.database.read() as session:
+            used = set(session.scalars(sa.select(ProductRow.image_path)))
+        assert findings["images_without_product"].sample == list(pictures_in(images) - used)
+        assert asdict(shop.mend(unbound_grace=timedelta(0))) == {kind: drift.found for kind, drift in findings.items()}
+        assert not any(asdict(shop.look(unbound_grace=timedelta(0))).values())
+
+    run(on_both_databases, scenario)
+
+
+async def add_every_kind_of_drift(shop: Shop) -> list[int]:
+    """Returns the products whose message was lost."""
+    sofa, lamp, _ = (shop.create(title, color) for title, color in (("沙发", "red"), ("灯", "blue"), ("床", "tan")))
+    await shop.ingestor.ingest(shop.messages())
+    index = shop.services.registry.live()
+    shop.services.vector_db.delete(index.collection, [shop.bound()[sofa]], [sofa])
+    with shop.services.database.write() as session:
+        session.execute(sa.delete(ProductVectorRow).where(ProductVectorRow.product_id == lamp))
+    add_rows(shop, 1, index_status="indexed")
+    shop.writer.delete(shop.create("白床", "white"))
+    with shop.services.database.write() as session:
+        session.execute(sa.delete(OutboxRow))
+    return add_rows(shop, 7, updated_at=utc_now() - timedelta(hours=2))
+
+
+def test_a_row_whose_product_was_just_deleted_or_changed_is_no_drift_yet(on_both_databases: Settings) -> None:
+    async def scenario(shop: Shop) -> None:
+        sofa = shop.create("沙发")
+        await shop.ingestor.ingest(shop.messages())
+        shop.writer.delete(sofa)  # its message comes to ingestion when its turn is
+        now = {"unbound_grace": timedelta(0)}
+        assert shop.look(**now).vectors_without_binding == 0
+        with shop.services.database.write() as session:
+            session.execute(sa.update(OutboxRow).values(published_at=utc_now() - timedelta(seconds=1)))
+        assert shop.look(**now).vectors_without_binding == 1
+
+    run(on_both_databases, scenario)
+
+
+def test_each_pass_leaves_what_it_found_and_how_long_it_took(on_both_databases: Settings) -> None:
+    async def scenario(shop: Shop) -> None:
+        def record() -> PassRecord | None:
+            with shop.services.database.read() as session:
+                return last_pass(session)
+
+        assert record() is None
+        add_rows(shop, PAGE + 2, index_status="indexed")
+        shop.look()
+        assert record() is None
+        began = utc_now().timestamp()
+        shop.mend()
+        first = record()
+        assert first is not None
+        assert first.found == asdict(Mended(indexed_products_unbound=PAGE + 2))
+        assert began <= first.finished_at <= utc_now().timestamp()
+        assert 0 < first.took_s <= utc_now().timestamp() - began
+        shop.mend()
+        second = record()
+        assert second is not None
+        assert second.found == asdict(Mended())
+        assert second.mended_in_all == first.found
+
+    run(on_both_databases, scenario)

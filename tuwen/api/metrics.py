@@ -1,39 +1,107 @@
-"""What Prometheus may ask: how long searches take, step by step, and how far behind indexing is."""
+"""What Prometheus may ask: how long searches take, step by step, how far behind indexing is, and what drifted."""
 
+import time
 from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
 
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from data_models import SearchResponse
-from orm_models import Database
-from tuwen.catalogue.queries import count_by_index_status
+from orm_models import Database, utc_now
+from tuwen.catalogue.queries import count_by_index_status, oldest_pending_at
 from tuwen.generation.queries import count_jobs_waiting
-from tuwen.messaging.outbox import count_refused, outbox_backlog
+from tuwen.indexing.reconciliation import PassRecord, last_pass
+from tuwen.messaging.outbox import count_refused, oldest_waiting_at, outbox_backlog
 
 SEARCH_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 
 
-class _Backlog(Collector):
-    """Asked for at each scrape: the database is the truth."""
+# Counting reads one entry of an index for each row: with ten million products it takes seconds.
+COUNT_AGAIN_S, SHARE_OF_TIME_COUNTING = 5.0, 0.05
+
+
+@dataclass(frozen=True)
+class _Backlog:
+    by_status: dict[str, int]
+    oldest_pending_at: datetime | None
+    outbox: int
+    oldest_message_at: datetime | None
+    refused: int
+    jobs: int
+
+
+class _Stores(Collector):
+    """Asked for at each scrape: the database is the truth, and the same whichever process answers."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._backlog: _Backlog | None = None
+        self._count_again_at = 0.0
 
     def collect(self) -> Iterator[Metric]:
+        if self._backlog is None or time.monotonic() >= self._count_again_at:
+            self._backlog = self._count()
         with self._database.read() as session:
-            by_status = count_by_index_status(session)
-            backlog = outbox_backlog(session)
-            refused = count_refused(session)
-            waiting = count_jobs_waiting(session)
-        products = GaugeMetricFamily("tuwen_products", "Products by index status", labels=["index_status"])
-        for status in ("pending", "indexed", "failed"):
-            products.add_metric([status], by_status.get(status, 0))
-        yield products
-        yield GaugeMetricFamily("tuwen_outbox_backlog", "Events that wait to be published", value=backlog)
-        yield GaugeMetricFamily("tuwen_outbox_refused", "Events that the queue will never take", value=refused)
-        yield GaugeMetricFamily("tuwen_generation_jobs_waiting", "Jobs that wait to be drawn", value=waiting)
+            record = last_pass(session)
+        yield from _describe_backlog(self._backlog)
+        if record is not None:
+            yield from _describe_pass(record)
+
+    def _count(self) -> _Backlog:
+        started = time.monotonic()
+        with self._database.read() as session:
+            backlog = _Backlog(
+                by_status=count_by_index_status(session),
+                oldest_pending_at=oldest_pending_at(session),
+                outbox=outbox_backlog(session),
+                oldest_message_at=oldest_waiting_at(session),
+                refused=count_refused(session),
+                jobs=count_jobs_waiting(session),
+            )
+        now = time.monotonic()
+        self._count_again_at = now + max(COUNT_AGAIN_S, (now - started) / SHARE_OF_TIME_COUNTING)
+        return backlog
+
+
+def _describe_backlog(backlog: _Backlog) -> Iterator[Metric]:
+    products = GaugeMetricFamily("tuwen_products", "Products by index status", labels=["index_status"])
+    for status in ("pending", "indexed", "failed"):
+        products.add_metric([status], backlog.by_status.get(status, 0))
+    yield products
+    for name, documentation, value in (
+        (
+            "tuwen_products_oldest_pending_seconds",
+            "Since when one waits to be indexed",
+            _age(backlog.oldest_pending_at),
+        ),
+        ("tuwen_outbox_backlog", "Events that wait to be published", backlog.outbox),
+        ("tuwen_outbox_oldest_seconds", "Since when one waits to be published", _age(backlog.oldest_message_at)),
+        ("tuwen_outbox_refused", "Events that the queue will never take", backlog.refused),
+        ("tuwen_generation_jobs_waiting", "Jobs that wait to be drawn", backlog.jobs),
+    ):
+        yield GaugeMetricFamily(name, documentation, value=value)
+
+
+def _describe_pass(record: PassRecord) -> Iterator[Metric]:
+    found = GaugeMetricFamily("tuwen_drift_found", "What the last whole reconciliation found", labels=["kind"])
+    mended = CounterMetricFamily("tuwen_drift_mended", "What reconciliations have mended", labels=["kind"])
+    for metric, counts in ((found, record.found), (mended, record.mended_in_all)):
+        for kind, count in counts.items():
+            metric.add_metric([kind], count)
+        yield metric
+    for name, documentation, value in (
+        ("tuwen_reconciliation_finished_timestamp_seconds", "When the last whole one ended", record.finished_at),
+        ("tuwen_reconciliation_seconds", "How long the last whole one took", record.took_s),
+    ):
+        yield GaugeMetricFamily(name, documentation, value=value)
+
+
+def _age(moment: datetime | None) -> float:
+    """In seconds; 0 where nothing waits."""
+    return 0.0 if moment is None else max(0.0, (utc_now() - moment).total_seconds())
 
 
 class Metrics:
@@ -46,7 +114,7 @@ class Metrics:
             buckets=SEARCH_BUCKETS_S,
             registry=self._registry,
         )
-        self._registry.register(_Backlog(database))
+        self._registry.register(_Stores(database))
 
     def observe_search(self, response: SearchResponse) -> None:
         for step, milliseconds in response.took_ms:

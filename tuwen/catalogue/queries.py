@@ -1,6 +1,7 @@
 """What is asked of the product table. Never commits: the caller's `Database.write()` block is the transaction."""
 
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -79,6 +80,11 @@ def lock_products(session: orm.Session, product_ids: Iterable[int]) -> dict[int,
 def count_by_index_status(session: orm.Session) -> dict[str, int]:
     rows = session.execute(sa.select(ProductRow.index_status, sa.func.count()).group_by(ProductRow.index_status))
     return dict(rows.all())
+
+
+def oldest_pending_at(session: orm.Session) -> datetime | None:
+    """When the one that waits longest was changed."""
+    return session.scalar(sa.select(sa.func.min(ProductRow.updated_at)).where(ProductRow.index_status == "pending"))
 
 
 def _select_with_binding(vector_index_id: int | None) -> sa.Select[ProductRow, int | None]:

@@ -1,4 +1,4 @@
-"""Finds and mends where the database, Milvus and the image store disagree: one kind of drift a function.
+"""Finds and, if told to, mends where the database, Milvus and the image store disagree: one kind of drift a function.
 
 The database is the truth: what it does not bind leaves Milvus, and what it binds and Milvus lacks is indexed again.
 Every kind goes page by page in short transactions, safe beside running writers and beside another pass: what it is
@@ -7,7 +7,7 @@ them.
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import NamedTuple
@@ -18,6 +18,7 @@ from tuwen.indexing.queries import (
     image_paths_in_use,
     indexed_products_unbound_after,
     pending_products_after,
+    products_with_message_since,
     requeue,
     without_waiting_message,
 )
@@ -51,6 +52,8 @@ class Pass:
     index: LiveIndex
     unbound_grace: timedelta
     may_delete_many: bool = False
+    repair: bool = True
+    """Otherwise nothing is changed, anywhere."""
 
 
 class Step(NamedTuple):
@@ -58,6 +61,8 @@ class Step(NamedTuple):
 
     after: int
     """Where the next page begins: an id that the kind understands."""
+    found: Sequence[int | str]
+    """The ids or paths of what disagrees. Where it is mended: of what still did so under the lock."""
     mended: int
 
 
@@ -70,15 +75,23 @@ def requeue_forgotten(work: Pass, after: int) -> Iterator[Step]:
     while True:
         with work.database.read() as session:
             page = pending_products_after(session, after, changed_before, queued_before, PAGE)
+            found = without_waiting_message(session, page, work.settings.kafka_topic)
         if not page:
             return
-        with work.database.write() as session:
-            lock_products(session, page)  # first and in one order: two who change the same products can't deadlock
-            confirm_indexed(session, work.index.vector_index_id, page)
-            forgotten = without_waiting_message(session, page, work.settings.kafka_topic)
-            mended = requeue(session, forgotten, "pending", work.settings.kafka_topic)
+        if work.repair:
+            found = _queue_or_confirm(work, page)
         after = page[-1]
-        yield Step(after, mended)
+        yield Step(after, found, len(found) if work.repair else 0)
+
+
+def _queue_or_confirm(work: Pass, page: list[int]) -> list[int]:
+    """Queued again, or, where it is bound at its version and only does not say so, indexed."""
+    with work.database.write() as session:
+        lock_products(session, page)  # first and in one order: two who change the same products can't deadlock
+        confirm_indexed(session, work.index.vector_index_id, page)
+        forgotten = without_waiting_message(session, page, work.settings.kafka_topic)
+        requeue(session, forgotten, "pending", work.settings.kafka_topic)
+    return forgotten
 
 
 def requeue_unbound(work: Pass, after: int) -> Iterator[Step]:
@@ -88,10 +101,12 @@ def requeue_unbound(work: Pass, after: int) -> Iterator[Step]:
             page = indexed_products_unbound_after(session, after, work.index.vector_index_id, PAGE)
         if not page:
             return
-        with work.database.write() as session:
-            mended = requeue(session, page, "indexed", work.settings.kafka_topic)
+        found = page
+        if work.repair:
+            with work.database.write() as session:
+                found = requeue(session, page, "indexed", work.settings.kafka_topic)
         after = page[-1]
-        yield Step(after, mended)
+        yield Step(after, found, len(found) if work.repair else 0)
 
 
 def rebind_lost(work: Pass, after: int) -> Iterator[Step]:
@@ -105,56 +120,76 @@ def rebind_lost(work: Pass, after: int) -> Iterator[Step]:
         lost = set(page) - work.vector_db.existing_rows(collection, [row.milvus_id for row in page])
         if lost:  # under the default consistency a new row may not be seen yet: look again, at everything
             lost -= work.vector_db.existing_rows(collection, [row.milvus_id for row in lost], strong=True)
-        mended = _unbind_and_requeue(work, sorted(lost, key=lambda row: row.product_id))
+        found = _unbind_and_requeue(work, sorted(lost, key=lambda row: row.product_id))
         after = page[-1].product_id
-        yield Step(after, mended)
+        yield Step(after, found, len(found) if work.repair else 0)
 
 
-def _unbind_and_requeue(work: Pass, lost: list[RowKey]) -> int:
+def _unbind_and_requeue(work: Pass, lost: list[RowKey]) -> list[int]:
+    """The products of those that are bound still: ingestion may have bound another row meanwhile."""
     if not lost:
-        return 0
+        return []
+    if not work.repair:
+        with work.database.read() as session:
+            return sorted(row.product_id for row in bound_rows(session, work.index.vector_index_id, lost))
     with work.database.write() as session:
         lock_products(session, [row.product_id for row in lost])  # so that ingestion binds before or after, not between
         unbound = unbind(session, work.index.vector_index_id, lost)
         requeue(session, unbound, "indexed", work.settings.kafka_topic)
-    return len(unbound)
+    return unbound
 
 
 def delete_unbound_rows(work: Pass, after: int) -> Iterator[Step]:
     """Rows in Milvus that nothing binds: a crash between insert and bind, or a delete that never came."""
-    oldest = utc_now() - work.unbound_grace
     for page in work.vector_db.iterate_rows(work.index.collection, after=after, batch_size=PAGE):
-        with work.database.read() as session:
-            orphans = set(page) - bound_rows(session, work.index.vector_index_id, page)
+        old = _unbound_for_long(work, page)
+        found = [row.milvus_id for row in old]
+        if work.repair:
+            work.vector_db.delete(work.index.collection, found, [row.product_id for row in old])
+        yield Step(page[-1].milvus_id, found, len(found) if work.repair else 0)
+
+
+def _unbound_for_long(work: Pass, page: list[RowKey]) -> list[RowKey]:
+    oldest = utc_now() - work.unbound_grace
+    with work.database.read() as session:
+        orphans = set(page) - bound_rows(session, work.index.vector_index_id, page)
         # A row without a token is of version 0.2.0, which binds nothing any more.
         old = [row for row in orphans if row.row_token is None or token_made_at(row.row_token) <= oldest]
-        work.vector_db.delete(work.index.collection, [r.milvus_id for r in old], [r.product_id for r in old])
-        yield Step(page[-1].milvus_id, len(old))
+        if old and not work.repair:  # a delete or a change that is on its way takes its row along: no drift yet
+            busy = products_with_message_since(session, {r.product_id for r in old}, work.settings.kafka_topic, oldest)
+            old = [row for row in old if row.product_id not in busy]
+    return sorted(old, key=lambda row: row.milvus_id)
 
 
 def delete_unused_images(work: Pass, _: int) -> Iterator[Step]:
     """Pictures that nothing has named for a while. They can't be made again: a large share is not believed."""
     for page in work.images.list_pages_aside(IMAGE_PAGE):  # of a sweep that was killed between its two steps
-        yield Step(0, sum(_remove_or_take_back(work, file.path) for file in page))
+        paths = [file.path for file in page]
+        if work.repair:
+            paths = [path for path in paths if _remove_or_take_back(work, path)]
+        yield Step(0, paths, len(paths) if work.repair else 0)
+    may_remove = work.repair and (yield from _may_remove_unused(work))
+    for page in work.images.list_pages(IMAGE_PAGE if may_remove else PAGE):
+        unused = _unused(work, page)
+        if may_remove:
+            unused = [path for path in unused if _remove(work, path)]
+        yield Step(0, unused, len(unused) if may_remove else 0)
+
+
+def _may_remove_unused(work: Pass) -> Generator[Step, None, bool]:
     total = unused = 0
     for page in work.images.list_pages(PAGE):
         total += len(page)
         unused += len(_unused(work, page))
-        yield Step(0, 0)
-    limit = max(MANY_IMAGES, int(total * LARGE_SHARE))
-    if unused > limit and not work.may_delete_many:
-        logger.error(
-            "%d of %d pictures are named by nothing, and none of them is removed: is this the right database? "
-            "If it is: python cli.py reconcile --delete-many",
-            *(unused, total),
-        )
-        return
-    for page in work.images.list_pages(IMAGE_PAGE):
-        removed = 0
-        for path in _unused(work, page):
-            work.images.set_aside(path)
-            removed += _remove_or_take_back(work, path)
-        yield Step(0, removed)
+        yield Step(0, (), 0)
+    if unused <= max(MANY_IMAGES, int(total * LARGE_SHARE)) or work.may_delete_many:
+        return True
+    logger.error(
+        "%d of %d pictures are named by nothing, and none of them is removed: is this the right database? "
+        "If it is: python cli.py reconcile --repair --delete-many",
+        *(unused, total),
+    )
+    return False
 
 
 def _unused(work: Pass, page: list[StoredFile]) -> list[str]:
@@ -163,6 +198,11 @@ def _unused(work: Pass, page: list[StoredFile]) -> list[str]:
     with work.database.read() as session:
         used = image_paths_in_use(session, old)
     return [path for path in old if path not in used]
+
+
+def _remove(work: Pass, path: str) -> bool:
+    work.images.set_aside(path)
+    return _remove_or_take_back(work, path)
 
 
 def _remove_or_take_back(work: Pass, path: str) -> bool:

@@ -3,7 +3,7 @@
 Never commits: the caller's `Database.write()` block is the transaction.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
 import sqlalchemy as sa
@@ -63,8 +63,22 @@ def failed_products_after(session: orm.Session, product_id: int, reason_contains
     return list(session.scalars(statement.order_by(ProductRow.product_id).limit(limit)))
 
 
-def requeue(session: orm.Session, product_ids: Sequence[int], status: IndexStatus, topic: str) -> int:
-    """Have those of them that have this status indexed again as they are: pending, each with a new event."""
+def products_with_message_since(
+    session: orm.Session, product_ids: Collection[int], topic: str, moment: datetime
+) -> set[int]:
+    """Those of which a message waits in the outbox, or was published since then and may be under way still."""
+    keys = session.scalars(
+        sa.select(OutboxRow.message_key).where(
+            OutboxRow.message_key.in_([str(each) for each in product_ids]),
+            OutboxRow.topic == topic,
+            sa.or_(OutboxRow.published_at.is_(None), OutboxRow.published_at > moment),
+        )
+    )
+    return {int(key) for key in keys}
+
+
+def requeue(session: orm.Session, product_ids: Sequence[int], status: IndexStatus, topic: str) -> list[int]:
+    """Have those of them that have this status indexed again: pending, each with a new event. Returns which."""
     rows = session.execute(
         sa.select(ProductRow.product_id, ProductRow.version)
         .where(ProductRow.product_id.in_(product_ids), ProductRow.index_status == status)
@@ -80,7 +94,7 @@ def requeue(session: orm.Session, product_ids: Sequence[int], status: IndexStatu
             .execution_options(synchronize_session=False)
         )
         add_upsert_events(session, topic, versions)
-    return len(versions)
+    return list(versions)
 
 
 def image_paths_in_use(session: orm.Session, paths: Sequence[str]) -> set[str]:

@@ -7,12 +7,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+from sqlalchemy import orm
+
 from orm_models import Database, utc_now
-from tuwen.background import LEASE_TIME, Lease, LeaseLost, WorkPool
+from tuwen.background import LEASE_TIME, Lease, LeaseLost, WorkPool, read_progress
 from tuwen.errors import AppError, CollectionGone, DependencyUnavailable
 from tuwen.generation.queries import delete_jobs_finished_before
 from tuwen.indexing.drift import KINDS, PAGE, UNBOUND_GRACE, Pass, Step
@@ -26,19 +28,48 @@ logger = logging.getLogger(__name__)
 
 KEEP_PUBLISHED = timedelta(days=7)
 RETRY_S, LOOK_EVERY_S = 5.0, 1.0
-# In the lease's progress: when the last whole pass ended, in seconds, and since when its index was live.
-FINISHED_AT, ACTIVATION = "finished_at", "activation"
+LEASE = "reconciliation"
+SAMPLE = 5
+# In the lease's progress, beside the place that each kind of drift has reached:
+STARTED_AT, FOUND = "started_at", "found"  # of the pass under way
+ACTIVATION = "activation"  # since when the index was live that it, or else the last whole one, was over
+LAST_PASS, MENDED_IN_ALL = "last_pass", "mended_in_all"
+KEPT = (LAST_PASS, MENDED_IN_ALL)  # when a pass ends
+
+
+@dataclass
+class Drift:
+    """What was found of one kind."""
+
+    found: int = 0
+    mended: int = 0
+    sample: list[int | str] = field(default_factory=list)
+    """Ids or paths of the first few."""
+    failed: bool = False
+    """Unexpectedly, so that there may be more; the log says how."""
+
+    def add(self, step: Step) -> None:
+        self.found += len(step.found)
+        self.mended += step.mended
+        self.sample += step.found[: SAMPLE - len(self.sample)]
 
 
 @dataclass(frozen=True)
-class Mended:
-    """How many of each were found and put right."""
+class PassRecord:
+    """The last whole pass, whichever process made it, and what all of them have mended since the first."""
 
-    stale_pending_products: int = 0
-    indexed_products_unbound: int = 0
-    bindings_without_vector: int = 0
-    vectors_without_binding: int = 0
-    images_without_product: int = 0
+    finished_at: float
+    """Seconds since the epoch."""
+    took_s: float
+    found: dict[str, int]
+    mended_in_all: dict[str, int]
+
+
+def last_pass(session: orm.Session) -> PassRecord | None:
+    progress = read_progress(session, LEASE)
+    if LAST_PASS not in progress:
+        return None
+    return PassRecord(**progress[LAST_PASS], mended_in_all=progress[MENDED_IN_ALL])
 
 
 class _Stopped(Exception):
@@ -97,7 +128,7 @@ class Reconciler:
     async def _turn(self, not_within: timedelta) -> float | None:
         """One pass. Returns in how many seconds the next is due, if before the interval is over."""
         try:
-            mended = await self._thread.run(self.reconcile, not_within)
+            findings = await self._thread.run(self.reconcile, not_within)
         except CollectionGone as error:
             logger.warning("Reconciliation waits until it is made again: %s", error.detail)
             return RETRY_S
@@ -107,16 +138,26 @@ class Reconciler:
         except LeaseLost:
             logger.warning("Reconciliation took too long over a page; another process goes on with it")
             return LEASE_TIME.total_seconds()
-        if mended is None:  # made already, or another is at it: should that die, its lease runs out
+        if findings is None:  # made already, or another is at it: should that die, its lease runs out
             return LEASE_TIME.total_seconds()
-        found = any(asdict(mended).values())
-        logger.log(logging.WARNING if found else logging.DEBUG, "Reconciled: %s", mended)
+        found = {name: drift for name, drift in findings.items() if drift.found}
+        logger.log(logging.WARNING if found else logging.DEBUG, "Reconciled: %s", found or "no drift")
         return None
 
-    def reconcile(self, not_within: timedelta = timedelta(0)) -> Mended | None:
-        """One whole pass; blocks. None while another process is at it, or when told to stop between two pages.
+    def look(self) -> dict[str, Drift]:
+        """Every kind of drift as it is now, with nothing changed anywhere; beside a pass, too. Blocks.
 
-        None also where one was finished `not_within` so long, since this index with this collection is live.
+        Raises DependencyUnavailable.
+        """
+        findings, work = _no_drift(), self._new_pass(self._live_index(), repair=False)
+        for name, kind in KINDS.items():
+            for step in kind(work, 0):
+                findings[name].add(step)
+        return findings
+
+    def reconcile(self, not_within: timedelta = timedelta(0)) -> dict[str, Drift] | None:
+        """One whole pass that mends; blocks. None while another process is at it, or when told to stop between two
+        pages; also where one was finished `not_within` so long, since this index with this collection is live.
 
         Raises DependencyUnavailable or LeaseLost.
         """
@@ -125,27 +166,57 @@ class Reconciler:
         progress = self._lease.take()
         if progress is None:
             return None
-        if progress.get(ACTIVATION) != activation:
-            progress = {ACTIVATION: activation}  # how far a pass over another index came says nothing of this one
-        finished_at = progress.pop(FINISHED_AT, 0)
         try:
-            if utc_now().timestamp() - finished_at < not_within.total_seconds():
-                progress[FINISHED_AT] = finished_at
+            if progress.get(ACTIVATION) != activation:
+                _begin_again(progress)  # how far a pass over another index came says nothing of this one
+            elif STARTED_AT not in progress and _seconds_since_last(progress) < not_within.total_seconds():
                 return None
-            found = self._all_kinds(index, progress)
-            # The next pass begins at the beginning.
-            progress = {ACTIVATION: activation, FINISHED_AT: int(utc_now().timestamp())}
+            progress[ACTIVATION] = activation
+            findings = self._all_kinds(index, progress)
+            _note_end_of_pass(progress, activation)
         except _Stopped:
             return None
         finally:
             with suppress(DependencyUnavailable):  # a lease that is not given back runs out
                 self._lease.give_back(progress)
-        return Mended(**found)
+        return findings
 
-    def _all_kinds(self, index: LiveIndex, progress: dict[str, Any]) -> dict[str, int]:
+    def _all_kinds(self, index: LiveIndex, progress: dict[str, Any]) -> dict[str, Drift]:
         """`progress` holds, for each kind that was begun, where its next page begins; -1 when it is done."""
+        progress.setdefault(STARTED_AT, utc_now().timestamp())
         self._forget_old_records(progress)
-        work = Pass(
+        work = self._new_pass(index, repair=True)
+        findings, failures = _no_drift(), list[DependencyUnavailable]()
+        for name, kind in KINDS.items():
+            try:
+                if progress.get(name) != -1:
+                    self._one_kind(name, kind(work, progress.get(name, 0)), progress, findings[name])
+            except (LeaseLost, _Stopped):
+                raise
+            except DependencyUnavailable as error:  # a store that is down is no reason to leave the others unmended
+                failures.append(error)
+            except Exception:  # nor is one thing that can't be mended
+                logger.exception("Reconciliation of %s failed unexpectedly", name)
+                findings[name].failed = True
+            progress[name] = -1
+        if failures:
+            _begin_again(progress)
+            raise failures[0]
+        return findings
+
+    def _one_kind(self, name: str, steps: Iterator[Step], progress: dict[str, Any], drift: Drift) -> None:
+        for step in steps:
+            drift.add(step)
+            progress[name] = step.after
+            for counts, number in ((FOUND, len(step.found)), (MENDED_IN_ALL, step.mended)):
+                of_kind = progress.setdefault(counts, {})
+                of_kind[name] = of_kind.get(name, 0) + number
+            self._lease.keep(progress)
+            if self._stopping.is_set():
+                raise _Stopped
+
+    def _new_pass(self, index: LiveIndex, *, repair: bool) -> Pass:
+        return Pass(
             self._settings,
             self._database,
             self._vector_db,
@@ -153,33 +224,8 @@ class Reconciler:
             index,
             self._unbound_grace,
             self._may_delete_many,
+            repair,
         )
-        found, failures = dict.fromkeys(KINDS, 0), list[DependencyUnavailable]()
-        for name, kind in KINDS.items():
-            try:
-                if progress.get(name) != -1:
-                    found[name] = self._one_kind(name, kind(work, progress.get(name, 0)), progress)
-            except (LeaseLost, _Stopped):
-                raise
-            except DependencyUnavailable as error:  # a store that is down is no reason to leave the others unmended
-                failures.append(error)
-            except Exception:  # nor is one thing that can't be mended
-                logger.exception("Reconciliation of %s failed unexpectedly", name)
-            progress[name] = -1
-        if failures:
-            progress.clear()
-            raise failures[0]
-        return found
-
-    def _one_kind(self, name: str, steps: Iterator[Step], progress: dict[str, Any]) -> int:
-        found = 0
-        for after, mended in steps:
-            found += mended
-            progress[name] = after
-            self._lease.keep(progress)
-            if self._stopping.is_set():
-                raise _Stopped
-        return found
 
     def _forget_old_records(self, progress: dict[str, Any]) -> None:
         """First, so that their pictures go in this same pass."""
@@ -194,3 +240,27 @@ class Reconciler:
     def _forget_page(self, forget: Callable[..., int], moment: datetime) -> int:
         with self._database.write() as session:
             return forget(session, moment, PAGE)
+
+
+def _no_drift() -> dict[str, Drift]:
+    return {name: Drift() for name in KINDS}
+
+
+def _seconds_since_last(progress: dict[str, Any]) -> float:
+    finished_at: float = progress.get(LAST_PASS, {}).get("finished_at", 0.0)
+    return utc_now().timestamp() - finished_at
+
+
+def _note_end_of_pass(progress: dict[str, Any], activation: str) -> None:
+    now = utc_now().timestamp()
+    found = dict.fromkeys(KINDS, 0) | progress.get(FOUND, {})
+    progress[MENDED_IN_ALL] = dict.fromkeys(KINDS, 0) | progress.get(MENDED_IN_ALL, {})
+    progress[LAST_PASS] = {"finished_at": now, "took_s": now - progress[STARTED_AT], "found": found}
+    _begin_again(progress)
+    progress[ACTIVATION] = activation
+
+
+def _begin_again(progress: dict[str, Any]) -> None:
+    """The next pass begins at the beginning."""
+    for name in progress.keys() - KEPT:
+        del progress[name]

@@ -88,6 +88,12 @@ def outbox_backlog(session: orm.Session) -> int:
     return session.scalar(sa.select(sa.func.count()).select_from(OutboxRow).where(*waiting)) or 0
 
 
+def oldest_waiting_at(session: orm.Session) -> datetime | None:
+    """When the message that waits longest was written."""
+    waiting = OutboxRow.published_at.is_(None), OutboxRow.refused_at.is_(None)
+    return session.scalar(sa.select(OutboxRow.created_at).where(*waiting).order_by(OutboxRow.outbox_id).limit(1))
+
+
 def count_refused(session: orm.Session) -> int:
     statement = sa.select(sa.func.count()).select_from(OutboxRow).where(OutboxRow.refused_at.is_not(None))
     return session.scalar(statement) or 0
