@@ -19,7 +19,7 @@ from tests.processes import ROOT
 
 DOORS = {"main", "worker", "cli", "web_demo"}
 ROOT_MODULES = DOORS | {"data_models", "orm_models", "nlp_models", "vector_db"}
-FOLDERS = {"tuwen", "web", "pages", "clients", "demo", "evaluation", "training", "migrations", "deploy"}
+FOLDERS = {"tuwen", "web", "pages", "clients", "demo", "evaluation", "training", "migrations", "deploy", "benchmarks"}
 NOT_OURS = {"tests", "data", "models"}
 DYNAMIC_IMPORTS = {"importlib.import_module", "import_module", "__import__"}
 DOCUMENTS = ("docs/architecture.md", "docs/architecture.zh-CN.md")
@@ -72,6 +72,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "clients": {"tuwen.errors"},
     "demo": {"tuwen.errors", "tuwen.settings"},
     "evaluation": {"clients"},
+    "benchmarks": BASE | ENGINES | ROOMS | {"tuwen.assembly"},
     # Beside the service.
     "migrations": {"orm_models"},
     "deploy": set(),
@@ -101,8 +102,9 @@ OWNERS: dict[str, set[str]] = {
     "resvg_py": {"training"},
     "rich": {"cli", "evaluation"},
     "sentence_transformers": {"tuwen.encoders.sentence", "training"},
-    "sqlalchemy": {"orm_models", "migrations", "tuwen.background", "tuwen.catalogue", "tuwen.generation.queries",
-                   "tuwen.indexing", "tuwen.messaging.outbox", "tuwen.processes", "tuwen.vectors"},
+    "sqlalchemy": {"orm_models", "migrations", "benchmarks", "tuwen.background", "tuwen.catalogue",
+                   "tuwen.generation.queries", "tuwen.indexing", "tuwen.messaging.outbox", "tuwen.processes",
+                   "tuwen.vectors"},
     "starlette": {"tuwen.api"},
     "streamlit": {"web", "pages"},
     "tenacity": {"tuwen.background"},

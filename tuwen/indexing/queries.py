@@ -12,6 +12,9 @@ from sqlalchemy import orm
 from data_models import IndexStatus
 from orm_models import GeneratedImageRow, OutboxRow, ProductRow, ProductVectorRow, utc_now
 from tuwen.messaging.outbox import add_upsert_events
+from tuwen.pictures.store import sha256_in
+
+PICTURE_TABLES = (ProductRow, GeneratedImageRow)
 
 
 def pending_products_after(
@@ -98,6 +101,7 @@ def requeue(session: orm.Session, product_ids: Sequence[int], status: IndexStatu
 
 
 def image_paths_in_use(session: orm.Session, paths: Sequence[str]) -> set[str]:
-    """By products and by the results of generation jobs."""
-    columns = (ProductRow.image_path, GeneratedImageRow.image_path)
-    return {path for column in columns for path in session.scalars(sa.select(column).where(column.in_(paths)))}
+    """By products and by the results of generation jobs. Looked up by the hashes in the paths: those are indexed."""
+    hashes = {sha256_in(path) for path in paths}
+    statements = (sa.select(table.image_path).where(table.image_sha256.in_(hashes)) for table in PICTURE_TABLES)
+    return {path for statement in statements for path in session.scalars(statement)} & set(paths)

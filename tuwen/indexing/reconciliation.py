@@ -43,6 +43,7 @@ class Drift:
 
     found: int = 0
     mended: int = 0
+    took_s: float = 0.0
     sample: list[int | str] = field(default_factory=list)
     """Ids or paths of the first few."""
     failed: bool = False
@@ -151,8 +152,10 @@ class Reconciler:
         """
         findings, work = _no_drift(), self._new_pass(self._live_index(), repair=False)
         for name, kind in KINDS.items():
+            started = time.monotonic()
             for step in kind(work, 0):
                 findings[name].add(step)
+            findings[name].took_s = time.monotonic() - started
         return findings
 
     def reconcile(self, not_within: timedelta = timedelta(0)) -> dict[str, Drift] | None:
@@ -205,8 +208,10 @@ class Reconciler:
         return findings
 
     def _one_kind(self, name: str, steps: Iterator[Step], progress: dict[str, Any], drift: Drift) -> None:
+        started = time.monotonic()
         for step in steps:
             drift.add(step)
+            drift.took_s = time.monotonic() - started
             progress[name] = step.after
             for counts, number in ((FOUND, len(step.found)), (MENDED_IN_ALL, step.mended)):
                 of_kind = progress.setdefault(counts, {})

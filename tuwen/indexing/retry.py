@@ -17,7 +17,7 @@ def retry_failed(database: Database, topic: str, reason_contains: str = "") -> I
     while True:
         with database.write() as session:
             page = failed_products_after(session, after, reason_contains, PAGE)
-            queued = requeue(session, page, "failed", topic)
+            queued = len(requeue(session, page, "failed", topic))
         if not page:
             return
         yield queued

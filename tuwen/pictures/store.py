@@ -30,6 +30,11 @@ OWNER_DIGITS = 12
 ASIDE = "aside"
 
 
+def sha256_in(path: str) -> str:
+    """The hash of the bytes that are stored there."""
+    return path.rpartition("/")[2].partition(".")[0]
+
+
 class Files(Protocol):
     """Paths are relative. FileNotFoundError where there is none such; all else raises ImageStoreUnavailable."""
 
