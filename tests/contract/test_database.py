@@ -341,7 +341,7 @@ def test_requeueing_leaves_alone_what_is_no_longer_as_it_was(database: Database)
     pending, indexed = add_product(database), add_product(database, index_status="indexed")
     both = [pending.product_id, indexed.product_id]
     with database.write() as session:
-        assert requeue(session, both, "pending", "topic") == 1
+        assert requeue(session, both, "pending", "topic") == [pending.product_id]
         assert without_waiting_message(session, both, "topic") == [indexed.product_id]
         assert without_waiting_message(session, both, "other") == both
     with database.read() as session:
