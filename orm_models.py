@@ -411,7 +411,9 @@ def _errors_at_start() -> Iterator[None]:
     except DatabaseUnusable as error:
         raise ConfigurationError(error.detail) from error
     except exc.DBAPIError as error:
-        raise ConfigurationError(f"The database's schema is not as it should be (DATABASE_URL): {error}") from error
+        raise ConfigurationError(
+            f"The database's schema is not as it should be (DATABASE_URL): {error.orig}"
+        ) from error
 
 
 @contextmanager

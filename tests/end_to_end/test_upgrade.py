@@ -6,6 +6,8 @@ picture drawn and made a product.
 
 import tarfile
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -24,12 +26,17 @@ PRODUCTS = {
 COLLECTION = "products_31c0e03b_1"
 
 
-@pytest.fixture(scope="module")
-def old_shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    folder = tmp_path_factory.mktemp("upgrade")
+@contextmanager
+def open_old_shop(folder: Path, **settings: object) -> Iterator[httpx.Client]:
     with tarfile.open(ROOT / "tests" / "data" / "data-0.2.0.tar.gz") as archive:
         archive.extractall(folder / "data", filter="data")
-    with running_api(folder) as url, httpx.Client(base_url=url, timeout=60, trust_env=False) as client:
+    with running_api(folder, **settings) as url, httpx.Client(base_url=url, timeout=60, trust_env=False) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def old_shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    with open_old_shop(tmp_path_factory.mktemp("upgrade")) as client:
         yield client
 
 
@@ -84,3 +91,11 @@ def test_it_takes_writes(old_shop: httpx.Client) -> None:
     assert old_shop.delete("/product/6").status_code == httpx.codes.NO_CONTENT
     job = old_shop.post("/generate", json={"prompt": "沙发", "wait_s": 60}).json()
     assert (job["job_id"], job["status"]) == (2, "done")
+
+
+def test_limits_that_were_lowered_since_hold_for_what_comes_in_alone(tmp_path: Path) -> None:
+    with open_old_shop(tmp_path, UPLOAD_MAX_BYTES=70, IMAGE_MAX_PIXELS=10, QUERY_CACHE_SIZE=0) as client:
+        assert client.post("/search", data={"mode": "image_to_image"}, files={"image": picture()}).status_code == 413
+        job = client.get("/generate/1").raise_for_status().json()
+        assert job["images"][0]["similar"][0]["product"]["product_id"] == 5
+        assert search(client, mode="image_to_image", product_id=1)

@@ -161,6 +161,8 @@ class MicroBatcher(Generic[Item, Result]):
     async def _process_one_by_one(self, batch: list[_Waiting[Item, Result]]) -> None:
         """An item that fails twice alone is poisoned if a known good one passes then; else the model is in trouble."""
         for position, waiting in enumerate(batch):
+            if waiting.future.done():  # whoever hung up meanwhile is not worked for
+                continue
             try:
                 waiting.answer(await self._encode_alone(waiting.item, attempts=2))
             except Exception as error:

@@ -176,7 +176,7 @@ class GenerationJobs:
 
     async def _describe_image(self, row: GeneratedImageRow, prompt: str) -> GeneratedImage:
         data = await self._threads.run(self._images.read, row.image_path)
-        vector = await self._searcher.encode_image(data)
+        vector = await self._searcher.encode_image(data, is_stored=True)
         return GeneratedImage(
             image_id=row.image_id,
             image_url=image_url(row.image_path),
@@ -192,7 +192,7 @@ class GenerationJobs:
         """None while the vector database is down: a picture that took minutes to draw is shown all the same."""
         nearest = SearchRequest(mode=SearchMode.IMAGE_TO_IMAGE, top_k=SIMILAR_PRODUCTS)
         try:
-            found = await self._searcher.search(nearest, picture)
+            found = await self._searcher.search(nearest, picture, is_stored=True)
         except VectorDBUnavailable as error:
             logger.warning("Similar products are left out: %s", error)
             return None

@@ -24,6 +24,8 @@ class Query:
     mode: SearchMode
     text: str | None = None
     image: bytes | None = None
+    is_stored: bool = False
+    """The picture is one of ours: it was checked when it came in, and the limits may have been lowered since."""
     without_product_id: int | None = None
 
 

@@ -70,9 +70,11 @@ class Searcher:
             "query pictures", threads=os.cpu_count() or 2, max_waiting=settings.query_queue_size
         )
 
-    async def search(self, request: SearchRequest, uploaded_image: bytes | None = None) -> SearchResponse:
-        """Raises InvalidInput when the request does not hold the one query that its mode needs."""
-        require_one_query(request, uploaded_image is not None)
+    async def search(
+        self, request: SearchRequest, image: bytes | None = None, *, is_stored: bool = False
+    ) -> SearchResponse:
+        """`image`: an upload, or a picture of ours. Raises InvalidInput without the one query that the mode needs."""
+        require_one_query(request, image is not None)
         if request.offset > self._settings.search_max_offset:
             raise InvalidInput.in_field(
                 "offset", f"is above {self._settings.search_max_offset}; refine the query instead"
@@ -81,7 +83,7 @@ class Searcher:
         index = self._registry.known
         if index is None:
             index = await self._threads.run(self._registry.live)
-        query = await self._resolve(request, uploaded_image)
+        query = await self._resolve(request, image, is_stored)
         vector = await self._encode(query)
         encode_ms = watch.lap_ms()
         found = await self._lookups.find(_as_lookup(request, query, index, vector))
@@ -99,17 +101,16 @@ class Searcher:
             index=IndexInfo(collection=index.collection, model=self._encoding.encoders.name),
         )
 
-    async def _resolve(self, request: SearchRequest, uploaded_image: bytes | None) -> Query:
+    async def _resolve(self, request: SearchRequest, image: bytes | None, is_stored: bool) -> Query:
         if request.product_id is not None:
             return await self._threads.run(self._query_of_product, request.mode, request.product_id)
         if not request.mode.query_is_image:
             return Query(request.mode, text=request.text)
-        image = uploaded_image
         if request.image_base64 is not None:
             image = decode_base64(request.image_base64)
         elif request.image_url is not None:
             image = await download_image(request.image_url, self._settings)
-        return Query(request.mode, image=image)
+        return Query(request.mode, image=image, is_stored=is_stored)
 
     def _query_of_product(self, mode: SearchMode, product_id: int) -> Query:
         with self._database.read() as session:
@@ -118,24 +119,25 @@ class Searcher:
             raise NotFound(f"There is no product {product_id}.")
         if mode.query_is_image:
             image = self._images.read(products[0].image_path)
-            return Query(mode, image=image, without_product_id=product_id)
+            return Query(mode, image=image, is_stored=True, without_product_id=product_id)
         return Query(mode, text=products[0].title, without_product_id=product_id)
 
     async def _encode(self, query: Query) -> Vector:
         if query.image is not None:
-            return await self.encode_image(query.image)
+            return await self.encode_image(query.image, is_stored=query.is_stored)
         assert query.text is not None, "require_one_query saw to it"
         if VECTOR_FIELDS[query.mode] == "text_bge_vector":
             return await self._encoding.query_text(query.text)
         return await self._encoding.query_clip_text(query.text)
 
-    async def encode_image(self, data: bytes) -> Vector:
+    async def encode_image(self, data: bytes, *, is_stored: bool) -> Vector:
         """CLIP's vector of an encoded picture, cached by its bytes."""
         sha256 = hashlib.sha256(data).hexdigest()
         cached = self._encoding.cached_image(sha256)
         if cached is not None:
             return cached
-        await self._picture_threads.run(check_image, data, self._settings)
+        if not is_stored:
+            await self._picture_threads.run(check_image, data, self._settings)
         image = await self._picture_threads.run(decode_image, data)
         return await self._encoding.query_image(image, sha256)
 
