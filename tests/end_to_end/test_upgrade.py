@@ -27,7 +27,7 @@ COLLECTION = "products_31c0e03b_1"
 
 
 @contextmanager
-def open_old_shop(folder: Path, **settings: object) -> Iterator[httpx.Client]:
+def open_old_shop(folder: Path, **settings: Any) -> Iterator[httpx.Client]:
     with tarfile.open(ROOT / "tests" / "data" / "data-0.2.0.tar.gz") as archive:
         archive.extractall(folder / "data", filter="data")
     with running_api(folder, **settings) as url, httpx.Client(base_url=url, timeout=60, trust_env=False) as client:
