@@ -24,6 +24,7 @@ from tuwen.generation.jobs import GenerationJobs
 from tuwen.messaging.connect import new_sender
 from tuwen.messaging.in_process import InProcessQueue
 from tuwen.messaging.relay import OutboxRelay
+from tuwen.pulse import Pulses
 from tuwen.settings import VERSION, Settings, load_settings
 
 MULTIPART_MARGIN_BYTES = 1024 * 1024
@@ -60,10 +61,10 @@ async def _open_api(services: Services) -> AsyncIterator[Api]:
     settings, database = services.settings, services.database
     sender = new_sender(settings)
     relay = OutboxRelay(database, sender, settings)
-    loops: dict[str, Loop] = {
+    pulses = Pulses(settings.heartbeat_dir)
+    loops: dict[str, Loop] = relay.loops() | {
         "index watch": services.registry.watch,
-        "outbox relay": relay.run,
-        "presence": new_presence(services, "api").run,
+        "presence": new_presence(services, "api", pulses).run,
     }
     if isinstance(sender, InProcessQueue):
         loops |= _embedded_loops(services, sender, relay)
@@ -73,7 +74,7 @@ async def _open_api(services: Services) -> AsyncIterator[Api]:
     with told_to_stop() as stopping:
         jobs = GenerationJobs(settings, database, services.images, services.encoding, searcher, relay.wake, stopping)
         try:
-            async with running_loops(loops):
+            async with running_loops(loops, pulses):
                 yield Api(services, sender, searcher, writer, jobs, Metrics(database), Threads(), probes)
         finally:
             await sender.close()

@@ -12,6 +12,7 @@ from tuwen.assembly import new_ingestor, new_presence, new_reconciler, open_serv
 from tuwen.background import STOP_SIGNALS, Loop, running_loops
 from tuwen.errors import ConfigurationError
 from tuwen.messaging.connect import new_consumer
+from tuwen.pulse import Pulses
 from tuwen.settings import Settings, load_settings
 
 logger = logging.getLogger(__name__)
@@ -28,16 +29,17 @@ async def work(settings: Settings) -> None:
     for signal_number in STOP_SIGNALS:
         asyncio.get_running_loop().add_signal_handler(signal_number, stopping.set)
     async with open_services(settings) as services:
+        pulses = Pulses(settings.heartbeat_dir)
         ingestor = new_ingestor(services)
         reconciler = new_reconciler(services, services.registry.live)
         loops: dict[str, Loop] = {
             "index watch": services.registry.watch,
             "ingestion": lambda: ingestor.run(consumer),
             "reconciliation": lambda: reconciler.run(lambda: None, lambda: services.registry.known),
-            "presence": new_presence(services, "worker").run,
+            "presence": new_presence(services, "worker", pulses).run,
         }
         try:
-            async with running_loops(loops):
+            async with running_loops(loops, pulses):
                 logger.info("Consuming %s as one of %s", settings.kafka_topic, settings.kafka_group)
                 await stopping.wait()
                 logger.info("Stopping")

@@ -33,6 +33,7 @@ ENGINES = {
     "tuwen.messaging",
     "tuwen.pictures",
     "tuwen.processes",
+    "tuwen.pulse",
     "tuwen.vectors",
 }
 ROOMS = {"tuwen.catalogue", "tuwen.search", "tuwen.generation", "tuwen.indexing"}
@@ -46,14 +47,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "tuwen.encoders.base": set(),  # numbers and promises: an engine that needs to name a vector may know these
     # Engines. Each is one system outside of ours, or the place where two of them meet.
     "orm_models": BASE,
-    "tuwen.background": {"tuwen.errors", "orm_models"},
+    "tuwen.pulse": set(),
+    "tuwen.background": {"tuwen.errors", "tuwen.pulse", "orm_models"},
     "tuwen.processes": {"tuwen.background", "tuwen.errors", "orm_models"},
     "vector_db": BASE | {"tuwen.encoders.base"},
     "tuwen.pictures": BASE,
     "tuwen.encoders": BASE,
     "nlp_models": BASE | {"tuwen.encoders"},
-    "tuwen.messaging": BASE | {"tuwen.background", "orm_models"},
-    "tuwen.vectors": BASE | {"tuwen.background", "tuwen.encoders.base", "orm_models", "vector_db"},
+    "tuwen.messaging": BASE | {"tuwen.background", "tuwen.pulse", "orm_models"},
+    "tuwen.vectors": BASE | {"tuwen.background", "tuwen.encoders.base", "tuwen.pulse", "orm_models", "vector_db"},
     # Rooms, each over those that it stands on.
     "tuwen.catalogue": BASE | {"orm_models", "tuwen.messaging", "tuwen.pictures", "tuwen.vectors"},
     "tuwen.search": BASE | ENGINES | {"tuwen.catalogue"},

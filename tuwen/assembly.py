@@ -17,6 +17,7 @@ from tuwen.indexing.ingest import Ingestor
 from tuwen.indexing.reconciliation import Reconciler
 from tuwen.pictures.store import ImageStore
 from tuwen.processes import Presence
+from tuwen.pulse import Pulses
 from tuwen.search.searcher import Searcher
 from tuwen.settings import LOG_FORMAT, VERSION, Settings
 from tuwen.vectors.registry import IndexRegistry, LiveIndex
@@ -118,10 +119,14 @@ def new_reconciler(stores: Stores, live_index: Callable[[], LiveIndex], *, may_d
     )
 
 
-def new_presence(services: Services, kind: Literal["api", "worker"]) -> Presence:
+def new_presence(services: Services, kind: Literal["api", "worker"], pulses: Pulses) -> Presence:
     def describe() -> dict[str, Any]:
         live = services.registry.known
-        models = services.encoding.encoders.fingerprint
-        return {"version": VERSION, "models": models, "collection": live.collection if live else None}
+        return {
+            "version": VERSION,
+            "models": services.encoding.encoders.fingerprint,
+            "collection": live.collection if live else None,
+            "loops": pulses.overdue_s(),
+        }
 
     return Presence(services.database, kind, describe)

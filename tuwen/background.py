@@ -1,9 +1,11 @@
 """What runs beside the requests: how loops wait for what is down, come back after a failure, take turns, and stop."""
 
 import asyncio
+import contextvars
 import logging
 import signal
 import threading
+import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,6 +21,7 @@ from sqlalchemy.exc import IntegrityError
 
 from orm_models import Database, LeaseRow, utc_now
 from tuwen.errors import AppError, DependencyUnavailable, Overloaded
+from tuwen.pulse import BEAT_EVERY_S, Pulses, beat, patiently
 
 Result = TypeVar("Result")
 Loop = Callable[[], Awaitable[None]]
@@ -37,18 +40,30 @@ async def until_up(
     """Try again for as long as something that the step needs is down, at growing intervals; the log says who waits."""
 
     async def attempt() -> Result:  # tenacity awaits only what is declared with async
+        beat()
         return await step()
 
-    return await tenacity.AsyncRetrying(**_while_down(who, first_wait_s, max_wait_s))(attempt)
+    async def sleep(seconds: float) -> None:
+        await patiently(asyncio.sleep(seconds))
+
+    return await tenacity.AsyncRetrying(**_while_down(who, first_wait_s, max_wait_s), sleep=sleep)(attempt)
 
 
 def until_up_or_stopped(
     who: str, step: Callable[[], Result], stopping: threading.Event, *, max_wait_s: float
 ) -> Result | None:
     """The same on a thread of its own; None where `stopping` ended the wait, after which nothing is begun."""
-    policy = _while_down(who, FIRST_WAIT_S, max_wait_s)
-    retrying = tenacity.Retrying(**policy, sleep=tenacity.sleep_using_event(stopping))
-    return retrying(lambda: None if stopping.is_set() else step())
+
+    def attempt() -> Result | None:
+        beat()
+        return None if stopping.is_set() else step()
+
+    def sleep(seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while time.monotonic() < until and not stopping.wait(BEAT_EVERY_S):
+            beat()
+
+    return tenacity.Retrying(**_while_down(who, FIRST_WAIT_S, max_wait_s), sleep=sleep)(attempt)
 
 
 class WorkPool:
@@ -68,7 +83,7 @@ class WorkPool:
                 raise Overloaded(f"{self._taken} pieces of work wait for {self._name} already; try again in a second.")
             self._taken += 1
         try:
-            future = self._executor.submit(work, *arguments)
+            future = self._executor.submit(contextvars.copy_context().run, work, *arguments)
         except RuntimeError:  # no new thread is to be had
             self._let_go()
             raise
@@ -145,6 +160,7 @@ def read_progress(session: orm.Session, lease: str) -> dict[str, Any]:
 async def keep_running(name: str, run: Loop) -> None:
     """A loop that an unexpected error must not end for good."""
     while True:
+        beat()
         try:
             await run()
         except Exception:
@@ -153,9 +169,14 @@ async def keep_running(name: str, run: Loop) -> None:
 
 
 @asynccontextmanager
-async def running_loops(loops: Mapping[str, Loop]) -> AsyncIterator[None]:
-    """Each loop as a task, by name, until the block ends."""
-    tasks = [asyncio.create_task(keep_running(name, run), name=name) for name, run in loops.items()]
+async def running_loops(loops: Mapping[str, Loop], pulses: Pulses) -> AsyncIterator[None]:
+    """Each loop as a task, by name and with a pulse of its own, until the block ends."""
+
+    async def with_pulse(name: str, run: Loop) -> None:
+        with pulses.of(name):
+            await keep_running(name, run)
+
+    tasks = [asyncio.create_task(with_pulse(name, run), name=name) for name, run in loops.items()]
     try:
         yield
     finally:

@@ -36,6 +36,7 @@ class Settings(BaseSettings):
     web_language: Literal["zh", "en"] = "zh"
     cors_allow_origins: Annotated[tuple[str, ...], NoDecode] = ()
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    heartbeat_dir: Path | None = None
 
     # Engines
     database_url: str = ""
@@ -81,7 +82,7 @@ class Settings(BaseSettings):
     ingest_batch_size: int = Field(32, ge=1, le=1000)
     ingest_encode_batch_size: int = Field(4, ge=1)
     relay_poll_s: float = Field(1.0, gt=0)
-    retry_backoff_max_s: float = Field(30.0, gt=0)
+    retry_backoff_max_s: float = Field(5.0, gt=0)
     reconcile_interval_s: float = Field(600.0, ge=0)
 
     # Limits

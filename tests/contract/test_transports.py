@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -15,12 +15,14 @@ import sqlalchemy as sa
 from data_models import DeadLetter, GenerationEvent, ProductEvent
 from orm_models import Database, OutboxRow
 from tests.servers import new_mysql_database, running_kafka_process
+from tuwen.background import running_loops
 from tuwen.errors import QueueUnavailable
 from tuwen.messaging.in_process import InProcessQueue
 from tuwen.messaging.kafka import KafkaConsumer, KafkaSender
 from tuwen.messaging.outbox import add_to_outbox, outbox_backlog
 from tuwen.messaging.relay import OutboxRelay
 from tuwen.messaging.transport import Message, MessageConsumer, MessageSender, dead_letter_topic
+from tuwen.pulse import Pulses
 from tuwen.settings import Settings
 
 KEY = "7"
@@ -65,14 +67,9 @@ def run(scenario: Callable[[], Coroutine[Any, Any, None]]) -> None:
 
 
 @asynccontextmanager
-async def relaying(relay: OutboxRelay) -> AsyncIterator[None]:
-    running = asyncio.create_task(relay.run())
-    try:
-        yield
-    finally:
-        running.cancel()
-        with suppress(asyncio.CancelledError):
-            await running
+async def relaying(relay: OutboxRelay) -> AsyncIterator[OutboxRelay]:
+    async with running_loops(relay.loops(), Pulses(None)):
+        yield relay
 
 
 async def receive(consumer: MessageConsumer, count: int) -> list[Message]:
@@ -101,9 +98,10 @@ def test_the_relay_publishes_what_was_committed_and_only_once(settings: Settings
     database.migrate()
 
     async def scenario() -> None:
-        async with transport(settings) as (sender, consumer):
-            relay = OutboxRelay(database, sender, settings)
-            running = asyncio.create_task(relay.run())
+        async with (
+            transport(settings) as (sender, consumer),
+            relaying(OutboxRelay(database, sender, settings)) as relay,
+        ):
             with database.write() as session:
                 for product_id in range(3):
                     event = ProductEvent(product_id=product_id, op="upsert", version=1)
@@ -118,9 +116,6 @@ def test_the_relay_publishes_what_was_committed_and_only_once(settings: Settings
             # A second copy of an earlier one would come before it, since all of one key keep their order.
             assert product_ids(await receive(consumer, 1)) == [3]
             await consumer.commit()
-            running.cancel()
-            with suppress(asyncio.CancelledError):
-                await running
 
     run(scenario)
     database.close()

@@ -6,7 +6,6 @@ import re
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -20,6 +19,7 @@ import pytest
 import yaml
 
 from tests.processes import ROOT, environment, free_port, require_program, wait_until
+from tuwen.pulse import Pulses, beat
 from tuwen.settings import Settings
 
 Service = dict[str, Any]
@@ -286,21 +286,19 @@ def test_healthy_is_a_200_past_any_proxy(http_port: int) -> None:
     assert healthcheck(f"http {free_port()} /well") == 1
 
 
-@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="reads Linux's table of connections")
-@pytest.mark.parametrize(("family", "address"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")])
-def test_healthy_is_a_connection_to_the_port(family: socket.AddressFamily, address: str) -> None:
-    with socket.socket(family) as listener:
-        try:
-            listener.bind((address, 0))
-        except OSError:
-            pytest.skip(f"no {family.name} here")
-        listener.listen()
-        port = listener.getsockname()[1]
-        assert healthcheck(f"connected {port}") == 1
-        with socket.create_connection((address, port)):
-            assert healthcheck(f"connected {port}") == 0
-        # Closed by this side first: what is left of the connection waits, and no longer counts.
-        assert healthcheck(f"connected {port}") == 1
+def test_healthy_are_loops_that_were_heard_of_in_time(tmp_path: Path, http_port: int) -> None:
+    assert healthcheck("loops", HEARTBEAT_DIR=str(tmp_path)) == 1  # nothing runs here
+    pulses = Pulses(tmp_path)
+    with pulses.of("ingestion"), pulses.of("outbox relay of a/b"):
+        assert healthcheck("loops", HEARTBEAT_DIR=str(tmp_path)) == 0
+        assert healthcheck(f"loops http {http_port} /well", HEARTBEAT_DIR=str(tmp_path)) == 0
+        assert healthcheck(f"loops http {http_port} /ill", HEARTBEAT_DIR=str(tmp_path)) == 1
+        beat(-1)
+        assert healthcheck("loops", HEARTBEAT_DIR=str(tmp_path)) == 1
+        assert healthcheck(f"loops http {http_port} /well", HEARTBEAT_DIR=str(tmp_path)) == 1
+    (tmp_path / "ingestion.loop").touch()  # of a process that was killed
+    Pulses(tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_wrong_call_of_the_health_check_says_how() -> None:

@@ -13,6 +13,7 @@ from orm_models import Database
 from tuwen.background import RESTART_PAUSE_S
 from tuwen.generation.queries import has_unfinished_jobs
 from tuwen.messaging.transport import MessageConsumer
+from tuwen.pulse import patiently
 from tuwen.settings import PROJECT_ROOT, Settings
 
 logger = logging.getLogger(__name__)
@@ -50,9 +51,9 @@ class GenerationProcess:
 
     async def _restart_after_crash(self) -> None:
         while True:
-            await self._started.wait()
+            await patiently(self._started.wait())
             assert self._child is not None, "_start_child set it"
-            logger.error("The process that draws pictures ended with %s", await self._child.wait())
+            logger.error("The process that draws pictures ended with %s", await patiently(self._child.wait()))
             self._started.clear()
             self._child = None
             await asyncio.sleep(RESTART_PAUSE_S)  # one that can't start must not spin
@@ -72,7 +73,7 @@ class GenerationProcess:
         return await asyncio.create_subprocess_exec(
             *(sys.executable, "-P", "-m", "tuwen.generation.worker", "--bound-to-parent"),
             stdin=asyncio.subprocess.PIPE,
-            env=os.environ | self._settings.as_environment() | _own_modules() | self._processor_share(),
+            env=os.environ | self._settings.as_environment() | _its_own() | self._processor_share(),
             start_new_session=True,  # a Ctrl-C in the terminal reaches us alone, and we stop the child in order
         )
 
@@ -98,9 +99,11 @@ class GenerationProcess:
         return {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
 
 
-def _own_modules() -> dict[str, str]:
-    """For `-m`, whichever folder the API was started in, and never that folder's own modules (-P).
+def _its_own() -> dict[str, str]:
+    """PYTHONPATH for `-m`, whichever folder the API was started in, and never that folder's own modules (-P).
 
-    The folder stays the child's as well, since relative paths in the settings are meant from there.
+    The folder stays the child's as well, since relative paths in the settings are meant from there. HEARTBEAT_DIR is
+    this process's alone.
     """
-    return {"PYTHONPATH": os.pathsep.join(filter(None, [str(PROJECT_ROOT), os.environ.get("PYTHONPATH")]))}
+    modules = os.pathsep.join(filter(None, [str(PROJECT_ROOT), os.environ.get("PYTHONPATH")]))
+    return {"PYTHONPATH": modules, "HEARTBEAT_DIR": ""}

@@ -26,6 +26,7 @@ from tuwen.pictures.checked_image import CheckedImage
 from tuwen.pictures.provenance import encode_generated
 from tuwen.pictures.store import ImageStore
 from tuwen.processes import Presence
+from tuwen.pulse import USUAL_STEP_S, Pulses, beat
 from tuwen.settings import LOG_FORMAT, VERSION, Settings, load_settings
 
 logger = logging.getLogger(__name__)
@@ -34,6 +35,8 @@ BOUND_TO_PARENT = "--bound-to-parent"
 MAX_ATTEMPTS = 4  # the first, and three more where a worker died
 SIGNS_OF_LIFE = 4  # heartbeats within the time after which a job counts as abandoned
 NICENESS = 10  # searches come first
+# A pipeline of several GB may be fetched first; on a processor, a step of a large one takes minutes.
+LOADING_S, LONGEST_STEP_S = 3600.0, 900.0
 
 
 class Interrupted(Exception):
@@ -73,6 +76,7 @@ class GenerationWorker:
         while not self._stopping.is_set():
             self._wakeup.clear()
             if not until_up_or_stopped("Drawing", self.draw_next, self._stopping, max_wait_s=max_wait_s):
+                beat(self._settings.generation_heartbeat_s + USUAL_STEP_S)
                 self._wakeup.wait(self._settings.generation_heartbeat_s)
 
     def draw_next(self) -> bool:
@@ -106,6 +110,7 @@ class GenerationWorker:
     def _draw(self, job: JobRow) -> list[tuple[int, CheckedImage]]:
         """(seed, picture) of each one."""
         if self._generator is None:
+            beat(LOADING_S)
             self._generator = load_generator(self._settings)
         request = GenerateRequest.model_validate(job.request)
         assert request.seed is not None, "the API chose one"
@@ -114,8 +119,10 @@ class GenerationWorker:
             seed = (request.seed + position) % (MAX_SEED + 1)
 
             def on_step(done: int, steps: int, position: int = position) -> None:
+                beat(LONGEST_STEP_S)
                 self._report(job, (position + done / steps) / request.num_images)
 
+            beat(LONGEST_STEP_S)
             image = self._generator.draw(_draw_request(request, seed), on_step)
             notes = {"Software": f"Tuwen {VERSION}", "Model": self._generator.name}
             pictures.append((seed, encode_generated(image, notes | {"Prompt": request.prompt, "Seed": str(seed)})))
@@ -157,6 +164,7 @@ class GenerationWorker:
     ) -> None:
         # Stored only now, under their hashes: a cancelled job leaves no file, a second attempt writes the same ones.
         for _, picture in pictures or []:
+            beat()
             self._images.save(picture)
         rows = [
             GeneratedImageRow(
@@ -197,15 +205,18 @@ async def work(settings: Settings, *, bound_to_parent: bool) -> None:
     worker = GenerationWorker(settings, database, ImageStore(settings, database.installation_id()))
     for signal_number in STOP_SIGNALS:
         asyncio.get_running_loop().add_signal_handler(signal_number, worker.stop)
-    loops: dict[str, Loop] = {"presence": Presence(database, "generation", lambda: {"version": VERSION}).run}
+    pulses = Pulses(settings.heartbeat_dir)
+    presence = Presence(database, "generation", lambda: {"version": VERSION, "loops": pulses.overdue_s()})
+    loops: dict[str, Loop] = {"presence": presence.run}
     if consumer is None:
         threading.Thread(target=_read_parent, args=[worker], name="parent", daemon=True).start()
     else:
         loops["wake-ups"] = partial(_wake_on_messages, worker, consumer, settings)
         logger.info("Consuming %s as one of %s", settings.generation_topic, settings.generation_group)
     try:
-        async with running_loops(loops):
-            await asyncio.to_thread(worker.run)
+        async with running_loops(loops, pulses):
+            with pulses.of("drawing"):
+                await asyncio.to_thread(worker.run)
     finally:
         if consumer is not None:
             await consumer.close()

@@ -25,6 +25,7 @@ from tuwen.messaging.outbox import add_to_outbox
 from tuwen.messaging.transport import Message, MessageConsumer, dead_letter_topic
 from tuwen.pictures.decoding import decode_image
 from tuwen.pictures.store import ImageStore
+from tuwen.pulse import beat
 from tuwen.settings import Settings
 from tuwen.vectors.binding import (
     bind_vectors,
@@ -41,6 +42,8 @@ from vector_db import RowKey, VectorDB, VectorRow, new_row_token
 logger = logging.getLogger(__name__)
 
 INGEST_THREADS = 4
+# The longest step: one call of the largest model on two cores, or making a collection and loading it.
+LONGEST_STEP_S = 180.0
 
 
 @dataclass(frozen=True)
@@ -119,11 +122,13 @@ class Ingestor:
 
     async def index_products(self, product_ids: Sequence[int]) -> None:
         """Encode, insert, bind. Products that are gone, or indexed at their version already, cost two SELECTs."""
+        beat(LONGEST_STEP_S)
         index = await self._threads.run(self._registry.live)
         products = await self._threads.run(self._load_unindexed, product_ids, index)
         if not products:
             return
         encoded, failed = await self._encode(products)
+        beat(LONGEST_STEP_S)
         inserted, rejected = await self._threads.run(self._insert, index, encoded)
         # If the database fails here, whether it committed is unknown, so the new vectors must stay: unbound ones are
         # invisible and reconciliation removes them, but bound ones would be lost.
@@ -189,6 +194,7 @@ class Ingestor:
             raise
         except AppError as error:
             return Failed(product, error.detail)
+        beat(LONGEST_STEP_S)
         row = VectorRow(
             product_id=product.product_id,
             row_token=0,  # `_insert` sets it

@@ -15,11 +15,12 @@ from sqlalchemy import orm
 
 from orm_models import Database, utc_now
 from tuwen.background import LEASE_TIME, Lease, LeaseLost, WorkPool, read_progress
-from tuwen.errors import AppError, CollectionGone, DependencyUnavailable
+from tuwen.errors import AppError, DependencyUnavailable
 from tuwen.generation.queries import delete_jobs_finished_before
 from tuwen.indexing.drift import KINDS, PAGE, UNBOUND_GRACE, Pass, Step
 from tuwen.messaging.outbox import delete_published_before
 from tuwen.pictures.store import ImageStore
+from tuwen.pulse import beat
 from tuwen.settings import Settings
 from tuwen.vectors.registry import LiveIndex
 from vector_db import VectorDB
@@ -27,6 +28,7 @@ from vector_db import VectorDB
 logger = logging.getLogger(__name__)
 
 KEEP_PUBLISHED = timedelta(days=7)
+LONGEST_PAGE_S = 300.0
 RETRY_S, LOOK_EVERY_S = 5.0, 1.0
 LEASE = "reconciliation"
 SAMPLE = 5
@@ -118,6 +120,7 @@ class Reconciler:
         seen = known_index()
         self._stopping.clear()
         while True:
+            beat()
             index = known_index()
             if time.monotonic() >= due_at or index != seen:
                 seen = index
@@ -130,8 +133,8 @@ class Reconciler:
         """One pass. Returns in how many seconds the next is due, if before the interval is over."""
         try:
             findings = await self._thread.run(self.reconcile, not_within)
-        except CollectionGone as error:
-            logger.warning("Reconciliation waits until it is made again: %s", error.detail)
+        except DependencyUnavailable as error:
+            logger.warning("Reconciliation waits %.0f s: %s", RETRY_S, error.detail)
             return RETRY_S
         except AppError as error:
             logger.warning("Reconciliation waits for its next turn: %s", error.detail)
@@ -185,7 +188,10 @@ class Reconciler:
         return findings
 
     def _all_kinds(self, index: LiveIndex, progress: dict[str, Any]) -> dict[str, Drift]:
-        """`progress` holds, for each kind that was begun, where its next page begins; -1 when it is done."""
+        """`progress` holds, for each kind that was begun, where its next page begins; -1 when it is done.
+
+        A kind whose store is down is left for the next try, in which the kinds that are done take no part.
+        """
         progress.setdefault(STARTED_AT, utc_now().timestamp())
         self._forget_old_records(progress)
         work = self._new_pass(index, repair=True)
@@ -198,18 +204,20 @@ class Reconciler:
                 raise
             except DependencyUnavailable as error:  # a store that is down is no reason to leave the others unmended
                 failures.append(error)
+                continue
             except Exception:  # nor is one thing that can't be mended
                 logger.exception("Reconciliation of %s failed unexpectedly", name)
                 findings[name].failed = True
             progress[name] = -1
         if failures:
-            _begin_again(progress)
             raise failures[0]
         return findings
 
     def _one_kind(self, name: str, steps: Iterator[Step], progress: dict[str, Any], drift: Drift) -> None:
         started = time.monotonic()
+        beat(LONGEST_PAGE_S)
         for step in steps:
+            beat(LONGEST_PAGE_S)
             drift.add(step)
             drift.took_s = time.monotonic() - started
             progress[name] = step.after

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Sequence
 
 from tuwen.messaging.transport import Message
+from tuwen.pulse import patiently
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +27,7 @@ class InProcessQueue:
                 futures.append(self.consumers[message.topic].put(message))
             else:  # dead letters: nobody consumes them here, the outbox keeps them
                 logger.error("Dead letter on %s: %s", message.topic, message.value.decode())
-        await asyncio.gather(*futures)
+        await patiently(asyncio.gather(*futures))
 
     async def check(self) -> None:
         """Nothing to ask: it lives and dies with this process."""
@@ -49,7 +50,7 @@ class InProcessConsumer:
         return future
 
     async def next_batch(self, max_messages: int) -> list[Message]:
-        batch = [await self._waiting.get()]
+        batch = [await patiently(self._waiting.get())]
         while len(batch) < max_messages and not self._waiting.empty():
             batch.append(self._waiting.get_nowait())
         self._uncommitted += [future for _, future in batch]

@@ -19,11 +19,14 @@ from aiokafka.errors import (
 
 from tuwen.errors import MessageRefused, QueueUnavailable
 from tuwen.messaging.transport import Message, dead_letter_topic
+from tuwen.pulse import beat
 from tuwen.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 POLL_TIMEOUT_MS = 1000
+CONNECT_TIMEOUT_S = 30.0
+COMMIT_TIMEOUT_S = 10.0
 SEND_TIMEOUT_S = 10.0
 CHECK_TIMEOUT_S = 5.0
 # Of the message itself; the same one is refused for ever.
@@ -87,8 +90,10 @@ class KafkaConsumer:
 
     async def next_batch(self, max_messages: int) -> list[Message]:
         try:
-            consumer = await self._connected()
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                consumer = await self._connected()
             while True:
+                beat()
                 records = await consumer.getmany(timeout_ms=POLL_TIMEOUT_MS, max_records=max_messages)
                 if records:
                     break
@@ -104,10 +109,11 @@ class KafkaConsumer:
     async def commit(self) -> None:
         assert self._consumer is not None, "commit follows next_batch"
         try:
-            await self._consumer.commit(self._next_offsets)
-        except (KafkaError, IllegalStateError) as error:
-            # The partitions went to another worker meanwhile. It gets these messages again, and finds the work done.
-            logger.warning("Offsets not committed, the messages will come again: %s", error)
+            async with asyncio.timeout(COMMIT_TIMEOUT_S):  # aiokafka would try for ever while the broker is away
+                await self._consumer.commit(self._next_offsets)
+        except (KafkaError, IllegalStateError, TimeoutError) as error:
+            # Or the partitions went to another worker. Whoever gets these messages again finds the work done.
+            logger.warning("Offsets not committed, the messages will come again: %s", error or type(error).__name__)
 
     async def close(self) -> None:
         if self._consumer is not None:

@@ -56,13 +56,19 @@ def claim_outbox(session: orm.Session, topic: str, limit: int, *, until: datetim
     return rows
 
 
-def give_back_claims(session: orm.Session, outbox_ids: Sequence[int] | None) -> None:
-    """They could not be sent; None for whatever is claimed."""
-    if outbox_ids is None:
-        waiting = sa.update(OutboxRow).where(OutboxRow.published_at.is_(None), OutboxRow.claimed_until.is_not(None))
-        session.execute(waiting.values(claimed_until=None).execution_options(synchronize_session=False))
-    else:
-        _update(session, outbox_ids, claimed_until=None, attempts=OutboxRow.attempts + 1)
+def give_back_claims(session: orm.Session, outbox_ids: Sequence[int]) -> None:
+    """They could not be sent."""
+    _update(session, outbox_ids, claimed_until=None, attempts=OutboxRow.attempts + 1)
+
+
+def give_back_all_claims(session: orm.Session, topic: str) -> None:
+    """Whoever has claimed them is gone."""
+    session.execute(
+        sa.update(OutboxRow)
+        .where(OutboxRow.topic == topic, OutboxRow.published_at.is_(None), OutboxRow.claimed_until.is_not(None))
+        .values(claimed_until=None)
+        .execution_options(synchronize_session=False)
+    )
 
 
 def mark_published(session: orm.Session, outbox_ids: Sequence[int]) -> None:

@@ -6,12 +6,14 @@ import logging
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 
 from orm_models import Database, OutboxRow, utc_now
-from tuwen.background import WorkPool, until_up
+from tuwen.background import Loop, WorkPool, until_up
 from tuwen.errors import MessageRefused, QueueUnavailable
-from tuwen.messaging.outbox import claim_outbox, give_back_claims, mark_published, mark_refused
+from tuwen.messaging.outbox import claim_outbox, give_back_all_claims, give_back_claims, mark_published, mark_refused
 from tuwen.messaging.transport import Message, MessageSender, dead_letter_topic
+from tuwen.pulse import patiently
 from tuwen.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -41,15 +43,13 @@ class OutboxRelay:
         """From any thread."""
         self._loop.call_soon_threadsafe(self._wake_all)
 
-    async def run(self) -> None:
-        if not self._settings.kafka_bootstrap_servers:  # one process: what is claimed, one that is gone has claimed
-            await self._threads.run(self._give_back_all)
-        async with asyncio.TaskGroup() as tasks:
-            for topic in self._wakeups:
-                tasks.create_task(self._relay_topic(topic))
+    def loops(self) -> dict[str, Loop]:
+        return {f"outbox relay of {topic}": partial(self._relay_topic, topic) for topic in self._wakeups}
 
     async def _relay_topic(self, topic: str) -> None:
         poll_s, max_wait_s = self._settings.relay_poll_s, self._settings.retry_backoff_max_s
+        if not self._settings.kafka_bootstrap_servers:  # one process: what is claimed, one that is gone has claimed
+            await self._threads.run(self._give_back_all, topic)
         while True:
             self._wakeups[topic].clear()
             sent = await until_up(
@@ -60,7 +60,7 @@ class OutboxRelay:
             )
             if sent < RELAY_BATCH:
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._wakeups[topic].wait(), poll_s)
+                    await patiently(asyncio.wait_for(self._wakeups[topic].wait(), poll_s))
 
     async def _relay_batch(self, topic: str) -> int:
         rows = await self._threads.run(self._claim, topic)
@@ -104,9 +104,9 @@ class OutboxRelay:
         with self._database.write() as session:
             give_back_claims(session, [row.outbox_id for row in rows])
 
-    def _give_back_all(self) -> None:
+    def _give_back_all(self, topic: str) -> None:
         with self._database.write() as session:
-            give_back_claims(session, None)
+            give_back_all_claims(session, topic)
 
     def _mark_published(self, rows: Sequence[OutboxRow]) -> None:
         with self._database.write() as session:

@@ -16,11 +16,12 @@ from orm_models import Database, VectorIndexRow, utc_now
 from tuwen.background import Lease, WorkPool
 from tuwen.encoders.base import Encoders
 from tuwen.errors import AppError, ConfigurationError, DependencyUnavailable, ModelMismatch, VectorDBUnavailable
+from tuwen.pulse import beat
 from vector_db import VectorDB
 
 logger = logging.getLogger(__name__)
 
-LOOK_EVERY_S = 1.0
+LOOK_EVERY_S, LONGEST_LOOK_S = 1.0, 180.0  # a collection may have to be made
 MAKING = "making"  # in the lease's progress: a collection that was begun, and may be half made
 
 
@@ -70,6 +71,7 @@ class IndexRegistry:
     async def watch(self) -> None:
         """Looks again and again, until cancelled. What is down is waited for: whoever needs it says so."""
         while True:
+            beat(LONGEST_LOOK_S)
             try:
                 await self._thread.run(self.look)
             except (DependencyUnavailable, ModelMismatch) as error:
