@@ -53,6 +53,12 @@ GONE_CODE = 100
 # A Milvus Lite that started again has its collections on disk alone, until they are loaded.
 NOT_LOADED_CODE = 101
 LONG_TIMEOUT_S = 60.0
+# After many failures gRPC waits up to two minutes between attempts to connect, and refuses every call meanwhile.
+GRPC_OPTIONS = {
+    "grpc.initial_reconnect_backoff_ms": 500,
+    "grpc.max_reconnect_backoff_ms": 1000,
+    "grpc.min_reconnect_backoff_ms": 5000,  # how long one attempt may take
+}
 QUIET_S = 0.5
 # What pymilvus refuses before it asks the server.
 CLIENT_REFUSALS = (DataNotMatchException, DataTypeNotMatchException, ParamError)
@@ -332,7 +338,11 @@ class VectorDB:
                     jieba.initialize()  # else the first insert would wait seconds for the dictionary
                 try:
                     self._client = MilvusClient(
-                        uri=address, token=self._settings.milvus_token, timeout=self._settings.milvus_timeout_s
+                        uri=address,
+                        token=self._settings.milvus_token,
+                        timeout=self._settings.milvus_timeout_s,
+                        dedicated=True,  # pymilvus would share one of this address, whatever its options
+                        grpc_options=GRPC_OPTIONS,
                     )
                 except MilvusException as error:
                     if self._settings.milvus_is_file:

@@ -1,11 +1,14 @@
-"""A Milvus that hangs instead of failing: every call has its deadline, and those behind it don't add theirs."""
+"""A Milvus that hangs or is gone: every call has its deadline, and those behind it don't add theirs."""
 
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -97,3 +100,32 @@ def test_those_behind_a_hanging_call_do_not_wait_out_one_deadline_after_another(
         assert time.monotonic() - started < 3 * (TIMEOUT_S + MARGIN_S)
     wait_until(lambda: works(db, CALLS["search"]), timeout_s=10, what="Milvus to answer again")
     db.close()
+
+
+def test_a_server_that_is_gone_is_looked_for_every_second(tmp_path: Path) -> None:
+    """gRPC by itself pauses longer after each failure, up to two minutes, and refuses every call meanwhile."""
+    attempts: list[float] = []
+    with running_milvus_process(tmp_path) as (address, process):
+        db = connect(address)
+        db.check()
+        process.kill()
+        process.wait()
+        with socket.create_server(("127.0.0.1", int(address.rpartition(":")[2]))) as in_its_place:
+            in_its_place.settimeout(0.1)
+            deadline = time.monotonic() + 7
+            with ThreadPoolExecutor(1) as pool:
+                caller = pool.submit(call_until, db, deadline)
+                while time.monotonic() < deadline:
+                    with suppress(TimeoutError):
+                        in_its_place.accept()[0].close()
+                        attempts.append(time.monotonic())
+                caller.result()
+        db.close()
+    pauses = [later - earlier for earlier, later in pairwise([*attempts, deadline])]
+    assert max(pauses) < 2, pauses
+
+
+def call_until(db: VectorDB, deadline: float) -> None:
+    while time.monotonic() < deadline:
+        with suppress(VectorDBUnavailable):
+            db.check()
