@@ -317,7 +317,7 @@ class GenerationEvent(BaseModel):
 
 
 class ComponentHealth(BaseModel):
-    status: Literal["ok", "down"]
+    status: Literal["ok", "degraded", "down"]
     detail: str | None = None
 
 
@@ -327,6 +327,17 @@ class HealthComponents(BaseModel):
     queue: ComponentHealth
     models: ComponentHealth
     image_store: ComponentHealth
+    disk: ComponentHealth = Field(description="Degraded while there is less room than DISK_MIN_FREE_MB.")
+    indexing: ComponentHealth = Field(description="The processes that index, and the loops beside them.")
+    drawing: ComponentHealth = Field(description="The processes that draw. Down while a job waits and there is none.")
+
+
+class Backlog(BaseModel):
+    """What waits for the background work."""
+
+    pending: int = Field(description="Products that are not indexed as they are now.")
+    oldest_s: float | None = Field(description="For how many seconds the oldest of them has waited.")
+    jobs: int = Field(description="Generation jobs that wait to be drawn.")
 
 
 class Liveness(BaseModel):
@@ -337,6 +348,7 @@ class Health(BaseModel):
     status: Literal["ok", "degraded"]
     version: str
     components: HealthComponents
+    backlog: Backlog | None = Field(description="Null while the database does not answer.")
     index: IndexInfo | None
     demo_models: bool = Field(description="True while the small built-in demo models answer.")
 

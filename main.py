@@ -62,15 +62,13 @@ async def _open_api(services: Services) -> AsyncIterator[Api]:
     sender = new_sender(settings)
     relay = OutboxRelay(database, sender, settings)
     pulses = Pulses(settings.heartbeat_dir)
-    loops: dict[str, Loop] = relay.loops() | {
-        "index watch": services.registry.watch,
-        "presence": new_presence(services, "api", pulses).run,
-    }
+    presence = new_presence(services, "api", pulses)
+    loops: dict[str, Loop] = relay.loops() | {"index watch": services.registry.watch, "presence": presence.run}
     if isinstance(sender, InProcessQueue):
         loops |= _embedded_loops(services, sender, relay)
     writer = ProductWriter(database, services.images, services.registry, settings.kafka_topic, relay.wake)
     searcher = new_searcher(services)
-    probes = Probes(database.check, services.vector_db.check, services.images.check)
+    probes = Probes(services, presence)
     with told_to_stop() as stopping:
         jobs = GenerationJobs(settings, database, services.images, services.encoding, searcher, relay.wake, stopping)
         try:

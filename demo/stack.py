@@ -39,7 +39,7 @@ def demo_stack(settings: Settings) -> Iterator[list[subprocess.Popen[bytes]]]:
     with ExitStack() as stack:
         api = stack.enter_context(_child(fastapi, logs / "api.log", environment))
         web = stack.enter_context(_child(streamlit, logs / "web.log", environment))
-        _wait_until_up(api, f"{settings.api_address}/health", logs / "api.log")
+        _wait_until_up(api, f"{settings.api_address}/health/ready", logs / "api.log")
         _wait_until_up(web, f"http://127.0.0.1:{settings.web_port}/_stcore/health", logs / "web.log")
         yield [api, web]
 

@@ -1,11 +1,15 @@
 """Home: what this is, how much is in it, and whether all its parts are up."""
 
+from typing import Literal
+
 import streamlit as st
 
 from data_models import Health
 from web.cards import api_client, as_plain, show_facts
 from web.frame import PAGES, run_page
 from web.texts import t
+
+BADGE_COLORS: dict[str, Literal["green", "orange", "red"]] = {"ok": "green", "degraded": "orange", "down": "red"}
 
 
 def show_home() -> None:
@@ -44,7 +48,7 @@ def show_health(health: Health) -> None:
     with st.container(border=True, gap="xsmall"):
         for name, component in health.components:
             with st.container(horizontal=True, vertical_alignment="center"):
-                st.badge(t(f"component_{component.status}"), color="green" if component.status == "ok" else "red")
+                st.badge(t(f"component_{component.status}"), color=BADGE_COLORS[component.status])
                 st.markdown(t(f"component_{name}"), width="content")
                 if component.detail:
                     st.caption(as_plain(component.detail), width="content")

@@ -54,9 +54,9 @@ class Presence:
             with suppress(AppError, TimeoutError):  # a row that stays counts as gone in a minute
                 await asyncio.wait_for(self._thread.run(self._leave), FAREWELL_S)
 
-    def renew(self) -> None:
-        """Blocks. At once, for those who can't wait for the next time."""
-        row = ProcessRow(
+    def row(self) -> ProcessRow:
+        """As it would be written now."""
+        return ProcessRow(
             process_id=self._process_id,
             kind=self._kind,
             name=self._name,
@@ -64,8 +64,11 @@ class Presence:
             seen_at=utc_now(),
             state=self._describe(),
         )
+
+    def renew(self) -> None:
+        """Blocks. At once, for those who can't wait for the next time."""
         with self._database.write() as session:
-            session.merge(row)
+            session.merge(self.row())
             _forget_the_dead(session)
 
     def _leave(self) -> None:

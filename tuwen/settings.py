@@ -54,6 +54,7 @@ class Settings(BaseSettings):
     image_store_url: str = ""
     image_store_timeout_s: float = Field(10.0, gt=0)
     durable_writes: bool = True
+    disk_min_free_mb: int = Field(500, ge=0)
 
     # Models
     clip_model: str = str(PROJECT_ROOT / "models" / "demo-clip")
@@ -118,6 +119,12 @@ class Settings(BaseSettings):
     @property
     def image_store_address(self) -> str:
         return self.image_store_url or str((self.data_dir / "images").resolve())
+
+    @property
+    def local_folders(self) -> list[Path]:
+        """The folders of this machine that are filled."""
+        images = [] if "://" in self.image_store_address else [Path(self.image_store_address)]
+        return [*images, self.data_dir.resolve()]
 
     @property
     def api_address(self) -> str:

@@ -9,10 +9,13 @@ from fastapi.routing import APIRouter
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from data_models import ComponentHealth, Health, HealthComponents, IndexInfo, Liveness
-from tuwen.api.probes import PROBE_TIMEOUT_S
+from tuwen.api.probes import PROBE_TIMEOUT_S, Probes
 from tuwen.api.state import Api, ApiDependency
+from tuwen.api.workforce import NOTHING_KNOWN, Workforce
 from tuwen.errors import AppError
 from tuwen.settings import VERSION
+
+NEEDED_TO_SERVE = {"database", "vector_db", "models", "image_store"}
 
 router = APIRouter(tags=["operation"])
 
@@ -25,9 +28,9 @@ async def get_liveness() -> Liveness:
 
 @router.get("/health/ready", summary="Can it search and take writes?", responses={503: {"model": Health}})
 async def get_readiness(api: ApiDependency, response: Response) -> Health:
-    """For load balancers: as `/health`, but 200 while only the queue is down, which stops no search and no write."""
+    """For load balancers: as `/health`, but 200 as long as what searches and writes need is up."""
     health = await _health(api)
-    ready = all(part.status == "ok" for name, part in health.components if name != "queue")
+    ready = all(part.status == "ok" for name, part in health.components if name in NEEDED_TO_SERVE)
     response.status_code = 200 if ready else 503
     return health
 
@@ -35,7 +38,7 @@ async def get_readiness(api: ApiDependency, response: Response) -> Health:
 @router.head("/health", include_in_schema=False)  # load balancers ask with it
 @router.get("/health", summary="Is every part up?", responses={503: {"model": Health}})
 async def get_health(api: ApiDependency, response: Response) -> Health:
-    """503 while any part is down; each part says what is wrong with it."""
+    """503 while any part is down or degraded; each part says what is wrong with it."""
     health = await _health(api)
     response.status_code = 200 if health.status == "ok" else 503
     return health
@@ -49,15 +52,25 @@ async def get_metrics(api: ApiDependency) -> PlainTextResponse:
 async def _health(api: Api) -> Health:
     services, probes = api.services, api.probes
     name = services.encoding.encoders.name
-    database, vector_db, queue, models, image_store = await asyncio.gather(
+    work_found = asyncio.ensure_future(_workforce(probes))
+    database, vector_db, queue, models, image_store, disk = await asyncio.gather(
         _probe(probes.database.run()),
         _probe(probes.vector_db.run()),
         _probe(api.sender.check()),
         _probe(services.encoding.check(), up=name),
         _probe(probes.image_store.run()),
+        _probe(probes.disk.run()),
     )
+    work = await work_found
     components = HealthComponents(
-        database=database, vector_db=vector_db, queue=queue, models=models, image_store=image_store
+        database=database,
+        vector_db=vector_db,
+        queue=queue,
+        models=models,
+        image_store=image_store,
+        disk=disk,
+        indexing=work.indexing,
+        drawing=work.drawing,
     )
     up = all(component.status == "ok" for _, component in components)
     live = services.registry.known
@@ -65,17 +78,25 @@ async def _health(api: Api) -> Health:
         status="ok" if up else "degraded",
         version=VERSION,
         components=components,
+        backlog=work.backlog,
         index=IndexInfo(collection=live.collection, model=name) if live else None,
         demo_models=services.settings.uses_demo_models,
     )
 
 
-async def _probe(check: Awaitable[None], *, up: str | None = None) -> ComponentHealth:
-    """`up`: what there is to say of a part that is up."""
+async def _workforce(probes: Probes) -> Workforce:
     try:
-        await asyncio.wait_for(check, PROBE_TIMEOUT_S)
+        return await probes.workforce.run()
+    except (AppError, TimeoutError):
+        return NOTHING_KNOWN
+
+
+async def _probe(check: Awaitable[ComponentHealth | None], *, up: str | None = None) -> ComponentHealth:
+    """`up`: what there is to say of a part that is up and says nothing itself."""
+    try:
+        found = await asyncio.wait_for(check, PROBE_TIMEOUT_S)
     except AppError as error:
         return ComponentHealth(status="down", detail=error.detail)
     except TimeoutError:
         return ComponentHealth(status="down", detail=f"It has not answered for {PROBE_TIMEOUT_S:.0f} s.")
-    return ComponentHealth(status="ok", detail=up)
+    return found or ComponentHealth(status="ok", detail=up)

@@ -9,6 +9,7 @@ from sqlalchemy import orm
 
 from orm_models import ProductRow, ProductVectorRow
 
+OLDEST_AMONG = 1000  # so that a long backlog costs no more
 SORT_COLUMNS = ("product_id", "title", "price", "created_at", "updated_at")
 
 
@@ -75,6 +76,18 @@ def lock_products(session: orm.Session, product_ids: Iterable[int]) -> dict[int,
         .with_for_update()
     )
     return dict(rows.all())
+
+
+def count_pending(session: orm.Session) -> int:
+    statement = sa.select(sa.func.count()).select_from(ProductRow).where(ProductRow.index_status == "pending")
+    return session.scalar(statement) or 0
+
+
+def oldest_pending(session: orm.Session) -> datetime | None:
+    """When the longest waiting product changed; of a large backlog, the longest waiting among those created first."""
+    first = sa.select(ProductRow.updated_at).where(ProductRow.index_status == "pending").order_by(ProductRow.product_id)
+    oldest: datetime | None = session.scalar(sa.select(sa.func.min(first.limit(OLDEST_AMONG).subquery().c.updated_at)))
+    return oldest
 
 
 def count_by_index_status(session: orm.Session) -> dict[str, int]:
