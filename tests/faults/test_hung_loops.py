@@ -18,6 +18,7 @@ from tests.servers import running_milvus_process
 
 LOOPS = {
     "generation",
+    "index watch",
     "ingestion",
     "outbox relay of generation-jobs",
     "outbox relay of product-events",
