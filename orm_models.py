@@ -32,6 +32,7 @@ from tuwen.settings import PROJECT_ROOT, TITLE_COLUMN_LENGTH, Settings
 logger = logging.getLogger(__name__)
 
 REASON_LENGTH = 1000
+MODEL_LENGTH = 1000
 MIGRATION_WAIT_S, MIGRATION_LOOK_S = 600, 2
 CONNECTION_LIFE_S = 300  # an open one doesn't hear of rights that were granted or of a new primary server
 MIGRATION_STATEMENT_S = 3600  # a change of a large table
@@ -128,7 +129,10 @@ class VectorIndexRow(Base):
     vector_index_id: orm.Mapped[int] = orm.mapped_column("id", BigId, primary_key=True, autoincrement=True)
     collection: orm.Mapped[str] = orm.mapped_column(sa.String(255), unique=True)
     model_fingerprint: orm.Mapped[str] = orm.mapped_column(sa.String(64))
-    status: orm.Mapped[Literal["building", "active", "retired", "failed"]] = orm.mapped_column(sa.String(16))
+    clip_model: orm.Mapped[str | None] = orm.mapped_column(sa.String(MODEL_LENGTH))
+    """As CLIP_MODEL, a hub's with its revision. Null where version 0.2.0 made it, until its models are known again."""
+    text_model: orm.Mapped[str | None] = orm.mapped_column(sa.String(MODEL_LENGTH))
+    status: orm.Mapped[Literal["building", "active", "retired", "dropping"]] = orm.mapped_column(sa.String(16))
     created_at: orm.Mapped[datetime] = orm.mapped_column(UtcDateTime, default=utc_now)
     activated_at: orm.Mapped[datetime | None] = orm.mapped_column(UtcDateTime)
 
@@ -183,6 +187,8 @@ class JobRow(Base):
     )
     progress: orm.Mapped[float] = orm.mapped_column(sa.Double, default=0.0)
     request: orm.Mapped[dict[str, Any]] = orm.mapped_column(sa.JSON)
+    state: orm.Mapped[dict[str, Any] | None] = orm.mapped_column(sa.JSON(none_as_null=True))
+    """Of kind `reindex`: how far it is, for whoever asks and for whoever takes it up."""
     error: orm.Mapped[str | None] = orm.mapped_column(sa.String(REASON_LENGTH))
     created_at: orm.Mapped[datetime] = orm.mapped_column(UtcDateTime, default=utc_now)
     started_at: orm.Mapped[datetime | None] = orm.mapped_column(UtcDateTime)

@@ -55,7 +55,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "tuwen.encoders": BASE,
     "nlp_models": BASE | {"tuwen.encoders"},
     "tuwen.messaging": BASE | {"tuwen.background", "tuwen.pulse", "orm_models"},
-    "tuwen.vectors": BASE | {"tuwen.background", "tuwen.encoders.base", "tuwen.pulse", "orm_models", "vector_db"},
+    "tuwen.vectors": BASE | {"tuwen.background", "tuwen.encoders", "tuwen.pulse", "orm_models", "vector_db"},
     # Rooms, each over those that it stands on.
     "tuwen.catalogue": BASE | {"orm_models", "tuwen.messaging", "tuwen.pictures", "tuwen.vectors"},
     "tuwen.search": BASE | ENGINES | {"tuwen.catalogue"},

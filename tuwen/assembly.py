@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from orm_models import Database, open_database
+from tuwen.encoders.base import Encoders, KnownIndex, ModelNames
 from tuwen.encoders.service import EncodingService
 from tuwen.errors import DependencyUnavailable
 from tuwen.indexing.ingest import Ingestor
@@ -20,6 +21,7 @@ from tuwen.processes import Presence
 from tuwen.pulse import Pulses
 from tuwen.search.searcher import Searcher
 from tuwen.settings import LOG_FORMAT, VERSION, Settings
+from tuwen.vectors.indexes import indexes_with, models_of
 from tuwen.vectors.registry import IndexRegistry, LiveIndex
 from vector_db import VectorDB
 
@@ -40,8 +42,12 @@ class Stores:
 class Services(Stores):
     """The stores, and the models that fill and search them."""
 
-    encoding: EncodingService
     registry: IndexRegistry
+
+    @property
+    def encoding(self) -> EncodingService:
+        """The live index's."""
+        return self.registry.encoding
 
 
 @contextmanager
@@ -59,21 +65,41 @@ def open_stores(settings: Settings) -> Iterator[Stores]:
 
 @asynccontextmanager
 async def open_services(settings: Settings) -> AsyncIterator[Services]:
-    """The stores and the models. Raises ConfigurationError."""
-    from nlp_models import load_encoders  # noqa: PLC0415  # torch and its kin take seconds
+    """The stores, and the models of the live index. Raises ConfigurationError."""
+    from nlp_models import choose_models, find_models, load_encoders  # noqa: PLC0415  # torch and its kin take seconds
 
     async with _on_a_thread(open_stores(settings)) as stores:
-        encoders = await asyncio.to_thread(load_encoders, settings)
-        registry = IndexRegistry(stores.database, stores.vector_db, encoders)
+        loop = asyncio.get_running_loop()
+
+        def choose() -> Encoders:
+            return load_encoders(settings, choose_models(settings, *_known_indexes(stores.database)))
+
+        def load(names: ModelNames) -> EncodingService:
+            encoders = load_encoders(settings, find_models(names, settings.model_hub))
+            return asyncio.run_coroutine_threadsafe(_new_encoding(encoders, settings), loop).result()
+
+        encoding = EncodingService(await asyncio.to_thread(choose), settings)
+        registry = IndexRegistry(stores.database, stores.vector_db, encoding, load)
         try:
             await asyncio.to_thread(registry.live)
         except DependencyUnavailable as error:
             logger.warning("Starting without an index: %s", error.detail)
-        encoding = EncodingService(encoders, settings)
         try:
-            yield Services(settings, stores.database, stores.vector_db, stores.images, encoding, registry)
+            yield Services(settings, stores.database, stores.vector_db, stores.images, registry)
         finally:
-            await encoding.close()
+            await registry.close()
+
+
+async def _new_encoding(encoders: Encoders, settings: Settings) -> EncodingService:
+    return EncodingService(encoders, settings)  # on the loop
+
+
+def _known_indexes(database: Database) -> tuple[KnownIndex | None, list[KnownIndex]]:
+    """The active one, and those that it could be changed for."""
+    with database.read() as session:
+        active, others = indexes_with(session, "active"), indexes_with(session, "retired", "building")
+    known = [KnownIndex(row.model_fingerprint, models_of(row)) for row in (*active, *others)]
+    return (known[0] if active else None), known[len(active) :]
 
 
 @asynccontextmanager
@@ -92,7 +118,6 @@ def new_searcher(services: Services) -> Searcher:
         services.database,
         services.vector_db,
         services.images,
-        services.encoding,
         services.registry,
     )
 
@@ -103,7 +128,6 @@ def new_ingestor(services: Services) -> Ingestor:
         services.database,
         services.vector_db,
         services.images,
-        services.encoding,
         services.registry,
     )
 
@@ -127,6 +151,7 @@ def new_presence(services: Services, kind: Literal["api", "worker"], pulses: Pul
             "models": services.encoding.encoders.fingerprint,
             "collection": live.collection if live else None,
             "loops": pulses.overdue_s(),
+            "loaded": services.registry.preparations(),
         }
 
     return Presence(services.database, kind, describe)

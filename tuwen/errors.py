@@ -169,6 +169,12 @@ class CollectionGone(VectorDBUnavailable):
     """Milvus answers, and lacks the collection: dropped, or another Milvus. It is made again within seconds."""
 
 
+class IndexChanged(DependencyUnavailable):
+    """Another index took its place in the middle of the work, which begins again with that one."""
+
+    slug = "index-changed"
+
+
 class QueueUnavailable(DependencyUnavailable):
     slug = "queue-unavailable"
 

@@ -6,7 +6,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import sqlalchemy as sa
@@ -17,7 +17,7 @@ from orm_models import OutboxRow, ProductRow, ProductVectorRow
 from tests.conftest import picture
 from tuwen.assembly import Services, new_ingestor, new_searcher, open_stores
 from tuwen.catalogue.products import ProductWriter
-from tuwen.encoders.base import Encoders
+from tuwen.encoders.base import Encoders, ModelNames
 from tuwen.encoders.service import EncodingService
 from tuwen.errors import VectorDBUnavailable
 from tuwen.indexing.reconciliation import Reconciler
@@ -111,19 +111,27 @@ def encoders_of(clip_model: str, text_model: str) -> Encoders:
     return load_encoders(Settings(_env_file=None, clip_model=clip_model, text_model=text_model))
 
 
+def load_on(loop: asyncio.AbstractEventLoop, settings: Settings, names: ModelNames) -> EncodingService:
+    async def start() -> EncodingService:
+        return EncodingService(encoders_of(names.clip, names.text), settings)
+
+    return asyncio.run_coroutine_threadsafe(start(), loop).result()
+
+
 @asynccontextmanager
 async def open_shop(settings: Settings) -> AsyncIterator[Shop]:
     """As `open_services` does it."""
     encoders = encoders_of(settings.clip_model, settings.text_model)
     with open_stores(settings) as stores:
-        registry = IndexRegistry(stores.database, stores.vector_db, encoders)
+        encoding = EncodingService(encoders, settings)
+        load = partial(load_on, asyncio.get_running_loop(), settings)
+        registry = IndexRegistry(stores.database, stores.vector_db, encoding, load)
         try:
             registry.live()
         except VectorDBUnavailable as error:
             logger.warning("Starting without an index: %s", error.detail)
-        encoding = EncodingService(encoders, settings)
-        yield Shop(Services(settings, stores.database, stores.vector_db, stores.images, encoding, registry))
-        await encoding.close()
+        yield Shop(Services(settings, stores.database, stores.vector_db, stores.images, registry))
+        await registry.close()
 
 
 def run(settings: Settings, scenario: Scenario) -> None:

@@ -6,13 +6,14 @@ from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import sqlalchemy as sa
 
 from data_models import ProductChanges, ProductEvent
 from orm_models import Base, OutboxRow, ProductRow, ProductVectorRow
-from tests.indexing.shop import Shop, run
+from tests.indexing.shop import Shop, load_on, run
 from tests.processes import wait_until
 from tuwen.assembly import new_ingestor
 from tuwen.encoders.base import Embeddings, TextEncoder
@@ -23,6 +24,7 @@ from tuwen.indexing.retry import PAGE, retry_failed
 from tuwen.messaging.in_process import InProcessQueue
 from tuwen.messaging.transport import Message, MessageConsumer
 from tuwen.settings import Settings
+from tuwen.vectors.registry import IndexRegistry
 from vector_db import VectorDB
 
 
@@ -46,7 +48,10 @@ async def sick_model(shop: Shop) -> AsyncIterator[tuple[SickModel, EncodingServi
     encoders = shop.services.encoding.encoders
     model = SickModel(encoders.text)
     encoding = EncodingService(replace(encoders, text=model), shop.services.settings)
-    shop.ingestor = new_ingestor(replace(shop.services, encoding=encoding))
+    stores = shop.services
+    load = partial(load_on, asyncio.get_running_loop(), stores.settings)
+    registry = IndexRegistry(stores.database, stores.vector_db, encoding, load)
+    shop.ingestor = new_ingestor(replace(stores, registry=registry))
     yield model, encoding
     await encoding.close()
 

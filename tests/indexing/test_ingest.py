@@ -6,20 +6,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from data_models import ProductEvent
-from orm_models import ProductRow
+from nlp_models import find_models
+from orm_models import ProductRow, VectorIndexRow
 from tests.conftest import picture
 from tests.indexing.shop import Shop, run
 from tests.processes import free_port, wait_until
 from tests.s3_proxy import running_s3_proxy
 from tests.servers import new_bucket, running_milvus
 from tests.tiny_models import save_tiny_chinese_clip
+from tuwen.assembly import open_services
+from tuwen.encoders.base import ModelNames
 from tuwen.errors import ModelMismatch, NotFound
 from tuwen.messaging.in_process import InProcessQueue
 from tuwen.messaging.transport import Message
 from tuwen.pictures.checks import check_image
 from tuwen.settings import Settings
+from tuwen.vectors.indexes import models_of, new_index
 
 
 def test_events_taken_twice_or_out_of_order_end_in_one_vector_each(settings: Settings) -> None:
@@ -99,14 +104,39 @@ def test_a_message_that_is_no_event_goes_to_the_dead_letters(settings: Settings)
     run(settings, scenario)
 
 
-def test_other_models_are_refused_until_the_data_is_new(settings: Settings, tmp_path: Path) -> None:
-    async def fill(shop: Shop) -> None:
-        shop.create("红色沙发")
-
-    run(settings, fill)
+def test_other_models_are_refused_with_the_command_that_changes_them(settings: Settings, tmp_path: Path) -> None:
     other = save_tiny_chinese_clip(tmp_path / "other-clip", seed=5)
-    with pytest.raises(ModelMismatch, match="CLIP_MODEL"):
-        run(settings.model_copy(update={"clip_model": str(other)}), fill)
+
+    async def open_with(clip_model: str) -> ModelNames:
+        async with open_services(settings.model_copy(update={"clip_model": clip_model})) as services:
+            return services.encoding.encoders.models
+
+    async def scenario(shop: Shop) -> None:
+        models = shop.services.encoding.encoders.models
+        with pytest.raises(ModelMismatch) as refused:
+            await open_with(str(other))
+        command = f"python cli.py reindex --clip-model {other} --text-model {settings.text_model}"
+        assert refused.value.detail.endswith(command)
+        assert settings.clip_model in refused.value.detail
+        # The operator has switched, or rolled back, and the settings still name the other index's models.
+        found = await asyncio.to_thread(find_models, ModelNames(str(other), settings.text_model), "none")
+        with shop.services.database.write() as session:
+            session.add(retired := new_index(session, found.fingerprint, found.names))
+            retired.status = "retired"
+        assert await open_with(str(other)) == models
+        # An index of 0.2.0 says nothing of its models; they are known by their fingerprint.
+        with shop.services.database.write() as session:
+            session.execute(sa.update(VectorIndexRow).values(clip_model=None, text_model=None))
+        with pytest.raises(ModelMismatch, match="set both back to what they were"):
+            await open_with(str(other))
+        assert await open_with(settings.clip_model) == models
+        with shop.services.database.read() as session:
+            assert (
+                models_of(session.scalars(sa.select(VectorIndexRow).where(VectorIndexRow.status == "active")).one())
+                == models
+            )
+
+    run(settings, scenario)
 
 
 def test_ingestion_waits_for_what_is_down_and_then_goes_on(

@@ -1,7 +1,9 @@
 """What every encoder promises, whatever model it is, wherever it runs. Loads no model's library: anyone may know it."""
 
+import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol, TypeAlias
 
 import numpy as np
@@ -27,14 +29,40 @@ class ImageTextEncoder(TextEncoder, Protocol):
 
 
 @dataclass(frozen=True)
+class ModelNames:
+    """As the settings name them; a hub's model with the revision that was found, `owner/name@revision`."""
+
+    clip: str
+    text: str
+
+    @property
+    def short(self) -> str:
+        return f"{Path(self.clip).name} + {Path(self.text).name}"
+
+
+@dataclass(frozen=True)
+class KnownIndex:
+    """What the database says of an index that there is."""
+
+    fingerprint: str
+    models: ModelNames | None
+    """None where version 0.2.0 made it."""
+
+
+@dataclass(frozen=True)
 class Encoders:
-    """The two models in use. Not thread-safe: `service.py` gives each call to one thread."""
+    """Two models. Not thread-safe: `service.py` gives each call to one thread, and holds `lock` for it."""
 
     clip: ImageTextEncoder
     text: TextEncoder
-    name: str
+    models: ModelNames
     fingerprint: str
     """64 hex digits over the weights and configurations; vectors of different fingerprints never share a collection."""
+    lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+
+    @property
+    def name(self) -> str:
+        return self.models.short
 
 
 def unit_rows(features: NDArray[np.floating]) -> Embeddings:

@@ -1,13 +1,16 @@
 """The encoders as asynchronous services: micro-batched, on one model thread, with a cache of query vectors."""
 
-from collections.abc import Hashable
+import asyncio
+import threading
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TypeVar
 
 from cachetools import LRUCache
 from PIL import Image
 
-from tuwen.encoders.base import Encoders, Vector
+from tuwen.encoders.base import Embeddings, Encoders, Vector
 from tuwen.encoders.batching import MicroBatcher
 from tuwen.settings import Settings
 
@@ -18,29 +21,50 @@ KNOWN_GOOD_TEXT = "商品"
 KNOWN_GOOD_SIZE = (224, 224)
 
 
+def _as_it_is() -> None:
+    """The thread keeps what it has."""
+
+
+def _encode(
+    lock: threading.Lock, encode: Callable[[Sequence[Item]], Embeddings], items: Sequence[Item]
+) -> list[Vector]:
+    with lock:  # two services may share a model for a while: the one that fills an index, and the one that serves it
+        return list(encode(items))
+
+
 class EncodingService:
     """Query vectors for searches, bulk vectors for the index. Create it on a running event loop; close it there."""
 
-    def __init__(self, encoders: Encoders, settings: Settings) -> None:
+    def __init__(
+        self, encoders: Encoders, settings: Settings, *, prepare_thread: Callable[[], None] = _as_it_is
+    ) -> None:
+        """`prepare_thread` is called on the thread of the models before all else."""
         self.encoders = encoders
+        self._loop = asyncio.get_running_loop()
         # One thread: the models use all cores by themselves, and are not thread-safe.
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="model")
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="model", initializer=prepare_thread)
         sizes = {
             "batch_size": settings.query_batch_size,
             "bulk_batch_size": settings.ingest_encode_batch_size,
             "queue_size": settings.query_queue_size,
         }
         self.clip_images: MicroBatcher[Image.Image, Vector] = MicroBatcher(
-            lambda images: list(encoders.clip.encode_images(images)),
+            partial(_encode, encoders.lock, encoders.clip.encode_images),
             self._executor,
             known_good=Image.new("RGB", KNOWN_GOOD_SIZE, "gray"),
             **sizes,
         )
         self.clip_texts: MicroBatcher[str, Vector] = MicroBatcher(
-            lambda texts: list(encoders.clip.encode_texts(texts)), self._executor, known_good=KNOWN_GOOD_TEXT, **sizes
+            partial(_encode, encoders.lock, encoders.clip.encode_texts),
+            self._executor,
+            known_good=KNOWN_GOOD_TEXT,
+            **sizes,
         )
         self.texts: MicroBatcher[str, Vector] = MicroBatcher(
-            lambda texts: list(encoders.text.encode_texts(texts)), self._executor, known_good=KNOWN_GOOD_TEXT, **sizes
+            partial(_encode, encoders.lock, encoders.text.encode_texts),
+            self._executor,
+            known_good=KNOWN_GOOD_TEXT,
+            **sizes,
         )
         self._batchers = (self.clip_images, self.clip_texts, self.texts)
         self._cache: LRUCache[Hashable, Vector] = LRUCache(settings.query_cache_size)
@@ -67,6 +91,10 @@ class EncodingService:
         for batcher in self._batchers:
             await batcher.close()
         self._executor.shutdown()
+
+    def close_soon(self) -> None:
+        """From any thread; waits for nothing."""
+        asyncio.run_coroutine_threadsafe(self.close(), self._loop)
 
     async def _cached(self, batcher: MicroBatcher[Item, Vector], key: Hashable, item: Item) -> Vector:
         vector = self._cache.get(key)

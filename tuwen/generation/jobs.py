@@ -26,7 +26,6 @@ from data_models import (
 from orm_models import Database, GeneratedImageRow, JobRow, utc_now
 from tuwen.background import WorkPool
 from tuwen.catalogue.representation import image_url
-from tuwen.encoders.service import EncodingService
 from tuwen.errors import InvalidInput, NotCancellable, NotFound, QueueFull, VectorDBUnavailable
 from tuwen.generation.queries import count_jobs_waiting, find_generated_image, find_generation_job, generated_images
 from tuwen.messaging.outbox import add_to_outbox
@@ -36,6 +35,7 @@ from tuwen.pictures.store import ImageStore
 from tuwen.pictures.thumbnails import thumbnail_path
 from tuwen.search.searcher import Searcher
 from tuwen.settings import Settings
+from tuwen.vectors.registry import IndexRegistry
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ class GenerationJobs:
         settings: Settings,
         database: Database,
         images: ImageStore,
-        encoding: EncodingService,
+        registry: IndexRegistry,
         searcher: Searcher,
         wake_relay: Callable[[], None],
         stopping: asyncio.Event,
@@ -69,7 +69,7 @@ class GenerationJobs:
         self._settings = settings
         self._database = database
         self._images = images
-        self._encoding = encoding
+        self._registry = registry
         self._searcher = searcher
         self._wake_relay = wake_relay
         self._stopping = stopping
@@ -176,7 +176,8 @@ class GenerationJobs:
 
     async def _describe_image(self, row: GeneratedImageRow, prompt: str) -> GeneratedImage:
         data = await self._threads.run(self._images.read, row.image_path)
-        vector = await self._searcher.encode_image(data, is_stored=True)
+        encoding = self._registry.encoding  # one for both: vectors of different models can't be compared
+        vector = await self._searcher.encode_image(data, encoding, is_stored=True)
         return GeneratedImage(
             image_id=row.image_id,
             image_url=image_url(row.image_path),
@@ -184,7 +185,7 @@ class GenerationJobs:
             width=row.image_width,
             height=row.image_height,
             seed=row.seed,
-            agreement=float(np.dot(vector, await self._encoding.query_clip_text(prompt))),
+            agreement=float(np.dot(vector, await encoding.query_clip_text(prompt))),
             similar=await self._find_similar(data),
         )
 

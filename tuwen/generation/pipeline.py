@@ -19,7 +19,7 @@ from diffusers import AutoPipelineForText2Image, DiffusionPipeline
 from PIL import Image
 
 from tuwen.encoders.device import choose_device
-from tuwen.encoders.hub import fetch_from_modelscope, resolve_model
+from tuwen.encoders.hub import Fetcher, fetch_from_modelscope, resolve_model
 from tuwen.errors import GenerationRefused, ModelUnavailable
 from tuwen.settings import Settings
 
@@ -94,8 +94,9 @@ class Generator:
 
 def load_generator(settings: Settings) -> Generator:
     """Raises ModelUnavailable, naming the setting, when the pipeline can't be had or read."""
-    fetchers: dict[str, Callable[[str], Path]] = {
-        "huggingface": lambda model: Path(DiffusionPipeline.download(model)),  # knows which files it reads
+    fetchers: dict[str, Fetcher] = {
+        # knows which files it reads
+        "huggingface": lambda model, revision: Path(DiffusionPipeline.download(model, revision=revision)),
         "modelscope": partial(fetch_from_modelscope, ignored_files=UNREAD_HUB_FILES),
     }
     folder = resolve_model(settings.generator_model, settings.model_hub, "GENERATOR_MODEL", fetchers)

@@ -20,6 +20,7 @@ from tuwen.indexing.queries import (
     pending_products_after,
     products_with_message_since,
     requeue,
+    unconfirmed_products_after,
     without_waiting_message,
 )
 from tuwen.pictures.store import ImageStore
@@ -95,7 +96,13 @@ def _queue_or_confirm(work: Pass, page: list[int]) -> list[int]:
 
 
 def requeue_unbound(work: Pass, after: int) -> Iterator[Step]:
-    """Products that say they are indexed, and have nothing bound: a lost collection's, or a crash's in a rebuild."""
+    """Products that say they are indexed, and have nothing of their version bound.
+
+    A lost collection's, a crash's in a rebuild, or what changed while another index was live. After a change of the
+    models, products that the former ones failed on may be bound: those are confirmed.
+    """
+    if work.repair:
+        _confirm_those_that_failed_before(work)
     while True:
         with work.database.read() as session:
             page = indexed_products_unbound_after(session, after, work.index.vector_index_id, PAGE)
@@ -107,6 +114,18 @@ def requeue_unbound(work: Pass, after: int) -> Iterator[Step]:
                 found = requeue(session, page, "indexed", work.settings.kafka_topic)
         after = page[-1]
         yield Step(after, found, len(found) if work.repair else 0)
+
+
+def _confirm_those_that_failed_before(work: Pass) -> None:
+    while True:
+        with work.database.read() as session:
+            page = unconfirmed_products_after(session, 0, work.index.vector_index_id, PAGE)
+        if not page:
+            return
+        with work.database.write() as session:
+            lock_products(session, page)
+            if not confirm_indexed(session, work.index.vector_index_id, page):
+                return  # another index is live by now
 
 
 def rebind_lost(work: Pass, after: int) -> Iterator[Step]:

@@ -19,7 +19,7 @@ from orm_models import Database, ProductRow
 from tuwen.background import WorkPool, until_up
 from tuwen.catalogue.queries import load_products, lock_products
 from tuwen.encoders.service import EncodingService
-from tuwen.errors import AppError, DependencyUnavailable, PictureUnreadable, VectorsRejected
+from tuwen.errors import AppError, DependencyUnavailable, IndexChanged, PictureUnreadable, VectorsRejected
 from tuwen.indexing.queries import requeue
 from tuwen.messaging.outbox import add_to_outbox
 from tuwen.messaging.transport import Message, MessageConsumer, dead_letter_topic
@@ -36,7 +36,8 @@ from tuwen.vectors.binding import (
     mark_failed,
     release_milvus_ids,
 )
-from tuwen.vectors.registry import IndexRegistry, LiveIndex
+from tuwen.vectors.indexes import require_status
+from tuwen.vectors.registry import IndexRegistry, LiveIndex, ServedIndex
 from vector_db import RowKey, VectorDB, VectorRow, new_row_token
 
 logger = logging.getLogger(__name__)
@@ -71,16 +72,15 @@ class Ingestor:
         database: Database,
         vector_db: VectorDB,
         images: ImageStore,
-        encoding: EncodingService,
         registry: IndexRegistry,
+        threads: WorkPool | None = None,
     ) -> None:
         self._settings = settings
         self._database = database
         self._vector_db = vector_db
         self._images = images
-        self._encoding = encoding
         self._registry = registry
-        self._threads = WorkPool("ingestion", threads=INGEST_THREADS, max_waiting=settings.ingest_batch_size)
+        self._threads = threads or WorkPool("ingestion", threads=INGEST_THREADS, max_waiting=settings.ingest_batch_size)
         self._until_up = partial(until_up, "Ingestion", max_wait_s=settings.retry_backoff_max_s)
 
     async def run(self, consumer: MessageConsumer) -> None:
@@ -124,10 +124,20 @@ class Ingestor:
         """Encode, insert, bind. Products that are gone, or indexed at their version already, cost two SELECTs."""
         beat(LONGEST_STEP_S)
         index = await self._threads.run(self._registry.live)
+        try:
+            inserted, failed = await self.index_into(index, product_ids)
+        except IndexChanged:
+            await self._threads.run(self._registry.look)
+            raise  # and it comes again
+        if inserted or failed:
+            logger.info("Indexed %d products, %d failed", inserted, len(failed))
+
+    async def index_into(self, index: ServedIndex, product_ids: Sequence[int]) -> tuple[int, list[Failed]]:
+        """How many were inserted, and which could not be. An index that is being built changes no product's status."""
         products = await self._threads.run(self._load_unindexed, product_ids, index)
         if not products:
-            return
-        encoded, failed = await self._encode(products)
+            return 0, []
+        encoded, failed = await self._encode(products, index.encoding)
         beat(LONGEST_STEP_S)
         inserted, rejected = await self._threads.run(self._insert, index, encoded)
         # If the database fails here, whether it committed is unknown, so the new vectors must stay: unbound ones are
@@ -135,7 +145,7 @@ class Ingestor:
         unbound = await self._threads.run(self._bind, index, inserted, [*failed, *rejected])
         product_ids = [product.product_id for product in products]
         await self._threads.run(self._vector_db.delete, index.collection, unbound, product_ids)
-        logger.info("Indexed %d products, %d failed", len(inserted), len(failed) + len(rejected))
+        return len(inserted), [*failed, *rejected]
 
     @staticmethod
     def _parse(messages: Sequence[Message]) -> tuple[list[ProductEvent], list[tuple[Message, str]]]:
@@ -161,18 +171,23 @@ class Ingestor:
             if await self._threads.run(self._vector_db.has_collection, collection):
                 await self._threads.run(self._vector_db.delete, collection, ids, [event.product_id])
 
-    def _load_unindexed(self, product_ids: Sequence[int], index: LiveIndex) -> list[ProductRow]:
+    def _load_unindexed(self, product_ids: Sequence[int], index: ServedIndex) -> list[ProductRow]:
         with self._database.read() as session:
             products = load_products(session, product_ids)
             versions = indexed_versions(session, index.vector_index_id, product_ids)
         done = [each for each in products if versions.get(each.product_id) == each.version]
-        if any(product.index_status == "pending" for product in done):  # somebody asked for it after it was bound
+        asked_again = any(product.index_status == "pending" for product in done)  # after it was bound
+        if index.is_live and asked_again:
             with self._database.write() as session:
                 confirm_indexed(session, index.vector_index_id, [product.product_id for product in done])
         return [product for product in products if product not in done]
 
-    async def _encode(self, products: Sequence[ProductRow]) -> tuple[list[Encoded], list[Failed]]:
-        results = await asyncio.gather(*(self._encode_one(product) for product in products), return_exceptions=True)
+    async def _encode(
+        self, products: Sequence[ProductRow], encoding: EncodingService
+    ) -> tuple[list[Encoded], list[Failed]]:
+        results = await asyncio.gather(
+            *(self._encode_one(product, encoding) for product in products), return_exceptions=True
+        )
         errors = [result for result in results if isinstance(result, BaseException)]
         unreadable = [error for error in errors if isinstance(error, PictureUnreadable)]
         if len(errors) > len(unreadable):
@@ -182,13 +197,13 @@ class Ingestor:
             logger.warning("%d products wait for reconciliation: %s", len(unreadable), unreadable[0].detail)
         return [r for r in results if isinstance(r, Encoded)], [r for r in results if isinstance(r, Failed)]
 
-    async def _encode_one(self, product: ProductRow) -> Encoded | Failed:
+    async def _encode_one(self, product: ProductRow, encoding: EncodingService) -> Encoded | Failed:
         try:
             image = await self._threads.run(lambda: decode_image(self._images.read(product.image_path)))
             image_vector, clip_text_vector, text_vector = await asyncio.gather(
-                self._encoding.clip_images.bulk(image),
-                self._encoding.clip_texts.bulk(product.title),
-                self._encoding.texts.bulk(product.title),
+                encoding.clip_images.bulk(image),
+                encoding.clip_texts.bulk(product.title),
+                encoding.texts.bulk(product.title),
             )
         except DependencyUnavailable:
             raise
@@ -222,26 +237,27 @@ class Ingestor:
         keys = [RowKey(milvus_id, row.product_id, row.row_token) for row, milvus_id in zip(rows, ids, strict=True)]
         return [Inserted(each.product, key) for each, key in zip(encoded, keys, strict=True)], []
 
-    def _bind(self, index: LiveIndex, inserted: Sequence[Inserted], failed: Sequence[Failed]) -> list[int]:
+    def _bind(self, index: ServedIndex, inserted: Sequence[Inserted], failed: Sequence[Failed]) -> list[int]:
         """One transaction: bind where the version still matches. Returns the Milvus ids that nothing binds any more."""
         unbound: list[int] = []
         with self._database.write() as session:
+            require_status(session, index.vector_index_id, "active" if index.is_live else "building")
             products = [*(each.product for each in inserted), *(each.product for each in failed)]
             milvus_ids = [row.milvus_id for _, row in inserted]
             holders = holders_of(session, index.vector_index_id, milvus_ids)
             current = lock_products(session, [*(product.product_id for product in products), *holders])
             losers = release_milvus_ids(session, index.vector_index_id, milvus_ids)
-            if losers:
+            if losers and index.is_live:  # else they are found unbound
                 logger.warning("Milvus gave %d ids again; the products that had them are indexed anew", len(losers))
                 requeue(session, losers, "indexed", self._settings.kafka_topic)
             for product, row in inserted:
                 if self._is_current(current, product):
-                    replaced = bind_vectors(session, product, index.vector_index_id, row)
+                    replaced = bind_vectors(session, product, index.vector_index_id, row, is_live=index.is_live)
                     unbound += [replaced] if replaced is not None else []
                 else:
                     unbound.append(row.milvus_id)
             for product, reason in failed:
-                if self._is_current(current, product):
+                if index.is_live and self._is_current(current, product):
                     unbound += self._write_failure(session, product, index, reason)
         return unbound
 

@@ -46,10 +46,8 @@ def without_waiting_message(session: orm.Session, product_ids: Sequence[int], to
 def indexed_products_unbound_after(
     session: orm.Session, product_id: int, vector_index_id: int, limit: int
 ) -> list[int]:
-    """A page of those that say they are indexed, and have nothing bound in this index."""
-    is_bound = sa.exists().where(
-        ProductVectorRow.product_id == ProductRow.product_id, ProductVectorRow.vector_index_id == vector_index_id
-    )
+    """A page of those that say they are indexed, and have nothing of this version bound in this index."""
+    is_bound = _bound_at_its_version(vector_index_id)
     statement = sa.select(ProductRow.product_id).where(
         ProductRow.product_id > product_id, ProductRow.index_status == "indexed", ~is_bound
     )
@@ -78,6 +76,46 @@ def products_with_message_since(
         )
     )
     return {int(key) for key in keys}
+
+
+def products_unbound_after(session: orm.Session, product_id: int, vector_index_id: int, limit: int) -> list[int]:
+    """A page of those, whatever they say, that have nothing of this version bound in this index."""
+    statement = sa.select(ProductRow.product_id).where(
+        ProductRow.product_id > product_id, ~_bound_at_its_version(vector_index_id)
+    )
+    return list(session.scalars(statement.order_by(ProductRow.product_id).limit(limit)))
+
+
+def unconfirmed_products_after(session: orm.Session, product_id: int, vector_index_id: int, limit: int) -> list[int]:
+    """A page of those that are bound at their version in this index, and say that they failed."""
+    statement = sa.select(ProductRow.product_id).where(
+        ProductRow.product_id > product_id, ProductRow.index_status == "failed", _bound_at_its_version(vector_index_id)
+    )
+    return list(session.scalars(statement.order_by(ProductRow.product_id).limit(limit)))
+
+
+def count_bound(session: orm.Session, vector_index_id: int) -> int:
+    """Products that are bound at their version in this index."""
+    statement = sa.select(sa.func.count()).select_from(ProductRow).where(_bound_at_its_version(vector_index_id))
+    return session.scalar(statement) or 0
+
+
+def count_bound_only_in(session: orm.Session, vector_index_id: int, other_index_id: int) -> int:
+    """Products that are bound at their version in the one index, and not in the other."""
+    here, there = _bound_at_its_version(vector_index_id), _bound_at_its_version(other_index_id)
+    return session.scalar(sa.select(sa.func.count()).select_from(ProductRow).where(here, ~there)) or 0
+
+
+def count_products(session: orm.Session) -> int:
+    return session.scalar(sa.select(sa.func.count()).select_from(ProductRow)) or 0
+
+
+def _bound_at_its_version(vector_index_id: int) -> sa.Exists:
+    return sa.exists().where(
+        ProductVectorRow.product_id == ProductRow.product_id,
+        ProductVectorRow.vector_index_id == vector_index_id,
+        ProductVectorRow.version == ProductRow.version,
+    )
 
 
 def requeue(session: orm.Session, product_ids: Sequence[int], status: IndexStatus, topic: str) -> list[int]:

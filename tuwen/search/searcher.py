@@ -52,14 +52,12 @@ class Searcher:
         database: Database,
         vector_db: VectorDB,
         images: ImageStore,
-        encoding: EncodingService,
         registry: IndexRegistry,
     ) -> None:
         self._settings = settings
         self._database = database
         self._vector_db = vector_db
         self._images = images
-        self._encoding = encoding
         self._registry = registry
         self._threads = WorkPool("searching", threads=SEARCH_THREADS, max_waiting=settings.query_queue_size)
         # Milvus Lite answers one call at a time; a server's next batch need not wait for this one.
@@ -84,7 +82,7 @@ class Searcher:
         if index is None:
             index = await self._threads.run(self._registry.live)
         query = await self._resolve(request, image, is_stored)
-        vector = await self._encode(query)
+        vector = await self._encode(query, index.encoding)
         encode_ms = watch.lap_ms()
         found = await self._lookups.find(_as_lookup(request, query, index, vector))
         vector_ms = max(0.0, round(watch.lap_ms() - found.metadata_ms, 2))
@@ -98,7 +96,7 @@ class Searcher:
             took_ms=SearchTimings(
                 encode=encode_ms, vector=vector_ms, metadata=found.metadata_ms, total=watch.total_ms()
             ),
-            index=IndexInfo(collection=index.collection, model=self._encoding.encoders.name),
+            index=IndexInfo(collection=index.collection, model=index.encoding.encoders.name),
         )
 
     async def _resolve(self, request: SearchRequest, image: bytes | None, is_stored: bool) -> Query:
@@ -122,24 +120,24 @@ class Searcher:
             return Query(mode, image=image, is_stored=True, without_product_id=product_id)
         return Query(mode, text=products[0].title, without_product_id=product_id)
 
-    async def _encode(self, query: Query) -> Vector:
+    async def _encode(self, query: Query, encoding: EncodingService) -> Vector:
         if query.image is not None:
-            return await self.encode_image(query.image, is_stored=query.is_stored)
+            return await self.encode_image(query.image, encoding, is_stored=query.is_stored)
         assert query.text is not None, "require_one_query saw to it"
         if VECTOR_FIELDS[query.mode] == "text_bge_vector":
-            return await self._encoding.query_text(query.text)
-        return await self._encoding.query_clip_text(query.text)
+            return await encoding.query_text(query.text)
+        return await encoding.query_clip_text(query.text)
 
-    async def encode_image(self, data: bytes, *, is_stored: bool) -> Vector:
+    async def encode_image(self, data: bytes, encoding: EncodingService, *, is_stored: bool) -> Vector:
         """CLIP's vector of an encoded picture, cached by its bytes."""
         sha256 = hashlib.sha256(data).hexdigest()
-        cached = self._encoding.cached_image(sha256)
+        cached = encoding.cached_image(sha256)
         if cached is not None:
             return cached
         if not is_stored:
             await self._picture_threads.run(check_image, data, self._settings)
         image = await self._picture_threads.run(decode_image, data)
-        return await self._encoding.query_image(image, sha256)
+        return await encoding.query_image(image, sha256)
 
 
 def _as_lookup(request: SearchRequest, query: Query, index: LiveIndex, vector: Vector) -> Lookup:

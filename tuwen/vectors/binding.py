@@ -79,15 +79,21 @@ def bindings_after(session: orm.Session, vector_index_id: int, product_id: int, 
     return [RowKey(*row) for row in rows]
 
 
-def bind_vectors(session: orm.Session, product: ProductRow, vector_index_id: int, row: RowKey) -> int | None:
-    """Make this row the product's one in this index, and the product indexed. Returns the id that it replaces."""
+def bind_vectors(
+    session: orm.Session, product: ProductRow, vector_index_id: int, row: RowKey, *, is_live: bool = True
+) -> int | None:
+    """Make this row the product's one in this index, and in the live one the product indexed.
+
+    Returns the id that it replaces.
+    """
     binding = session.get(ProductVectorRow, (product.product_id, vector_index_id))
     replaced = binding.milvus_id if binding else None
     if binding is None:
         binding = ProductVectorRow(product_id=product.product_id, vector_index_id=vector_index_id)
         session.add(binding)
     binding.milvus_id, binding.row_token, binding.version = row.milvus_id, row.row_token, product.version
-    _set_index_status(session, product.product_id, "indexed", None)
+    if is_live:
+        _set_index_status(session, product.product_id, "indexed", None)
     return replaced
 
 
@@ -118,7 +124,8 @@ def release_milvus_ids(session: orm.Session, vector_index_id: int, milvus_ids: S
 
 
 def confirm_indexed(session: orm.Session, vector_index_id: int, product_ids: Sequence[int]) -> int:
-    """Pending products that are bound at their version are indexed. Returns how many there were."""
+    """Products that are bound at their version in the live index are indexed. Returns how many did not say so."""
+    is_live = sa.exists().where(VectorIndexRow.vector_index_id == vector_index_id, VectorIndexRow.status == "active")
     is_bound = sa.exists().where(
         ProductVectorRow.product_id == ProductRow.product_id,
         ProductVectorRow.vector_index_id == vector_index_id,
@@ -126,7 +133,7 @@ def confirm_indexed(session: orm.Session, vector_index_id: int, product_ids: Seq
     )
     updated: sa.CursorResult[Any] = session.execute(  # type: ignore[assignment]  # an UPDATE's is one
         sa.update(ProductRow)
-        .where(ProductRow.product_id.in_(product_ids), ProductRow.index_status == "pending", is_bound)
+        .where(ProductRow.product_id.in_(product_ids), ProductRow.index_status != "indexed", is_bound, is_live)
         .values(index_status="indexed", index_error=None, indexed_at=utc_now(), queued_at=None)
         .execution_options(synchronize_session=False)
     )

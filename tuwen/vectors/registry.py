@@ -1,28 +1,31 @@
-"""Which collection is live: where the database's `vector_index` rows, Milvus's collections and the models meet.
+"""Which index is live: where the database's `vector_index` rows, Milvus's collections and the models meet.
 
-The database says it, and every process looks there again each second; what Milvus has lost is made again.
+The database says it, and every process looks there again each second; what Milvus has lost is made again. An index and
+its models go together: whoever takes a `ServedIndex` keeps it to its end, so that models are never mixed.
 """
 
 import asyncio
 import logging
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import sqlalchemy as sa
-
 from orm_models import Database, VectorIndexRow, utc_now
 from tuwen.background import Lease, WorkPool
-from tuwen.encoders.base import Encoders
-from tuwen.errors import AppError, ConfigurationError, DependencyUnavailable, ModelMismatch, VectorDBUnavailable
+from tuwen.encoders.base import ModelNames
+from tuwen.encoders.service import EncodingService
+from tuwen.errors import AppError, ConfigurationError, VectorDBUnavailable
 from tuwen.pulse import beat
+from tuwen.vectors.indexes import active_index, indexes_with, models_of, new_index
 from vector_db import VectorDB
 
 logger = logging.getLogger(__name__)
 
 LOOK_EVERY_S, LONGEST_LOOK_S = 1.0, 180.0  # a collection may have to be made
 MAKING = "making"  # in the lease's progress: a collection that was begun, and may be half made
+READY = "ready"
 
 
 @dataclass(frozen=True)
@@ -33,9 +36,19 @@ class LiveIndex:
     """Since when it answers, or its collection is there again: what was bound before that may be lost."""
 
 
+@dataclass(frozen=True)
+class ServedIndex(LiveIndex):
+    """An index with its models."""
+
+    encoding: EncodingService
+    is_live: bool = True
+    """False while it is being built."""
+
+
 def require_live_index(database: Database, vector_db: VectorDB) -> LiveIndex:
     """The live index for those who have no models and so can't make one. Raises ConfigurationError where none is."""
-    row = _read_active(database)
+    with database.read() as session:
+        row = active_index(session)
     if row is None or not vector_db.has_collection(row.collection):
         missing = f"its collection {row.collection} is gone from Milvus" if row else "there is none yet"
         raise ConfigurationError(f"No index is live ({missing}): starting the API or a worker makes it.")
@@ -43,57 +56,132 @@ def require_live_index(database: Database, vector_db: VectorDB) -> LiveIndex:
 
 
 class IndexRegistry:
-    """Finds the live index at the first call that reaches both stores, and makes it where there is none."""
+    """Finds the live index at the first call that reaches both stores, and makes it where there is none.
+
+    `encoding` are the active index's models, or the first one's. `load` blocks, and raises ModelUnavailable.
+    """
 
     def __init__(
         self,
         database: Database,
         vector_db: VectorDB,
-        encoders: Encoders,
+        encoding: EncodingService,
+        load: Callable[[ModelNames], EncodingService],
     ) -> None:
         self._database = database
         self._vector_db = vector_db
-        self._encoders = encoders
+        self._first = encoding
+        self._load = load
+        self._encodings = {encoding.encoders.fingerprint: encoding}
+        self._failures: dict[str, str] = {}
         self._lock = threading.Lock()
-        self._live: LiveIndex | None = None
+        self._load_lock = threading.Lock()
+        self._live: ServedIndex | None = None
         self._making = Lease(database, "collections")
-        self._thread = WorkPool("index watch", threads=1, max_waiting=0)
+        self._looking = WorkPool("index watch", threads=1, max_waiting=0)
+        self._loading = WorkPool("index models", threads=1, max_waiting=0)
 
     @property
-    def known(self) -> LiveIndex | None:
+    def known(self) -> ServedIndex | None:
         """The live index if it was found already; asks nobody."""
         return self._live
 
-    def live(self) -> LiveIndex:
-        """Blocks. Raises ModelMismatch, VectorDBUnavailable or DatabaseUnavailable."""
+    @property
+    def encoding(self) -> EncodingService:
+        """The models that answer; those that shall, while no index was found."""
+        return self._live.encoding if self._live else self._first
+
+    def live(self) -> ServedIndex:
+        """Blocks. Raises VectorDBUnavailable, DatabaseUnavailable or ModelUnavailable."""
         return self._live or self.look()
 
     async def watch(self) -> None:
         """Looks again and again, until cancelled. What is down is waited for: whoever needs it says so."""
+        await asyncio.gather(self._repeat(self._looking, self.look), self._repeat(self._loading, self.prepare))
+
+    async def _repeat(self, thread: WorkPool, step: Callable[[], Any]) -> None:
+        said = ""
         while True:
             beat(LONGEST_LOOK_S)
             try:
-                await self._thread.run(self.look)
-            except (DependencyUnavailable, ModelMismatch) as error:
-                logger.debug("The index could not be looked at: %s", error.detail)
+                await thread.run(step)
+                said = ""
+            except AppError as error:
+                if error.detail != said:
+                    logger.warning("The index could not be looked at: %s", error.detail)
+                said = error.detail
             await asyncio.sleep(LOOK_EVERY_S)
 
-    def look(self) -> LiveIndex:
-        """One small SELECT, unless a collection is missing. Blocks; raises as `live`."""
+    def look(self) -> ServedIndex:
+        """One small SELECT, unless something is new. Blocks; raises as `live`."""
         with self._lock:
-            row = _read_active(self._database)
+            with self._database.read() as session:
+                row = active_index(session)
             if row is None or self._live is None or self._vector_db.missed_collection.is_set():
                 row = self._with_collection(row)
-            self._live = LiveIndex(row.vector_index_id, row.collection, row.activated_at)
+            encoding = self._encoding_of(row)
+            if models_of(row) != encoding.encoders.models and self._live is None:
+                self._write_models(row, encoding.encoders.models)
+            before = self._live
+            self._live = ServedIndex(row.vector_index_id, row.collection, row.activated_at, encoding)
+            if before is not None and before.vector_index_id != row.vector_index_id:
+                logger.info("The index is %s now, of %s", row.collection, encoding.encoders.name)
             return self._live
 
+    def prepare(self) -> None:
+        """Has the models loaded of an index that is being built, and of the one that a rollback takes; forgets others.
+
+        Blocks. So that a switch waits for nothing.
+        """
+        before = set(self._encodings)  # what is loaded from here on belongs to an index that is newer than this look
+        with self._database.read() as session:
+            building, retired = (indexes_with(session, status) for status in ("building", "retired"))
+        rows = [*building, *retired[:1]]
+        for row in rows:
+            if row.model_fingerprint not in self._failures:
+                try:
+                    self._encoding_of(row)
+                except ConfigurationError as error:
+                    logger.error("The models of the index %s can't be loaded: %s", row.collection, error.detail)  # noqa: TRY400
+                    self._failures[row.model_fingerprint] = error.detail
+        needed = {row.model_fingerprint for row in rows} | {self.encoding.encoders.fingerprint}
+        self._failures = {name: reason for name, reason in self._failures.items() if name in needed}
+        for unneeded in before - needed:
+            self._encodings.pop(unneeded).close_soon()
+
+    def preparations(self) -> dict[str, str]:
+        """By fingerprint, which models are loaded and which can't be: for the other processes to read."""
+        return dict.fromkeys(self._encodings, READY) | self._failures
+
+    def encoders_of(self, row: VectorIndexRow) -> EncodingService:
+        """Blocks. Raises ModelUnavailable."""
+        return self._encoding_of(row)
+
+    async def close(self) -> None:
+        for encoding in self._encodings.values():
+            await encoding.close()
+
+    def _encoding_of(self, row: VectorIndexRow) -> EncodingService:
+        with self._load_lock:
+            encoding = self._encodings.get(row.model_fingerprint)
+            if encoding is None:
+                models = models_of(row)
+                if models is None:
+                    raise ConfigurationError(f"Nothing says which models made {row.collection}: start it with them.")
+                encoding = self._load(models)
+                if encoding.encoders.fingerprint != row.model_fingerprint:
+                    encoding.close_soon()
+                    raise ConfigurationError(f"{models.clip} and {models.text} are not what made {row.collection}.")
+                self._encodings[row.model_fingerprint] = encoding
+            return encoding
+
+    def _write_models(self, row: VectorIndexRow, models: ModelNames) -> None:
+        """Version 0.2.0 did not; and folders move."""
+        with self._database.write() as session:
+            written = session.merge(row)
+            written.clip_model, written.text_model = models.clip, models.text
+
     def _with_collection(self, row: VectorIndexRow | None) -> VectorIndexRow:
-        if row is not None and row.model_fingerprint != self._encoders.fingerprint:
-            raise ModelMismatch(
-                f"The collection {row.collection} was built with other models than CLIP_MODEL and TEXT_MODEL name now "
-                f"({self._encoders.name}). Vectors of different models can't be compared: set the models back, or "
-                "start with a new DATA_DIR (full stack: a new DATABASE_URL) and load the products again."
-            )
         self._vector_db.missed_collection.clear()
         if row is not None and self._is_whole(row):
             return row
@@ -101,21 +189,24 @@ class IndexRegistry:
         try:
             if begun is None:
                 raise VectorDBUnavailable("Another process is making the collection in Milvus at this moment.")
-            row = self._make(_read_active(self._database), begun)
+            return self._make(begun)
         except AppError:
             self._vector_db.missed_collection.set()
             raise
-        return row
 
     def _is_whole(self, row: VectorIndexRow) -> bool:
         """Made to its end; whoever began it may have died."""
         begun = self._making.left().get(MAKING)
         return begun != row.collection and self._vector_db.has_collection(row.collection)
 
-    def _make(self, row: VectorIndexRow | None, begun: dict[str, Any]) -> VectorIndexRow:
+    def _make(self, begun: dict[str, Any]) -> VectorIndexRow:
         """The lease is ours."""
+        with self._database.read() as session:
+            row = active_index(session)
+            first = new_index(session, self._first.encoders.fingerprint, self._first.encoders.models)
         if row is None:
-            row = self._new_row()
+            row = first
+            row.status, row.activated_at = "active", utc_now()
         elif begun.get(MAKING) == row.collection or not self._vector_db.has_collection(row.collection):
             # Milvus is derived: reconciliation sees the new date, finds nothing of what is bound, and has it indexed.
             logger.warning("The collection %s is gone from Milvus; all products are indexed again", row.collection)
@@ -128,23 +219,8 @@ class IndexRegistry:
             self._vector_db.drop_collection(row.collection)
         with self._database.write() as session:
             row = session.merge(row)
-        self._vector_db.create_collection(
-            row.collection, clip_dim=self._encoders.clip.dim, text_dim=self._encoders.text.dim
-        )
+        encoders = self._encoding_of(row).encoders
+        self._vector_db.create_collection(row.collection, clip_dim=encoders.clip.dim, text_dim=encoders.text.dim)
         self._making.give_back({})
         logger.info("Created the collection %s", row.collection)
         return row
-
-    def _new_row(self) -> VectorIndexRow:
-        with self._database.read() as session:
-            number = 1 + (session.scalar(sa.select(sa.func.max(VectorIndexRow.vector_index_id))) or 0)
-        fingerprint, now = self._encoders.fingerprint, utc_now()
-        collection = f"products_{self._database.installation_id()[:12]}_{fingerprint[:8]}_{number}"
-        return VectorIndexRow(
-            collection=collection, model_fingerprint=fingerprint, status="active", created_at=now, activated_at=now
-        )
-
-
-def _read_active(database: Database) -> VectorIndexRow | None:
-    with database.read() as session:
-        return session.scalar(sa.select(VectorIndexRow).where(VectorIndexRow.status == "active"))

@@ -1,0 +1,79 @@
+"""What is asked of the table of indexes, and how one takes another's place.
+
+An index is `building`, then `active`, then `retired` (and `active` again by a rollback), at last `dropping`. Whoever
+locks an index and products locks the index first. Never commits: the caller's `Database.write()` block is the
+transaction.
+"""
+
+import sqlalchemy as sa
+from sqlalchemy import orm
+
+from orm_models import InstallationRow, ProductVectorRow, VectorIndexRow, utc_now
+from tuwen.encoders.base import ModelNames
+from tuwen.errors import IndexChanged
+
+
+def active_index(session: orm.Session) -> VectorIndexRow | None:
+    return session.scalar(sa.select(VectorIndexRow).where(VectorIndexRow.status == "active"))
+
+
+def indexes_with(session: orm.Session, *statuses: str) -> list[VectorIndexRow]:
+    """Those that became so last come first."""
+    statement = sa.select(VectorIndexRow).where(VectorIndexRow.status.in_(statuses))
+    newest = sa.func.coalesce(VectorIndexRow.activated_at, VectorIndexRow.created_at).desc()
+    return list(session.scalars(statement.order_by(newest, VectorIndexRow.vector_index_id.desc())))
+
+
+def new_index(session: orm.Session, fingerprint: str, models: ModelNames) -> VectorIndexRow:
+    """To be built; the caller adds it. Its collection is named for this installation, the models and a number."""
+    number = 1 + (session.scalar(sa.select(sa.func.max(VectorIndexRow.vector_index_id))) or 0)
+    installation_id = session.scalars(sa.select(InstallationRow.installation_id)).one()
+    return VectorIndexRow(
+        collection=f"products_{installation_id[:12]}_{fingerprint[:8]}_{number}",
+        model_fingerprint=fingerprint,
+        clip_model=models.clip,
+        text_model=models.text,
+        status="building",
+        created_at=utc_now(),
+    )
+
+
+def models_of(row: VectorIndexRow) -> ModelNames | None:
+    """None where version 0.2.0 made it, which did not write them down."""
+    return ModelNames(row.clip_model, row.text_model) if row.clip_model and row.text_model else None
+
+
+def require_status(session: orm.Session, vector_index_id: int, status: str) -> None:
+    """It has this status until the transaction ends. Raises IndexChanged where it has not."""
+    found = session.scalar(
+        sa.select(VectorIndexRow.status)
+        .where(VectorIndexRow.vector_index_id == vector_index_id)
+        .with_for_update(read=True)
+    )
+    if found != status:
+        raise IndexChanged(f"Another index is in use since a moment ago: {vector_index_id} is {found}, not {status}.")
+
+
+def activate(session: orm.Session, vector_index_id: int, status: str) -> None:
+    """In place of the active one, which retires. Raises IndexChanged where it does not have this status any more."""
+    rows = session.scalars(
+        sa.select(VectorIndexRow)
+        .where(sa.or_(VectorIndexRow.status == "active", VectorIndexRow.vector_index_id == vector_index_id))
+        .order_by(VectorIndexRow.vector_index_id)
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    ).all()
+    chosen = next((row for row in rows if row.vector_index_id == vector_index_id), None)
+    if chosen is None or chosen.status != status:
+        raise IndexChanged(f"The index {vector_index_id} is not {status} any more.")
+    for row in rows:
+        row.status = "retired"
+    chosen.status, chosen.activated_at = "active", utc_now()
+
+
+def delete_bindings_page(session: orm.Session, vector_index_id: int, limit: int) -> int:
+    """Of an index that is dropped; returns how many there were."""
+    mine = ProductVectorRow.vector_index_id == vector_index_id
+    page = list(session.scalars(sa.select(ProductVectorRow.product_id).where(mine).limit(limit)))
+    session.execute(sa.delete(ProductVectorRow).where(mine, ProductVectorRow.product_id.in_(page)))
+    return len(page)
