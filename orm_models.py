@@ -275,8 +275,7 @@ class Database:
             pool = {"pool_size": 10, "max_overflow": 30, "pool_timeout": timeout_s, "pool_pre_ping": True}
             pool["pool_recycle"] = CONNECTION_LIFE_S
             self.engine = _mysql_engine(url, timeout_s, timeout_s, **pool)
-            # A lock that is waited for longer than an answer would be taken for a lost connection.
-            sa.event.listen(self.engine, "connect", partial(_limit_lock_waits, max(1, int(timeout_s / 2))))
+            sa.event.listen(self.engine, "connect", partial(_limit_statements, timeout_s))
             self.migration_engine = _mysql_engine(url, timeout_s, MIGRATION_STATEMENT_S, poolclass=NullPool)
         self._writer = self.engine.execution_options(sqlite_write=True)
 
@@ -368,9 +367,16 @@ def _mysql_engine(url: sa.URL, connect_s: float, answer_s: float, **pool: Any) -
     return sa.create_engine(url, connect_args=timeouts, isolation_level="READ COMMITTED", **pool)
 
 
-def _limit_lock_waits(seconds: int, connection: Any, _: ConnectionPoolEntry) -> None:
+def _limit_statements(timeout_s: float, connection: Any, _: ConnectionPoolEntry) -> None:
+    """The server gives up before its answer is given up here: else a lock looks like a lost connection, and statements
+    that nobody waits for any more pile up. MySQL has such a limit for SELECT alone."""
+    lock_wait_s, statement_s = max(1, int(timeout_s / 2)), timeout_s * 0.9
+    if "MariaDB" in connection.get_server_info():
+        statement = f"max_statement_time = {statement_s}"
+    else:
+        statement = f"max_execution_time = {int(statement_s * 1000)}"
     with connection.cursor() as cursor:
-        cursor.execute(f"SET SESSION innodb_lock_wait_timeout = {seconds}")
+        cursor.execute(f"SET SESSION innodb_lock_wait_timeout = {lock_wait_s}, {statement}")
 
 
 def _sqlite_engine(url: sa.URL, lock_wait_s: float, *, durable: bool) -> sa.Engine:
