@@ -70,7 +70,16 @@ async def _open_api(services: Services) -> AsyncIterator[Api]:
     searcher = new_searcher(services)
     probes = Probes(services, presence)
     with told_to_stop() as stopping:
-        jobs = GenerationJobs(settings, database, services.images, services.registry, searcher, relay.wake, stopping)
+        jobs = GenerationJobs(
+            settings,
+            database,
+            services.images,
+            services.decoder,
+            services.registry,
+            searcher,
+            relay.wake,
+            stopping,
+        )
         try:
             async with running_loops(loops, pulses):
                 yield Api(services, sender, searcher, writer, jobs, Metrics(database), Threads(), probes)

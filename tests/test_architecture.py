@@ -51,7 +51,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "tuwen.background": {"tuwen.errors", "tuwen.pulse", "orm_models"},
     "tuwen.processes": {"tuwen.background", "tuwen.errors", "orm_models"},
     "vector_db": BASE | {"tuwen.encoders.base"},
-    "tuwen.pictures": BASE,
+    "tuwen.pictures": BASE | {"tuwen.background"},
     "tuwen.encoders": BASE,
     "nlp_models": BASE | {"tuwen.encoders"},
     "tuwen.messaging": BASE | {"tuwen.background", "tuwen.pulse", "orm_models"},

@@ -16,6 +16,7 @@ from tuwen.encoders.service import EncodingService
 from tuwen.errors import DependencyUnavailable
 from tuwen.indexing.ingest import Ingestor
 from tuwen.indexing.reconciliation import Reconciler
+from tuwen.pictures.decoder import PictureDecoder
 from tuwen.pictures.store import ImageStore
 from tuwen.processes import Presence
 from tuwen.pulse import Pulses
@@ -42,6 +43,7 @@ class Stores:
 class Services(Stores):
     """The stores, and the models that fill and search them."""
 
+    decoder: PictureDecoder
     registry: IndexRegistry
 
     @property
@@ -85,7 +87,8 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         except DependencyUnavailable as error:
             logger.warning("Starting without an index: %s", error.detail)
         try:
-            yield Services(settings, stores.database, stores.vector_db, stores.images, registry)
+            decoder = PictureDecoder(settings)
+            yield Services(settings, stores.database, stores.vector_db, stores.images, decoder, registry)
         finally:
             await registry.close()
 
@@ -118,6 +121,7 @@ def new_searcher(services: Services) -> Searcher:
         services.database,
         services.vector_db,
         services.images,
+        services.decoder,
         services.registry,
     )
 
@@ -128,6 +132,7 @@ def new_ingestor(services: Services) -> Ingestor:
         services.database,
         services.vector_db,
         services.images,
+        services.decoder,
         services.registry,
     )
 

@@ -321,6 +321,20 @@ def test_every_way_to_hand_in_a_picture_finds_the_same(api: httpx.Client, sofa: 
     assert hits[0][0][1] == pytest.approx(1.0, abs=1e-4)
 
 
+def test_a_lost_thumbnail_is_made_again(api: httpx.Client, api_folder: Path) -> None:
+    product = create_product(api, "缩略图", picture("plum"))
+    url = product["thumbnail_url"]
+    kept = api.get(url).content
+    path = api_folder / "data" / url.removeprefix("/")
+    for lose in (path.unlink, lambda: path.write_bytes(b"")):  # a power loss may leave an empty file
+        lose()
+        assert api.get(url).content == kept
+        assert path.read_bytes() == kept
+    path.unlink()
+    (api_folder / "data" / product["image_url"].removeprefix("/")).unlink()
+    assert_problem(api.get(url), 404, None, "no picture")
+
+
 @pytest.mark.parametrize("image_format", PICTURE_FORMATS)
 def test_every_accepted_format_is_indexed(api: httpx.Client, image_format: str) -> None:
     product = create_product(api, f"格式 {image_format}", picture("olive", (40, 30), image_format))

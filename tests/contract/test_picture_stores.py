@@ -66,7 +66,7 @@ def test_a_stored_picture_and_its_thumbnail_are_read(store: ImageStore) -> None:
 
 
 @pytest.mark.parametrize("image_format", ["PNG", "JPEG", "WEBP"])
-def test_a_lost_thumbnail_is_made_again(settings: Settings, image_format: str) -> None:
+def test_a_lost_thumbnail_has_an_original_to_be_made_of_again(settings: Settings, image_format: str) -> None:
     store = ImageStore(settings, OURS)
     image = check_image(picture(image_format=image_format), settings)
     path = store.path_of(image)
@@ -76,14 +76,18 @@ def test_a_lost_thumbnail_is_made_again(settings: Settings, image_format: str) -
     files, _ = fsspec.core.url_to_fs(root, skip_instance_cache=True)
     for lose in (files.rm_file, lambda lost: files.pipe_file(lost, b"")):  # a power loss may leave an empty file
         lose(f"{root}/{thumbnail_path(path)}")
-        assert store.read(thumbnail_path(path)) == thumbnail
+        with pytest.raises(NotFound):
+            store.read(thumbnail_path(path))
+        assert store.original_of(thumbnail_path(path)) == image.data
+        store.save_thumbnail(thumbnail_path(path), thumbnail)
         assert files.cat_file(f"{root}/{thumbnail_path(path)}") == thumbnail
 
 
 @pytest.mark.parametrize("path", ["aa/no.png", "../up.png", f"{OURS[:12]}/aa/{'a' * 64}.png"])
 def test_a_picture_that_there_is_none_of_is_missing(store: ImageStore, path: str) -> None:
-    with pytest.raises(NotFound):
-        store.read(path)
+    for read in (store.read, store.original_of):
+        with pytest.raises(NotFound):
+            read(path)
 
 
 def test_a_picture_is_set_aside_read_and_taken_back(store: ImageStore) -> None:

@@ -23,6 +23,7 @@ from tuwen.errors import VectorDBUnavailable
 from tuwen.indexing.reconciliation import Reconciler
 from tuwen.messaging.transport import Message, dead_letter_topic
 from tuwen.pictures.checks import check_image
+from tuwen.pictures.decoder import PictureDecoder
 from tuwen.settings import Settings
 from tuwen.vectors.registry import IndexRegistry
 
@@ -130,7 +131,8 @@ async def open_shop(settings: Settings) -> AsyncIterator[Shop]:
             registry.live()
         except VectorDBUnavailable as error:
             logger.warning("Starting without an index: %s", error.detail)
-        yield Shop(Services(settings, stores.database, stores.vector_db, stores.images, registry))
+        decoder = PictureDecoder(settings)
+        yield Shop(Services(settings, stores.database, stores.vector_db, stores.images, decoder, registry))
         await registry.close()
 
 

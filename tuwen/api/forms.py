@@ -11,14 +11,13 @@ from typing import Any, NoReturn, TypeVar
 from fastapi import FastAPI, Request
 from pydantic import BaseModel, ValidationError
 from pydantic.json_schema import models_json_schema
-from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
 
 from data_models import PICTURE_FORMATS_IN_WORDS, Problem, ProductChanges, ProductFields, SearchRequest
 from tuwen.api.problems import as_invalid_input
 from tuwen.errors import InvalidInput, MalformedRequest, UnsupportedMediaType
 from tuwen.pictures.checked_image import CheckedImage
-from tuwen.pictures.checks import check_image
+from tuwen.pictures.decoder import PictureDecoder
 from tuwen.settings import Settings
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -125,9 +124,9 @@ async def uploaded_bytes(form: FormData) -> bytes | None:
     return await upload.read()
 
 
-async def checked_upload(form: FormData, settings: Settings) -> CheckedImage | None:
+async def checked_upload(form: FormData, decoder: PictureDecoder) -> CheckedImage | None:
     data = await uploaded_bytes(form)
-    return None if data is None else await run_in_threadpool(check_image, data, settings)
+    return None if data is None else await decoder.check(data)
 
 
 def generated_image_id(form: FormData) -> int | None:

@@ -6,8 +6,8 @@ from fastapi import Request, Response
 from fastapi.routing import APIRouter
 
 from tuwen.api.problems import problem_responses
-from tuwen.api.state import ApiDependency
-from tuwen.errors import ImageStoreUnavailable, NotFound
+from tuwen.api.state import Api, ApiDependency
+from tuwen.errors import ImageStoreUnavailable, NotFound, Overloaded
 from tuwen.pictures.store import MEDIA_TYPES
 
 router = APIRouter(tags=["pictures"])
@@ -21,7 +21,7 @@ IMMUTABLE = "public, max-age=31536000, immutable"
     "/images/{path:path}",
     summary="A product's picture or thumbnail",
     response_class=Response,
-    responses={200: {"content": {"image/*": {}}}, **problem_responses(NotFound, ImageStoreUnavailable)},
+    responses={200: {"content": {"image/*": {}}}, **problem_responses(NotFound, Overloaded, ImageStoreUnavailable)},
 )
 async def get_image(path: str, request: Request, api: ApiDependency) -> Response:
     """As named by `image_url` and `thumbnail_url`."""
@@ -31,8 +31,19 @@ async def get_image(path: str, request: Request, api: ApiDependency) -> Response
     media_type = MEDIA_TYPES.get(name.suffix[1:])
     if media_type is None:
         raise NotFound(f"There is no picture {path}.")
-    data = await api.threads.pictures.run(api.services.images.read, path)  # first: what is gone is not unchanged
+    data = await _read(path, api)  # first: what is gone is not unchanged
     known = request.headers.get("if-none-match", "")
     if known == "*" or etag in [each.strip().removeprefix("W/") for each in known.split(",")]:
         return Response(status_code=304, headers=headers)
     return Response(data, media_type=media_type, headers=headers)
+
+
+async def _read(path: str, api: Api) -> bytes:
+    """A thumbnail that was lost is made again."""
+    images, threads = api.services.images, api.threads.pictures
+    try:
+        return await threads.run(images.read, path)
+    except NotFound:
+        thumbnail = await api.services.decoder.thumbnail(await threads.run(images.original_of, path))
+        await threads.run(images.save_thumbnail, path, thumbnail)
+        return thumbnail

@@ -12,7 +12,7 @@ from tuwen.api.problems import IMAGE_ERRORS, problem_responses
 from tuwen.api.state import Api, ApiDependency, ProductId
 from tuwen.catalogue.queries import SORT_COLUMNS, find_product, list_products
 from tuwen.catalogue.representation import as_product
-from tuwen.errors import DatabaseUnavailable, DuplicateSku, InvalidInput, MalformedRequest, NotFound
+from tuwen.errors import DatabaseUnavailable, DuplicateSku, InvalidInput, MalformedRequest, NotFound, Overloaded
 from tuwen.pictures.checked_image import CheckedImage
 
 router = APIRouter(tags=["products"])
@@ -26,7 +26,7 @@ SORT_PATTERN = f"^-?({'|'.join(SORT_COLUMNS)})$"
     status_code=201,
     summary="Create a product",
     openapi_extra=multipart_body(ProductFields),
-    responses=problem_responses(MalformedRequest, DuplicateSku, *IMAGE_ERRORS, DatabaseUnavailable),
+    responses=problem_responses(MalformedRequest, DuplicateSku, *IMAGE_ERRORS, Overloaded, DatabaseUnavailable),
 )
 async def create_product(request: Request, response: Response, api: ApiDependency) -> Product:
     """Stores the product and answers at once; `index_status` turns from `pending` to `indexed` when search finds it."""
@@ -88,7 +88,9 @@ async def get_product(product_id: ProductId, api: ApiDependency) -> Product:
     "/product/{product_id}",
     summary="Change a product",
     openapi_extra=multipart_body(ProductChanges),
-    responses=problem_responses(MalformedRequest, NotFound, DuplicateSku, *IMAGE_ERRORS, DatabaseUnavailable),
+    responses=problem_responses(
+        MalformedRequest, NotFound, DuplicateSku, *IMAGE_ERRORS, Overloaded, DatabaseUnavailable
+    ),
 )
 async def change_product(product_id: ProductId, request: Request, api: ApiDependency) -> Product:
     """Any subset of the fields. An empty `sku`, `category`, `price` or `attributes` clears it."""
@@ -124,8 +126,8 @@ async def reindex_product(product_id: ProductId, api: ApiDependency) -> Product:
 async def _picture(form: FormData, api: Api) -> CheckedImage | None:
     image_id = generated_image_id(form)
     if image_id is not None:
-        return await api.threads.pictures.run(api.generation.picture, image_id)
-    return await checked_upload(form, api.services.settings)
+        return await api.generation.picture(image_id)
+    return await checked_upload(form, api.services.decoder)
 
 
 def _known_index_id(api: Api) -> int | None:

@@ -30,7 +30,7 @@ from tuwen.errors import InvalidInput, NotCancellable, NotFound, QueueFull, Vect
 from tuwen.generation.queries import count_jobs_waiting, find_generated_image, find_generation_job, generated_images
 from tuwen.messaging.outbox import add_to_outbox
 from tuwen.pictures.checked_image import CheckedImage
-from tuwen.pictures.checks import check_image
+from tuwen.pictures.decoder import PictureDecoder
 from tuwen.pictures.store import ImageStore
 from tuwen.pictures.thumbnails import thumbnail_path
 from tuwen.search.searcher import Searcher
@@ -61,6 +61,7 @@ class GenerationJobs:
         settings: Settings,
         database: Database,
         images: ImageStore,
+        decoder: PictureDecoder,
         registry: IndexRegistry,
         searcher: Searcher,
         wake_relay: Callable[[], None],
@@ -69,6 +70,7 @@ class GenerationJobs:
         self._settings = settings
         self._database = database
         self._images = images
+        self._decoder = decoder
         self._registry = registry
         self._searcher = searcher
         self._wake_relay = wake_relay
@@ -131,13 +133,9 @@ class GenerationJobs:
         """Raises NotFound."""
         self._load(job_id)
 
-    def picture(self, image_id: int) -> CheckedImage:
+    async def picture(self, image_id: int) -> CheckedImage:
         """A generated picture, ready to become a product's. Raises InvalidInput where there is none."""
-        with self._database.read() as session:
-            row = find_generated_image(session, image_id)
-        if row is None:
-            raise InvalidInput.in_field("generated_image_id", f"there is no generated picture {image_id}")
-        return check_image(self._images.read(row.image_path), self._settings)
+        return await self._decoder.check(await self._threads.run(self._read_picture, image_id))
 
     def _require_within_limits(self, request: GenerateRequest) -> None:
         largest = self._settings.generator_max_side
@@ -146,6 +144,13 @@ class GenerationJobs:
                 raise InvalidInput.in_field(field, f"is over the limit of {largest} pixels")
         if request.steps is not None and request.steps > self._settings.generator_max_steps:
             raise InvalidInput.in_field("steps", f"is over the limit of {self._settings.generator_max_steps}")
+
+    def _read_picture(self, image_id: int) -> bytes:
+        with self._database.read() as session:
+            row = find_generated_image(session, image_id)
+        if row is None:
+            raise InvalidInput.in_field("generated_image_id", f"there is no generated picture {image_id}")
+        return self._images.read(row.image_path)
 
     def _load(self, job_id: int) -> JobState:
         with self._database.read() as session:

@@ -18,12 +18,13 @@ from data_models import DeadLetter, ProductEvent
 from orm_models import Database, ProductRow
 from tuwen.background import WorkPool, until_up
 from tuwen.catalogue.queries import load_products, lock_products
+from tuwen.encoders.base import Vector
 from tuwen.encoders.service import EncodingService
 from tuwen.errors import AppError, DependencyUnavailable, IndexChanged, PictureUnreadable, VectorsRejected
 from tuwen.indexing.queries import requeue
 from tuwen.messaging.outbox import add_to_outbox
 from tuwen.messaging.transport import Message, MessageConsumer, dead_letter_topic
-from tuwen.pictures.decoding import decode_image
+from tuwen.pictures.decoder import PictureDecoder
 from tuwen.pictures.store import ImageStore
 from tuwen.pulse import beat
 from tuwen.settings import Settings
@@ -72,6 +73,7 @@ class Ingestor:
         database: Database,
         vector_db: VectorDB,
         images: ImageStore,
+        decoder: PictureDecoder,
         registry: IndexRegistry,
         threads: WorkPool | None = None,
     ) -> None:
@@ -79,8 +81,11 @@ class Ingestor:
         self._database = database
         self._vector_db = vector_db
         self._images = images
+        self._decoder = decoder
         self._registry = registry
         self._threads = threads or WorkPool("ingestion", threads=INGEST_THREADS, max_waiting=settings.ingest_batch_size)
+        # A batch holds no more pictures than the model takes now and next.
+        self._pictures = asyncio.Semaphore(2 * settings.ingest_encode_batch_size)
         self._until_up = partial(until_up, "Ingestion", max_wait_s=settings.retry_backoff_max_s)
 
     async def run(self, consumer: MessageConsumer) -> None:
@@ -199,9 +204,8 @@ class Ingestor:
 
     async def _encode_one(self, product: ProductRow, encoding: EncodingService) -> Encoded | Failed:
         try:
-            image = await self._threads.run(lambda: decode_image(self._images.read(product.image_path)))
-            image_vector, clip_text_vector, text_vector = await asyncio.gather(
-                encoding.clip_images.bulk(image),
+            image_vector = await self._encode_picture(product.image_path, encoding)
+            clip_text_vector, text_vector = await asyncio.gather(
                 encoding.clip_texts.bulk(product.title),
                 encoding.texts.bulk(product.title),
             )
@@ -223,6 +227,11 @@ class Ingestor:
             attributes=product.attributes,
         )
         return Encoded(product, row)
+
+    async def _encode_picture(self, path: str, encoding: EncodingService) -> Vector:
+        async with self._pictures:
+            image = await self._decoder.stored_picture(await self._threads.run(self._images.read, path))
+            return await encoding.clip_images.bulk(image)
 
     def _insert(self, index: LiveIndex, encoded: Sequence[Encoded]) -> tuple[list[Inserted], list[Failed]]:
         # The token's time is that of the insert, from which reconciliation counts how long a row may stay unbound.

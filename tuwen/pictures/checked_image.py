@@ -12,5 +12,7 @@ class CheckedImage:
     extension: str
     width: int
     height: int
+    thumbnail: bytes
+    """Made where the picture was decoded anyway."""
     is_generated: bool = False
     """Its own metadata says that a model made it."""

@@ -8,6 +8,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from tuwen.pictures.checked_image import CheckedImage
+from tuwen.pictures.thumbnails import make_thumbnail
 
 PNG_XMP = "XML:com.adobe.xmp"
 # How IPTC has pictures say that a trained model made them: cv.iptc.org/newscodes/digitalsourcetype
@@ -32,4 +33,12 @@ def encode_generated(image: Image.Image, notes: Mapping[str, str]) -> CheckedIma
     buffer = io.BytesIO()
     image.save(buffer, "PNG", pnginfo=info)
     data = buffer.getvalue()
-    return CheckedImage(data, hashlib.sha256(data).hexdigest(), "png", image.width, image.height, is_generated=True)
+    return CheckedImage(
+        data=data,
+        sha256=hashlib.sha256(data).hexdigest(),
+        extension="png",
+        width=image.width,
+        height=image.height,
+        thumbnail=make_thumbnail(image),
+        is_generated=True,
+    )

@@ -18,7 +18,7 @@ from tuwen.errors import ImageStoreUnavailable, NotFound
 from tuwen.pictures.checked_image import CheckedImage
 from tuwen.pictures.folder import Folder
 from tuwen.pictures.stored_file import StoredFile
-from tuwen.pictures.thumbnails import make_thumbnail, thumbnail_path
+from tuwen.pictures.thumbnails import thumbnail_path
 from tuwen.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ class ImageStore:
         """Store the picture and its thumbnail; again, if they are there, so that they count as fresh."""
         path = self.path_of(image)
         self._files.write(path, image.data)
-        self._files.write(thumbnail_path(path), make_thumbnail(image.data), derived=True)
+        self._files.write(thumbnail_path(path), image.thumbnail, derived=True)
 
     def save_if_gone(self, image: CheckedImage) -> None:
         """After a transaction that names the picture: a sweep may have taken it away before the name could be seen.
@@ -84,32 +84,32 @@ class ImageStore:
     def read(self, path: str) -> bytes:
         """Raises NotFound, or ImageStoreUnavailable when the store does not answer.
 
-        What a sweep has set aside is still there to be read. A thumbnail that was lost is made again.
+        What a sweep has set aside is still there to be read.
         """
         if not STORED_PATH.fullmatch(path):
             raise _no_picture(path)
-        data = self._find(path) or self._thumbnail_again(path)
+        data = self._find(path)
         if not data:
             raise _no_picture(path)
         return data
+
+    def original_of(self, path: str) -> bytes:
+        """The picture whose thumbnail is missing, or empty after a power loss. Raises as `read`."""
+        original = PurePosixPath(path.removeprefix("thumbnails/"))
+        if STORED_PATH.fullmatch(path) and str(original) != path:
+            for extension in MEDIA_TYPES:
+                data = self._find(str(original.with_suffix(f".{extension}")))
+                if data:
+                    return data
+        raise _no_picture(path)
+
+    def save_thumbnail(self, path: str, data: bytes) -> None:
+        self._files.write(path, data, derived=True)
 
     def _find(self, path: str) -> bytes | None:
         for place in (path, _aside(path), path):  # it may be taken back between two looks
             with suppress(FileNotFoundError):
                 return self._files.read(place)
-        return None
-
-    def _thumbnail_again(self, path: str) -> bytes | None:
-        """Missing, or empty after a power loss."""
-        picture_path = PurePosixPath(path.removeprefix("thumbnails/"))
-        if str(picture_path) == path:
-            return None
-        for extension in MEDIA_TYPES:
-            picture = self._find(str(picture_path.with_suffix(f".{extension}")))
-            if picture:
-                thumbnail = make_thumbnail(picture)
-                self._files.write(path, thumbnail, derived=True)
-                return thumbnail
         return None
 
     def set_aside(self, path: str) -> None:

@@ -1,7 +1,6 @@
 """A query's way: its title or picture → encode → look up with those that wait beside it (`lookup.py`) → cut."""
 
 import hashlib
-import os
 import time
 
 from data_models import (
@@ -18,8 +17,7 @@ from tuwen.catalogue.queries import load_products
 from tuwen.encoders.base import Vector
 from tuwen.encoders.service import EncodingService
 from tuwen.errors import InvalidInput, NotFound
-from tuwen.pictures.checks import check_image
-from tuwen.pictures.decoding import decode_image
+from tuwen.pictures.decoder import PictureDecoder
 from tuwen.pictures.download import download_image
 from tuwen.pictures.store import ImageStore
 from tuwen.search.lookup import Lookup, Lookups
@@ -52,20 +50,19 @@ class Searcher:
         database: Database,
         vector_db: VectorDB,
         images: ImageStore,
+        decoder: PictureDecoder,
         registry: IndexRegistry,
     ) -> None:
         self._settings = settings
         self._database = database
         self._vector_db = vector_db
         self._images = images
+        self._decoder = decoder
         self._registry = registry
         self._threads = WorkPool("searching", threads=SEARCH_THREADS, max_waiting=settings.query_queue_size)
         # Milvus Lite answers one call at a time; a server's next batch need not wait for this one.
         self._lookups = Lookups(
             database, vector_db, lanes=1 if settings.milvus_is_file else 4, queue_size=settings.query_queue_size
-        )
-        self._picture_threads = WorkPool(
-            "query pictures", threads=os.cpu_count() or 2, max_waiting=settings.query_queue_size
         )
 
     async def search(
@@ -134,9 +131,7 @@ class Searcher:
         cached = encoding.cached_image(sha256)
         if cached is not None:
             return cached
-        if not is_stored:
-            await self._picture_threads.run(check_image, data, self._settings)
-        image = await self._picture_threads.run(decode_image, data)
+        image = await self._decoder.query_picture(data, is_stored=is_stored)
         return await encoding.query_image(image, sha256)
 
 

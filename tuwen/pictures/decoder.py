@@ -1,0 +1,81 @@
+"""Decodes pictures for everyone in the process, and sees to how much memory that takes at once."""
+
+import asyncio
+import os
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
+
+from PIL import Image
+
+from tuwen.background import Budget, WorkPool
+from tuwen.pictures.checked_image import CheckedImage
+from tuwen.pictures.checks import check_image, open_within_limits
+from tuwen.pictures.decoding import decode_image, open_image, pixels_to_decode
+from tuwen.pictures.thumbnails import make_thumbnail
+from tuwen.settings import Settings
+
+Result = TypeVar("Result")
+
+# A picture of 40 megapixels takes a second or two of a core.
+DECODE_WAIT_S = 30.0
+
+
+class PictureDecoder:
+    """One for a process. Waits for its share of DECODE_MAX_MEGAPIXELS without a thread, and for no longer than said."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._budget = Budget("Memory to decode the picture", settings.decode_max_megapixels * 1_000_000)
+        # Few, because a header is not counted: text in a PNG or a GIF's background may be megabytes.
+        self._header_threads = WorkPool("picture headers", threads=2, max_waiting=2 * settings.query_queue_size)
+        self._threads = WorkPool("decoding", threads=os.cpu_count() or 2, max_waiting=2 * settings.query_queue_size)
+
+    async def check(self, data: bytes) -> CheckedImage:
+        """An upload. Raises ImageTooLarge, UnsupportedImageType, UnreadableImage or Overloaded."""
+        return await self._decode(self._cost_within_limits, check_image, data, self._settings)
+
+    async def query_picture(self, data: bytes, *, is_stored: bool) -> Image.Image:
+        """What is searched for, ready for the encoder. Raises as `check`; what is stored was let in before."""
+        cost = _cost if is_stored else self._cost_within_limits
+        return await self._decode(cost, partial(decode_image, trim=True), data)
+
+    async def thumbnail(self, data: bytes) -> bytes:
+        """Of a picture that was checked when it came in. Raises UnreadableImage or Overloaded."""
+        return await self._decode(_cost, _thumbnail_of, data)
+
+    async def stored_picture(self, data: bytes) -> Image.Image:
+        """One that was checked when it came in, for the index, which can wait. Raises UnreadableImage."""
+        return await self._decode(_cost, partial(decode_image, trim=True), data, max_wait_s=None)
+
+    async def _decode(
+        self,
+        cost: Callable[[bytes], int],
+        work: Callable[..., Result],
+        data: bytes,
+        *arguments: object,
+        max_wait_s: float | None = DECODE_WAIT_S,
+    ) -> Result:
+        pixels = await self._header_threads.run(cost, data)
+        await self._budget.take(pixels, max_wait_s=max_wait_s)
+        # A task of its own, because a thread can't be stopped: the share is given back when the work has ended, and not
+        # when whoever asked for it has hung up.
+        working = asyncio.ensure_future(self._threads.run(work, data, *arguments))
+        working.add_done_callback(partial(self._end, pixels))
+        return await asyncio.shield(working)
+
+    def _end(self, pixels: int, working: asyncio.Future[object]) -> None:
+        self._budget.give_back(pixels)
+        if not working.cancelled():
+            working.exception()  # seen, whether or not somebody still waits for it
+
+    def _cost_within_limits(self, data: bytes) -> int:
+        return pixels_to_decode(open_within_limits(data, self._settings))
+
+
+def _thumbnail_of(data: bytes) -> bytes:
+    return make_thumbnail(decode_image(data))
+
+
+def _cost(data: bytes) -> int:
+    return pixels_to_decode(open_image(data))
