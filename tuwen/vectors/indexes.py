@@ -29,13 +29,18 @@ def new_index(session: orm.Session, fingerprint: str, models: ModelNames) -> Vec
     number = 1 + (session.scalar(sa.select(sa.func.max(VectorIndexRow.vector_index_id))) or 0)
     installation_id = session.scalars(sa.select(InstallationRow.installation_id)).one()
     return VectorIndexRow(
-        collection=f"products_{installation_id[:12]}_{fingerprint[:8]}_{number}",
+        collection=f"{collection_mark(installation_id)}{fingerprint[:8]}_{number}",
         model_fingerprint=fingerprint,
         clip_model=models.clip,
         text_model=models.text,
         status="building",
         created_at=utc_now(),
     )
+
+
+def collection_mark(installation_id: str) -> str:
+    """How the names of an installation's collections begin. Version 0.2.0 named them by the models alone."""
+    return f"products_{installation_id[:12]}_"
 
 
 def models_of(row: VectorIndexRow) -> ModelNames | None:
