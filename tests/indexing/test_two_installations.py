@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,7 @@ async def fill(shop: Shop, *, own_color: str) -> None:
 
 def mend_at_once(shop: Shop) -> dict[str, int]:
     mended = shop.mend(unbound_grace=timedelta(0))
-    return {name: count for name, count in vars(mended).items() if count}
+    return {name: count for name, count in asdict(mended).items() if count}
 
 
 def pictures_of(shop: Shop) -> list[str]:
