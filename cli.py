@@ -90,12 +90,9 @@ def evaluate(
 @app.command()
 def migrate() -> None:
     """Bring the database to the schema of this version."""
-    from orm_models import Database  # noqa: PLC0415  # other commands need no database
+    from orm_models import open_database  # noqa: PLC0415  # other commands need no database
 
-    settings = load_settings()
-    database = Database(settings.database_dsn, settings.database_timeout_s)
-    database.migrate()
-    database.close()
+    open_database(load_settings().model_copy(update={"auto_migrate": True})).close()
     console.print("The database schema is current.")
 
 

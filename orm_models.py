@@ -27,6 +27,7 @@ from sqlalchemy.engine import Connection, Dialect
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
 from tuwen.errors import ConfigurationError, DatabaseBusy, DatabaseFull, DatabaseUnavailable, DatabaseUnusable
+from tuwen.folders import require_writable
 from tuwen.settings import PROJECT_ROOT, TITLE_COLUMN_LENGTH, Settings
 
 logger = logging.getLogger(__name__)
@@ -36,6 +37,13 @@ MODEL_LENGTH = 1000
 MIGRATION_WAIT_S, MIGRATION_LOOK_S = 600, 2
 CONNECTION_LIFE_S = 300  # an open one doesn't hear of rights that were granted or of a new primary server
 MIGRATION_STATEMENT_S = 3600  # a change of a large table
+# With what a start takes besides, whoever starts us knows within half a minute.
+START_WAIT_S, START_LOOK_S, START_CALL_S = 15.0, 2.0, 5
+# Of MySQL and MariaDB. Waiting mends none: no access to the database, a wrong password (or none), an unknown database,
+# a connection without TLS where the server wants one.
+FINAL_CODES = frozenset({1044, 1045, 1049, 1698, 3159})
+EXAMPLE_URL = "mysql+pymysql://user:password@host:3306/database?charset=utf8mb4"
+SQLITE_HEADER = b"SQLite format 3\0"
 # Binary collation: what is equal, unique and found is then the same on MySQL, MariaDB and SQLite.
 TABLE_OPTIONS = {"mysql_charset": "utf8mb4", "mysql_collate": "utf8mb4_bin", "mysql_engine": "InnoDB"}
 
@@ -262,10 +270,7 @@ class Database:
     """
 
     def __init__(self, dsn: str, timeout_s: float = 30.0, *, durable: bool = True) -> None:
-        try:
-            url = sa.engine.make_url(dsn)
-        except exc.ArgumentError as error:
-            raise ConfigurationError(f"DATABASE_URL is not a database address: {error}") from error
+        url = _parse(dsn)
         self.is_sqlite = url.get_backend_name() == "sqlite"
         if self.is_sqlite:
             if url.database:
@@ -326,12 +331,78 @@ class Database:
 
 def open_database(settings: Settings) -> Database:
     """Connect, and migrate or check the schema, as the settings say."""
+    setting = settings.source_of("database_url")
+    url = _parse(settings.database_dsn)
+    if url.get_backend_name() == "sqlite":
+        if url.database and url.database != ":memory:":
+            _require_usable_file(Path(url.database), setting)
+    else:
+        _wait_until_up(url)
     database = Database(settings.database_dsn, settings.database_timeout_s, durable=settings.durable_writes)
     if settings.auto_migrate:
         database.migrate()
     else:
         database.require_current_schema()
     return database
+
+
+def _require_usable_file(path: Path, setting: str) -> None:
+    require_writable(path, setting)
+    if path.exists():
+        with path.open("rb") as opened:
+            if opened.read(len(SQLITE_HEADER)) not in (b"", SQLITE_HEADER):
+                raise ConfigurationError(f"{setting}: {path} is no SQLite database, or a damaged one.")
+
+
+def _parse(dsn: str) -> sa.URL:
+    """Raises ConfigurationError, without the address, which may hold a password in an unexpected place."""
+    unreadable = ConfigurationError(
+        f"DATABASE_URL is not a database address; one looks like {EXAMPLE_URL}, with what is special in an address "
+        "(such as @ : / %) written as %40 and the like in user and password."
+    )
+    try:
+        url = sa.make_url(dsn)
+    except (exc.ArgumentError, ValueError) as error:
+        raise unreadable from error
+    if "@" in (url.host or ""):  # of the password, the rest of which would be shown as the host
+        raise unreadable
+    backend = url.get_backend_name()
+    if backend not in ("mysql", "sqlite"):
+        raise ConfigurationError(
+            f"DATABASE_URL begins with {backend}, and there is only mysql+pymysql (for MySQL and MariaDB) and sqlite."
+        )
+    try:
+        url.get_dialect().import_dbapi()
+    except (exc.ArgumentError, ImportError) as error:
+        raise ConfigurationError(
+            f"DATABASE_URL begins with {url.drivername}, whose driver is not installed: begin it with mysql+pymysql."
+        ) from error
+    return url
+
+
+def _wait_until_up(url: sa.URL) -> None:
+    """A server that is only starting is waited for, not for long. Raises ConfigurationError or DatabaseUnavailable."""
+    deadlines = {"connect_timeout": START_CALL_S, "read_timeout": START_CALL_S, "write_timeout": START_CALL_S}
+    where = f"{url.host or 'localhost'}:{url.port or 3306} (DATABASE_URL)"
+    deadline = time.monotonic() + START_WAIT_S
+    while True:
+        try:
+            engine = sa.create_engine(url, poolclass=sa.NullPool, connect_args=deadlines)
+            with engine.connect():
+                return
+        except (exc.OperationalError, exc.InterfaceError) as error:
+            code, reason = (*error.orig.args, "")[:2] if error.orig else (0, "")
+            if code in FINAL_CODES or "SSL" in str(reason):
+                raise ConfigurationError(f"The database at {where} refuses: {reason}.") from error
+            if time.monotonic() > deadline:
+                raise DatabaseUnavailable(
+                    f"The database at {where} has not answered for {START_WAIT_S:.0f} s: {reason or error.orig}. "
+                    "Is it running, and are host and port right?"
+                ) from error
+            logger.warning("Waiting for the database at %s, for %.0f s at most: %s", where, START_WAIT_S, reason)
+        except (TypeError, ValueError, OSError) as error:  # the driver's, of an argument behind the question mark
+            raise ConfigurationError(f"DATABASE_URL has an argument that can't be used: {error}") from error
+        time.sleep(START_LOOK_S)
 
 
 def _alembic_config() -> Config:

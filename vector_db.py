@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import secrets
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,12 +20,24 @@ from typing import Any, Literal, TypeAlias, TypeVar
 
 import grpc
 import jieba
-from pymilvus import DataType, Function, FunctionType, MilvusClient
-from pymilvus.exceptions import DataNotMatchException, DataTypeNotMatchException, MilvusException, ParamError
 
-from tuwen.encoders.base import Vector
-from tuwen.errors import CollectionGone, ConfigurationError, VectorDBUnavailable, VectorsRejected
-from tuwen.settings import TITLE_COLUMN_LENGTH, Settings
+# When it is imported, pymilvus puts `.env` into the environment, and reads MILVUS_URI, where a file's path or a wrong
+# value ends in a traceback. The value is `tuwen/settings.py`'s to read.
+_milvus_uri = os.environ.get("MILVUS_URI")
+os.environ["MILVUS_URI"] = ""
+try:
+    from pymilvus import DataType, Function, FunctionType, MilvusClient
+    from pymilvus.exceptions import DataNotMatchException, DataTypeNotMatchException, MilvusException, ParamError
+except UnicodeDecodeError as error:
+    sys.exit(f"The settings in .env can't be read, which must be UTF-8: {error}")
+del os.environ["MILVUS_URI"]
+if _milvus_uri is not None:
+    os.environ["MILVUS_URI"] = _milvus_uri
+
+from tuwen.encoders.base import Vector  # noqa: E402
+from tuwen.errors import CollectionGone, ConfigurationError, VectorDBUnavailable, VectorsRejected  # noqa: E402
+from tuwen.folders import require_writable  # noqa: E402
+from tuwen.settings import TITLE_COLUMN_LENGTH, Settings  # noqa: E402
 
 VectorField: TypeAlias = Literal["image_clip_vector", "text_clip_vector", "text_bge_vector"]
 
@@ -125,7 +138,6 @@ class VectorDB:
         self._write_lock = threading.Lock()  # Milvus Lite wants writes to a collection one after another
         logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # logs every error that it also raises
         logging.getLogger("grpc._server").setLevel(logging.CRITICAL)  # Lite lacks a call that iterators try first
-        logging.getLogger("milvus_lite.server_manager").addFilter(_is_not_a_lock_held_elsewhere)
 
     def has_collection(self, collection: str) -> bool:
         return bool(self._read(lambda client: client.has_collection(collection, timeout=self._timeout_s)))
@@ -328,37 +340,56 @@ class VectorDB:
             raise VectorDBUnavailable("Milvus does not answer (MILVUS_URI): the connection is still being made.")
         try:
             if self._client is None:
-                address = self._settings.milvus_address
                 if self._settings.milvus_is_file:
-                    Path(address).parent.mkdir(parents=True, exist_ok=True)
+                    require_writable(Path(self._settings.milvus_address), self._settings.source_of("milvus_uri"))
                     # Read by milvus_lite when pymilvus imports it, at the first connection.
                     os.environ.setdefault("MILVUS_LITE_MEMTABLE_MEMORY_LIMIT_BYTES", str(LITE_MEMTABLE_BYTES))
                     _spare_loopback_the_proxy()
                     jieba.setLogLevel(logging.WARNING)
                     jieba.initialize()  # else the first insert would wait seconds for the dictionary
-                try:
-                    self._client = MilvusClient(
-                        uri=address,
-                        token=self._settings.milvus_token,
-                        timeout=self._settings.milvus_timeout_s,
-                        dedicated=True,  # pymilvus would share one of this address, whatever its options
-                        grpc_options=GRPC_OPTIONS,
-                    )
-                except MilvusException as error:
-                    if self._settings.milvus_is_file:
-                        raise ConfigurationError(
-                            f"The Milvus Lite file {address} can't be opened: another process has it or it is damaged. "
-                            "Stop the other process, set another DATA_DIR, or name a Milvus server in MILVUS_URI."
-                        ) from error
-                    raise
+                self._client = _connect(self._settings)
             return self._client
         finally:
             self._connect_lock.release()
 
 
-def _is_not_a_lock_held_elsewhere(record: logging.LogRecord) -> bool:
-    """Milvus Lite logs the traceback of this, too, which the raised error says in a sentence."""
-    return record.exc_info is None or type(record.exc_info[1]).__name__ != "DataDirLockedError"
+def _connect(settings: Settings) -> MilvusClient:
+    reasons: list[BaseException | None] = []
+
+    def keep_reason(record: logging.LogRecord) -> bool:
+        """Why Milvus Lite did not start it logs with a traceback, and tells the caller nothing."""
+        reasons.extend([record.exc_info[1]] if record.exc_info else [])
+        return not record.exc_info
+
+    lite_logger = logging.getLogger("milvus_lite.server_manager")
+    lite_logger.addFilter(keep_reason)
+    try:
+        return MilvusClient(
+            uri=settings.milvus_address,
+            token=settings.milvus_token,
+            timeout=settings.milvus_timeout_s,
+            dedicated=True,  # pymilvus would share one of this address, whatever its options
+            grpc_options=GRPC_OPTIONS,
+        )
+    except MilvusException as error:
+        if not settings.milvus_is_file:
+            raise
+        raise _unusable_file(settings, reasons[0] if reasons else error) from error
+    finally:
+        lite_logger.removeFilter(keep_reason)
+
+
+def _unusable_file(settings: Settings, reason: BaseException | None) -> ConfigurationError:
+    path, setting = settings.milvus_address, settings.source_of("milvus_uri")
+    if type(reason).__name__ == "DataDirLockedError":
+        return ConfigurationError(
+            f"The Milvus Lite file {path} is open already: another process has it. Stop that one, set another "
+            f"{setting}, or name a Milvus server in MILVUS_URI."
+        )
+    return ConfigurationError(
+        f"The Milvus Lite file {path} can't be read ({reason}). If it is damaged, move it away: what was in it is made "
+        f"again from the database. Else set another {setting}."
+    )
 
 
 def _spare_loopback_the_proxy() -> None:

@@ -10,7 +10,7 @@ import sys
 
 from tuwen.assembly import new_ingestor, new_presence, new_reconciler, open_services
 from tuwen.background import STOP_SIGNALS, Loop, running_loops
-from tuwen.errors import ConfigurationError
+from tuwen.errors import AppError, ConfigurationError
 from tuwen.messaging.connect import new_consumer
 from tuwen.pulse import Pulses
 from tuwen.settings import Settings, load_settings
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 async def work(settings: Settings) -> None:
-    """Until SIGTERM or SIGINT. Raises ConfigurationError."""
+    """Until SIGTERM or SIGINT. Raises AppError at a start that fails."""
     consumer = new_consumer(settings, settings.kafka_topic, settings.kafka_group)
     if settings.milvus_is_file:
         raise ConfigurationError(
@@ -50,5 +50,5 @@ async def work(settings: Settings) -> None:
 if __name__ == "__main__":
     try:
         asyncio.run(work(load_settings()))
-    except ConfigurationError as error:
+    except AppError as error:
         sys.exit(error.detail)

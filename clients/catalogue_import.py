@@ -59,8 +59,9 @@ def read_catalogue(file: Path) -> list[CatalogueItem]:
     """Raises CatalogueError, naming the line."""
     items = []
     try:
-        # Editors on Windows put a mark in front of UTF-8, which `utf-8-sig` leaves out.
-        for number, line in enumerate(file.read_text(encoding="utf-8-sig").splitlines(), start=1):
+        # Editors on Windows put a mark in front of UTF-8, which `utf-8-sig` leaves out. Not `splitlines`, which would
+        # also split at U+2028 and its kind inside of a title.
+        for number, line in enumerate(file.read_text(encoding="utf-8-sig").split("\n"), start=1):
             if line.strip():
                 items.append(_read_line(line, file.parent, number))
     except OSError as error:

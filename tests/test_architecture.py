@@ -24,7 +24,7 @@ NOT_OURS = {"tests", "data", "models"}
 DYNAMIC_IMPORTS = {"importlib.import_module", "import_module", "__import__"}
 DOCUMENTS = ("docs/architecture.md", "docs/architecture.zh-CN.md")
 
-BASE = {"data_models", "tuwen.errors", "tuwen.settings"}
+BASE = {"data_models", "tuwen.errors", "tuwen.folders", "tuwen.settings"}
 ENGINES = {
     "orm_models",
     "vector_db",
@@ -43,6 +43,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "tuwen": set(),
     "tuwen.errors": set(),
     "tuwen.settings": set(),
+    "tuwen.folders": {"tuwen.errors"},
     "data_models": {"tuwen.settings"},
     "tuwen.encoders.base": set(),  # numbers and promises: an engine that needs to name a vector may know these
     # Engines. Each is one system outside of ours, or the place where two of them meet.

@@ -133,6 +133,11 @@ def test_values_come_from_the_env_file_and_real_variables_win(tmp_path: Path) ->
     assert settings.milvus_is_file
 
 
+def test_a_mark_in_front_of_the_env_file_is_no_part_of_the_first_name(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("API_PORT=8123\n", encoding="utf-8-sig")
+    assert loaded(tmp_path).api_port == 8123
+
+
 def test_a_wrong_value_in_the_env_file_is_named_too(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("MILVUS_TIMEOUT_S=soon\n", encoding="utf-8")
     process = load_in_process(tmp_path)

@@ -7,6 +7,7 @@ import os
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -25,7 +26,9 @@ ENV_FILE = os.environ.get("TUWEN_ENV_FILE", ".env") or None
 class Settings(BaseSettings):
     """Empty values of the four `*_URL`/`*_URI` engines choose the embedded ones under `data_dir`."""
 
-    model_config = SettingsConfigDict(env_file=ENV_FILE, env_ignore_empty=True, extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_file=ENV_FILE, env_file_encoding="utf-8-sig", env_ignore_empty=True, extra="ignore", frozen=True
+    )
 
     # Where things are
     data_dir: Path = Path("data")
@@ -104,6 +107,24 @@ class Settings(BaseSettings):
     def split_commas(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
+    @field_validator("milvus_uri")
+    @classmethod
+    def is_milvus_address(cls, value: str) -> str:
+        address = urlsplit(value)
+        is_server = address.scheme in ("http", "https", "tcp") and address.hostname and address.port != 0
+        if not (is_server or value.startswith("unix:") or value.endswith(".db") or value == ""):
+            raise ValueError("a server is written http://host:19530; the path of a Milvus Lite file ends with .db")
+        return value
+
+    @field_validator("kafka_bootstrap_servers")
+    @classmethod
+    def are_broker_addresses(cls, value: str) -> str:
+        for part in value.split(",") if value else ():
+            address = urlsplit(f"//{part.strip()}")
+            if not address.hostname or address.port == 0 or address.path:
+                raise ValueError("a broker is written host:9092, several with commas between them")
+        return value
+
     @property
     def database_dsn(self) -> str:
         return self.database_url or f"sqlite:///{(self.data_dir / 'tuwen.db').resolve()}"
@@ -116,6 +137,10 @@ class Settings(BaseSettings):
     def milvus_is_file(self) -> bool:
         """Milvus Lite in file mode belongs to one process alone."""
         return "://" not in self.milvus_address
+
+    def source_of(self, engine: str) -> str:
+        """The setting that says where an engine is: its own, or `DATA_DIR` where that is empty."""
+        return engine.upper() if getattr(self, engine) else "DATA_DIR"
 
     @property
     def image_store_address(self) -> str:
@@ -151,6 +176,8 @@ def load_settings() -> Settings:
     """Read the settings, or end the process with one line for each setting that is wrong."""
     try:
         return Settings()
+    except (OSError, UnicodeDecodeError) as error:
+        sys.exit(f"The settings in {ENV_FILE} can't be read, which must be UTF-8: {error}")
     except ValidationError as error:
         lines = [f"{'_'.join(map(str, e['loc'])).upper()}: {e['msg']} (got {e['input']!r})" for e in error.errors()]
         sys.exit("Settings can't be used:\n  " + "\n  ".join(lines))

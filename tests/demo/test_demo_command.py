@@ -127,6 +127,15 @@ def test_a_broken_catalogue_names_its_line(tmp_path: Path) -> None:
         read_catalogue(tmp_path / "none.jsonl")
 
 
+def test_a_separator_inside_a_title_ends_no_line(tmp_path: Path) -> None:
+    (tmp_path / "sofa.png").write_bytes(picture())
+    titles = [f"红色{separator}沙发" for separator in "\u2028\u2029\x85"]
+    lines = [json.dumps({"sku": title, "title": title, "image": "sofa.png"}, ensure_ascii=False) for title in titles]
+    for end in ("\n", "\r\n"):
+        (tmp_path / "catalogue.jsonl").write_bytes(end.join(lines).encode())
+        assert [item.title for item in read_catalogue(tmp_path / "catalogue.jsonl")] == titles
+
+
 def test_a_catalogue_that_is_not_utf_8_says_so_and_a_mark_in_front_is_no_harm(tmp_path: Path) -> None:
     file = write_catalogue(tmp_path)
     items, text = read_catalogue(file), file.read_text(encoding="utf-8")

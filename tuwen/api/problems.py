@@ -15,7 +15,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from data_models import Problem, ProblemField
 from tuwen.errors import (
     AppError,
-    ConfigurationError,
     FieldError,
     ImageTooLarge,
     InvalidInput,
@@ -93,7 +92,7 @@ def install_problem_handlers(app: FastAPI) -> None:
 
 
 class ReadableStartFailure:
-    """A start that the settings make impossible ends in the error's own line instead of a traceback."""
+    """A start that the settings, or what they name, make impossible ends in the error's line, not in a traceback."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -113,7 +112,7 @@ class ReadableStartFailure:
 
         try:
             await self._app(scope, receive, holding_send)
-        except ConfigurationError as error:
+        except AppError as error:
             await send({"type": "lifespan.startup.failed", "message": error.detail})
         except BaseException:
             if failure:

@@ -95,8 +95,7 @@ class Generator:
 def load_generator(settings: Settings) -> Generator:
     """Raises ModelUnavailable, naming the setting, when the pipeline can't be had or read."""
     fetchers: dict[str, Fetcher] = {
-        # knows which files it reads
-        "huggingface": lambda model, revision: Path(DiffusionPipeline.download(model, revision=revision)),
+        "huggingface": _fetch_from_huggingface,
         "modelscope": partial(fetch_from_modelscope, ignored_files=UNREAD_HUB_FILES),
     }
     folder = resolve_model(settings.generator_model, settings.model_hub, "GENERATOR_MODEL", fetchers)
@@ -115,6 +114,11 @@ def load_generator(settings: Settings) -> Generator:
     pipeline.set_progress_bar_config(disable=True)
     logger.info("%s draws on %s in %s", type(pipeline).__name__, device, str(dtype).removeprefix("torch."))
     return Generator(pipeline, Path(settings.generator_model).name, settings, declared)
+
+
+def _fetch_from_huggingface(model: str, revision: str | None, *, local_files_only: bool) -> Path:
+    """By diffusers, which knows which of the files it reads."""
+    return Path(DiffusionPipeline.download(model, revision=revision, local_files_only=local_files_only))
 
 
 def _choose_dtype(settings: Settings, device: str) -> torch.dtype:

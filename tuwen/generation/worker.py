@@ -17,7 +17,7 @@ from functools import partial
 from data_models import MAX_SEED, GenerateRequest
 from orm_models import Database, GeneratedImageRow, JobRow, open_database, utc_now
 from tuwen.background import STOP_SIGNALS, Loop, running_loops, until_up, until_up_or_stopped
-from tuwen.errors import AppError, ConfigurationError, DependencyUnavailable
+from tuwen.errors import AppError, DependencyUnavailable
 from tuwen.generation.pipeline import DrawRequest, Generator, load_generator
 from tuwen.generation.queries import claim_generation_job, finish_job, give_back_job, report_on_job
 from tuwen.messaging.connect import new_consumer
@@ -199,7 +199,7 @@ def _draw_request(request: GenerateRequest, seed: int) -> DrawRequest:
 
 
 async def work(settings: Settings, *, bound_to_parent: bool) -> None:
-    """Until SIGTERM, SIGINT, or, where bound to one, the parent's end. Raises ConfigurationError."""
+    """Until SIGTERM, SIGINT, or, where bound to one, the parent's end. Raises AppError at a start that fails."""
     consumer = None if bound_to_parent else new_consumer(settings, settings.generation_topic, settings.generation_group)
     database = open_database(settings)
     worker = GenerationWorker(settings, database, ImageStore(settings, database.installation_id()))
@@ -246,5 +246,5 @@ if __name__ == "__main__":
     logging.basicConfig(level=settings.log_level, format=LOG_FORMAT)
     try:
         asyncio.run(work(settings, bound_to_parent=BOUND_TO_PARENT in sys.argv[1:]))
-    except ConfigurationError as error:
+    except AppError as error:
         sys.exit(error.detail)

@@ -1,0 +1,30 @@
+"""Folders of this machine that something is kept in.
+
+Asked at the start, so that one that can't be written in is named as what it is, and not as a database that is away.
+"""
+
+import os
+import tempfile
+from pathlib import Path
+
+from tuwen.errors import ConfigurationError
+
+
+def require_writable(path: Path, setting: str) -> None:
+    """The folder of the file `path`, made where it is missing, and the file if there is one.
+
+    Raises ConfigurationError, naming the setting that says where it is.
+    """
+    folder = path.parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+        if path.exists() and not os.access(path, os.W_OK):
+            folder = path
+            raise PermissionError(0, "Permission denied")
+    except OSError as error:
+        raise ConfigurationError(
+            f"{setting}: {folder} can't be written ({error.strerror}). Make it writable for the user who runs this, "
+            f"or set {setting} to another place."
+        ) from error
