@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import httpx
 import typer
@@ -15,7 +15,17 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 
-from clients.catalogue_import import Loaded, load_catalogue, open_client, read_catalogue, wait_until_indexed
+from clients.catalogue_import import (
+    CatalogueError,
+    Loaded,
+    load_catalogue,
+    open_client,
+    read_catalogue,
+    wait_until_indexed,
+)
+from clients.reindex import drop_retired as drop_retired_indexes
+from clients.reindex import follow, model_name, read_queries
+from clients.reindex import roll_back as roll_back_index
 from demo.stack import Stopped, demo_stack, stop_on_signals, wait_for_exit
 from tuwen.errors import AppError, ConfigurationError
 from tuwen.settings import PROJECT_ROOT, Settings, load_settings
@@ -171,6 +181,46 @@ def retry_failed(
 
 
 @app.command()
+def reindex(
+    clip_model: Annotated[str, typer.Option(help="As CLIP_MODEL; every process must find it under this name.")] = "",
+    text_model: Annotated[str, typer.Option(help="As TEXT_MODEL.")] = "",
+    queries: Annotated[Path | None, typer.Option(help="JSON lines: text, mode, sku or product_id.")] = None,
+    margin: Annotated[float, typer.Option(help="By how much recall at 10 over the queries may fall.")] = 0.02,
+    switch: Annotated[bool, typer.Option("--switch/--no-switch", help="Use the new index once it passed.")] = True,
+    force: Annotated[bool, typer.Option("--force", help="Switch whatever the check says.")] = False,
+    rollback: Annotated[bool, typer.Option("--rollback", help="Go back to the index before.")] = False,
+    drop_retired: Annotated[
+        bool, typer.Option("--drop-retired", help="Drop the index before, and given up ones.")
+    ] = False,
+    api_url: ApiUrl = "",
+) -> None:
+    """Change the models of a running service without an outage. Ctrl-C ends this command, not the change."""
+    with open_client(api_url or load_settings().api_address) as client:
+        if rollback:
+            index = roll_back_index(client)
+            console.print(
+                f"{index['collection']} answers again, of {index['model']}. Set CLIP_MODEL and TEXT_MODEL to it."
+            )
+        elif drop_retired:
+            collections = drop_retired_indexes(client)["collections"]
+            console.print(f"Dropped: {', '.join(collections) or 'nothing, there was none'}.")
+        elif not (clip_model and text_model):
+            raise CatalogueError(
+                "Name both models by --clip-model and --text-model, or use --rollback or --drop-retired."
+            )
+        else:
+            request = {
+                "clip_model": model_name(clip_model),
+                "text_model": model_name(text_model),
+                "queries": read_queries(queries) if queries else [],
+                "margin": margin,
+                "switch": switch,
+                "force": force,
+            }
+            _follow_reindex(client, request)
+
+
+@app.command()
 def openapi() -> None:
     """Write docs/openapi.json."""
     from main import app as api  # noqa: PLC0415  # loads everything that the service needs
@@ -187,6 +237,32 @@ def _load_with_progress(client: httpx.Client, file: Path) -> Loaded:
     with _progress("Indexing ", len(items)) as advance:
         wait_until_indexed(client, advance)
     return loaded
+
+
+def _follow_reindex(client: httpx.Client, request: dict[str, Any]) -> None:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("waiting")
+
+        def show(job: dict[str, Any]) -> None:
+            left = f", {job['seconds_left']} s left" if job["seconds_left"] else ""
+            failed = f", {job['failed']} failed" if job["failed"] else ""
+            text = f"{job['phase']}{left}{failed}"
+            progress.update(task, description=text, completed=job["done"], total=job["total"] or None)
+
+        job = follow(client, request, show)
+    for failure in job["failures"]:
+        console.print(f"  product {failure['product_id']}: {failure['reason']}")
+    if job["recall_new"] is not None:
+        console.print(f"Recall at 10: {job['recall_live']:.3f} before, {job['recall_new']:.3f} now.")
+    if job["status"] != "done":
+        raise CatalogueError(f"Job {job['job_id']} {job['status']}: {job['error'] or ''}")
+    if job["phase"] == "switched":
+        console.print(
+            f"{job['collection']} answers now. Set CLIP_MODEL={job['clip_model']} TEXT_MODEL={job['text_model']}."
+        )
+    else:
+        console.print(f"{job['collection']} is ready; the same command without --no-switch has it answer.")
 
 
 @contextmanager

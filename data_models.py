@@ -316,6 +316,83 @@ class GenerationEvent(BaseModel):
     occurred_at: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC))
 
 
+MAX_REINDEX_QUERIES = 10_000
+ModelName = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1000)]
+
+
+class ReindexQuery(BaseModel):
+    """A search and the product that it should find: one line of a query file."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    text: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=TITLE_COLUMN_LENGTH)]
+    mode: Literal[SearchMode.TEXT_TO_TEXT, SearchMode.TEXT_TO_IMAGE]
+    sku: str | None = None
+    product_id: int | None = Field(None, ge=1, lt=2**63)
+
+    @model_validator(mode="after")
+    def names_one_product(self) -> Self:
+        if (self.sku is None) == (self.product_id is None):
+            raise ValueError("needs exactly one of: sku, product_id")
+        return self
+
+    def names(self, product_id: int, sku: str | None) -> bool:
+        return product_id == self.product_id if self.sku is None else sku == self.sku
+
+
+class ReindexRequest(BaseModel):
+    """Other models for the index: it is built beside the live one, and takes its place if it is as good."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"examples": [{"clip_model": "/models/my-clip", "text_model": "BAAI/bge-small-zh-v1.5"}]},
+    )
+
+    clip_model: ModelName = Field(description="As CLIP_MODEL; every process must find it under this name.")
+    text_model: ModelName = Field(description="As TEXT_MODEL.")
+    margin: float = Field(0.02, ge=0, le=1, description="By how much recall at 10 may fall.")
+    queries: Annotated[list[ReindexQuery], Field(max_length=MAX_REINDEX_QUERIES)] = []
+    switch: bool = Field(True, description="False: build and check it only; the same request with true goes on.")
+    force: bool = Field(False, description="Switch whatever the check says.")
+
+
+ReindexPhase = Literal["waiting", "preparing", "filling", "checking", "loading", "ready", "switched"]
+
+
+class ReindexFailure(BaseModel):
+    product_id: int
+    reason: str
+
+
+class ReindexJob(BaseModel):
+    job_id: int
+    status: JobStatus
+    status_url: str
+    clip_model: str
+    text_model: str
+    collection: str | None = Field(None, description="The one that is built.")
+    phase: ReindexPhase = "waiting"
+    progress: float = Field(ge=0, le=1)
+    done: int = Field(0, description="Products that are in the new index as they are now.")
+    total: int = 0
+    failed: int = Field(0, description="Products that the new models can't take.")
+    failures: list[ReindexFailure] = Field([], description="The first of them.")
+    rate_per_s: float | None = None
+    seconds_left: int | None = None
+    live_count: int | None = Field(None, description="Products that count in the live index.")
+    new_count: int | None = Field(None, description="Those of them that count in the new one.")
+    recall_live: float | None = Field(None, description="Recall at 10 over the queries, live index.")
+    recall_new: float | None = Field(None, description="The same, new index.")
+    error: str | None
+    created_at: AwareDatetime
+    started_at: AwareDatetime | None
+    finished_at: AwareDatetime | None
+
+
+class DroppedIndexes(BaseModel):
+    collections: list[str] = Field(description="Dropped within seconds.")
+
+
 class ComponentHealth(BaseModel):
     status: Literal["ok", "degraded", "down"]
     detail: str | None = None

@@ -9,18 +9,27 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
-from tuwen.api import generation, images, operation, products, search
+from tuwen.api import generation, images, operation, products, reindex, search
 from tuwen.api.forms import install_openapi
 from tuwen.api.limits import BodyLimit
 from tuwen.api.metrics import Metrics
 from tuwen.api.probes import Probes
 from tuwen.api.problems import ReadableStartFailure, install_problem_handlers
 from tuwen.api.state import Api, State, Threads
-from tuwen.assembly import Services, new_ingestor, new_presence, new_reconciler, new_searcher, open_services
+from tuwen.assembly import (
+    Services,
+    new_ingestor,
+    new_presence,
+    new_reconciler,
+    new_reindexer,
+    new_searcher,
+    open_services,
+)
 from tuwen.background import Loop, running_loops, told_to_stop
 from tuwen.catalogue.products import ProductWriter
 from tuwen.generation.child_process import GenerationProcess
 from tuwen.generation.jobs import GenerationJobs
+from tuwen.indexing.reindex_jobs import ReindexJobs
 from tuwen.messaging.connect import new_sender
 from tuwen.messaging.in_process import InProcessQueue
 from tuwen.messaging.relay import OutboxRelay
@@ -42,7 +51,7 @@ def create_app(settings: Settings) -> FastAPI:
         summary="Multimodal product search: pictures and titles, across each other, in Chinese and English.",
         lifespan=lifespan,
     )
-    for resource in (products, search, generation, images, operation):
+    for resource in (products, search, generation, images, operation, reindex):
         app.include_router(resource.router)
     install_problem_handlers(app)
     install_openapi(app)
@@ -68,6 +77,7 @@ async def _open_api(services: Services) -> AsyncIterator[Api]:
         loops |= _embedded_loops(services, sender, relay)
     writer = ProductWriter(database, services.images, services.registry, settings.kafka_topic, relay.wake)
     searcher = new_searcher(services)
+    reindex_jobs = ReindexJobs(database, services.vector_db, services.registry)
     probes = Probes(services, presence)
     with told_to_stop() as stopping:
         jobs = GenerationJobs(
@@ -82,7 +92,7 @@ async def _open_api(services: Services) -> AsyncIterator[Api]:
         )
         try:
             async with running_loops(loops, pulses):
-                yield Api(services, sender, searcher, writer, jobs, Metrics(database), Threads(), probes)
+                yield Api(services, sender, searcher, writer, jobs, reindex_jobs, Metrics(database), Threads(), probes)
         finally:
             await sender.close()
 
@@ -96,6 +106,7 @@ def _embedded_loops(services: Services, queue: InProcessQueue, relay: OutboxRela
     return {
         "ingestion": lambda: ingestor.run(events),
         "generation": GenerationProcess(settings, services.database, jobs).run,
+        "reindex": new_reindexer(services).run,
         "reconciliation": lambda: reconciler.run(relay.wake, lambda: services.registry.known),
     }
 

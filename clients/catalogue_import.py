@@ -108,7 +108,7 @@ def iterate_products(client: httpx.Client) -> Iterator[dict[str, Any]]:
     page = 1
     while True:
         parameters: dict[str, str | int] = {"page": page, "page_size": PAGE_SIZE, "sort": "product_id"}
-        items = _json(client.get("/product/list", params=parameters))["items"]
+        items = answer_of(client.get("/product/list", params=parameters))["items"]
         yield from items
         if len(items) < PAGE_SIZE:
             return
@@ -124,7 +124,7 @@ def read_picture(item: CatalogueItem) -> bytes:
 
 
 def _count(client: httpx.Client, index_status: str) -> int:
-    return int(_json(client.get("/product/list", params={"index_status": index_status, "page_size": 1}))["total"])
+    return int(answer_of(client.get("/product/list", params={"index_status": index_status, "page_size": 1}))["total"])
 
 
 def _upload(client: httpx.Client, item: CatalogueItem) -> None:
@@ -136,10 +136,11 @@ def _upload(client: httpx.Client, item: CatalogueItem) -> None:
     files = {"image": (item.image.name, read_picture(item))}
     response = client.post("/product", data=fields, files=files)
     if response.status_code != httpx.codes.CONFLICT:  # somebody else created the same sku meanwhile
-        _json(response)
+        answer_of(response)
 
 
-def _json(response: httpx.Response) -> Any:
+def answer_of(response: httpx.Response) -> Any:
+    """Its JSON. Raises CatalogueError where it is an error, or not this service's."""
     if response.is_success:
         try:
             return response.json()

@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from orm_models import Database, open_database
+from tuwen.background import WorkPool
 from tuwen.encoders.base import Encoders, KnownIndex, ModelNames
 from tuwen.encoders.service import EncodingService
 from tuwen.errors import DependencyUnavailable
 from tuwen.indexing.ingest import Ingestor
 from tuwen.indexing.reconciliation import Reconciler
+from tuwen.indexing.reindex import Models, Reindexer
 from tuwen.pictures.decoder import PictureDecoder
 from tuwen.pictures.store import ImageStore
 from tuwen.processes import Presence
@@ -135,6 +137,28 @@ def new_ingestor(services: Services) -> Ingestor:
         services.decoder,
         services.registry,
     )
+
+
+def new_reindexer(services: Services) -> Reindexer:
+    """Loads torch, as whoever has the services has done already."""
+    from nlp_models import find_models  # noqa: PLC0415
+    from tuwen.encoders.device import run_behind_all_others  # noqa: PLC0415
+
+    settings = services.settings
+
+    def find(names: ModelNames) -> Models:
+        found = find_models(names, settings.model_hub)
+        return Models(found.names, found.fingerprint)
+
+    def slow(encoding: EncodingService) -> EncodingService:
+        return EncodingService(encoding.encoders, settings, prepare_thread=run_behind_all_others)
+
+    threads = WorkPool(
+        "filling", threads=1, max_waiting=settings.ingest_batch_size, prepare_thread=run_behind_all_others
+    )
+    stores = settings, services.database, services.vector_db
+    ingestor = Ingestor(*stores, services.images, services.decoder, services.registry, threads)
+    return Reindexer(*stores, services.registry, ingestor, find, slow)
 
 
 def new_reconciler(stores: Stores, live_index: Callable[[], LiveIndex], *, may_delete_many: bool = False) -> Reconciler:

@@ -70,9 +70,11 @@ def until_up_or_stopped(
 class WorkPool:
     """Threads for one kind of work, and a bound on what waits for them: what hangs here takes nothing else with it."""
 
-    def __init__(self, name: str, *, threads: int, max_waiting: int) -> None:
+    def __init__(
+        self, name: str, *, threads: int, max_waiting: int, prepare_thread: Callable[[], None] | None = None
+    ) -> None:
         self._name = name
-        self._executor = ThreadPoolExecutor(threads, thread_name_prefix=name)
+        self._executor = ThreadPoolExecutor(threads, thread_name_prefix=name, initializer=prepare_thread)
         self._limit = threads + max_waiting
         self._taken = 0
         self._lock = threading.Lock()

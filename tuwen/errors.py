@@ -175,6 +175,21 @@ class IndexChanged(DependencyUnavailable):
     slug = "index-changed"
 
 
+class ReindexConflict(AppError):
+    """Another change of the models is under way, or something has to be dropped before it."""
+
+    status = 409
+    slug = "reindex-conflict"
+    title = "Reindex conflict"
+
+
+class GateClosed(AppError):
+    """A new index does not take the live one's place; the detail says why, and its job shows it."""
+
+    slug = "gate-closed"
+    title = "Gate closed"
+
+
 class QueueUnavailable(DependencyUnavailable):
     slug = "queue-unavailable"
 

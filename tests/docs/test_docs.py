@@ -18,6 +18,7 @@ from tuwen.errors import (
     AppError,
     ConfigurationError,
     DependencyUnavailable,
+    GateClosed,
     GenerationRefused,
     IndexChanged,
     MessageRefused,
@@ -35,6 +36,7 @@ ADDRESS = "http://127.0.0.1:8000"
 NEVER_ANSWERED = {
     ConfigurationError,
     DependencyUnavailable,
+    GateClosed,
     GenerationRefused,
     IndexChanged,
     MessageRefused,

@@ -106,6 +106,12 @@ def count_bound_only_in(session: orm.Session, vector_index_id: int, other_index_
     return session.scalar(sa.select(sa.func.count()).select_from(ProductRow).where(here, ~there)) or 0
 
 
+def bound_only_in(session: orm.Session, vector_index_id: int, other_index_id: int, limit: int) -> list[int]:
+    """Some of those."""
+    here, there = _bound_at_its_version(vector_index_id), _bound_at_its_version(other_index_id)
+    return list(session.scalars(sa.select(ProductRow.product_id).where(here, ~there).limit(limit)))
+
+
 def count_products(session: orm.Session) -> int:
     return session.scalar(sa.select(sa.func.count()).select_from(ProductRow)) or 0
 

@@ -1,0 +1,222 @@
+"""Other models for an index that is in use: built, checked, switched, rolled back; stopped between the steps."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from data_models import ReindexJob, ReindexQuery, ReindexRequest, SearchMode, SearchRequest
+from orm_models import ProductRow, ProductVectorRow, VectorIndexRow
+from tests.indexing.shop import Shop, run
+from tests.tiny_models import save_tiny_chinese_clip, save_tiny_sentence_model
+from tuwen.assembly import new_reindexer
+from tuwen.errors import IndexChanged, NotCancellable, ReindexConflict
+from tuwen.indexing.reindex_jobs import ReindexJobs
+from tuwen.settings import Settings
+from tuwen.vectors.indexes import activate
+
+TITLES = [f"{color}{thing}" for color in ("红色", "蓝色", "绿色") for thing in ("沙发", "椅子", "餐桌", "书柜", "床灯")]
+
+
+@pytest.fixture(scope="session")
+def other_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Of other dimensions in one of the two spaces."""
+    folder = tmp_path_factory.mktemp("other-models")
+    return {
+        "clip_model": str(save_tiny_chinese_clip(folder / "clip", seed=7, dim=24)),
+        "text_model": str(save_tiny_sentence_model(folder / "text", seed=7)),
+    }
+
+
+class Change:
+    """A shop's change of its models."""
+
+    def __init__(self, shop: Shop) -> None:
+        self.shop, services = shop, shop.services
+        self.jobs = ReindexJobs(services.database, services.vector_db, services.registry)
+
+    async def run(self, **request: Any) -> ReindexJob:
+        job = self.jobs.create(ReindexRequest(**request))
+        await new_reindexer(self.shop.services).take_turn()
+        return self.jobs.read(job.job_id)
+
+    def indexes(self) -> dict[str, str]:
+        """Collection → status."""
+        with self.shop.services.database.read() as session:
+            return {row.collection: row.status for row in session.scalars(sa.select(VectorIndexRow))}
+
+    async def index_of_a_search(self) -> str:
+        found = await self.shop.searcher.search(SearchRequest(mode=SearchMode.TEXT_TO_TEXT, text="沙发"))
+        return found.index.collection
+
+
+async def fill(shop: Shop, titles: list[str] = TITLES) -> list[int]:
+    product_ids = [shop.create(title, f"#{number * 16:02x}80{number * 8:02x}") for number, title in enumerate(titles)]
+    await shop.ingestor.ingest(shop.messages())
+    return product_ids
+
+
+def test_models_of_other_dimensions_take_over_go_back_and_lose_no_write(
+    settings: Settings, other_models: dict[str, str]
+) -> None:
+    async def scenario(shop: Shop) -> None:
+        sofa, chair, *_ = await fill(shop)
+        change, before = Change(shop), shop.services.registry.live()
+        job = await change.run(**other_models)
+        assert (job.status, job.phase, job.failed, job.live_count, job.new_count) == ("done", "switched", 0, 15, 15), (
+            job
+        )
+        assert change.indexes() == {before.collection: "retired", job.collection: "active"}
+        assert await change.index_of_a_search() == job.collection
+        assert sorted(await shop.found("红色沙发")) == sorted(TITLES)
+        await shop.ingestor.ingest(shop.messages())  # events that came late find their work done
+        # What is written now goes to the new index alone.
+        shop.change(sofa, "黑色沙发")
+        shop.writer.delete(chair)
+        bed = shop.create("白色床", "white")
+        await shop.ingestor.ingest(shop.messages())
+        with pytest.raises(ReindexConflict, match="--drop-retired"):
+            change.jobs.create(ReindexRequest(**other_models))
+        change.jobs.roll_back()
+        assert await change.index_of_a_search() == before.collection
+        assert "白色床" not in await shop.found("白色床")  # until reconciliation, which the switch wakes
+        assert shop.mend().indexed_products_unbound == 2
+        await shop.ingestor.ingest(shop.messages())
+        assert (await shop.found("黑色沙发"))[0] == "黑色沙发"
+        assert sorted(await shop.found("床")) == sorted([*TITLES[2:], "黑色沙发", "白色床"])
+        assert shop.status(bed) == ("indexed", None)
+        assert change.jobs.drop_retired().collections == [job.collection]
+        await new_reindexer(shop.services).take_turn()
+        assert change.indexes() == {before.collection: "active"}
+        assert not shop.services.vector_db.has_collection(str(job.collection))
+        assert shop.in_milvus() == set(shop.bound().values())
+        with pytest.raises(ReindexConflict, match="no retired index"):
+            change.jobs.roll_back()
+
+    run(settings, scenario)
+
+
+def test_what_ingestion_began_before_the_switch_is_begun_again_after_it(
+    settings: Settings, other_models: dict[str, str]
+) -> None:
+    async def scenario(shop: Shop) -> None:
+        await fill(shop, TITLES[:2])
+        change, before = Change(shop), shop.services.registry.live()
+        job = await change.run(**other_models, switch=False)
+        assert (job.status, job.phase) == ("done", "ready")
+        lamp = shop.create("黑色床灯", "black")
+        with shop.services.database.write() as session:  # another process's switch, which this one has not noticed
+            new = session.scalars(sa.select(VectorIndexRow).where(VectorIndexRow.collection == job.collection)).one()
+            activate(session, new.vector_index_id, "building")
+        assert shop.services.registry.known == before
+        with pytest.raises(IndexChanged):
+            await shop.ingestor.index_products([lamp])
+        assert shop.status(lamp) == ("pending", None)
+        await shop.ingestor.index_products([lamp])
+        assert shop.status(lamp) == ("indexed", None)
+        assert await change.index_of_a_search() == job.collection
+        assert (await shop.found("黑色床灯"))[0] == "黑色床灯"
+
+    run(settings, scenario)
+
+
+def test_a_change_that_is_cut_off_between_its_steps_goes_on_where_it_was(
+    settings: Settings, other_models: dict[str, str]
+) -> None:
+    async def stop_when(shop: Shop, condition: Callable[[], bool]) -> None:
+        working = asyncio.create_task(new_reindexer(shop.services).take_turn())
+        while not condition() and not working.done():  # noqa: ASYNC110  # a condition of the database
+            await asyncio.sleep(0.001)
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
+
+    async def scenario(shop: Shop) -> None:
+        await fill(shop)
+        change, database = Change(shop), shop.services.database
+        job = change.jobs.create(ReindexRequest(**other_models))
+
+        def state() -> ReindexJob:
+            return change.jobs.read(job.job_id)
+
+        def bound_in_new() -> int:
+            old = shop.services.registry.live().vector_index_id
+            with database.read() as session:
+                statement = sa.select(sa.func.count()).where(ProductVectorRow.vector_index_id != old)
+                return session.scalar(statement) or 0
+
+        steps: list[Callable[[], bool]] = [
+            lambda: len(change.indexes()) == 2,  # before its collection, or in the middle of it
+            lambda: state().phase == "filling",
+            lambda: bound_in_new() >= 8,
+            lambda: state().phase == "checking",
+        ]
+        for number, condition in enumerate(steps):
+            await stop_when(shop, condition)
+            assert state().status == "running", number
+            assert len(change.indexes()) == 2, number
+        await new_reindexer(shop.services).take_turn()
+        assert (state().status, state().phase) == ("done", "switched"), state()
+        assert sorted(await shop.found("红色沙发")) == sorted(TITLES)
+
+    run(settings, scenario)
+
+
+def test_a_product_that_would_be_lost_or_searches_that_find_less_stop_the_switch(
+    settings: Settings, other_models: dict[str, str]
+) -> None:
+    async def scenario(shop: Shop) -> None:
+        broken, *_ = await fill(shop)
+        change, before = Change(shop), shop.services.registry.live()
+        queries = []
+        for title in TITLES[1:]:
+            found = await shop.searcher.search(SearchRequest(mode=SearchMode.TEXT_TO_IMAGE, text=title, top_k=3))
+            queries += [
+                ReindexQuery(text=title, mode=SearchMode.TEXT_TO_IMAGE, product_id=hit.product.product_id)
+                for hit in found.hits
+            ]
+        with shop.services.database.read() as session:
+            path = settings.data_dir / "images" / session.get_one(ProductRow, broken).image_path
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-60])
+        job = await change.run(**other_models)
+        assert (job.status, job.failed, job.failures[0].product_id) == ("failed", 1, broken)
+        assert "1 products would be lost" in str(job.error)
+        assert "broken or cut off" in job.failures[0].reason
+        path.write_bytes(whole)
+        job = await change.run(**other_models, queries=queries)
+        assert (job.status, job.recall_live) == ("failed", 1.0)
+        assert "Recall at 10 falls from 1.000" in str(job.error)
+        assert await change.index_of_a_search() == before.collection
+        job = await change.run(**other_models, queries=queries, force=True)
+        assert (job.status, job.phase) == ("done", "switched")
+
+    run(settings, scenario)
+
+
+def test_models_that_cannot_be_had_or_are_in_use_and_a_cancelled_change_leave_all_as_it_was(
+    settings: Settings, other_models: dict[str, str], tmp_path: Path
+) -> None:
+    async def scenario(shop: Shop) -> None:
+        await fill(shop, TITLES[:1])
+        change, before = Change(shop), shop.services.registry.live()
+        job = await change.run(**{**other_models, "clip_model": str(tmp_path / "nothing")})
+        assert (job.status, "there is no such folder" in str(job.error)) == ("failed", True)
+        job = await change.run(clip_model=settings.clip_model, text_model=settings.text_model)
+        assert (job.status, "these very models" in str(job.error)) == ("failed", True)
+        job = await change.run(**other_models, switch=False)
+        waiting = change.jobs.create(ReindexRequest(**other_models))
+        with pytest.raises(ReindexConflict, match="under way"):
+            change.jobs.create(ReindexRequest(**other_models))
+        change.jobs.cancel(waiting.job_id)
+        change.jobs.cancel(waiting.job_id)
+        with pytest.raises(NotCancellable):
+            change.jobs.cancel(job.job_id)
+        await new_reindexer(shop.services).take_turn()
+        assert change.indexes() == {before.collection: "active"}
+        assert not shop.services.vector_db.has_collection(str(job.collection))
+        assert await shop.found("红色沙发") == TITLES[:1]
+
+    run(settings, scenario)

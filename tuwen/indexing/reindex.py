@@ -1,0 +1,293 @@
+"""Builds an index of other models beside the live one, and puts it in its place.
+
+One process at a time has the lease; should it die, the next takes the job up where it was. Each step can be taken
+again: what stands in the database (the row of the index, its bindings) says what is done. Writes go to the live index
+alone; the fill goes round until nothing is left, and what is written in the last moment is queued by reconciliation.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from functools import partial
+from typing import Any, NamedTuple
+
+from data_models import ReindexPhase, ReindexRequest
+from orm_models import REASON_LENGTH, Database, VectorIndexRow, utc_now
+from tuwen.background import LEASE_TIME, Lease, LeaseLost, WorkPool
+from tuwen.encoders.base import ModelNames
+from tuwen.encoders.service import EncodingService
+from tuwen.errors import AppError, ConfigurationError, DependencyUnavailable, GateClosed, IndexChanged
+from tuwen.indexing.ingest import Failed, Ingestor
+from tuwen.indexing.queries import count_bound, count_products, products_unbound_after
+from tuwen.indexing.reindex_gate import ReindexGate
+from tuwen.indexing.reindex_jobs import JobReport, drop_all, drop_given_up, forget_bindings, next_job
+from tuwen.processes import living_processes
+from tuwen.pulse import beat
+from tuwen.settings import Settings
+from tuwen.vectors.indexes import active_index, indexes_with, new_index
+from tuwen.vectors.registry import READY, IndexRegistry, ServedIndex
+from vector_db import VectorDB
+
+logger = logging.getLogger(__name__)
+
+LOOK_EVERY_S = 1.0
+PAGE = 200
+# For each second of work so many of rest: searches share cores, Milvus and the interpreter with it.
+REST = 1.5
+# So few may be left when a round ends: with writes going on there is always a last one.
+FEW, ROUNDS = 8, 20
+LOADED_WITHIN_S = 900.0
+MOST_FAILURES = 20
+
+
+class Models(NamedTuple):
+    """What was found for the names of a request."""
+
+    names: ModelNames
+    fingerprint: str
+
+
+class Reindexer:
+    """`find_models` blocks, and raises ModelUnavailable. `slow_encoding` gives an encoder of the same models that works
+    behind all other work; `ingestor` is its own, for the same reason.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        vector_db: VectorDB,
+        registry: IndexRegistry,
+        ingestor: Ingestor,
+        find_models: Callable[[ModelNames], Models],
+        slow_encoding: Callable[[EncodingService], EncodingService],
+    ) -> None:
+        self._settings = settings
+        self._database = database
+        self._vector_db = vector_db
+        self._registry = registry
+        self._ingestor = ingestor
+        self._find_models = find_models
+        self._slow_encoding = slow_encoding
+        self._lease = Lease(database, "reindex")
+        self._thread = WorkPool("reindexing", threads=1, max_waiting=2)
+        self._lease_thread = WorkPool("reindex lease", threads=1, max_waiting=1)
+
+    async def run(self) -> None:
+        while True:
+            beat()
+            try:
+                await self.take_turn()
+            except (DependencyUnavailable, LeaseLost) as error:
+                logger.warning("Reindexing waits: %r", error)
+            await asyncio.sleep(LOOK_EVERY_S)
+
+    async def take_turn(self) -> None:
+        """What there is to do, to its end; nothing while another process is at it."""
+        if not await self._thread.run(self._has_work) or await self._lease_thread.run(self._lease.take) is None:
+            return
+        try:
+            await self._keeping_the_lease(self._work())
+        finally:
+            with suppress(AppError):
+                await self._lease_thread.run(self._lease.give_back, {})
+
+    async def _keeping_the_lease(self, work: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(work)
+        try:
+            while not task.done():
+                beat()
+                await asyncio.wait([task], timeout=LEASE_TIME.total_seconds() / 8)
+                await self._lease_thread.run(self._lease.keep, {})
+            task.result()
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    def _has_work(self) -> bool:
+        with self._database.read() as session:
+            return bool(next_job(session) or indexes_with(session, "dropping"))
+
+    async def _work(self) -> None:
+        await self._thread.run(drop_given_up, self._database, self._vector_db)
+        job = await self._thread.run(self._begin)
+        if job is None:
+            return
+        job_id, request = job
+        try:
+            await self._build(JobReport(self._database, job_id), request)
+        except IndexChanged as error:
+            logger.info("Reindex job %d ends: %s", job_id, error.detail)
+        except (ConfigurationError, GateClosed) as error:
+            await self._thread.run(self._fail, job_id, error.detail, isinstance(error, ConfigurationError))
+        except (DependencyUnavailable, LeaseLost):
+            raise
+        except Exception as error:  # it must not come again for ever
+            logger.exception("Unexpected while reindexing")
+            await self._thread.run(self._fail, job_id, f"unexpected: {error!r}", False)
+
+    def _begin(self) -> tuple[int, ReindexRequest] | None:
+        with self._database.write() as session:
+            job = next_job(session, lock=True)
+            if job is None:
+                return None
+            job.status, job.started_at = "running", job.started_at or utc_now()
+            job.attempts += 1
+            return job.job_id, ReindexRequest.model_validate(job.request)
+
+    def _fail(self, job_id: int, reason: str, in_vain: bool) -> None:
+        """What was built stays, to be gone on with by the next job, unless its models can't be had."""
+        logger.error("Reindex job %d failed: %s", job_id, reason)
+        with self._database.write() as session:
+            job = next_job(session, job_id, lock=True)
+            if job is not None:
+                job.status, job.error, job.finished_at = "failed", reason[:REASON_LENGTH], utc_now()
+                if in_vain:
+                    drop_all(session, "building")
+
+    async def _build(self, report: JobReport, request: ReindexRequest) -> None:
+        await self._say(report, "preparing")
+        names = ModelNames(request.clip_model, request.text_model)
+        models = await self._thread.run(self._find_models, names)
+        row = await self._thread.run(self._open_index, report, models)
+        await self._say(report, "preparing", collection=row.collection)
+        encoding = await self._thread.run(self._registry.encoders_of, row)
+        await self._thread.run(self._open_collection, row, encoding)
+        slow = self._slow_encoding(encoding)
+        try:
+            shadow = ServedIndex(row.vector_index_id, row.collection, None, slow, is_live=False)
+            failed = await self._fill(report, shadow)
+            await self._check(report, request, shadow, failed)
+        finally:
+            await slow.close()
+        if not request.switch:
+            await self._thread.run(report.finish, "ready", None)
+            return
+        await self._say(report, "loading")
+        await self._until_loaded_everywhere(row)
+        await self._thread.run(report.finish, "switched", row.vector_index_id)
+        await self._thread.run(self._registry.look)
+
+    def _open_index(self, report: JobReport, models: Models) -> VectorIndexRow:
+        """The index that is built: of an earlier job, if it is of these models."""
+        with self._database.write() as session:
+            report.require_running(session)
+            active = active_index(session)
+            if active is not None and active.model_fingerprint == models.fingerprint:
+                raise GateClosed("The index is of these very models already.")
+            found = None
+            for row in indexes_with(session, "building"):
+                if row.model_fingerprint == models.fingerprint:
+                    found = row
+                else:
+                    row.status = "dropping"
+            if found is None:
+                session.add(found := new_index(session, models.fingerprint, models.names))
+            session.flush()
+            return found
+
+    def _open_collection(self, row: VectorIndexRow, encoding: EncodingService) -> None:
+        """Whole: one in which something was bound was so; any other may have been left in the middle."""
+        with self._database.read() as session:
+            is_begun = bool(count_bound(session, row.vector_index_id))
+        exists = self._vector_db.has_collection(row.collection)
+        if exists and is_begun:
+            return
+        forget_bindings(self._database, row.vector_index_id)
+        if exists:
+            self._vector_db.drop_collection(row.collection)
+        clip, text = encoding.encoders.clip, encoding.encoders.text
+        self._vector_db.create_collection(row.collection, clip_dim=clip.dim, text_dim=text.dim)
+
+    async def _fill(self, report: JobReport, shadow: ServedIndex) -> list[Failed]:
+        """Round after round, until one finds next to nothing. Returns what the last one could not take."""
+        for _ in range(ROUNDS):
+            bound, failed = await self._round(report, shadow)
+            if bound <= FEW:
+                break
+        return failed
+
+    async def _round(self, report: JobReport, shadow: ServedIndex) -> tuple[int, list[Failed]]:
+        bound, failed, after, started = 0, list[Failed](), 0, time.monotonic()
+        done, total = await self._thread.run(self._counts, shadow)
+        while page := await self._thread.run(self._page, shadow, after):
+            size = self._settings.ingest_encode_batch_size
+            for batch in (page[start : start + size] for start in range(0, len(page), size)):
+                batch_started = time.monotonic()
+                inserted, not_taken = await self._ingestor.index_into(shadow, batch)
+                bound += inserted
+                failed += not_taken
+                rate = bound / max(time.monotonic() - started, 0.001)
+                await self._say(
+                    report,
+                    "filling",
+                    done=done + bound,
+                    total=total,
+                    rate_per_s=round(rate, 2),
+                    seconds_left=round(max(total - done - bound - len(failed), 0) / rate) if rate else None,
+                    failed=len(failed),
+                    failures=[_as_failure(each) for each in failed[:MOST_FAILURES]],
+                )
+                await asyncio.sleep((time.monotonic() - batch_started) * REST)
+            after = page[-1]
+        return bound, failed
+
+    def _counts(self, shadow: ServedIndex) -> tuple[int, int]:
+        with self._database.read() as session:
+            return count_bound(session, shadow.vector_index_id), count_products(session)
+
+    def _page(self, shadow: ServedIndex, after: int) -> list[int]:
+        with self._database.read() as session:
+            return products_unbound_after(session, after, shadow.vector_index_id, PAGE)
+
+    async def _check(
+        self, report: JobReport, request: ReindexRequest, shadow: ServedIndex, failed: list[Failed]
+    ) -> None:
+        gate = ReindexGate(self._database, self._vector_db, shadow)
+        await self._say(report, "checking")
+        for _ in range(ROUNDS):
+            lost = await self._thread.run(gate.unbind_lost)
+            missing = await self._thread.run(
+                gate.missing, self._registry.live(), {each.product.product_id for each in failed}
+            )
+            if not lost and missing.unexplained <= FEW:
+                break
+            failed = await self._fill(report, shadow)
+        await self._say(report, "checking", live_count=missing.live, new_count=missing.live - missing.count)
+        if not request.force:
+            missing.require_few(failed, FEW)
+        if request.queries:
+            live = await gate.recall(self._registry.live(), request.queries)
+            new = await gate.recall(shadow, request.queries)
+            await self._say(report, "checking", recall_live=live, recall_new=new)
+            if new < live - request.margin and not request.force:
+                raise GateClosed(f"Recall at 10 falls from {live:.3f} to {new:.3f}, by more than {request.margin}.")
+
+    async def _until_loaded_everywhere(self, row: VectorIndexRow) -> None:
+        deadline = time.monotonic() + LOADED_WITHIN_S
+        while waited_for := await self._thread.run(self._not_loaded, row.model_fingerprint):
+            if time.monotonic() > deadline:
+                raise GateClosed(f"Its models are not loaded yet by {', '.join(waited_for)}.")
+            await asyncio.sleep(LOOK_EVERY_S)
+
+    def _not_loaded(self, fingerprint: str) -> list[str]:
+        """The processes that a switch would catch without the models. Raises GateClosed where one can't load them."""
+        with self._database.read() as session:
+            processes = [each for each in living_processes(session) if each.kind in ("api", "worker")]
+        waited_for = []
+        for process in processes:
+            said = process.state.get("loaded", {}).get(fingerprint)
+            if said not in (None, READY):
+                raise GateClosed(f"{process.name} ({process.kind}) can't load the models: {said}")
+            if said is None:
+                waited_for.append(process.name)
+        return waited_for
+
+    async def _say(self, report: JobReport, phase: ReindexPhase, **state: Any) -> None:
+        await self._thread.run(partial(report.say, phase, **state))
+
+
+def _as_failure(failed: Failed) -> dict[str, Any]:
+    return {"product_id": failed.product.product_id, "reason": failed.reason[:REASON_LENGTH]}

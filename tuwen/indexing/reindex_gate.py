@@ -1,0 +1,89 @@
+"""What a new index must show before it takes the live one's place: nothing is missing, and it finds as well."""
+
+import asyncio
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from data_models import ReindexQuery, SearchMode
+from orm_models import Database
+from tuwen.encoders.base import Vector
+from tuwen.errors import GateClosed
+from tuwen.indexing.ingest import Failed
+from tuwen.indexing.queries import bound_only_in, count_bound, count_bound_only_in
+from tuwen.vectors.binding import bindings_after, products_bound_to, unbind
+from tuwen.vectors.registry import LiveIndex, ServedIndex
+from vector_db import VectorDB, VectorField
+
+# Of the modes that ask by a text, as the search has them.
+VECTOR_FIELDS: dict[SearchMode, VectorField] = {
+    SearchMode.TEXT_TO_TEXT: "text_bge_vector",
+    SearchMode.TEXT_TO_IMAGE: "image_clip_vector",
+}
+
+PAGE = 500
+RECALL_AT, SPARE = 10, 10
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Products that count in the live index, and not in the new one."""
+
+    live: int
+    """How many count in the live one."""
+    count: int
+    unexplained: int
+    """Those of them that did not fail: changed in the last moments."""
+
+    def require_few(self, failed: Sequence[Failed], few: int) -> None:
+        if self.count > self.unexplained:
+            reason = f"; product {failed[0].product.product_id}: {failed[0].reason}" if failed else ""
+            raise GateClosed(f"{self.count - self.unexplained} products would be lost{reason}")
+        if self.unexplained > few:
+            raise GateClosed(f"{self.unexplained} products are not in the new index yet: they change too fast.")
+
+
+class ReindexGate:
+    def __init__(self, database: Database, vector_db: VectorDB, shadow: ServedIndex) -> None:
+        self._database = database
+        self._vector_db = vector_db
+        self._shadow = shadow
+
+    def unbind_lost(self) -> int:
+        """Bindings whose row Milvus lacks, so that they are filled again. Reads strongly, page by page."""
+        index_id, after, lost_in_all = self._shadow.vector_index_id, 0, 0
+        while True:
+            with self._database.read() as session:
+                page = bindings_after(session, index_id, after, PAGE)
+            if not page:
+                return lost_in_all
+            ids = [row.milvus_id for row in page]
+            lost = set(page) - self._vector_db.existing_rows(self._shadow.collection, ids, strong=True)
+            if lost:
+                with self._database.write() as session:
+                    lost_in_all += len(unbind(session, index_id, list(lost)))
+            after = page[-1].product_id
+
+    def missing(self, live: LiveIndex, failed: Collection[int]) -> Missing:
+        with self._database.read() as session:
+            count = count_bound_only_in(session, live.vector_index_id, self._shadow.vector_index_id)
+            some = bound_only_in(session, live.vector_index_id, self._shadow.vector_index_id, PAGE)
+            in_live = count_bound(session, live.vector_index_id)
+        explained = len(set(some) & set(failed))
+        return Missing(in_live, count, count - explained)
+
+    async def recall(self, index: ServedIndex, queries: Sequence[ReindexQuery]) -> float:
+        """The share of the queries that find their product among the first ten."""
+        found = 0
+        for query in queries:
+            batcher = index.encoding.texts if query.mode is SearchMode.TEXT_TO_TEXT else index.encoding.clip_texts
+            vector = await batcher.bulk(query.text)
+            found += await asyncio.to_thread(self._finds, index, query, vector)
+        return round(found / len(queries), 4)
+
+    def _finds(self, index: ServedIndex, query: ReindexQuery, vector: Vector) -> bool:
+        field = VECTOR_FIELDS[query.mode]
+        (hits,) = self._vector_db.search(index.collection, field, [vector], limit=RECALL_AT + SPARE)
+        with self._database.read() as session:
+            bound = products_bound_to(session, index.vector_index_id, [hit.row for hit in hits])
+        first = [bound[hit.row] for hit in hits if hit.row in bound][:RECALL_AT]
+        return any(query.names(product.product_id, product.sku) for product in first)
