@@ -1,11 +1,14 @@
 """What the databases say when something is wrong, told apart: what passes, what is full, what an operator has to mend,
 and what is a mistake of ours."""
 
+import socket
+import socketserver
 import sqlite3
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -188,3 +191,46 @@ def test_the_first_start_of_many_waits_for_the_others(tmp_path: Path) -> None:
     database.check()
     database.close()
     holder.close()
+
+
+@contextmanager
+def losing_the_answer_to_a_commit(server: int) -> Iterator[tuple[int, threading.Event]]:
+    """A way to the server, by its port, that goes silent once a COMMIT went through after the event was set."""
+    armed, committed = threading.Event(), threading.Event()
+
+    def pump(source: socket.socket, target: socket.socket, *, to_server: bool) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                if to_server or not committed.is_set():
+                    if armed.is_set() and b"\x03COMMIT" in data:  # the protocol's code of a statement, and it
+                        committed.set()
+                    target.sendall(data)
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            with socket.create_connection(("127.0.0.1", server)) as upstream:
+                answers = threading.Thread(target=pump, args=[upstream, self.request], kwargs={"to_server": False})
+                answers.start()
+                pump(self.request, upstream, to_server=True)
+                upstream.shutdown(socket.SHUT_RDWR)
+                answers.join()
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as proxy:
+        threading.Thread(target=proxy.serve_forever, kwargs={"poll_interval": 0.05}).start()
+        yield int(proxy.server_address[1]), armed
+        proxy.shutdown()
+
+
+def test_a_commit_whose_answer_is_lost_is_an_error_and_done_all_the_same(on_mariadb: Database) -> None:
+    url = on_mariadb.engine.url
+    with on_mariadb.read() as session:
+        before = session.scalar(sa.select(sa.func.max(JobRow.job_id))) or 0
+    with losing_the_answer_to_a_commit(url.port or 0) as (port, armed):
+        database = Database(url.set(port=port).render_as_string(), TIMEOUT_S)
+        database.check()  # setting a new connection up commits, too
+        armed.set()
+        with pytest.raises(DatabaseUnavailable):
+            add_job(database)
+        database.close()
+    with on_mariadb.read() as session:
+        assert session.scalar(sa.select(sa.func.max(JobRow.job_id))) == before + 1
