@@ -58,7 +58,9 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
         yield client
 
 
-def picture(color: str = "red", size: tuple[int, int] = (64, 48), image_format: str = "PNG") -> bytes:
+def picture(
+    color: str | tuple[int, int, int] = "red", size: tuple[int, int] = (64, 48), image_format: str = "PNG"
+) -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", size, color).save(buffer, image_format)
     return buffer.getvalue()
