@@ -38,7 +38,7 @@ def start(door: str, **settings: object) -> subprocess.CompletedProcess[str]:
     """In an environment where it is bound to end by itself."""
     command = DOORS[door] + ([str(free_port())] if door == "api" else [])
     return subprocess.run(
-        command, cwd=ROOT, env=environment(**settings), capture_output=True, text=True, timeout=120, check=False
+        command, cwd=ROOT, env=environment(**settings), capture_output=True, text=True, timeout=300, check=False
     )
 
 
@@ -238,7 +238,7 @@ def test_a_silent_hub_holds_no_cached_model_up(silent: str, tiny_models: dict[st
         MODELSCOPE_CACHE=tmp_path / "ms",
     )
     command = [sys.executable, "-c", LOAD_FROM_A_SILENT_HUB]
-    process = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120, check=False)
+    process = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300, check=False)
     lines = [json.loads(line) for line in process.stdout.splitlines() if line.startswith("[")]
     assert len(lines) == 2, process.stderr[-3000:]
     for hub, (took_s, refused) in zip(("huggingface", "modelscope"), lines, strict=True):
