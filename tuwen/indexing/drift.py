@@ -33,14 +33,19 @@ from vector_db import RowKey, VectorDB, token_made_at
 
 logger = logging.getLogger(__name__)
 
-# Anything younger may be the work of a process that is in the middle of it.
-STALE_AFTER = timedelta(minutes=10)
-QUEUE_AGAIN_AFTER = timedelta(hours=1)  # a long backlog must not grow by itself
-UNBOUND_GRACE = timedelta(minutes=10)  # insert and bind are one database call apart
-IMAGE_GRACE = timedelta(hours=1)
 PAGE, IMAGE_PAGE = 500, 50
 # More pictures than this, and than this share of all, are not removed without being told to.
 MANY_IMAGES, LARGE_SHARE = 100, 0.1
+
+
+@dataclass(frozen=True)
+class Graces:
+    """Anything younger may be the work of a process that is in the middle of it."""
+
+    pending: timedelta = timedelta(minutes=10)
+    queued_again: timedelta = timedelta(hours=1)  # a long backlog must not grow by itself
+    unbound: timedelta = timedelta(minutes=10)  # insert and bind are one database call apart
+    image: timedelta = timedelta(hours=1)
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,7 @@ class Pass:
     vector_db: VectorDB
     images: ImageStore
     index: LiveIndex
-    unbound_grace: timedelta
+    graces: Graces = Graces()
     may_delete_many: bool = False
     repair: bool = True
     """Otherwise nothing is changed, anywhere."""
@@ -73,7 +78,7 @@ Kind = Callable[[Pass, int], Iterator[Step]]
 
 def requeue_forgotten(work: Pass, after: int) -> Iterator[Step]:
     """Pending for so long that their event must have been lost, unless it still waits in the outbox."""
-    changed_before, queued_before = utc_now() - STALE_AFTER, utc_now() - QUEUE_AGAIN_AFTER
+    changed_before, queued_before = utc_now() - work.graces.pending, utc_now() - work.graces.queued_again
     while True:
         with work.database.read() as session:
             page = pending_products_after(session, after, changed_before, queued_before, PAGE)
@@ -172,7 +177,7 @@ def delete_unbound_rows(work: Pass, after: int) -> Iterator[Step]:
 
 
 def _unbound_for_long(work: Pass, page: list[RowKey]) -> list[RowKey]:
-    oldest = utc_now() - work.unbound_grace
+    oldest = utc_now() - work.graces.unbound
     with work.database.read() as session:
         orphans = set(page) - bound_rows(session, work.index.vector_index_id, page)
         # A row without a token is of version 0.2.0, which binds nothing any more.
@@ -222,7 +227,7 @@ def _may_remove_unused(work: Pass) -> Generator[Step, None, bool]:
 
 
 def _unused(work: Pass, page: list[StoredFile]) -> list[str]:
-    oldest = utc_now() - IMAGE_GRACE
+    oldest = utc_now() - work.graces.image
     old = [file.path for file in page if file.modified_at < oldest]
     with work.database.read() as session:
         used = image_paths_in_use(session, old)

@@ -17,7 +17,7 @@ from orm_models import Database, utc_now
 from tuwen.background import LEASE_TIME, Lease, LeaseLost, WorkPool, read_progress
 from tuwen.errors import AppError, DependencyUnavailable
 from tuwen.generation.queries import delete_jobs_finished_before
-from tuwen.indexing.drift import KINDS, PAGE, UNBOUND_GRACE, Pass, Step
+from tuwen.indexing.drift import KINDS, PAGE, Graces, Pass, Step
 from tuwen.messaging.outbox import delete_published_before
 from tuwen.pictures.store import ImageStore
 from tuwen.pulse import beat
@@ -90,16 +90,15 @@ class Reconciler:
         images: ImageStore,
         live_index: Callable[[], LiveIndex],
         *,
-        unbound_grace: timedelta = UNBOUND_GRACE,
+        graces: Graces = Graces(),  # noqa: B008  # frozen
         may_delete_many: bool = False,
     ) -> None:
-        """`unbound_grace`: for how long a vector without a binding may be one that is about to be bound."""
         self._settings = settings
         self._database = database
         self._vector_db = vector_db
         self._images = images
         self._live_index = live_index
-        self._unbound_grace = unbound_grace
+        self._graces = graces
         self._may_delete_many = may_delete_many
         self._lease = Lease(database, "reconciliation")
         self._stopping = threading.Event()
@@ -235,7 +234,7 @@ class Reconciler:
             self._vector_db,
             self._images,
             index,
-            self._unbound_grace,
+            self._graces,
             self._may_delete_many,
             repair,
         )

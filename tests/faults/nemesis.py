@@ -1,0 +1,66 @@
+"""Does harm at random, by a seed: what, when and for how long."""
+
+import heapq
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tests.faults.actor import Actor
+from tests.faults.history import History
+from tests.faults.stack import FaultKind
+
+PAUSE_S = (0.3, 2.0)
+SHORT_S, LONG_S, LONG_SHARE = (0.2, 4.0), (8.0, 20.0), 0.05
+MOST_AT_ONCE = 4
+POLL_S = 0.05
+
+
+@dataclass
+class Fault:
+    name: str
+    started: float
+    ended: float = float("inf")
+
+    def __str__(self) -> str:
+        return f"{self.started:8.2f} to {self.ended:8.2f}  {self.name}"
+
+
+class Nemesis(Actor):
+    """Several faults at once, at most one on each target. `heal` ends them all."""
+
+    def __init__(self, seed: int, kinds: Sequence[FaultKind], history: History) -> None:
+        super().__init__("nemesis")
+        self.faults: list[Fault] = []
+        self._chance = random.Random(f"nemesis of {seed}")
+        self._kinds, self._history = kinds, history
+        self._running: list[tuple[float, int, Fault, FaultKind]] = []
+
+    def act(self) -> None:
+        next_at = time.monotonic()
+        while not self.stopping.wait(POLL_S):
+            self._end_due(time.monotonic())
+            if time.monotonic() >= next_at:
+                self._begin_one()
+                next_at = time.monotonic() + self._chance.uniform(*PAUSE_S)
+
+    def heal(self) -> None:
+        self.stop()
+        self._end_due(float("inf"))
+
+    def _begin_one(self) -> None:
+        kind = self._chance.choices(self._kinds, [kind.weight for kind in self._kinds])[0]
+        seconds = self._chance.uniform(*(LONG_S if self._chance.random() < LONG_SHARE else SHORT_S))
+        busy = {each.target for *_, each in self._running}
+        if kind.target in busy or len(busy) >= MOST_AT_ONCE:
+            return
+        fault = Fault(kind.name, self._history.now())
+        self.faults.append(fault)
+        kind.begin()
+        heapq.heappush(self._running, (time.monotonic() + seconds, len(self.faults), fault, kind))
+
+    def _end_due(self, moment: float) -> None:
+        while self._running and self._running[0][0] <= moment:
+            *_, fault, kind = heapq.heappop(self._running)
+            kind.end()
+            fault.ended = self._history.now()
