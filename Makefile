@@ -9,8 +9,10 @@ UV_VERSION := 0.13.9
 
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
+MINUTES ?= 2
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format audit constraints hooks models catalogue clean
+.PHONY: help demo test faults lint format audit constraints hooks models catalogue clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,6 +22,9 @@ demo: $(VENV)/installed ## Install, start the API and the pages, load the demo c
 
 test: $(VENV)/installed-dev ## Set up and run the tests
 	$(BIN)/python -m pytest
+
+faults: $(VENV)/installed-dev ## Kill, freeze and cut off the service's processes at random, and check that nothing is lost; MINUTES=2 SEED=
+	$(BIN)/python -m tests.faults --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(if $(STACK),--stack $(STACK))
 
 lint: $(VENV)/installed-dev ## Check format, style and types
 	$(BIN)/ruff format --check .
