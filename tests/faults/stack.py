@@ -34,7 +34,7 @@ from tuwen.settings import Settings
 
 Result = TypeVar("Result")
 
-START_S, LOOK_S = 180.0, 120.0
+START_S, LOOK_S = 300.0, 600.0
 RESTART_PAUSE_S = 0.5
 POLL_S = 0.1
 # How our own programs wait is their own; only how long is shorter, so that a fault of seconds is a long one.
@@ -199,7 +199,7 @@ class Stack:
 
         Of its own because Milvus Lite never lets go of its file, nor the S3 client of an address.
         """
-        with self._down(), ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        with self._down(), ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("forkserver")) as pool:
             return pool.submit(_look, at, self.settings, self.environment).result(LOOK_S)
 
     @contextmanager
@@ -378,7 +378,7 @@ class _FullStack:
             "MILVUS_URI": f"http://127.0.0.1:{ports['milvus']}",
             "KAFKA_BOOTSTRAP_SERVERS": f"127.0.0.1:{self._kafka_link.port}",
             "KAFKA_IDEMPOTENT_PRODUCER": False,  # the broker of the tests has none
-            "IMAGE_STORE_URL": "s3://pictures/shop",
+            "IMAGE_STORE_URL": "s3://pictures",
             "AWS_ENDPOINT_URL": f"http://127.0.0.1:{ports['s3']}",
         }
 
