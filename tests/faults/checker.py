@@ -102,7 +102,8 @@ def _unfinished_jobs(session: orm.Session) -> list[int]:
 
 def _reconcile(stores: Stores) -> dict[str, int]:
     with stores.database.write() as session:  # the lease of a process that was killed; a live one loses its turn
-        session.execute(sa.update(LeaseRow).values(expires_at=utc_now() - timedelta(minutes=1)))
+        lease = sa.update(LeaseRow).where(LeaseRow.name == "reconciliation")
+        session.execute(lease.values(expires_at=utc_now() - timedelta(minutes=1)))
     reconciler = Reconciler(
         stores.settings,
         stores.database,
