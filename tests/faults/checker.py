@@ -27,7 +27,7 @@ from tuwen.vectors.registry import require_live_index
 from vector_db import RowKey
 
 SETTLE_S = 300.0
-QUIET_S = 90.0  # a relay that was killed keeps its claims for 30 s, and a consumer its partitions for about as long
+QUIET_S = 45.0  # a relay that was killed keeps its claims for 30 s, and a consumer its partitions not as long
 POLL_S = 0.5
 FULL_SCORE = 0.999  # of a query that is the very title or picture; the next product is at 0.998 at most
 PAGE = 1000

@@ -18,7 +18,7 @@ from tests.faults.history import History, Kind, Operation, Outcome, Sighting, St
 from tests.tiny_models import CHARACTERS
 
 TIMEOUT_S = 15.0
-PAUSE_S = 0.1
+PAUSE_S, REFUSED_PAUSE_S = 0.1, 0.5
 TITLE_LENGTH = 10
 BLOCKS, BLOCK_PIXELS = 4, 8
 IMPORT_SIZE = 3
@@ -186,6 +186,7 @@ class Client(Actor):
             response = self._http.request(method, self._chance.choice(self._urls) + path, **request)
         except httpx.ConnectError:  # nothing was sent
             self._history.end(operation, "failed", "no connection")
+            self.stopping.wait(REFUSED_PAUSE_S)
             return
         except httpx.HTTPError as error:
             self._history.end(operation, "unknown", type(error).__name__)

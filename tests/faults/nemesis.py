@@ -34,6 +34,7 @@ class Nemesis(Actor):
         self.faults: list[Fault] = []
         self._chance = random.Random(f"nemesis of {seed}")
         self._kinds, self._history = kinds, history
+        self._recovering: list[FaultKind] = []
         self._running: list[tuple[float, int, Fault, FaultKind]] = []
 
     def act(self) -> None:
@@ -51,8 +52,9 @@ class Nemesis(Actor):
     def _begin_one(self) -> None:
         kind = self._chance.choices(self._kinds, [kind.weight for kind in self._kinds])[0]
         seconds = self._chance.uniform(*(LONG_S if self._chance.random() < LONG_SHARE else SHORT_S))
+        self._recovering = [each for each in self._recovering if not each.has_recovered()]
         busy = {each.target for *_, each in self._running}
-        if kind.target in busy or len(busy) >= MOST_AT_ONCE:
+        if len(busy) >= MOST_AT_ONCE or kind.target in busy | {each.target for each in self._recovering}:
             return
         fault = Fault(kind.name, self._history.now())
         self.faults.append(fault)
@@ -63,4 +65,5 @@ class Nemesis(Actor):
         while self._running and self._running[0][0] <= moment:
             *_, fault, kind = heapq.heappop(self._running)
             kind.end()
+            self._recovering.append(kind)
             fault.ended = self._history.now()

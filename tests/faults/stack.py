@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -58,6 +59,8 @@ class FaultKind(NamedTuple):
     begin: Callable[[], None]
     end: Callable[[], None]
     weight: float = 1.0
+    has_recovered: Callable[[], bool] = lambda: True
+    """Until then the target is spared after the end: what is down already learns nothing from another fault."""
 
 
 class Supervised:
@@ -121,11 +124,13 @@ class Supervised:
             if self._process is not None and self._process.poll() is None:
                 self._process.send_signal(number)
 
-    def faults(self, *, kill: float = 1.0, freeze: float = 1.0) -> list[FaultKind]:
+    def faults(
+        self, *, kill: float = 1.0, freeze: float = 1.0, has_recovered: Callable[[], bool] = lambda: True
+    ) -> list[FaultKind]:
         """`kill` and `freeze` are weights."""
         stop, go_on = signal.SIGSTOP, signal.SIGCONT
         return [
-            FaultKind(f"kill {self.name}", self.name, self.kill, self.start, kill),
+            FaultKind(f"kill {self.name}", self.name, self.kill, self.start, kill, has_recovered),
             FaultKind(f"freeze {self.name}", self.name, lambda: self.signal(stop), lambda: self.signal(go_on), freeze),
         ]
 
@@ -238,7 +243,7 @@ def running_embedded(folder: Path, models: dict[str, str]) -> Iterator[Stack]:
             [f"http://127.0.0.1:{port}"],
             Settings(**{name.lower(): value for name, value in values.items()}),  # type: ignore[arg-type]
             [api],
-            [*api.faults(kill=3, freeze=2), *folder_faults],
+            [*api.faults(kill=3, freeze=2, has_recovered=partial(listens, port)), *folder_faults],
             not_possible,
             stores_are_shared=False,
         )
@@ -327,7 +332,8 @@ class _FullStack:
         migrate = [sys.executable, "cli.py", "migrate"]
         subprocess.run(migrate, cwd=ROOT, env=environment(**direct), check=True, capture_output=True, timeout=120)
         ours, urls = self._start_ours(database)
-        faults = [fault for process in ours for fault in process.faults(kill=0.5)]
+        alive = {f"api-{n}": partial(listens, int(url.rpartition(":")[2])) for n, url in enumerate(urls, start=1)}
+        faults = [f for p in ours for f in p.faults(kill=0.5, has_recovered=alive.get(p.name, lambda: True))]
         # The tests' S3 server keeps everything in memory: a kill would lose what nothing else has.
         faults += [f for name, each in engines.items() for f in each.faults(kill=0 if name == "s3" else 1)]
         faults += [fault for link in self._links for fault in _link_faults(link)]
