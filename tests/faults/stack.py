@@ -16,8 +16,6 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-import httpx
-
 from tests.faults.launch import Program
 from tests.faults.network import Link, Network
 from tests.processes import ROOT, answers, environment, free_port, wait_until
@@ -27,8 +25,11 @@ from tests.servers import (
     mariadb_answers,
     milvus_answers,
     milvus_command,
+    new_bucket,
     new_mariadb,
     new_mysql_database,
+    s3_answers,
+    s3_command,
 )
 from tuwen.assembly import Stores, open_stores
 from tuwen.settings import Settings
@@ -47,7 +48,6 @@ QUICK = {
     "GENERATION_HEARTBEAT_S": 1,
     "MODEL_HUB": "none",
 }
-S3_ENVIRONMENT = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
 
 
 class FaultKind(NamedTuple):
@@ -322,6 +322,7 @@ class _FullStack:
         self._folder, self._models, self._supervisor, self._network = folder, models, supervisor, network
         self._ports = {name: free_port() for name in ("mariadb", "kafka", "milvus", "s3")}
         # One for all of its clients: the broker sends them on to the one address that it advertises.
+        self._bucket: dict[str, str] = {}
         self._kafka_link = network.link("kafka of all", self._ports["kafka"])
         self._links: list[Link] = [self._kafka_link]
 
@@ -338,8 +339,7 @@ class _FullStack:
         faults += [f for name, each in engines.items() for f in each.faults(kill=0 if name == "s3" else 1)]
         faults += [fault for link in self._links for fault in _link_faults(link)]
         settings = Settings(**{name.lower(): value for name, value in direct.items()})  # type: ignore[arg-type]
-        environment_of_s3 = S3_ENVIRONMENT | {"AWS_ENDPOINT_URL": str(direct["AWS_ENDPOINT_URL"])}
-        stack = Stack(urls, settings, [*engines.values(), *ours], faults, environment=environment_of_s3)
+        stack = Stack(urls, settings, [*engines.values(), *ours], faults, environment=self._bucket)
         stack.wait_until_up()
         return stack
 
@@ -355,7 +355,7 @@ class _FullStack:
         for name, (command, ready) in commands.items():
             process = Supervised(name, command, environment(), folder / f"{name}.log")
             engines[name] = self._supervisor.add(process, lambda ready=ready, name=name: ready(ports[name]))  # type: ignore[misc]
-        self._s3 = new_bucket(self._address("s3", ports))
+        self._bucket = new_bucket(f"http://127.0.0.1:{ports['s3']}")
         return engines
 
     def _start_ours(self, database: str) -> tuple[list[Supervised], list[str]]:
@@ -377,14 +377,13 @@ class _FullStack:
         return {
             **self._models,
             **QUICK,
-            **S3_ENVIRONMENT,
             "DATA_DIR": self._folder / "service",
             "AUTO_MIGRATE": False,
             "DATABASE_URL": database.replace(f":{self._ports['mariadb']}/", f":{ports['mariadb']}/"),
             "MILVUS_URI": f"http://127.0.0.1:{ports['milvus']}",
             "KAFKA_BOOTSTRAP_SERVERS": f"127.0.0.1:{self._kafka_link.port}",
             "KAFKA_IDEMPOTENT_PRODUCER": False,  # the broker of the tests has none
-            "IMAGE_STORE_URL": "s3://pictures",
+            **self._bucket,
             "AWS_ENDPOINT_URL": f"http://127.0.0.1:{ports['s3']}",
         }
 
