@@ -321,8 +321,8 @@ class _FullStack:
     def __init__(self, folder: Path, models: dict[str, str], supervisor: Supervisor, network: Network) -> None:
         self._folder, self._models, self._supervisor, self._network = folder, models, supervisor, network
         self._ports = {name: free_port() for name in ("mariadb", "kafka", "milvus", "s3")}
-        # One for all of its clients: the broker sends them on to the one address that it advertises.
         self._bucket: dict[str, str] = {}
+        # One for all of its clients: the broker sends them on to the one address that it advertises.
         self._kafka_link = network.link("kafka of all", self._ports["kafka"])
         self._links: list[Link] = [self._kafka_link]
 
