@@ -28,6 +28,7 @@ from vector_db import RowKey
 
 SETTLE_S = 300.0
 QUIET_S = 45.0  # a relay that was killed keeps its claims for 30 s, and a consumer its partitions not as long
+DRAWING_S = 150.0  # the process that draws has to start first
 POLL_S = 0.5
 FULL_SCORE = 0.999  # of a query that is the very title or picture; the next product is at 0.998 at most
 PAGE = 1000
@@ -75,14 +76,17 @@ def look_into(stores: Stores) -> Look:
 
 def _wait_until_quiet(stack: Stack) -> None:
     """Or for as long as it may take; what has stopped for good, reconciliation has to find."""
-    deadline = time.monotonic() + QUIET_S
+    started = time.monotonic()
     with httpx.Client(base_url=stack.urls[0], timeout=30, trust_env=False) as client:
-        while time.monotonic() < deadline:
+        while True:
             with suppress(httpx.HTTPError, KeyError):
                 pending = client.get("/product/list", params={"index_status": "pending"}).json()["total"]
-                metrics = client.get("/metrics").text.splitlines()
-                waiting = [line for line in metrics if line.startswith("tuwen_outbox_backlog ")]
-                if pending == 0 and waiting and float(waiting[0].split()[1]) == 0:
+                lines = client.get("/metrics").text.splitlines()
+                gauges = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+                jobs = float(gauges["tuwen_generation_jobs_waiting"])
+                if pending == 0 and jobs == 0 and float(gauges["tuwen_outbox_backlog"]) == 0:
+                    return
+                if time.monotonic() - started > (DRAWING_S if jobs else QUIET_S):
                     return
             time.sleep(POLL_S)
 

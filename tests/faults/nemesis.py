@@ -10,9 +10,7 @@ from tests.faults.actor import Actor
 from tests.faults.history import History
 from tests.faults.stack import FaultKind
 
-PAUSE_S = (0.3, 2.0)
 SHORT_S, LONG_S, LONG_SHARE = (0.2, 4.0), (8.0, 20.0), 0.05
-MOST_AT_ONCE = 4
 POLL_S = 0.05
 
 
@@ -29,11 +27,14 @@ class Fault:
 class Nemesis(Actor):
     """Several faults at once, at most one on each target. `heal` ends them all."""
 
-    def __init__(self, seed: int, kinds: Sequence[FaultKind], history: History) -> None:
+    def __init__(
+        self, seed: int, kinds: Sequence[FaultKind], history: History, *, at_once: int, pause_s: tuple[float, float]
+    ) -> None:
+        """`at_once`: how many targets at most, with those that have not recovered yet."""
         super().__init__("nemesis")
         self.faults: list[Fault] = []
         self._chance = random.Random(f"nemesis of {seed}")
-        self._kinds, self._history = kinds, history
+        self._kinds, self._history, self._at_once, self._pause_s = kinds, history, at_once, pause_s
         self._recovering: list[FaultKind] = []
         self._running: list[tuple[float, int, Fault, FaultKind]] = []
 
@@ -43,7 +44,7 @@ class Nemesis(Actor):
             self._end_due(time.monotonic())
             if time.monotonic() >= next_at:
                 self._begin_one()
-                next_at = time.monotonic() + self._chance.uniform(*PAUSE_S)
+                next_at = time.monotonic() + self._chance.uniform(*self._pause_s)
 
     def heal(self) -> None:
         self.stop()
@@ -53,8 +54,8 @@ class Nemesis(Actor):
         kind = self._chance.choices(self._kinds, [kind.weight for kind in self._kinds])[0]
         seconds = self._chance.uniform(*(LONG_S if self._chance.random() < LONG_SHARE else SHORT_S))
         self._recovering = [each for each in self._recovering if not each.has_recovered()]
-        busy = {each.target for *_, each in self._running}
-        if len(busy) >= MOST_AT_ONCE or kind.target in busy | {each.target for each in self._recovering}:
+        busy = {each.target for each in [*self._recovering, *(kind for *_, kind in self._running)]}
+        if len(busy) >= self._at_once or kind.target in busy:
             return
         fault = Fault(kind.name, self._history.now())
         self.faults.append(fault)

@@ -64,7 +64,7 @@ class Report:
         )
 
     def details(self) -> Iterator[str]:
-        faults = Counter(" ".join(fault.name.split()[:2]) for fault in self.faults)
+        faults = Counter(fault.name.partition(" of ")[0] for fault in self.faults)
         yield "faults: " + ", ".join(f"{count} × {name}" for name, count in sorted(faults.items()))
         yield from (f"skipped: {reason}" for reason in self.not_possible)
         mended = {name: count for name, count in self.settled.mended.items() if count}
@@ -105,7 +105,7 @@ def run(stack_name: str, seed: int, seconds: float, folder: Path, models: dict[s
     """Everything that is written lies in the folder, the logs of all processes too."""
     history, pictures = History(), Pictures()
     with STACKS[stack_name](folder, models) as stack:
-        nemesis = Nemesis(seed, stack.faults, history)
+        nemesis = Nemesis(seed, stack.faults, history, at_once=stack.faults_at_once, pause_s=stack.pause_s)
         uploads = folder / "uploads"
         uploads.mkdir()
         clients = [

@@ -192,6 +192,9 @@ class Stack:
     not_possible: list[str] = field(default_factory=list)
     """Faults that this machine does not allow, and why."""
     environment: dict[str, str] = field(default_factory=dict)
+    faults_at_once: int = 4
+    pause_s: tuple[float, float] = (0.3, 2.0)
+    """Between the beginnings of two faults."""
     stores_are_shared: bool = True
     """Otherwise the service must be down while its stores are looked at."""
 
@@ -245,6 +248,8 @@ def running_embedded(folder: Path, models: dict[str, str]) -> Iterator[Stack]:
             [api],
             [*api.faults(kill=3, freeze=2, has_recovered=partial(listens, port)), *folder_faults],
             not_possible,
+            faults_at_once=2,
+            pause_s=(0.5, 4.0),  # one process is all there is: it must be up between the faults
             stores_are_shared=False,
         )
         yield stack

@@ -23,6 +23,7 @@ def test_nothing_acknowledged_is_lost_and_nothing_deleted_comes_back(
     report = run(stack, SEED, SECONDS[stack], tmp_path, tiny_models)
     print(report.summary(), *report.details(), sep="\n")
     assert report.faults
+    assert report.settled.stored
     assert not report.violations
 
 
