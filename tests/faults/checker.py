@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -76,9 +76,9 @@ def look_into(stores: Stores) -> Look:
 
 def _wait_until_quiet(stack: Stack) -> None:
     """Or for as long as it may take; what has stopped for good, reconciliation has to find."""
-    started = time.monotonic()
+    started, longest_s = time.monotonic(), DRAWING_S
     with httpx.Client(base_url=stack.urls[0], timeout=30, trust_env=False) as client:
-        while True:
+        while time.monotonic() - started < longest_s:
             with suppress(httpx.HTTPError, KeyError):
                 pending = client.get("/product/list", params={"index_status": "pending"}).json()["total"]
                 lines = client.get("/metrics").text.splitlines()
@@ -86,8 +86,7 @@ def _wait_until_quiet(stack: Stack) -> None:
                 jobs = float(gauges["tuwen_generation_jobs_waiting"])
                 if pending == 0 and jobs == 0 and float(gauges["tuwen_outbox_backlog"]) == 0:
                     return
-                if time.monotonic() - started > (DRAWING_S if jobs else QUIET_S):
-                    return
+                longest_s = DRAWING_S if jobs else QUIET_S
             time.sleep(POLL_S)
 
 
@@ -118,9 +117,9 @@ def _reconcile(stores: Stores) -> dict[str, int]:
         may_delete_many=True,
     )
     with suppress(LeaseLost, DependencyUnavailable):
-        mended = reconciler.reconcile()
-        if mended is not None:
-            return asdict(mended)
+        drifts = reconciler.reconcile()
+        if drifts is not None:
+            return {kind: drift.found for kind, drift in drifts.items()}
     return {"passes_cut_off": 1}
 
 
