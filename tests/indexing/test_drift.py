@@ -432,7 +432,9 @@ def test_looking_names_every_kind_of_drift_and_changes_nothing(on_both_databases
         with shop.services.database.read() as session:
             used = set(session.scalars(sa.select(ProductRow.image_path)))
         assert findings["images_without_product"].sample == list(pictures_in(images) - used)
-        assert asdict(shop.mend(graces=Graces(unbound=timedelta(0)))) == {kind: drift.found for kind, drift in findings.items()}
+        assert asdict(shop.mend(graces=Graces(unbound=timedelta(0)))) == {
+            kind: drift.found for kind, drift in findings.items()
+        }
         assert not any(asdict(shop.look(graces=Graces(unbound=timedelta(0)))).values())
 
     run(on_both_databases, scenario)
