@@ -36,7 +36,7 @@ from tuwen.settings import Settings
 
 Result = TypeVar("Result")
 
-START_S, LOOK_S = 300.0, 600.0
+START_S, LOOK_S = 300.0, 3600.0
 RESTART_PAUSE_S = 0.5
 POLL_S = 0.1
 # How our own programs wait is their own; only how long is shorter, so that a fault of seconds is a long one.
@@ -46,6 +46,7 @@ QUICK = {
     "RELAY_POLL_S": 0.3,
     "RECONCILE_INTERVAL_S": 10,
     "GENERATION_HEARTBEAT_S": 1,
+    "DISK_MIN_FREE_MB": 10,  # of a small disk
     "MODEL_HUB": "none",
 }
 
