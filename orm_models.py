@@ -167,7 +167,8 @@ class OutboxRow(Base):
     """A message that its transaction promised to send."""
 
     __tablename__ = "outbox"
-    __table_args__ = (TABLE_OPTIONS,)
+    # A relay looks for what waits of its topic, and must not walk over the backlog of another.
+    __table_args__ = (sa.Index("ix_outbox_topic_published_at", "topic", "published_at"), TABLE_OPTIONS)
 
     outbox_id: orm.Mapped[int] = orm.mapped_column("id", BigId, primary_key=True, autoincrement=True)
     topic: orm.Mapped[str] = orm.mapped_column(sa.String(200))

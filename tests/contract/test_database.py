@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -22,6 +22,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from sqlalchemy import orm
 from sqlalchemy.exc import IntegrityError
 
 from orm_models import (
@@ -54,23 +55,34 @@ from tuwen.generation.queries import (
     has_unfinished_jobs,
     report_on_job,
 )
-from tuwen.indexing.queries import image_paths_in_use, pending_products_after, requeue, without_waiting_message
+from tuwen.indexing.queries import (
+    image_paths_in_use,
+    indexed_products_after,
+    pending_products_after,
+    products_with_message_since,
+    requeue,
+    without_waiting_message,
+)
 from tuwen.messaging.outbox import (
     add_product_event,
     claim_outbox,
     count_refused,
+    delete_published_before,
     give_back_claims,
     mark_published,
     mark_refused,
+    oldest_waiting_at,
     outbox_backlog,
 )
 from tuwen.processes import FORGET_AFTER, GONE_AFTER, Presence, living_processes
 from tuwen.settings import Settings
 from tuwen.vectors.binding import (
     bind_vectors,
+    bindings_after,
     bound_milvus_ids,
     bound_rows,
     confirm_indexed,
+    indexed_versions,
     mark_failed,
     products_bound_to,
     release_milvus_ids,
@@ -600,3 +612,48 @@ def test_sqlite_writes_through_to_the_disk_if_it_shall(tmp_path: Path, durable: 
     with database.write() as session:
         assert session.scalar(sa.text("PRAGMA synchronous")) == synchronous
     database.close()
+
+
+def test_no_statement_of_a_page_reads_or_sorts_a_whole_table(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'plans.db'}")
+    database.migrate()
+    index_id, now, some = add_index(database), utc_now(), [1, 2, 3]
+    rows, paths = [RowKey(each, each, each) for each in some], [f"o/ab/{'ab' * 32}.png"]
+    statements: dict[str, Callable[[orm.Session], object]] = {
+        "pending_products_after": lambda session: pending_products_after(session, 1, now, now, 500),
+        "without_waiting_message": lambda session: without_waiting_message(session, some, "topic"),
+        "products_with_message_since": lambda session: products_with_message_since(session, some, "topic", now),
+        "indexed_products_after": lambda session: indexed_products_after(session, 1, 500),
+        "indexed_versions": lambda session: indexed_versions(session, index_id, some),
+        "bindings_after": lambda session: bindings_after(session, index_id, 1, 500),
+        "bound_rows": lambda session: bound_rows(session, index_id, rows),
+        "image_paths_in_use": lambda session: image_paths_in_use(session, paths),
+        "claim_outbox": lambda session: claim_outbox(session, "topic", 100, until=now),
+        "delete_published_before": lambda session: delete_published_before(session, now, 500),
+        "oldest_waiting_at": oldest_waiting_at,
+        "outbox_backlog": outbox_backlog,
+        "count_refused": count_refused,
+    }
+    for name, statement in statements.items():
+        plan = plan_of(database, statement)
+        assert plan, name
+        assert not [step for step in plan if step.startswith(("SCAN", "USE TEMP B-TREE"))], name
+    assert "SCAN product" in " ".join(plan_of(database, lambda session: session.scalars(sa.select(ProductRow.title))))
+    database.close()
+
+
+def plan_of(database: Database, statement: Callable[[orm.Session], object]) -> list[str]:
+    """What SQLite would do for the SELECTs of it."""
+    sent: list[tuple[str, Any]] = []
+
+    def note(_connection: Any, _cursor: Any, sql: str, parameters: Any, *_: Any) -> None:
+        sent.append((sql, parameters))
+
+    sa.event.listen(database.engine, "before_cursor_execute", note)
+    with database.write() as session:
+        statement(session)
+        sa.event.remove(database.engine, "before_cursor_execute", note)
+        connection = session.connection()
+        selects = [(sql, parameters) for sql, parameters in sent if sql.startswith("SELECT")]
+        plans = [connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}", parameters) for sql, parameters in selects]
+        return [row.detail for plan in plans for row in plan]

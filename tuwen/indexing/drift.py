@@ -16,7 +16,7 @@ from orm_models import Database, utc_now
 from tuwen.catalogue.queries import lock_products
 from tuwen.indexing.queries import (
     image_paths_in_use,
-    indexed_products_unbound_after,
+    indexed_products_after,
     pending_products_after,
     products_with_message_since,
     requeue,
@@ -26,7 +26,7 @@ from tuwen.indexing.queries import (
 from tuwen.pictures.store import ImageStore
 from tuwen.pictures.stored_file import StoredFile
 from tuwen.settings import Settings
-from tuwen.vectors.binding import bindings_after, bound_rows, confirm_indexed, unbind
+from tuwen.vectors.binding import bindings_after, bound_rows, confirm_indexed, indexed_versions, unbind
 from tuwen.vectors.indexes import collection_mark
 from tuwen.vectors.registry import LiveIndex
 from vector_db import RowKey, VectorDB, token_made_at
@@ -111,14 +111,15 @@ def requeue_unbound(work: Pass, after: int) -> Iterator[Step]:
         _confirm_those_that_failed_before(work)
     while True:
         with work.database.read() as session:
-            page = indexed_products_unbound_after(session, after, work.index.vector_index_id, PAGE)
+            page = indexed_products_after(session, after, PAGE)
+            bound = indexed_versions(session, work.index.vector_index_id, page)
         if not page:
             return
-        found = page
-        if work.repair:
+        found = [product_id for product_id, version in page.items() if bound.get(product_id) != version]
+        if work.repair and found:
             with work.database.write() as session:
-                found = requeue(session, page, "indexed", work.settings.kafka_topic)
-        after = page[-1]
+                found = requeue(session, found, "indexed", work.settings.kafka_topic)
+        after = max(page)
         yield Step(after, found, len(found) if work.repair else 0)
 
 
@@ -146,7 +147,7 @@ def rebind_lost(work: Pass, after: int) -> Iterator[Step]:
         if lost:  # under the default consistency a new row may not be seen yet: look again, at everything
             lost -= work.vector_db.existing_rows(collection, [row.milvus_id for row in lost], strong=True)
         found = _unbind_and_requeue(work, sorted(lost, key=lambda row: row.product_id))
-        after = page[-1].product_id
+        after = page[-1].milvus_id
         yield Step(after, found, len(found) if work.repair else 0)
 
 

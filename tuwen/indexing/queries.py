@@ -43,15 +43,15 @@ def without_waiting_message(session: orm.Session, product_ids: Sequence[int], to
     return [each for each in product_ids if str(each) not in keys]
 
 
-def indexed_products_unbound_after(
-    session: orm.Session, product_id: int, vector_index_id: int, limit: int
-) -> list[int]:
-    """A page of those that say they are indexed, and have nothing of this version bound in this index."""
-    is_bound = _bound_at_its_version(vector_index_id)
-    statement = sa.select(ProductRow.product_id).where(
-        ProductRow.product_id > product_id, ProductRow.index_status == "indexed", ~is_bound
+def indexed_products_after(session: orm.Session, product_id: int, limit: int) -> dict[int, int]:
+    """A page of those that say they are indexed: id → version, in the order of the ids.
+
+    What is bound is asked for the page alone: in one statement, MySQL makes a table of all bindings, for each page.
+    """
+    statement = sa.select(ProductRow.product_id, ProductRow.version).where(
+        ProductRow.product_id > product_id, ProductRow.index_status == "indexed"
     )
-    return list(session.scalars(statement.order_by(ProductRow.product_id).limit(limit)))
+    return dict(session.execute(statement.order_by(ProductRow.product_id).limit(limit)).all())
 
 
 def failed_products_after(session: orm.Session, product_id: int, reason_contains: str, limit: int) -> list[int]:

@@ -68,12 +68,12 @@ def indexed_versions(session: orm.Session, vector_index_id: int, product_ids: It
     return dict(rows.all())
 
 
-def bindings_after(session: orm.Session, vector_index_id: int, product_id: int, limit: int) -> list[RowKey]:
-    """The next bindings of an index in the order of products, as the rows that there should be."""
+def bindings_after(session: orm.Session, vector_index_id: int, milvus_id: int, limit: int) -> list[RowKey]:
+    """The next bindings of an index in the order of their Milvus ids, as the rows that there should be."""
     rows = session.execute(
         sa.select(ProductVectorRow.milvus_id, ProductVectorRow.product_id, ProductVectorRow.row_token)
-        .where(ProductVectorRow.vector_index_id == vector_index_id, ProductVectorRow.product_id > product_id)
-        .order_by(ProductVectorRow.product_id)
+        .where(ProductVectorRow.vector_index_id == vector_index_id, ProductVectorRow.milvus_id > milvus_id)
+        .order_by(ProductVectorRow.milvus_id)
         .limit(limit)
     )
     return [RowKey(*row) for row in rows]
