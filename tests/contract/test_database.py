@@ -520,7 +520,7 @@ def claim(database: Database, silent_since: datetime) -> tuple[int, int] | None:
 
 def generated(job_id: int) -> GeneratedImageRow:
     return GeneratedImageRow(
-        job_id=job_id, position=0, seed=1, image_path=f"bb/{job_id}.png", image_sha256="b" * 64,
+        job_id=job_id, position=0, seed=1, image_path=f"bb/{job_id:064}.png", image_sha256=f"{job_id:064}",
         image_width=8, image_height=8,
     )  # fmt: skip
 
@@ -544,8 +544,8 @@ def test_jobs_are_claimed_once_in_order_and_taken_over_when_their_worker_falls_s
         job = find_generation_job(session, first)
         assert job is not None
         assert (job.status, job.progress, job.error) == ("done", 1.0, None)
-        assert [image.image_path for image in generated_images(session, first)] == [f"bb/{first}.png"]
-        assert image_paths_in_use(session, [f"bb/{first}.png", "cc/other.png"]) == {f"bb/{first}.png"}
+        assert [image.image_path for image in generated_images(session, first)] == [f"bb/{first:064}.png"]
+        assert image_paths_in_use(session, [f"bb/{first:064}.png", "cc/other.png"]) == {f"bb/{first:064}.png"}
 
 
 def test_a_job_that_is_given_back_waits_again_and_a_cancelled_one_does_not(database: Database) -> None:
@@ -595,7 +595,7 @@ def test_old_results_go_with_their_pictures_and_their_ids_never_return(database:
         assert find_generation_job(session, old) is None
         assert find_generation_job(session, unfinished) is not None
         assert generated_images(session, old) == []
-        assert image_paths_in_use(session, [f"bb/{old}.png"]) == set()
+        assert image_paths_in_use(session, [f"bb/{old:064}.png"]) == set()
     assert add_job(database) > unfinished
 
 
