@@ -17,6 +17,7 @@ from PIL import Image
 from data_models import PICTURE_FORMATS
 from tests.conftest import broken_picture, create_product, picture, wait_until_indexed
 from tests.demo.test_demo_command import run_cli
+from tests.processes import wait_until
 
 Snapshot = Callable[[], object]
 
@@ -26,12 +27,18 @@ def snapshot(api: httpx.Client, api_folder: Path) -> Snapshot:
     """Everything that a write could touch: products, outbox, stored files."""
     wait_until_indexed(api)
 
-    def take() -> object:
+    def rows_of(query: str) -> list[Any]:
         with sqlite3.connect(api_folder / "data" / "tuwen.db") as connection:
-            rows = [connection.execute(f"SELECT * FROM {table}").fetchall() for table in ("product", "outbox")]
+            rows = connection.execute(query).fetchall()
         connection.close()
-        return rows, sorted(api_folder.glob("data/images/**/*"))
+        return rows
 
+    def take() -> object:
+        tables = [rows_of(f"SELECT * FROM {table}") for table in ("product", "outbox")]
+        return tables, sorted(api_folder.glob("data/images/**/*"))
+
+    # The relay marks its message a moment after the product is indexed.
+    wait_until(lambda: not rows_of("SELECT 1 FROM outbox WHERE published_at IS NULL"), what="the outbox to be empty")
     return take
 
 
