@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import numpy as np
+
 from tests.faults.checker import check_stores
 from tests.indexing.shop import Shop, run
 from tuwen.settings import Settings
@@ -14,17 +16,18 @@ def found(shop: Shop) -> set[str]:
 
 
 def row_of(shop: Shop, product_id: int) -> VectorRow:
-    names = {"image_clip_vector": 32, "text_clip_vector": 32, "text_bge_vector": 48}
-    vectors = {name: [1.0] + [0.0] * (length - 1) for name, length in names.items()}
+    encoders = shop.services.encoding.encoders
     return VectorRow(
         product_id,
         new_row_token(),
-        **vectors,
+        image_clip_vector=np.ones(encoders.clip.dim, np.float32),
+        text_clip_vector=np.ones(encoders.clip.dim, np.float32),
+        text_bge_vector=np.ones(encoders.text.dim, np.float32),
         image_path="",
         title="沙发",
         category=None,
         price=None,
-        attributes={},  # type: ignore[arg-type]
+        attributes={},
     )
 
 
