@@ -21,10 +21,11 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
+import sqlalchemy as sa
 import torch
 
 from data_models import ProductChanges
-from orm_models import Database
+from orm_models import Database, OutboxRow
 from tests.conftest import picture
 from tests.indexing.shop import Shop, encoders_of, open_shop
 from tests.processes import environment, wait_until
@@ -33,6 +34,7 @@ from tuwen.generation.worker import GenerationWorker
 from tuwen.messaging.in_process import InProcessConsumer, InProcessQueue
 from tuwen.messaging.outbox import outbox_backlog
 from tuwen.messaging.relay import OutboxRelay
+from tuwen.messaging.transport import Message
 from tuwen.pictures.checks import check_image
 from tuwen.pictures.folder import Folder
 from tuwen.pulse import Pulses
@@ -55,7 +57,13 @@ async def create(shop: Shop, _: int) -> None:
 
 
 async def ingest(shop: Shop, _: int = 0) -> None:
-    await shop.ingestor.ingest(shop.messages())
+    """What waits in the outbox."""
+    with shop.services.database.read() as session:
+        rows = session.scalars(
+            sa.select(OutboxRow).where(OutboxRow.published_at.is_(None)).order_by(OutboxRow.outbox_id)
+        )
+        messages = [Message(row.topic, row.message_key, json.dumps(row.payload).encode()) for row in rows]
+    await shop.ingestor.ingest(messages)
 
 
 async def change_title(shop: Shop, product_id: int) -> None:
