@@ -368,7 +368,8 @@ def _connect(settings: Settings) -> MilvusClient:
     try:
         return MilvusClient(
             uri=settings.milvus_address,
-            token=settings.milvus_token,
+            token=settings.milvus_token.get_secret_value(),
+            server_pem_path=str(settings.milvus_ca_file or ""),  # empty: the authorities that gRPC knows
             timeout=settings.milvus_timeout_s,
             dedicated=True,  # pymilvus would share one of this address, whatever its options
             grpc_options=GRPC_OPTIONS,

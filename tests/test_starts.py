@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -16,11 +17,20 @@ from pydantic import ValidationError
 from orm_models import open_database
 from tests.processes import ROOT, environment, free_port
 from tests.servers import new_mysql_database
+from tests.tls import new_certificate
 from tuwen.errors import AppError, ConfigurationError
-from tuwen.settings import Settings
+from tuwen.settings import Settings, complaint
 from vector_db import VectorDB
 
 PASSWORD = "geheim"
+# Of engines that are asked for nothing in these tests.
+SECRETS = {
+    "KAFKA_SECURITY_PROTOCOL": "SASL_SSL",
+    "KAFKA_SASL_MECHANISM": "SCRAM-SHA-256",
+    "KAFKA_USERNAME": "tuwen",
+    "KAFKA_PASSWORD": PASSWORD,
+    "MILVUS_TOKEN": PASSWORD,
+}
 LIMIT_S = 30.0
 NOBODY = 65534
 DOORS = {
@@ -69,6 +79,7 @@ def test_every_door_ends_with_one_sentence(door: str, tmp_path: Path) -> None:
         DATABASE_URL=f"oracle://tuwen:{PASSWORD}@127.0.0.1/x",
         KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1",
         MILVUS_URI="http://127.0.0.1:1",
+        **SECRETS,
     )
     said = process.stdout + process.stderr
     assert process.returncode != 0
@@ -258,11 +269,65 @@ def test_a_silent_hub_holds_no_cached_model_up(silent: str, tiny_models: dict[st
         ("kafka_bootstrap_servers", "kafka:abc"),
         ("kafka_bootstrap_servers", "http://kafka:9092"),
         ("kafka_bootstrap_servers", "kafka:9092,"),
+        ("kafka_bootstrap_servers", "tuwen:geheim@kafka:9092"),
     ],
 )
 def test_addresses_that_no_engine_has(setting: str, value: str) -> None:
     with pytest.raises(ValidationError, match=setting):
         Settings(_env_file=None, **{setting: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"KAFKA_USERNAME": ""}, "KAFKA_SECURITY_PROTOCOL=SASL_SSL needs KAFKA_USERNAME as well"),
+        ({"KAFKA_PASSWORD": ""}, "KAFKA_SECURITY_PROTOCOL=SASL_SSL needs KAFKA_PASSWORD as well"),
+        ({"KAFKA_SASL_MECHANISM": "", "KAFKA_PASSWORD": ""}, "needs KAFKA_SASL_MECHANISM and KAFKA_PASSWORD as well"),
+        ({"KAFKA_SECURITY_PROTOCOL": ""}, "KAFKA_SECURITY_PROTOCOL=PLAINTEXT makes no use of KAFKA_SASL_MECHANISM and"),
+        ({"KAFKA_SECURITY_PROTOCOL": "SSL"}, "KAFKA_SECURITY_PROTOCOL=SSL makes no use of .* and KAFKA_PASSWORD"),
+        ({"KAFKA_CA_FILE": "/nowhere.pem"}, "KAFKA_CA_FILE: .*/nowhere.pem can't be read as certificates"),
+        ({"KAFKA_CA_FILE": __file__}, "KAFKA_CA_FILE: .* can't be read as certificates"),
+        ({"KAFKA_CHECK_HOSTNAME": "false"}, "KAFKA_CHECK_HOSTNAME=false needs a KAFKA_CA_FILE"),
+        ({"MILVUS_URI": f"ftp://root:{PASSWORD}@milvus"}, "MILVUS_URI: "),
+    ],
+)
+def test_settings_that_contradict_each_other_are_one_sentence_without_a_secret(
+    tmp_path: Path, changes: dict[str, str], sentence: str
+) -> None:
+    values = {"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"} | SECRETS | changes
+    given = {name.lower(): value for name, value in values.items() if value}
+    with pytest.raises(ValidationError) as failure:
+        Settings(_env_file=None, **given)  # type: ignore[arg-type]
+    assert PASSWORD not in str(failure.value)
+    (error,) = failure.value.errors()
+    assert re.search(sentence, complaint(error["loc"], error["msg"], error["input"]))
+    assert PASSWORD not in complaint(error["loc"], error["msg"], error["input"])
+
+
+def test_a_contradiction_ends_a_start_and_shows_no_secret(tmp_path: Path) -> None:
+    said = load(tmp_path, **SECRETS | {"KAFKA_BOOTSTRAP_SERVERS": "kafka:9092", "KAFKA_USERNAME": ""})
+    assert len(said.splitlines()) == 2
+    assert "KAFKA_SECURITY_PROTOCOL=SASL_SSL needs KAFKA_USERNAME as well" in said
+    assert PASSWORD not in said
+
+
+def test_a_certificate_for_milvus_without_tls_is_a_contradiction(tmp_path: Path) -> None:
+    file = new_certificate(tmp_path).file
+    with pytest.raises(ValidationError, match="MILVUS_CA_FILE needs a MILVUS_URI that begins with https://"):
+        Settings(_env_file=None, milvus_uri="http://milvus:19530", milvus_ca_file=file)
+    Settings(_env_file=None, milvus_uri="https://milvus:19530", milvus_ca_file=file)
+
+
+def test_settings_show_no_secret_and_hand_them_on() -> None:
+    secrets = {name.lower(): value for name, value in SECRETS.items()}
+    urls = {"database_url": f"mysql+pymysql://u:{PASSWORD}@h/x", "milvus_uri": f"https://u:{PASSWORD}@h"}
+    settings = Settings(_env_file=None, kafka_bootstrap_servers="kafka:9092", **secrets | urls)  # type: ignore[arg-type]
+    assert PASSWORD not in repr(settings)
+    assert PASSWORD not in str(settings)
+    handed_on = {name.lower(): value for name, value in settings.as_environment().items() if value}
+    assert Settings(_env_file=None, **handed_on) == settings.model_copy(
+        update={"data_dir": settings.data_dir.resolve()}
+    )  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("by_file", [False, True])

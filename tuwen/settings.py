@@ -4,12 +4,13 @@ Every field here stands in `.env.example` and in the README's table; a test chec
 """
 
 import os
+import ssl
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 VERSION = "0.2.0"
@@ -27,7 +28,12 @@ class Settings(BaseSettings):
     """Empty values of the four `*_URL`/`*_URI` engines choose the embedded ones under `data_dir`."""
 
     model_config = SettingsConfigDict(
-        env_file=ENV_FILE, env_file_encoding="utf-8-sig", env_ignore_empty=True, extra="ignore", frozen=True
+        env_file=ENV_FILE,
+        env_file_encoding="utf-8-sig",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,  # which may be a password
     )
 
     # Where things are
@@ -42,13 +48,20 @@ class Settings(BaseSettings):
     heartbeat_dir: Path | None = None
 
     # Engines
-    database_url: str = ""
+    database_url: str = Field("", repr=False)  # with a password in it
     database_timeout_s: float = Field(30.0, ge=2)  # InnoDB waits for a lock in whole seconds, half as long
     auto_migrate: bool = True
-    milvus_uri: str = ""
-    milvus_token: str = ""
+    milvus_uri: str = Field("", repr=False)
+    milvus_token: SecretStr = SecretStr("")
+    milvus_ca_file: Path | None = None
     milvus_timeout_s: float = Field(10.0, gt=0)
     kafka_bootstrap_servers: str = ""
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
+    kafka_username: str = ""
+    kafka_password: SecretStr = SecretStr("")
+    kafka_ca_file: Path | None = None
+    kafka_check_hostname: bool = True
     kafka_topic: str = "product-events"
     kafka_group: str = "tuwen-indexer"
     kafka_partitions: int = Field(12, ge=1)
@@ -121,9 +134,50 @@ class Settings(BaseSettings):
     def are_broker_addresses(cls, value: str) -> str:
         for part in value.split(",") if value else ():
             address = urlsplit(f"//{part.strip()}")
-            if not address.hostname or address.port == 0 or address.path:
+            if not address.hostname or address.port == 0 or address.path or address.username is not None:
                 raise ValueError("a broker is written host:9092, several with commas between them")
         return value
+
+    @field_validator("kafka_ca_file", "milvus_ca_file")
+    @classmethod
+    def holds_certificates(cls, value: Path | None) -> Path | None:
+        try:
+            ssl.create_default_context(cafile=value)
+        except OSError as error:  # of the file or, as an SSLError, of what is in it
+            raise ValueError(f"{value} can't be read as certificates (PEM): {error}") from error
+        return value
+
+    @model_validator(mode="after")
+    def security_agrees(self) -> Self:
+        """What one setting promises another must not leave out. Says names alone, never a value."""
+        if self.milvus_ca_file and not self.milvus_uri.startswith("https://"):
+            raise ValueError("MILVUS_CA_FILE needs a MILVUS_URI that begins with https://")
+        if not self.kafka_bootstrap_servers:
+            return self
+        protocol = f"KAFKA_SECURITY_PROTOCOL={self.kafka_security_protocol}"
+        login = {
+            "KAFKA_SASL_MECHANISM": self.kafka_sasl_mechanism,
+            "KAFKA_USERNAME": self.kafka_username,
+            "KAFKA_PASSWORD": self.kafka_password.get_secret_value(),
+        }
+        given, missing = [n for n, value in login.items() if value], [n for n, value in login.items() if not value]
+        if self.kafka_uses_sasl and missing:
+            raise ValueError(f"{protocol} needs {' and '.join(missing)} as well")
+        if given and not self.kafka_uses_sasl:
+            raise ValueError(f"{protocol} makes no use of {' and '.join(given)}: it must be SASL_SSL or SASL_PLAINTEXT")
+        if self.kafka_ca_file and not self.kafka_uses_tls:
+            raise ValueError(f"{protocol} makes no use of KAFKA_CA_FILE: it must be SSL or SASL_SSL")
+        if self.kafka_uses_tls and not self.kafka_check_hostname and not self.kafka_ca_file:
+            raise ValueError("KAFKA_CHECK_HOSTNAME=false needs a KAFKA_CA_FILE: else any server would do")
+        return self
+
+    @property
+    def kafka_uses_tls(self) -> bool:
+        return self.kafka_security_protocol in ("SSL", "SASL_SSL")
+
+    @property
+    def kafka_uses_sasl(self) -> bool:
+        return self.kafka_security_protocol.startswith("SASL_")
 
     @property
     def database_dsn(self) -> str:
@@ -166,10 +220,13 @@ class Settings(BaseSettings):
         """For a child process that shall have these very settings."""
         values = {name.upper(): getattr(self, name) for name in type(self).model_fields}
         values |= {"DATA_DIR": self.data_dir.resolve()}
-        return {
-            name: ",".join(value) if isinstance(value, tuple) else "" if value is None else str(value)
-            for name, value in values.items()
-        }
+        return {name: _as_text(value) for name, value in values.items()}
+
+
+def _as_text(value: object) -> str:
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    return ",".join(value) if isinstance(value, tuple) else "" if value is None else str(value)
 
 
 def load_settings() -> Settings:
@@ -179,5 +236,11 @@ def load_settings() -> Settings:
     except (OSError, UnicodeDecodeError) as error:
         sys.exit(f"The settings in {ENV_FILE} can't be read, which must be UTF-8: {error}")
     except ValidationError as error:
-        lines = [f"{'_'.join(map(str, e['loc'])).upper()}: {e['msg']} (got {e['input']!r})" for e in error.errors()]
+        lines = [complaint(e["loc"], e["msg"], e["input"]) for e in error.errors()]
         sys.exit("Settings can't be used:\n  " + "\n  ".join(lines))
+
+
+def complaint(field: tuple[int | str, ...], message: str, value: object) -> str:
+    """With the value, unless that is all settings together or has a password before its host."""
+    shown = f" (got {value!r})" if field and "@" not in str(value) else ""
+    return f"{'_'.join(map(str, field)).upper() or 'Together'}: {message}{shown}"

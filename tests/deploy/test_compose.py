@@ -28,9 +28,11 @@ FIELDS = {name.upper() for name in Settings.model_fields}
 SECRETS = ("MYSQL_ROOT_PASSWORD", "MYSQL_PASSWORD", "MINIO_ROOT_PASSWORD")
 OURS = ("api", "worker", "generator", "web", "migrate")
 NOT_SETTINGS = {"RESTART_PAUSE_S"}  # deploy/entrypoint.sh
-# Settings that a container has no use for: its ports are fixed, the stack's Milvus has no users, and the Dockerfile
-# says where its data is.
-NOT_FOR_CONTAINERS = {"API_HOST", "API_PORT", "API_URL", "WEB_PORT", "WEB_LANGUAGE", "DATA_DIR", "MILVUS_TOKEN"}
+# Settings that a container has no use for: its ports are fixed, the stack's engines have no users and no TLS, and the
+# Dockerfile says where its data is.
+NOT_FOR_CONTAINERS = {"API_HOST", "API_PORT", "API_URL", "WEB_PORT", "WEB_LANGUAGE", "DATA_DIR"}
+NOT_FOR_CONTAINERS |= {"MILVUS_TOKEN", "MILVUS_CA_FILE", "KAFKA_SECURITY_PROTOCOL", "KAFKA_SASL_MECHANISM"}
+NOT_FOR_CONTAINERS |= {"KAFKA_USERNAME", "KAFKA_PASSWORD", "KAFKA_CA_FILE", "KAFKA_CHECK_HOSTNAME"}
 ENTRYPOINT = str(ROOT / "deploy" / "entrypoint.sh")
 HEALTHCHECK = str(ROOT / "deploy" / "healthcheck.py")
 

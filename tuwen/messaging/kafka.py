@@ -2,8 +2,10 @@
 
 import asyncio
 import logging
+import ssl
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -69,7 +71,7 @@ class KafkaSender:
             if self._producer is None:
                 await create_topics(self._settings)
                 producer = AIOKafkaProducer(
-                    bootstrap_servers=self._settings.kafka_bootstrap_servers,
+                    **connection_options(self._settings),
                     acks="all",
                     enable_idempotence=self._settings.kafka_idempotent_producer,
                 )
@@ -124,7 +126,7 @@ class KafkaConsumer:
             await create_topics(self._settings)
             consumer = AIOKafkaConsumer(
                 self._topic,
-                bootstrap_servers=self._settings.kafka_bootstrap_servers,
+                **connection_options(self._settings),
                 group_id=self._group,
                 enable_auto_commit=False,
                 auto_offset_reset="earliest",
@@ -134,9 +136,25 @@ class KafkaConsumer:
         return self._consumer
 
 
+def connection_options(settings: Settings) -> dict[str, Any]:
+    """Where the brokers are, how they are known, and how they know us: the same for every client."""
+    options: dict[str, Any] = {
+        "bootstrap_servers": settings.kafka_bootstrap_servers,
+        "security_protocol": settings.kafka_security_protocol,
+    }
+    if settings.kafka_uses_tls:
+        options["ssl_context"] = ssl.create_default_context(cafile=settings.kafka_ca_file)
+        options["ssl_context"].check_hostname = settings.kafka_check_hostname
+    if settings.kafka_uses_sasl:
+        options["sasl_mechanism"] = settings.kafka_sasl_mechanism
+        options["sasl_plain_username"] = settings.kafka_username
+        options["sasl_plain_password"] = settings.kafka_password.get_secret_value()
+    return options
+
+
 async def create_topics(settings: Settings) -> None:
     """The topics of events and jobs with room for several workers, and the dead letters'; existing ones stay."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap_servers)
+    admin = AIOKafkaAdminClient(**connection_options(settings))
     try:
         await _start(admin)
         existing = set(await admin.list_topics())
