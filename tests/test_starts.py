@@ -325,9 +325,8 @@ def test_settings_show_no_secret_and_hand_them_on() -> None:
     assert PASSWORD not in repr(settings)
     assert PASSWORD not in str(settings)
     handed_on = {name.lower(): value for name, value in settings.as_environment().items() if value}
-    assert Settings(_env_file=None, **handed_on) == settings.model_copy(
-        update={"data_dir": settings.data_dir.resolve()}
-    )  # type: ignore[arg-type]
+    received = Settings(_env_file=None, **handed_on)  # type: ignore[arg-type]
+    assert received == settings.model_copy(update={"data_dir": settings.data_dir.resolve()})
 
 
 @pytest.mark.parametrize("by_file", [False, True])

@@ -171,7 +171,7 @@ def test_milvus_behind_tls(milvus: str, certificate: Certificate) -> None:
             _env_file=None,
             milvus_uri=f"https://127.0.0.1:{port}",
             milvus_ca_file=certificate.file,
-            milvus_token=PASSWORD,  # type: ignore[arg-type]
+            milvus_token=PASSWORD,
         )
         vectors = VectorDB(settings)
         vectors.check()
