@@ -55,7 +55,7 @@ def seconds_until_refused(db: VectorDB, call: Callable[[VectorDB], Any]) -> floa
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, int]]:
     """With a collection and a row in it."""
     with running_milvus_process(tmp_path_factory.mktemp("frozen")) as (address, process):
-        db = connect(address)
+        db = VectorDB(Settings(_env_file=None, milvus_uri=address))  # its first insert loads a dictionary, for seconds
         db.create_collection("products", clip_dim=DIM, text_dim=DIM)
         db.insert("products", [row(0)])
         db.close()

@@ -9,11 +9,12 @@ import pytest
 import sqlalchemy as sa
 
 from data_models import ReindexJob, ReindexQuery, ReindexRequest, SearchMode, SearchRequest
-from orm_models import ProductRow, ProductVectorRow, VectorIndexRow
+from orm_models import ProcessRow, ProductRow, ProductVectorRow, VectorIndexRow, utc_now
 from tests.indexing.shop import Shop, run
 from tests.tiny_models import save_tiny_chinese_clip, save_tiny_sentence_model
 from tuwen.assembly import new_reindexer
-from tuwen.errors import IndexChanged, NotCancellable, ReindexConflict
+from tuwen.errors import IndexChanged, NotCancellable, ReindexConflict, VectorDBUnavailable
+from tuwen.indexing.queries import requeue
 from tuwen.indexing.reindex_jobs import ReindexJobs
 from tuwen.settings import Settings
 from tuwen.vectors.indexes import activate
@@ -214,9 +215,138 @@ def test_models_that_cannot_be_had_or_are_in_use_and_a_cancelled_change_leave_al
         change.jobs.cancel(waiting.job_id)
         with pytest.raises(NotCancellable):
             change.jobs.cancel(job.job_id)
+        typo = await change.run(**{**other_models, "clip_model": str(tmp_path / "nothing")})
+        assert typo.status == "failed"
+        assert change.indexes() == {before.collection: "active", job.collection: "building"}  # it waits for its switch
+        assert change.jobs.drop_retired().collections == [job.collection]
         await new_reindexer(shop.services).take_turn()
         assert change.indexes() == {before.collection: "active"}
         assert not shop.services.vector_db.has_collection(str(job.collection))
         assert await shop.found("红色沙发") == TITLES[:1]
+
+    run(settings, scenario)
+
+
+def activate_elsewhere(shop: Shop, collection: str | None, status: str) -> None:
+    """As another process does it, which this one has yet to notice."""
+    with shop.services.database.write() as session:
+        row = session.scalars(sa.select(VectorIndexRow).where(VectorIndexRow.collection == collection)).one()
+        activate(session, row.vector_index_id, status)
+
+
+def test_the_check_goes_by_milvus_ids_which_are_not_in_the_order_of_products(
+    settings: Settings, other_models: dict[str, str]
+) -> None:
+    async def scenario(shop: Shop) -> None:
+        first, *_ = await fill(shop)
+        change = Change(shop)
+        await change.run(**other_models, switch=False)
+        shop.change(first, "黑色沙发")
+        await shop.ingestor.ingest(shop.messages())
+        job = await change.run(**other_models)
+        assert (job.status, job.phase) == ("done", "switched"), job
+        assert (await shop.found("黑色沙发"))[0] == "黑色沙发"
+
+    run(settings, scenario)
+
+
+def test_an_event_of_a_product_that_waits_for_another_index_is_not_taken_for_done(
+    settings: Settings, other_models: dict[str, str]
+) -> None:
+    async def scenario(shop: Shop) -> None:
+        await fill(shop, TITLES[:2])
+        change, before = Change(shop), shop.services.registry.live()
+        await change.run(**other_models)
+        bed = shop.create("白色床", "white")
+        await shop.ingestor.ingest(shop.messages())
+        activate_elsewhere(shop, before.collection, "retired")
+        with shop.services.database.write() as session:
+            requeue(session, [bed], "indexed", shop.topic)  # the other process reconciled
+        with pytest.raises(IndexChanged):
+            await shop.ingestor.ingest(shop.messages()[-1:])
+        await shop.ingestor.ingest(shop.messages()[-1:])
+        assert shop.status(bed) == ("indexed", None)
+        assert (await shop.found("白色床"))[0] == "白色床"
+
+    run(settings, scenario)
+
+
+def test_the_models_that_are_about_to_answer_are_not_let_go(settings: Settings, other_models: dict[str, str]) -> None:
+    async def scenario(shop: Shop) -> None:
+        await fill(shop, TITLES[:1])
+        change, registry = Change(shop), shop.services.registry
+        job = await change.run(**other_models, switch=False)
+        registry.prepare()
+        loaded = registry.preparations()
+        assert len(loaded) == 2
+        activate_elsewhere(shop, job.collection, "building")
+        registry.prepare()
+        assert registry.preparations() == loaded
+        assert registry.look().collection == job.collection
+
+    run(settings, scenario)
+
+
+def test_a_collection_that_is_made_again_does_not_undo_a_rollback(
+    settings: Settings, other_models: dict[str, str]
+) -> None:
+    async def scenario(shop: Shop) -> None:
+        await fill(shop, TITLES[:1])
+        change, before, vector_db = Change(shop), shop.services.registry.live(), shop.services.vector_db
+        job = await change.run(**other_models)
+        vector_db.drop_collection(str(job.collection))
+        has_collection, calls = vector_db.has_collection, list[str]()
+
+        def has_collection_while_the_operator_rolls_back(collection: str) -> bool:
+            calls.append(collection)
+            if len(calls) == 2:  # the index was read as the active one by now
+                activate_elsewhere(shop, before.collection, "retired")
+            return has_collection(collection)
+
+        vector_db.missed_collection.set()
+        vector_db.has_collection = has_collection_while_the_operator_rolls_back  # type: ignore[method-assign]
+        with pytest.raises(VectorDBUnavailable, match="Another index"):
+            shop.services.registry.look()
+        assert change.indexes() == {before.collection: "active", job.collection: "retired"}
+        assert shop.services.registry.look().collection == before.collection
+
+    run(settings, scenario)
+
+
+def test_no_rollback_to_models_that_a_process_lacks(settings: Settings, other_models: dict[str, str]) -> None:
+    async def scenario(shop: Shop) -> None:
+        await fill(shop, TITLES[:1])
+        change = Change(shop)
+        job = await change.run(**other_models)
+        with shop.services.database.write() as session:
+            before = session.scalars(sa.select(VectorIndexRow).where(VectorIndexRow.status == "retired")).one()
+            state = {"loaded": {before.model_fingerprint: "there is no such folder"}}
+            now = utc_now()
+            session.add(
+                ProcessRow(
+                    process_id="a" * 32, kind="worker", name="worker-2", started_at=now, seen_at=now, state=state
+                )
+            )
+        with pytest.raises(ReindexConflict, match=r"worker-2 \(worker\) can't load the models"):
+            change.jobs.roll_back()
+        assert await change.index_of_a_search() == job.collection
+
+    run(settings, scenario)
+
+
+def test_a_product_that_failed_is_found_in_no_index(settings: Settings, other_models: dict[str, str]) -> None:
+    async def scenario(shop: Shop) -> None:
+        sofa, *_ = await fill(shop, TITLES[:2])
+        change = Change(shop)
+        await change.run(**other_models, switch=False)
+        shop.change(sofa, "黑色沙发")
+        with shop.services.database.read() as session:
+            path = settings.data_dir / "images" / session.get_one(ProductRow, sofa).image_path
+        path.write_bytes(path.read_bytes()[:-60])
+        await shop.ingestor.ingest(shop.messages())
+        assert shop.status(sofa)[0] == "failed"
+        job = await change.run(**other_models, force=True)
+        assert (job.status, job.phase) == ("done", "switched"), job
+        assert await shop.found("黑色沙发") == TITLES[1:2]
 
     run(settings, scenario)

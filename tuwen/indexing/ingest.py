@@ -36,6 +36,7 @@ from tuwen.vectors.binding import (
     indexed_versions,
     mark_failed,
     release_milvus_ids,
+    unbind_product,
 )
 from tuwen.vectors.indexes import require_status
 from tuwen.vectors.registry import IndexRegistry, LiveIndex, ServedIndex
@@ -132,7 +133,7 @@ class Ingestor:
         try:
             inserted, failed = await self.index_into(index, product_ids)
         except IndexChanged:
-            await self._threads.run(self._registry.look)
+            await self._threads.run(self._registry.look_if_possible)
             raise  # and it comes again
         if inserted or failed:
             logger.info("Indexed %d products, %d failed", inserted, len(failed))
@@ -184,6 +185,8 @@ class Ingestor:
         asked_again = any(product.index_status == "pending" for product in done)  # after it was bound
         if index.is_live and asked_again:
             with self._database.write() as session:
+                # They may wait for an index that took this one's place a moment ago.
+                require_status(session, index.vector_index_id, "active")
                 confirm_indexed(session, index.vector_index_id, [product.product_id for product in done])
         return [product for product in products if product not in done]
 
@@ -266,8 +269,12 @@ class Ingestor:
                 else:
                     unbound.append(row.milvus_id)
             for product, reason in failed:
-                if index.is_live and self._is_current(current, product):
+                if not self._is_current(current, product):
+                    continue
+                if index.is_live:
                     unbound += self._write_failure(session, product, index, reason)
+                else:  # what an index that is being built has of an older version must not be found later
+                    unbound += unbind_product(session, product.product_id, index.vector_index_id)
         return unbound
 
     def _write_failure(self, session: orm.Session, product: ProductRow, index: LiveIndex, reason: str) -> list[int]:

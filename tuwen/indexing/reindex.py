@@ -21,13 +21,12 @@ from tuwen.encoders.service import EncodingService
 from tuwen.errors import AppError, ConfigurationError, DependencyUnavailable, GateClosed, IndexChanged
 from tuwen.indexing.ingest import Failed, Ingestor
 from tuwen.indexing.queries import count_bound, count_products, products_unbound_after
-from tuwen.indexing.reindex_gate import ReindexGate
-from tuwen.indexing.reindex_jobs import JobReport, drop_all, drop_given_up, forget_bindings, next_job
-from tuwen.processes import living_processes
+from tuwen.indexing.reindex_gate import ReindexGate, processes_without
+from tuwen.indexing.reindex_jobs import JobReport, drop_given_up, drop_opened, forget_bindings, next_job
 from tuwen.pulse import beat
 from tuwen.settings import Settings
 from tuwen.vectors.indexes import active_index, indexes_with, new_index
-from tuwen.vectors.registry import READY, IndexRegistry, ServedIndex
+from tuwen.vectors.registry import IndexRegistry, ServedIndex
 from vector_db import VectorDB
 
 logger = logging.getLogger(__name__)
@@ -145,7 +144,7 @@ class Reindexer:
             if job is not None:
                 job.status, job.error, job.finished_at = "failed", reason[:REASON_LENGTH], utc_now()
                 if in_vain:
-                    drop_all(session, "building")
+                    drop_opened(session, job)
 
     async def _build(self, report: JobReport, request: ReindexRequest) -> None:
         await self._say(report, "preparing")
@@ -267,23 +266,10 @@ class Reindexer:
 
     async def _until_loaded_everywhere(self, row: VectorIndexRow) -> None:
         deadline = time.monotonic() + LOADED_WITHIN_S
-        while waited_for := await self._thread.run(self._not_loaded, row.model_fingerprint):
+        while waited_for := await self._thread.run(processes_without, self._database, row.model_fingerprint):
             if time.monotonic() > deadline:
                 raise GateClosed(f"Its models are not loaded yet by {', '.join(waited_for)}.")
             await asyncio.sleep(LOOK_EVERY_S)
-
-    def _not_loaded(self, fingerprint: str) -> list[str]:
-        """The processes that a switch would catch without the models. Raises GateClosed where one can't load them."""
-        with self._database.read() as session:
-            processes = [each for each in living_processes(session) if each.kind in ("api", "worker")]
-        waited_for = []
-        for process in processes:
-            said = process.state.get("loaded", {}).get(fingerprint)
-            if said not in (None, READY):
-                raise GateClosed(f"{process.name} ({process.kind}) can't load the models: {said}")
-            if said is None:
-                waited_for.append(process.name)
-        return waited_for
 
     async def _say(self, report: JobReport, phase: ReindexPhase, **state: Any) -> None:
         await self._thread.run(partial(report.say, phase, **state))

@@ -10,8 +10,9 @@ from tuwen.encoders.base import Vector
 from tuwen.errors import GateClosed
 from tuwen.indexing.ingest import Failed
 from tuwen.indexing.queries import bound_only_in, count_bound, count_bound_only_in
+from tuwen.processes import living_processes
 from tuwen.vectors.binding import bindings_after, products_bound_to, unbind
-from tuwen.vectors.registry import LiveIndex, ServedIndex
+from tuwen.vectors.registry import READY, LiveIndex, ServedIndex
 from vector_db import VectorDB, VectorField
 
 # Of the modes that ask by a text, as the search has them.
@@ -42,6 +43,20 @@ class Missing:
             raise GateClosed(f"{self.unexplained} products are not in the new index yet: they change too fast.")
 
 
+def processes_without(database: Database, fingerprint: str) -> list[str]:
+    """Those that a switch would catch without the models. Raises GateClosed where one can't load them."""
+    with database.read() as session:
+        processes = [each for each in living_processes(session) if each.kind in ("api", "worker")]
+    waited_for = []
+    for process in processes:
+        said = process.state.get("loaded", {}).get(fingerprint)
+        if said not in (None, READY):
+            raise GateClosed(f"{process.name} ({process.kind}) can't load the models: {said}")
+        if said is None:
+            waited_for.append(process.name)
+    return waited_for
+
+
 class ReindexGate:
     def __init__(self, database: Database, vector_db: VectorDB, shadow: ServedIndex) -> None:
         self._database = database
@@ -61,7 +76,7 @@ class ReindexGate:
             if lost:
                 with self._database.write() as session:
                     lost_in_all += len(unbind(session, index_id, list(lost)))
-            after = page[-1].product_id
+            after = page[-1].milvus_id
 
     def missing(self, live: LiveIndex, failed: Collection[int]) -> Missing:
         with self._database.read() as session:

@@ -11,7 +11,8 @@ from sqlalchemy import orm
 
 from data_models import DroppedIndexes, IndexInfo, ReindexJob, ReindexPhase, ReindexRequest
 from orm_models import Database, JobRow, VectorIndexRow, utc_now
-from tuwen.errors import IndexChanged, NotCancellable, NotFound, ReindexConflict
+from tuwen.errors import GateClosed, IndexChanged, NotCancellable, NotFound, ReindexConflict
+from tuwen.indexing.reindex_gate import processes_without
 from tuwen.vectors.indexes import activate, delete_bindings_page, indexes_with
 from tuwen.vectors.registry import IndexRegistry
 from vector_db import VectorDB
@@ -58,7 +59,7 @@ class ReindexJobs:
             if job.status == "cancelled":
                 return
             job.status, job.finished_at = "cancelled", utc_now()
-            drop_all(session, "building")
+            drop_opened(session, job)
 
     def roll_back(self) -> IndexInfo:
         """The retired index answers again, within two seconds everywhere."""
@@ -68,6 +69,12 @@ class ReindexJobs:
             raise ReindexConflict("There is no retired index to go back to.")
         if not self._vector_db.has_collection(retired[0].collection):
             raise ReindexConflict(f"The collection {retired[0].collection} is gone from Milvus: there is no way back.")
+        try:
+            without = processes_without(self._database, retired[0].model_fingerprint)
+        except GateClosed as error:
+            raise ReindexConflict(error.detail) from error
+        if without:
+            raise ReindexConflict(f"Its models are not loaded by {', '.join(without)}: try again in a minute.")
         try:
             with self._database.write() as session:
                 _require_none_under_way(session)
@@ -148,6 +155,13 @@ def drop_all(session: orm.Session, *statuses: str) -> list[str]:
     for row in rows:
         row.status = "dropping"
     return [row.collection for row in rows]
+
+
+def drop_opened(session: orm.Session, job: JobRow) -> None:
+    """Have the loops drop what this job began to build; another's may wait to be switched to."""
+    for row in indexes_with(session, "building"):
+        if row.collection == (job.state or {}).get("collection"):
+            row.status = "dropping"
 
 
 def drop_given_up(database: Database, vector_db: VectorDB) -> None:

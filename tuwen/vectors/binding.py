@@ -141,12 +141,25 @@ def confirm_indexed(session: orm.Session, vector_index_id: int, product_ids: Seq
 
 
 def mark_failed(session: orm.Session, product: ProductRow, vector_index_id: int, reason: str) -> list[int]:
-    """The product can't be indexed as it is. Its older vectors show something else: they are unbound and returned."""
-    binding = session.get(ProductVectorRow, (product.product_id, vector_index_id))
-    if binding is not None:
-        session.delete(binding)
+    """The product can't be indexed as it is. Its older vectors show something else: they are unbound, in every index,
+    and those of this one returned.
+    """
+    unbound = unbind_product(session, product.product_id, vector_index_id)
+    session.execute(
+        sa.delete(ProductVectorRow)
+        .where(ProductVectorRow.product_id == product.product_id)
+        .execution_options(synchronize_session=False)
+    )
     _set_index_status(session, product.product_id, "failed", reason[:REASON_LENGTH])
-    return [binding.milvus_id] if binding else []
+    return unbound
+
+
+def unbind_product(session: orm.Session, product_id: int, vector_index_id: int) -> list[int]:
+    """Whatever row it has in this index. Returns its Milvus id."""
+    mine = ProductVectorRow.product_id == product_id, ProductVectorRow.vector_index_id == vector_index_id
+    milvus_ids = list(session.scalars(sa.select(ProductVectorRow.milvus_id).where(*mine)))
+    _delete_bindings(session, vector_index_id, [product_id])
+    return milvus_ids
 
 
 def has_failed(session: orm.Session, product_id: int, reason: str) -> bool:

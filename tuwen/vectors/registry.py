@@ -7,16 +7,19 @@ its models go together: whoever takes a `ServedIndex` keeps it to its end, so th
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import sqlalchemy as sa
+
 from orm_models import Database, VectorIndexRow, utc_now
 from tuwen.background import Lease, WorkPool
 from tuwen.encoders.base import ModelNames
 from tuwen.encoders.service import EncodingService
-from tuwen.errors import AppError, ConfigurationError, VectorDBUnavailable
+from tuwen.errors import AppError, ConfigurationError, ModelsUnavailable, VectorDBUnavailable
 from tuwen.pulse import beat
 from tuwen.vectors.indexes import active_index, indexes_with, models_of, new_index
 from vector_db import VectorDB
@@ -24,6 +27,7 @@ from vector_db import VectorDB
 logger = logging.getLogger(__name__)
 
 LOOK_EVERY_S, LONGEST_LOOK_S = 1.0, 180.0  # a collection may have to be made
+LOAD_AGAIN_AFTER_S = 60.0  # a hub may have been away
 MAKING = "making"  # in the lease's progress: a collection that was begun, and may be half made
 READY = "ready"
 
@@ -74,6 +78,7 @@ class IndexRegistry:
         self._load = load
         self._encodings = {encoding.encoders.fingerprint: encoding}
         self._failures: dict[str, str] = {}
+        self._failed_at = 0.0
         self._lock = threading.Lock()
         self._load_lock = threading.Lock()
         self._live: ServedIndex | None = None
@@ -128,6 +133,13 @@ class IndexRegistry:
                 logger.info("The index is %s now, of %s", row.collection, encoding.encoders.name)
             return self._live
 
+    def look_if_possible(self) -> None:
+        """As `look`, for what can wait until an index's models are to be had. Raises DependencyUnavailable."""
+        try:
+            self.look()
+        except ConfigurationError as error:
+            raise ModelsUnavailable(error.detail) from error
+
     def prepare(self) -> None:
         """Has the models loaded of an index that is being built, and of the one that a rollback takes; forgets others.
 
@@ -135,15 +147,20 @@ class IndexRegistry:
         """
         before = set(self._encodings)  # what is loaded from here on belongs to an index that is newer than this look
         with self._database.read() as session:
-            building, retired = (indexes_with(session, status) for status in ("building", "retired"))
-        rows = [*building, *retired[:1]]
+            known = indexes_with(session, "building", "active", "retired")  # one look: a switch may come at any moment
+        building, active, retired = (
+            [row for row in known if row.status == status] for status in ("building", "active", "retired")
+        )
+        rows = [*building, *active, *retired[:1]]
         for row in rows:
-            if row.model_fingerprint not in self._failures:
+            if row.model_fingerprint not in self._failures or time.monotonic() - self._failed_at >= LOAD_AGAIN_AFTER_S:
                 try:
                     self._encoding_of(row)
                 except ConfigurationError as error:
                     logger.error("The models of the index %s can't be loaded: %s", row.collection, error.detail)  # noqa: TRY400
-                    self._failures[row.model_fingerprint] = error.detail
+                    self._failures[row.model_fingerprint], self._failed_at = error.detail, time.monotonic()
+                else:
+                    self._failures.pop(row.model_fingerprint, None)
         needed = {row.model_fingerprint for row in rows} | {self.encoding.encoders.fingerprint}
         self._failures = {name: reason for name, reason in self._failures.items() if name in needed}
         for unneeded in before - needed:
@@ -162,6 +179,9 @@ class IndexRegistry:
             await encoding.close()
 
     def _encoding_of(self, row: VectorIndexRow) -> EncodingService:
+        loaded = self._encodings.get(row.model_fingerprint)
+        if loaded is not None:  # without the lock, under which others may be loaded for a minute
+            return loaded
         with self._load_lock:
             encoding = self._encodings.get(row.model_fingerprint)
             if encoding is None:
@@ -178,8 +198,11 @@ class IndexRegistry:
     def _write_models(self, row: VectorIndexRow, models: ModelNames) -> None:
         """Version 0.2.0 did not; and folders move."""
         with self._database.write() as session:
-            written = session.merge(row)
-            written.clip_model, written.text_model = models.clip, models.text
+            session.execute(
+                sa.update(VectorIndexRow)
+                .where(VectorIndexRow.vector_index_id == row.vector_index_id)
+                .values(clip_model=models.clip, text_model=models.text)
+            )
 
     def _with_collection(self, row: VectorIndexRow | None) -> VectorIndexRow:
         self._vector_db.missed_collection.clear()
@@ -217,10 +240,22 @@ class IndexRegistry:
         self._making.keep({MAKING: row.collection})  # whoever dies after this leaves it to be dropped
         if self._vector_db.has_collection(row.collection):
             self._vector_db.drop_collection(row.collection)
-        with self._database.write() as session:
-            row = session.merge(row)
+        self._write(row)
         encoders = self._encoding_of(row).encoders
         self._vector_db.create_collection(row.collection, clip_dim=encoders.clip.dim, text_dim=encoders.text.dim)
         self._making.give_back({})
         logger.info("Created the collection %s", row.collection)
         return row
+
+    def _write(self, row: VectorIndexRow) -> None:
+        """The first one, or the date alone of one that is there: it may have retired since it was read."""
+        with self._database.write() as session:
+            if row.vector_index_id is None:
+                session.add(row)
+                return
+            is_active = VectorIndexRow.vector_index_id == row.vector_index_id, VectorIndexRow.status == "active"
+            updated: sa.CursorResult[Any] = session.execute(  # type: ignore[assignment]  # an UPDATE's is one
+                sa.update(VectorIndexRow).where(*is_active).values(activated_at=row.activated_at)
+            )
+            if updated.rowcount != 1:
+                raise VectorDBUnavailable("Another index has been put in use at this moment; try again in a second.")
