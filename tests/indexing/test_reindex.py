@@ -15,7 +15,7 @@ from tests.tiny_models import save_tiny_chinese_clip, save_tiny_sentence_model
 from tuwen.assembly import new_reindexer
 from tuwen.errors import IndexChanged, NotCancellable, ReindexConflict, VectorDBUnavailable
 from tuwen.indexing.queries import requeue
-from tuwen.indexing.reindex_jobs import ReindexJobs
+from tuwen.indexing.reindex_jobs import JobReport, ReindexJobs
 from tuwen.settings import Settings
 from tuwen.vectors.indexes import activate
 
@@ -161,6 +161,18 @@ def test_a_change_that_is_cut_off_between_its_steps_goes_on_where_it_was(
         await new_reindexer(shop.services).take_turn()
         assert (state().status, state().phase) == ("done", "switched"), state()
         assert sorted(await shop.found("红色沙发")) == sorted(TITLES)
+
+    run(settings, scenario)
+
+
+def test_products_that_come_in_during_the_fill_make_no_more_than_a_whole_of_it(
+    settings: Settings, other_models: dict[str, str]
+) -> None:
+    async def scenario(shop: Shop) -> None:
+        jobs = Change(shop).jobs
+        job = jobs.create(ReindexRequest(**other_models))
+        JobReport(shop.services.database, job.job_id).say("filling", done=832, total=830)
+        assert (jobs.read(job.job_id).progress, jobs.read(job.job_id).done) == (1.0, 832)
 
     run(settings, scenario)
 

@@ -65,7 +65,7 @@ class ReindexGate:
 
     def unbind_lost(self) -> int:
         """Bindings whose row Milvus lacks, so that they are filled again. Reads strongly, page by page."""
-        index_id, after, lost_in_all = self._shadow.vector_index_id, 0, 0
+        index_id, after, lost_in_all = self._shadow.vector_index_id, -1, 0
         while True:
             with self._database.read() as session:
                 page = bindings_after(session, index_id, after, PAGE)

@@ -111,7 +111,8 @@ class JobReport:
         with self._database.write() as session:
             job = self.require_running(session)
             job.state, job.heartbeat_at = dict(self._state), utc_now()
-            job.progress = self._state.get("done", 0) / max(self._state.get("total", 0), 1)
+            # Products that come in during a round are done, and not in its total.
+            job.progress = min(self._state.get("done", 0) / max(self._state.get("total", 0), 1), 1.0)
 
     def finish(self, phase: ReindexPhase, vector_index_id: int | None) -> None:
         """The switch and the job's end are one transaction."""
