@@ -31,6 +31,7 @@ from tests.indexing.shop import Shop, encoders_of, open_shop
 from tests.processes import environment, wait_until
 from tuwen.background import running_loops
 from tuwen.generation.worker import GenerationWorker
+from tuwen.indexing.drift import Graces
 from tuwen.messaging.in_process import InProcessConsumer, InProcessQueue
 from tuwen.messaging.outbox import outbox_backlog
 from tuwen.messaging.relay import OutboxRelay
@@ -88,7 +89,7 @@ async def rebuild(shop: Shop, _: int) -> None:
 
 
 async def sweep(shop: Shop, _: int) -> None:
-    shop.mend(unbound_grace=timedelta(0))
+    shop.mend(graces=Graces(unbound=timedelta(0)))
 
 
 async def relay(shop: Shop, _: int = 0) -> None:

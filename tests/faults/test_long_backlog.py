@@ -82,9 +82,8 @@ class Writer:
                 self.answers.append((status, time.monotonic() - started))
 
 
-@pytest.mark.parametrize(
-    "stack", ["embedded", pytest.param("servers", marks=pytest.mark.skipif(not LONG, reason="LONG_TESTS"))]
-)
+@pytest.mark.skipif(not LONG, reason="it takes minutes: LONG_TESTS=1")
+@pytest.mark.parametrize("stack", ["embedded", "servers"])
 def test_a_long_backlog_is_indexed_and_holds_no_write_up(
     stack: str, request: pytest.FixtureRequest, tmp_path: Path, tiny_models: dict[str, str]
 ) -> None:

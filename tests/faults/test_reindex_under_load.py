@@ -116,6 +116,7 @@ def fill(client: catalogue_import.ServiceClient) -> list[str]:
     return titles
 
 
+@pytest.mark.skipif(not LONG, reason="it takes minutes on two cores: LONG_TESTS=1")
 def test_models_change_and_change_back_under_searches_and_writes(
     tmp_path: Path, tiny_models: dict[str, str], second_models: dict[str, str]
 ) -> None:

@@ -1,5 +1,6 @@
 """The worker that draws, without its process."""
 
+import shutil
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -64,17 +65,19 @@ def test_a_model_that_is_not_there_fails_the_job_with_its_reason(worker: tuple[G
 
 
 def test_a_picture_store_that_is_down_costs_no_attempt(tmp_path: Path) -> None:
-    (tmp_path / "images").write_text("a file where the folder should be")
     model = save_tiny_stable_diffusion(tmp_path / "model")
     settings = Settings(_env_file=None, data_dir=tmp_path, generator_model=str(model), generator_steps=1)
     database = open_database(settings)
     job_id = add_job(database)
     drawing = GenerationWorker(settings, database, ImageStore(settings, database.installation_id()))
+    shutil.rmtree(tmp_path / "images", ignore_errors=True)
+    (tmp_path / "images").write_text("a file where the folder should be")
     with pytest.raises(ImageStoreUnavailable):
         drawing.draw_next()
     job = job_of(database, job_id)
     assert (job.status, job.attempts) == ("queued", 0)
     (tmp_path / "images").unlink()
+    (tmp_path / "images").mkdir()
     assert drawing.draw_next()
     assert job_of(database, job_id).status == "done"
     database.close()

@@ -16,7 +16,7 @@ from tests.conftest import picture
 from tests.indexing.shop import Shop, encoders_of, open_shop
 from tests.servers import new_bucket
 from tuwen.assembly import open_stores
-from tuwen.indexing import drift
+from tuwen.indexing.drift import Graces
 from tuwen.pictures.thumbnails import thumbnail_path
 from tuwen.settings import Settings
 from tuwen.vectors.binding import bound_rows
@@ -30,7 +30,6 @@ def shared(settings: Settings, s3: str, tmp_path: Path, monkeypatch: pytest.Monk
     variables = new_bucket(s3)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(drift, "IMAGE_GRACE", timedelta(0))
     stores = {"image_store_url": variables["IMAGE_STORE_URL"]}
     return lambda name: settings.model_copy(update=stores | {"data_dir": tmp_path / name})
 
@@ -52,7 +51,7 @@ async def fill(shop: Shop, *, own_color: str) -> None:
 
 
 def mend_at_once(shop: Shop) -> dict[str, int]:
-    mended = shop.mend(unbound_grace=timedelta(0))
+    mended = shop.mend(graces=Graces(unbound=timedelta(0), image=timedelta(0)))
     return {name: count for name, count in asdict(mended).items() if count}
 
 
