@@ -23,6 +23,8 @@ class Link:
         self._passing = asyncio.Event()
         self._passing.set()
         self._open: set[asyncio.StreamWriter] = set()
+        self._forwarding: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
 
     def cut(self) -> None:
         """Every connection is reset, and so is each new one."""
@@ -52,21 +54,41 @@ class Link:
         self._passing.set()
 
     async def serve(self) -> None:
-        await asyncio.start_server(self._forward, "127.0.0.1", self.port)
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
+
+    async def close(self) -> None:
+        assert self._server is not None
+        self._server.close()
+        forwarding = list(self._forwarding)
+        for each in forwarding:
+            each.cancel()
+        for writer in self._open:
+            writer.transport.abort()
+        await asyncio.gather(*forwarding, return_exceptions=True)
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._open.add(writer)
+        forwarding = asyncio.create_task(self._forward(reader, writer))
+        self._forwarding.add(forwarding)
+        forwarding.add_done_callback(self._forwarding.discard)
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await self._passing.wait()
         if self._is_cut:
-            writer.transport.abort()
+            self._refuse(writer)
             return
         try:
             server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._server_port)
         except OSError:
-            writer.transport.abort()
+            self._refuse(writer)
             return
-        self._open |= {writer, server_writer}
+        self._open.add(server_writer)
         await asyncio.gather(self._pump(reader, server_writer), self._pump(server_reader, writer))
         self._open -= {writer, server_writer}
+
+    def _refuse(self, writer: asyncio.StreamWriter) -> None:
+        writer.transport.abort()
+        self._open.discard(writer)
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError):
@@ -84,15 +106,19 @@ class Network:
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
+        self._links: list[Link] = []
         self._thread = threading.Thread(target=self._loop.run_forever, name="network", daemon=True)
         self._thread.start()
 
     def link(self, name: str, server_port: int) -> Link:
         link = Link(name, server_port, self._loop)
         asyncio.run_coroutine_threadsafe(link.serve(), self._loop).result(10)
+        self._links.append(link)
         return link
 
     def close(self) -> None:
+        for link in self._links:
+            asyncio.run_coroutine_threadsafe(link.close(), self._loop).result(10)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()

@@ -1,11 +1,13 @@
 """The service while Milvus hangs: searches are refused in time, and nothing else notices."""
 
+import http.client
+import multiprocessing
 import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -70,12 +72,25 @@ def draw(client: httpx.Client) -> httpx.Response:
     return job
 
 
+def seconds_until_live(url: str, for_s: float) -> list[float]:
+    """Runs in a process of its own: forty searchers' threads in one Python hold each other up for longer than that."""
+    seconds: list[float] = []
+    end = time.monotonic() + for_s
+    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=30)
+    while (started := time.monotonic()) < end:
+        connection.request("GET", "/health/live")
+        response = connection.getresponse()
+        assert (response.status, response.read()) == (200, b'{"status":"ok"}')
+        seconds.append(time.monotonic() - started)
+        time.sleep(0.01)
+    return seconds
+
+
 def test_searches_are_refused_in_time_and_everything_else_goes_on(shop: tuple[str, int]) -> None:
     url, milvus = shop
     thawed = threading.Event()
     searchers = [Caller(url, search, thawed) for _ in range(SEARCHERS)]
     others: dict[str, Caller] = {
-        "live": Caller(url, lambda client: client.get("/health/live"), thawed),
         "ready": Caller(url, lambda client: client.get("/health/ready"), thawed),
         "create": Caller(url, create, thawed),
         "list": Caller(url, lambda client: client.get("/product/list"), thawed),
@@ -83,7 +98,11 @@ def test_searches_are_refused_in_time_and_everything_else_goes_on(shop: tuple[st
     }
     os.kill(milvus, signal.SIGSTOP)
     try:
-        with ThreadPoolExecutor(SEARCHERS + len(others)) as pool:
+        with (
+            ThreadPoolExecutor(SEARCHERS + len(others)) as pool,
+            ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as own_process,
+        ):
+            live = own_process.submit(seconds_until_live, url, FROZEN_S)
             runs = [pool.submit(caller.run) for caller in [*searchers, *others.values()]]
             thawed.wait(FROZEN_S)
             thawed.set()
@@ -93,11 +112,13 @@ def test_searches_are_refused_in_time_and_everything_else_goes_on(shop: tuple[st
         os.kill(milvus, signal.SIGCONT)
     report: dict[str, Any] = {name: f"{caller.slowest():.2f} s" for name, caller in others.items()}
     slowest_search = max(searcher.slowest() for searcher in searchers)
-    print(f"slowest of each beside {SEARCHERS} searchers: search {slowest_search:.2f} s, {report}")
+    slowest_live = max(live.result())
+    print(f"slowest beside {SEARCHERS} searchers: live {slowest_live:.2f} s, search {slowest_search:.2f} s, {report}")
     assert set().union(*(searcher.statuses() for searcher in searchers)) == {503}
     assert slowest_search < TIMEOUT_S + 1
     assert others["ready"].statuses() == {503}
-    for name, statuses in (("live", {200}), ("create", {201}), ("list", {200}), ("generate", {200, 202})):
+    assert slowest_live < 1.0
+    for name, statuses in (("create", {201}), ("list", {200}), ("generate", {200, 202})):
         assert others[name].statuses() <= statuses, name  # 200: drawn already
         assert others[name].slowest() < 1.0, name
     with httpx.Client(base_url=url, timeout=30, trust_env=False) as client:
