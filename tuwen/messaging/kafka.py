@@ -31,6 +31,10 @@ CONNECT_TIMEOUT_S = 30.0
 COMMIT_TIMEOUT_S = 10.0
 SEND_TIMEOUT_S = 10.0
 CHECK_TIMEOUT_S = 5.0
+# A worker that waits for Milvus stays in its group, and is at work the moment Milvus is back; leaving (aiokafka does
+# after five minutes) and joining again takes half a minute. One that hangs is found by its pulse, not by its polls;
+# one that is frozen or dead by the heartbeats of its session.
+MAX_POLL_INTERVAL_MS = 24 * 60 * 60 * 1000
 # Of the message itself; the same one is refused for ever.
 REFUSALS = (MessageSizeTooLargeError, RecordListTooLargeError, InvalidTopicError, CorruptRecordException)
 
@@ -130,6 +134,7 @@ class KafkaConsumer:
                 group_id=self._group,
                 enable_auto_commit=False,
                 auto_offset_reset="earliest",
+                max_poll_interval_ms=MAX_POLL_INTERVAL_MS,
             )
             await _start(consumer)
             self._consumer = consumer
