@@ -46,6 +46,6 @@ def test_all_are_back_at_once_after_a_long_outage(outage: str, tmp_path: Path, t
         wait_until_indexed(client, timeout_s=120)
         indexed = time.monotonic() - started
         print(
-            f"Milvus {outage} for {OUTAGE_S:.0f} s: searches work {searched:.1f} s after it, all indexed {indexed:.1f} s"
+            f"Milvus {outage} for {OUTAGE_S:.0f} s: searches after {searched:.1f} s, all indexed after {indexed:.1f} s"
         )
         assert max(searched, indexed) < BACK_AFTER_S
