@@ -120,5 +120,5 @@ def _load_clip(path: Path, device: str) -> ImageTextEncoder:
 def _load(setting: str, path: Path, load: Callable[[], Encoder]) -> Encoder:
     try:
         return load()
-    except (OSError, ValueError, KeyError, RuntimeError, AttributeError, TypeError) as error:
+    except Exception as error:  # the libraries raise errors of their own for damaged files, and MemoryError
         raise ModelUnavailable(f"{setting}: the model in {path} can't be read: {error}") from error

@@ -141,6 +141,11 @@ class VectorDB:
         logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # logs every error that it also raises
         logging.getLogger("grpc._server").setLevel(logging.CRITICAL)  # Lite lacks a call that iterators try first
 
+    @property
+    def is_file(self) -> bool:
+        """Milvus Lite's, which only one installation has; a server may be others' as well."""
+        return self._settings.milvus_is_file
+
     def has_collection(self, collection: str) -> bool:
         return bool(self._read(lambda client: client.has_collection(collection, timeout=self._timeout_s)))
 

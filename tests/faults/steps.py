@@ -29,6 +29,7 @@ from orm_models import Database, OutboxRow
 from tests.conftest import picture
 from tests.indexing.shop import Shop, encoders_of, open_shop
 from tests.processes import environment, wait_until
+from tuwen.assembly import new_reindexer
 from tuwen.background import running_loops
 from tuwen.generation.worker import GenerationWorker
 from tuwen.indexing.drift import Graces
@@ -112,9 +113,18 @@ async def draw(shop: Shop, _: int = 0) -> None:
     GenerationWorker(services.settings, services.database, services.images).draw_next()
 
 
-WORK: dict[str, Work] = {
-    work.__name__: work for work in (create, ingest, change_title, change_picture, delete, rebuild, sweep, relay, draw)
-}
+async def reindex(shop: Shop, _: int = 0) -> None:
+    """The job that waits, to its end."""
+    await new_reindexer(shop.services).take_turn()
+
+
+async def prepare(shop: Shop, _: int = 0) -> None:
+    """What every process loads beside the models that answer."""
+    await asyncio.to_thread(shop.services.registry.prepare)
+
+
+WORKS = (create, ingest, change_title, change_picture, delete, rebuild, sweep, relay, draw, reindex, prepare)
+WORK: dict[str, Work] = {work.__name__: work for work in WORKS}
 
 
 class Steps:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from tests.servers import new_mysql_database
+from tests.tiny_models import save_tiny_chinese_clip, save_tiny_sentence_model
 from tuwen.settings import Settings
 
 
@@ -21,3 +22,13 @@ def on_both_databases(request: pytest.FixtureRequest, settings: Settings) -> Set
     if request.param == "sqlite":
         return settings
     return settings.model_copy(update={"database_url": new_mysql_database(request.getfixturevalue("mariadb"))})
+
+
+@pytest.fixture(scope="session")
+def other_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Of other dimensions in one of the two spaces."""
+    folder = tmp_path_factory.mktemp("other-models")
+    return {
+        "clip_model": str(save_tiny_chinese_clip(folder / "clip", seed=7, dim=24)),
+        "text_model": str(save_tiny_sentence_model(folder / "text", seed=7)),
+    }

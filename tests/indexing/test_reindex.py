@@ -3,61 +3,20 @@
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
 from data_models import ReindexJob, ReindexQuery, ReindexRequest, SearchMode, SearchRequest
 from orm_models import ProcessRow, ProductRow, ProductVectorRow, VectorIndexRow, utc_now
+from tests.indexing.change import TITLES, Change, fill
 from tests.indexing.shop import Shop, run
-from tests.tiny_models import save_tiny_chinese_clip, save_tiny_sentence_model
 from tuwen.assembly import new_reindexer
 from tuwen.errors import IndexChanged, NotCancellable, ReindexConflict, VectorDBUnavailable
 from tuwen.indexing.queries import requeue
-from tuwen.indexing.reindex_jobs import JobReport, ReindexJobs
+from tuwen.indexing.reindex_attempts import JobReport, begin_attempt
 from tuwen.settings import Settings
 from tuwen.vectors.indexes import activate
-
-TITLES = [f"{color}{thing}" for color in ("红色", "蓝色", "绿色") for thing in ("沙发", "椅子", "餐桌", "书柜", "床灯")]
-
-
-@pytest.fixture(scope="session")
-def other_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Of other dimensions in one of the two spaces."""
-    folder = tmp_path_factory.mktemp("other-models")
-    return {
-        "clip_model": str(save_tiny_chinese_clip(folder / "clip", seed=7, dim=24)),
-        "text_model": str(save_tiny_sentence_model(folder / "text", seed=7)),
-    }
-
-
-class Change:
-    """A shop's change of its models."""
-
-    def __init__(self, shop: Shop) -> None:
-        self.shop, services = shop, shop.services
-        self.jobs = ReindexJobs(services.database, services.vector_db, services.registry)
-
-    async def run(self, **request: Any) -> ReindexJob:
-        job = self.jobs.create(ReindexRequest(**request))
-        await new_reindexer(self.shop.services).take_turn()
-        return self.jobs.read(job.job_id)
-
-    def indexes(self) -> dict[str, str]:
-        """Collection → status."""
-        with self.shop.services.database.read() as session:
-            return {row.collection: row.status for row in session.scalars(sa.select(VectorIndexRow))}
-
-    async def index_of_a_search(self) -> str:
-        found = await self.shop.searcher.search(SearchRequest(mode=SearchMode.TEXT_TO_TEXT, text="沙发"))
-        return found.index.collection
-
-
-async def fill(shop: Shop, titles: list[str] = TITLES) -> list[int]:
-    product_ids = [shop.create(title, f"#{number * 16:02x}80{number * 8:02x}") for number, title in enumerate(titles)]
-    await shop.ingestor.ingest(shop.messages())
-    return product_ids
 
 
 def test_models_of_other_dimensions_take_over_go_back_and_lose_no_write(
@@ -171,7 +130,9 @@ def test_products_that_come_in_during_the_fill_make_no_more_than_a_whole_of_it(
     async def scenario(shop: Shop) -> None:
         jobs = Change(shop).jobs
         job = jobs.create(ReindexRequest(**other_models))
-        JobReport(shop.services.database, job.job_id).say("filling", done=832, total=830)
+        attempt = begin_attempt(shop.services.database)
+        assert attempt is not None
+        JobReport(shop.services.database, attempt).say("filling", done=832, total=830)
         assert (jobs.read(job.job_id).progress, jobs.read(job.job_id).done) == (1.0, 832)
 
     run(settings, scenario)

@@ -27,7 +27,7 @@ from tuwen.pictures.store import ImageStore
 from tuwen.pictures.stored_file import StoredFile
 from tuwen.settings import Settings
 from tuwen.vectors.binding import bindings_after, bound_rows, confirm_indexed, indexed_versions, unbind
-from tuwen.vectors.indexes import collection_mark
+from tuwen.vectors.dropping import is_ours_alone
 from tuwen.vectors.registry import LiveIndex
 from vector_db import RowKey, VectorDB, token_made_at
 
@@ -167,8 +167,8 @@ def _unbind_and_requeue(work: Pass, lost: list[RowKey]) -> list[int]:
 
 def delete_unbound_rows(work: Pass, after: int) -> Iterator[Step]:
     """Rows in Milvus that nothing binds: a crash between insert and bind, or a delete that never came."""
-    if not _holds_ours_alone(work):
-        return
+    if not is_ours_alone(work.database, work.vector_db, work.index.collection):
+        return  # what nothing binds there may be bound by another database
     for page in work.vector_db.iterate_rows(work.index.collection, after=after, batch_size=PAGE):
         old = _unbound_for_long(work, page)
         found = [row.milvus_id for row in old]
@@ -187,13 +187,6 @@ def _unbound_for_long(work: Pass, page: list[RowKey]) -> list[RowKey]:
             busy = products_with_message_since(session, {r.product_id for r in old}, work.settings.kafka_topic, oldest)
             old = [row for row in old if row.product_id not in busy]
     return sorted(old, key=lambda row: row.milvus_id)
-
-
-def _holds_ours_alone(work: Pass) -> bool:
-    """By its name, or since a file is one installation's. Version 0.2.0 named collections by the models alone: what
-    nothing binds in such a one on a server may be bound by another database."""
-    mark = collection_mark(work.database.installation_id())
-    return work.settings.milvus_is_file or work.index.collection.startswith(mark)
 
 
 def delete_unused_images(work: Pass, _: int) -> Iterator[Step]:

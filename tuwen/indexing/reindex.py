@@ -14,18 +14,19 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from data_models import ReindexPhase, ReindexRequest
-from orm_models import REASON_LENGTH, Database, VectorIndexRow, utc_now
+from orm_models import REASON_LENGTH, Database, VectorIndexRow
 from tuwen.background import LEASE_TIME, Lease, LeaseLost, WorkPool
 from tuwen.encoders.base import ModelNames
 from tuwen.encoders.service import EncodingService
 from tuwen.errors import AppError, ConfigurationError, DependencyUnavailable, GateClosed, IndexChanged
 from tuwen.indexing.ingest import Failed, Ingestor
 from tuwen.indexing.queries import count_bound, count_products, products_unbound_after
+from tuwen.indexing.reindex_attempts import JobReport, begin_attempt, next_job
 from tuwen.indexing.reindex_gate import ReindexGate, processes_without
-from tuwen.indexing.reindex_jobs import JobReport, drop_given_up, drop_opened, forget_bindings, next_job
 from tuwen.pulse import beat
 from tuwen.settings import Settings
-from tuwen.vectors.indexes import active_index, indexes_with, new_index
+from tuwen.vectors.dropping import drop_given_up, drop_if_ours, forget_bindings
+from tuwen.vectors.indexes import active_index, has_bindings, indexes_with, new_index
 from tuwen.vectors.registry import IndexRegistry, ServedIndex
 from vector_db import VectorDB
 
@@ -38,6 +39,7 @@ REST = 1.5
 # So few may be left when a round ends: with writes going on there is always a last one.
 FEW, ROUNDS = 8, 20
 LOADED_WITHIN_S = 900.0
+DROP_AGAIN_AFTER_S = 60.0
 MOST_FAILURES = 20
 
 
@@ -72,7 +74,8 @@ class Reindexer:
         self._slow_encoding = slow_encoding
         self._lease = Lease(database, "reindex")
         self._thread = WorkPool("reindexing", threads=1, max_waiting=2)
-        self._lease_thread = WorkPool("reindex lease", threads=1, max_waiting=1)
+        self._lease_thread = WorkPool("reindex lease", threads=1, max_waiting=2)
+        self._drop_again_at = 0.0
 
     async def run(self) -> None:
         while True:
@@ -107,53 +110,45 @@ class Reindexer:
 
     def _has_work(self) -> bool:
         with self._database.read() as session:
-            return bool(next_job(session) or indexes_with(session, "dropping"))
+            may_drop = time.monotonic() >= self._drop_again_at and indexes_with(session, "dropping")
+            return bool(next_job(session) or may_drop)
 
     async def _work(self) -> None:
-        await self._thread.run(drop_given_up, self._database, self._vector_db)
-        job = await self._thread.run(self._begin)
-        if job is None:
+        await self._thread.run(self._drop_given_up)
+        attempt = await self._thread.run(begin_attempt, self._database)
+        if attempt is None:
             return
-        job_id, request = job
+        report = JobReport(self._database, attempt)
         try:
-            await self._build(JobReport(self._database, job_id), request)
+            await self._build(report, attempt.request)
         except IndexChanged as error:
-            logger.info("Reindex job %d ends: %s", job_id, error.detail)
+            logger.info("Reindex job %d ends here: %s", attempt.job_id, error.detail)
         except (ConfigurationError, GateClosed) as error:
-            await self._thread.run(self._fail, job_id, error.detail, isinstance(error, ConfigurationError))
-        except (DependencyUnavailable, LeaseLost):
+            await self._fail(report, error.detail, in_vain=isinstance(error, ConfigurationError))
+        except (DependencyUnavailable, LeaseLost, asyncio.CancelledError):
+            with suppress(AppError):  # the other thread: a model that is being loaded holds the one of the work
+                await self._lease_thread.run(report.let_go)
             raise
         except Exception as error:  # it must not come again for ever
             logger.exception("Unexpected while reindexing")
-            await self._thread.run(self._fail, job_id, f"unexpected: {error!r}", False)
+            await self._fail(report, f"unexpected: {error!r}", in_vain=False)
 
-    def _begin(self) -> tuple[int, ReindexRequest] | None:
-        with self._database.write() as session:
-            job = next_job(session, lock=True)
-            if job is None:
-                return None
-            job.status, job.started_at = "running", job.started_at or utc_now()
-            job.attempts += 1
-            return job.job_id, ReindexRequest.model_validate(job.request)
+    def _drop_given_up(self) -> None:
+        """What Milvus does not drop now waits, and no job waits for it."""
+        if time.monotonic() >= self._drop_again_at and drop_given_up(self._database, self._vector_db):
+            self._drop_again_at = time.monotonic() + DROP_AGAIN_AFTER_S
 
-    def _fail(self, job_id: int, reason: str, in_vain: bool) -> None:
-        """What was built stays, to be gone on with by the next job, unless its models can't be had."""
-        logger.error("Reindex job %d failed: %s", job_id, reason)
-        with self._database.write() as session:
-            job = next_job(session, job_id, lock=True)
-            if job is not None:
-                job.status, job.error, job.finished_at = "failed", reason[:REASON_LENGTH], utc_now()
-                if in_vain:
-                    drop_opened(session, job)
+    async def _fail(self, report: JobReport, reason: str, *, in_vain: bool) -> None:
+        with suppress(IndexChanged):
+            await self._thread.run(partial(report.fail, reason, in_vain=in_vain))
 
     async def _build(self, report: JobReport, request: ReindexRequest) -> None:
         await self._say(report, "preparing")
         names = ModelNames(request.clip_model, request.text_model)
         models = await self._thread.run(self._find_models, names)
         row = await self._thread.run(self._open_index, report, models)
-        await self._say(report, "preparing", collection=row.collection)
         encoding = await self._thread.run(self._registry.encoders_of, row)
-        await self._thread.run(self._open_collection, row, encoding)
+        await self._thread.run(self._open_collection, report, row, encoding)
         slow = self._slow_encoding(encoding)
         try:
             shadow = ServedIndex(row.vector_index_id, row.collection, None, slow, is_live=False)
@@ -172,7 +167,7 @@ class Reindexer:
     def _open_index(self, report: JobReport, models: Models) -> VectorIndexRow:
         """The index that is built: of an earlier job, if it is of these models."""
         with self._database.write() as session:
-            report.require_running(session)
+            job = report.require_running(session)
             active = active_index(session)
             if active is not None and active.model_fingerprint == models.fingerprint:
                 raise GateClosed("The index is of these very models already.")
@@ -185,18 +180,19 @@ class Reindexer:
             if found is None:
                 session.add(found := new_index(session, models.fingerprint, models.names))
             session.flush()
+            report.note_collection(job, found.collection)
             return found
 
-    def _open_collection(self, row: VectorIndexRow, encoding: EncodingService) -> None:
+    def _open_collection(self, report: JobReport, row: VectorIndexRow, encoding: EncodingService) -> None:
         """Whole: one in which something was bound was so; any other may have been left in the middle."""
         with self._database.read() as session:
-            is_begun = bool(count_bound(session, row.vector_index_id))
-        exists = self._vector_db.has_collection(row.collection)
-        if exists and is_begun:
+            is_begun = has_bindings(session, row.vector_index_id)
+        if is_begun and self._vector_db.has_collection(row.collection):
             return
+        report.confirm()  # models take long to load, and by now another process may fill what this one would drop
         forget_bindings(self._database, row.vector_index_id)
-        if exists:
-            self._vector_db.drop_collection(row.collection)
+        drop_if_ours(self._database, self._vector_db, row.collection)
+        report.confirm()
         clip, text = encoding.encoders.clip, encoding.encoders.text
         self._vector_db.create_collection(row.collection, clip_dim=clip.dim, text_dim=text.dim)
 
@@ -222,6 +218,7 @@ class Reindexer:
                 await self._say(
                     report,
                     "filling",
+                    got_on=bool(inserted),
                     done=done + bound,
                     total=total,
                     rate_per_s=round(rate, 2),

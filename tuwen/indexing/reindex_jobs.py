@@ -1,26 +1,21 @@
 """A change of the models as the API sees it: taken as a job, read, cancelled, rolled back, cleaned up after.
 
-The work itself is `reindex.py`'s.
+The work itself is `reindex.py`'s; what one process writes of it, `reindex_attempts.py`'s.
 """
 
-import logging
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import orm
 
-from data_models import DroppedIndexes, IndexInfo, ReindexJob, ReindexPhase, ReindexRequest
+from data_models import DroppedIndexes, IndexInfo, ReindexJob, ReindexRequest
 from orm_models import Database, JobRow, VectorIndexRow, utc_now
 from tuwen.errors import GateClosed, IndexChanged, NotCancellable, NotFound, ReindexConflict
+from tuwen.indexing.reindex_attempts import drop_all, drop_opened, next_job
 from tuwen.indexing.reindex_gate import processes_without
-from tuwen.vectors.indexes import activate, delete_bindings_page, indexes_with
+from tuwen.vectors.indexes import activate, indexes_with
 from tuwen.vectors.registry import IndexRegistry
 from vector_db import VectorDB
-
-logger = logging.getLogger(__name__)
-
-PAGE = 500
-UNFINISHED = ("queued", "running")
 
 
 class ReindexJobs:
@@ -91,39 +86,6 @@ class ReindexJobs:
             return DroppedIndexes(collections=drop_all(session, "retired", "building"))
 
 
-class JobReport:
-    """How far the job is. Every word of it also asks whether the job still runs."""
-
-    def __init__(self, database: Database, job_id: int) -> None:
-        self._database = database
-        self._job_id = job_id
-        self._state: dict[str, Any] = {}
-
-    def require_running(self, session: orm.Session) -> JobRow:
-        """Raises IndexChanged where it was cancelled."""
-        job = next_job(session, self._job_id, lock=True)
-        if job is None:
-            raise IndexChanged("it was cancelled.")
-        return job
-
-    def say(self, phase: ReindexPhase, **state: Any) -> None:
-        self._state |= {"phase": phase} | state
-        with self._database.write() as session:
-            job = self.require_running(session)
-            job.state, job.heartbeat_at = dict(self._state), utc_now()
-            # Products that come in during a round are done, and not in its total.
-            job.progress = min(self._state.get("done", 0) / max(self._state.get("total", 0), 1), 1.0)
-
-    def finish(self, phase: ReindexPhase, vector_index_id: int | None) -> None:
-        """The switch and the job's end are one transaction."""
-        self._state |= {"phase": phase}
-        with self._database.write() as session:
-            job = self.require_running(session)
-            if vector_index_id is not None:
-                activate(session, vector_index_id, "building")
-            job.status, job.progress, job.state, job.finished_at = "done", 1.0, dict(self._state), utc_now()
-
-
 def describe(job: JobRow) -> ReindexJob:
     state: dict[str, Any] = job.state or {}
     return ReindexJob(
@@ -139,50 +101,6 @@ def describe(job: JobRow) -> ReindexJob:
         finished_at=job.finished_at,
         **{name: state[name] for name in ReindexJob.model_fields if name in state},
     )
-
-
-def next_job(session: orm.Session, job_id: int | None = None, *, lock: bool = False) -> JobRow | None:
-    """The one that is under way, or waits."""
-    statement = sa.select(JobRow).where(JobRow.kind == "reindex", JobRow.status.in_(UNFINISHED))
-    if job_id is not None:
-        statement = statement.where(JobRow.job_id == job_id)
-    statement = statement.order_by(JobRow.job_id).limit(1)
-    return session.scalar(statement.with_for_update() if lock else statement)
-
-
-def drop_all(session: orm.Session, *statuses: str) -> list[str]:
-    """Have the loops drop the indexes of these statuses; their collections."""
-    rows: list[VectorIndexRow] = indexes_with(session, *statuses)
-    for row in rows:
-        row.status = "dropping"
-    return [row.collection for row in rows]
-
-
-def drop_opened(session: orm.Session, job: JobRow) -> None:
-    """Have the loops drop what this job began to build; another's may wait to be switched to."""
-    for row in indexes_with(session, "building"):
-        if row.collection == (job.state or {}).get("collection"):
-            row.status = "dropping"
-
-
-def drop_given_up(database: Database, vector_db: VectorDB) -> None:
-    """Collection first, then bindings, then the row: a kill in between leaves what makes it come again."""
-    with database.read() as session:
-        rows = indexes_with(session, "dropping")
-    for row in rows:
-        if vector_db.has_collection(row.collection):
-            vector_db.drop_collection(row.collection)
-        forget_bindings(database, row.vector_index_id)
-        with database.write() as session:
-            session.delete(session.merge(row))
-        logger.info("Dropped the collection %s", row.collection)
-
-
-def forget_bindings(database: Database, vector_index_id: int) -> None:
-    while True:
-        with database.write() as session:
-            if not delete_bindings_page(session, vector_index_id, PAGE):
-                return
 
 
 def _find(session: orm.Session, job_id: int, *, lock: bool = False) -> JobRow:

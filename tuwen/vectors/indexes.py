@@ -76,6 +76,12 @@ def activate(session: orm.Session, vector_index_id: int, status: str) -> None:
     chosen.status, chosen.activated_at = "active", utc_now()
 
 
+def has_bindings(session: orm.Session, vector_index_id: int) -> bool:
+    """Whether anything was ever bound in it, of whichever version."""
+    bound = sa.exists().where(ProductVectorRow.vector_index_id == vector_index_id)
+    return session.scalar(sa.select(bound)) or False
+
+
 def delete_bindings_page(session: orm.Session, vector_index_id: int, limit: int) -> int:
     """Of an index that is dropped; returns how many there were."""
     mine = ProductVectorRow.vector_index_id == vector_index_id

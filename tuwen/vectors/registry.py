@@ -11,17 +11,21 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
 
 from orm_models import Database, VectorIndexRow, utc_now
-from tuwen.background import Lease, WorkPool
+from tuwen.background import Lease, LeaseLost, WorkPool
 from tuwen.encoders.base import ModelNames
 from tuwen.encoders.service import EncodingService
 from tuwen.errors import AppError, ConfigurationError, ModelsUnavailable, VectorDBUnavailable
 from tuwen.pulse import beat
+from tuwen.vectors.careful_loading import load_carefully
+from tuwen.vectors.dropping import drop_if_ours, is_ours_alone
 from tuwen.vectors.indexes import active_index, indexes_with, models_of, new_index
+from tuwen.vectors.kept_lease import kept
 from vector_db import VectorDB
 
 logger = logging.getLogger(__name__)
@@ -156,6 +160,8 @@ class IndexRegistry:
             if row.model_fingerprint not in self._failures or time.monotonic() - self._failed_at >= LOAD_AGAIN_AFTER_S:
                 try:
                     self._encoding_of(row)
+                except ModelsUnavailable as error:  # another process loads them; it's this one's turn soon
+                    logger.debug("%s", error.detail)
                 except ConfigurationError as error:
                     logger.error("The models of the index %s can't be loaded: %s", row.collection, error.detail)  # noqa: TRY400
                     self._failures[row.model_fingerprint], self._failed_at = error.detail, time.monotonic()
@@ -171,7 +177,7 @@ class IndexRegistry:
         return dict.fromkeys(self._encodings, READY) | self._failures
 
     def encoders_of(self, row: VectorIndexRow) -> EncodingService:
-        """Blocks. Raises ModelUnavailable."""
+        """Blocks. Raises ModelUnavailable, or ModelsUnavailable while another process loads them."""
         return self._encoding_of(row)
 
     async def close(self) -> None:
@@ -188,7 +194,9 @@ class IndexRegistry:
                 models = models_of(row)
                 if models is None:
                     raise ConfigurationError(f"Nothing says which models made {row.collection}: start it with them.")
-                encoding = self._load(models)
+                load = partial(self._load, models)
+                # The active one's this process was started with, or is to answer with at once.
+                encoding = load() if row.status == "active" else load_carefully(self._database, row, load)
                 if encoding.encoders.fingerprint != row.model_fingerprint:
                     encoding.close_soon()
                     raise ConfigurationError(f"{models.clip} and {models.text} are not what made {row.collection}.")
@@ -206,16 +214,20 @@ class IndexRegistry:
 
     def _with_collection(self, row: VectorIndexRow | None) -> VectorIndexRow:
         self._vector_db.missed_collection.clear()
-        if row is not None and self._is_whole(row):
-            return row
-        begun = self._making.take()
         try:
-            if begun is None:
-                raise VectorDBUnavailable("Another process is making the collection in Milvus at this moment.")
-            return self._make(begun)
-        except AppError:
+            return row if row is not None and self._is_whole(row) else self._make_in_turn()
+        except BaseException:  # whatever it was, the next look has to find the collection missing still
             self._vector_db.missed_collection.set()
             raise
+
+    def _make_in_turn(self) -> VectorIndexRow:
+        begun = self._making.take()
+        if begun is None:
+            raise VectorDBUnavailable("Another process is making the collection in Milvus at this moment.")
+        try:
+            return self._make(begun)
+        except LeaseLost as error:
+            raise VectorDBUnavailable("This process took too long to make the collection: another does.") from error
 
     def _is_whole(self, row: VectorIndexRow) -> bool:
         """Made to its end; whoever began it may have died."""
@@ -234,28 +246,34 @@ class IndexRegistry:
             # Milvus is derived: reconciliation sees the new date, finds nothing of what is bound, and has it indexed.
             logger.warning("The collection %s is gone from Milvus; all products are indexed again", row.collection)
             row.activated_at = utc_now()
+            if not is_ours_alone(self._database, self._vector_db, row.collection):
+                row.collection = first.collection  # nobody knows whose the old name is
         else:
             self._making.give_back({})  # another process has just made it
             return row
-        self._making.keep({MAKING: row.collection})  # whoever dies after this leaves it to be dropped
-        if self._vector_db.has_collection(row.collection):
-            self._vector_db.drop_collection(row.collection)
-        self._write(row)
-        encoders = self._encoding_of(row).encoders
-        self._vector_db.create_collection(row.collection, clip_dim=encoders.clip.dim, text_dim=encoders.text.dim)
+        mark = {MAKING: row.collection}  # whoever dies after this leaves it to be dropped
+        with kept(self._making, mark):
+            drop_if_ours(self._database, self._vector_db, row.collection)
+            self._write(row)
+            encoders = self._encoding_of(row).encoders
+            self._making.keep(mark)  # loading may have taken long, and this process may have been paused
+            self._vector_db.create_collection(row.collection, clip_dim=encoders.clip.dim, text_dim=encoders.text.dim)
+            self._making.keep(mark)
         self._making.give_back({})
         logger.info("Created the collection %s", row.collection)
         return row
 
     def _write(self, row: VectorIndexRow) -> None:
-        """The first one, or the date alone of one that is there: it may have retired since it was read."""
+        """The first one, or date and name alone of one that is there: it may have retired since it was read."""
         with self._database.write() as session:
             if row.vector_index_id is None:
                 session.add(row)
                 return
             is_active = VectorIndexRow.vector_index_id == row.vector_index_id, VectorIndexRow.status == "active"
             updated: sa.CursorResult[Any] = session.execute(  # type: ignore[assignment]  # an UPDATE's is one
-                sa.update(VectorIndexRow).where(*is_active).values(activated_at=row.activated_at)
+                sa.update(VectorIndexRow)
+                .where(*is_active)
+                .values(collection=row.collection, activated_at=row.activated_at)
             )
             if updated.rowcount != 1:
                 raise VectorDBUnavailable("Another index has been put in use at this moment; try again in a second.")

@@ -1,0 +1,172 @@
+"""A change of the models that kills its process, breaks, is paused, or meets a Milvus that will not let go."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from data_models import ReindexRequest
+from orm_models import LeaseRow, VectorIndexRow, utc_now
+from tests.faults.steps import Steps
+from tests.indexing.change import TITLES, Change, fill
+from tests.indexing.shop import Shop, run
+from tests.tiny_models import save_tiny_chinese_clip
+from tuwen.assembly import new_reindexer
+from tuwen.errors import IndexChanged
+from tuwen.indexing.reindex_attempts import MOST_LOST, Attempt, JobReport, begin_attempt
+from tuwen.settings import Settings
+from tuwen.vectors.careful_loading import MOST_DEATHS
+
+
+@pytest.fixture(scope="module")
+def steps(tmp_path_factory: pytest.TempPathFactory, tiny_models: dict[str, str]) -> Iterator[Steps]:
+    running = Steps(tiny_models, tmp_path_factory.mktemp("steps") / "log")
+    yield running
+    running.close()
+
+
+def let_leases_run_out(shop: Shop) -> None:
+    with shop.services.database.write() as session:
+        session.execute(sa.update(LeaseRow).values(expires_at=utc_now() - timedelta(hours=1)))
+
+
+def test_models_that_kill_whoever_builds_with_them_end_the_job_after_a_few(
+    settings: Settings, other_models: dict[str, str], steps: Steps
+) -> None:
+    async def scenario(shop: Shop) -> None:
+        await fill(shop, TITLES[:2])
+        change, before = Change(shop), shop.services.registry.live()
+        job = change.jobs.create(ReindexRequest(**other_models))
+        for _ in range(MOST_LOST):
+            # The lease of the work, the attempt, its phase, its index, and twice the lease of loading: while it loads.
+            assert steps.was_killed("reindex", settings, 0, after=6)
+            let_leases_run_out(shop)
+        assert change.jobs.read(job.job_id).status == "running"
+        await new_reindexer(shop.services).take_turn()
+        ended = change.jobs.read(job.job_id)
+        assert ended.status == "failed"
+        assert f"{MOST_LOST} processes in a row ended" in str(ended.error)
+        assert "may not fit into memory" in str(ended.error)
+        await new_reindexer(shop.services).take_turn()
+        assert change.indexes() == {before.collection: "active"}  # so that no process loads them any more
+        again = await change.run(**other_models)  # with more memory
+        assert (again.status, again.phase) == ("done", "switched"), again
+
+    run(settings, scenario)
+
+
+def test_models_that_kill_every_process_that_prepares_for_them_are_let_be(
+    settings: Settings, other_models: dict[str, str], steps: Steps
+) -> None:
+    async def scenario(shop: Shop) -> None:
+        change, registry = Change(shop), shop.services.registry
+        job = await change.run(**other_models, switch=False)
+        for _ in range(MOST_DEATHS):
+            assert steps.was_killed("prepare", settings, 0, after=2)
+            let_leases_run_out(shop)
+        assert not steps.was_killed("prepare", settings, 0, after=9)
+        assert registry.preparations().keys() == {
+            registry.encoding.encoders.fingerprint,
+            *(await asyncio.to_thread(fingerprints, shop, job.collection)),
+        }  # the builder itself has them
+
+    run(settings, scenario)
+
+
+def fingerprints(shop: Shop, collection: str | None) -> list[str]:
+    with shop.services.database.read() as session:
+        of_it = VectorIndexRow.collection == collection
+        return list(session.scalars(sa.select(VectorIndexRow.model_fingerprint).where(of_it)))
+
+
+def test_damaged_models_fail_the_job_and_are_loaded_by_nobody(
+    settings: Settings, other_models: dict[str, str], tmp_path: Path
+) -> None:
+    async def scenario(shop: Shop) -> None:
+        change, before = Change(shop), shop.services.registry.live()
+        damaged = save_tiny_chinese_clip(tmp_path / "damaged", seed=9)
+        weights = damaged / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-999])
+        job = await change.run(**{**other_models, "clip_model": str(damaged)})
+        assert (job.status, "can't be read" in str(job.error)) == ("failed", True), job
+        await new_reindexer(shop.services).take_turn()
+        assert change.indexes() == {before.collection: "active"}
+
+    run(settings, scenario)
+
+
+def test_a_process_that_was_paused_writes_nothing_into_the_job_of_the_next(
+    settings: Settings, other_models: dict[str, str]
+) -> None:
+    async def scenario(shop: Shop) -> None:
+        change, database = Change(shop), shop.services.database
+        job = change.jobs.create(ReindexRequest(**other_models))
+        first, second = begin_attempt(database), begin_attempt(database)
+        assert first is not None
+        assert second is not None
+        paused, current = JobReport(database, first), JobReport(database, second)
+        current.say("filling", done=3, total=4)
+        writes: list[Callable[[], None]] = [
+            lambda: paused.say("preparing"),
+            lambda: paused.finish("switched", None),
+            lambda: paused.fail("its models", in_vain=True),
+            paused.confirm,
+            paused.let_go,
+        ]
+        for write in writes:
+            with pytest.raises(IndexChanged, match="another process"):
+                write()
+        state = change.jobs.read(job.job_id)
+        assert (state.status, state.phase, state.done, state.error) == ("running", "filling", 3, None)
+
+    run(settings, scenario)
+
+
+def test_what_waits_for_an_engine_or_gets_on_is_no_lost_attempt(
+    settings: Settings, other_models: dict[str, str]
+) -> None:
+    async def scenario(shop: Shop) -> None:
+        database = shop.services.database
+        Change(shop).jobs.create(ReindexRequest(**other_models))
+
+        def begin() -> Attempt:
+            attempt = begin_attempt(database)
+            assert attempt is not None
+            return attempt
+
+        for _ in range(2 * MOST_LOST):
+            JobReport(database, begin()).let_go()
+        for _ in range(2 * MOST_LOST):
+            JobReport(database, begin()).say("filling", got_on=True)
+        for _ in range(MOST_LOST):
+            begin()
+        assert begin_attempt(database) is None
+
+    run(settings, scenario)
+
+
+def test_a_collection_that_milvus_will_not_drop_holds_up_no_job(
+    settings: Settings, other_models: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario(shop: Shop) -> None:
+        await fill(shop, TITLES[:2])
+        change = Change(shop)
+        given_up = str((await change.run(**other_models, switch=False)).collection)
+        [folder] = settings.data_dir.rglob(given_up)
+        moved = folder.rename(settings.data_dir / "moved")
+        folder.symlink_to(moved)  # Milvus Lite fails to remove such a one
+        change.jobs.drop_retired()
+        job = await change.run(**other_models)
+        assert (job.status, job.phase) == ("done", "switched"), job
+        assert change.indexes()[given_up] == "dropping"
+        assert f"{given_up} can't be dropped, and is tried again" in caplog.text
+        folder.unlink()
+        moved.rename(folder)
+        await new_reindexer(shop.services).take_turn()
+        assert given_up not in change.indexes()
+        assert not shop.services.vector_db.has_collection(given_up)
+
+    run(settings.model_copy(update={"milvus_uri": ""}), scenario)
