@@ -4,7 +4,9 @@ What a model is and how it is called stands in `tuwen/encoders/`.
 """
 
 import hashlib
+import json
 import logging
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +16,8 @@ from typing import TypeVar
 from tuwen.encoders.base import Encoders, ImageTextEncoder, KnownIndex, ModelNames
 from tuwen.encoders.device import choose_device
 from tuwen.encoders.hub import fetch_from_huggingface, fetch_from_modelscope, pinned_name, resolve_model
+from tuwen.encoders.prompts import Prompts, prompts_of
+from tuwen.encoders.self_test import require_sound_clip, require_sound_text
 from tuwen.encoders.sentence import SentenceEncoder
 from tuwen.encoders.transformers_clip import TransformersClip
 from tuwen.errors import ModelMismatch, ModelUnavailable
@@ -39,15 +43,17 @@ class FoundModels:
     names: ModelNames
     clip: Path
     text: Path
+    prompts: Prompts
     fingerprint: str
 
 
-def find_models(names: ModelNames, hub: str) -> FoundModels:
+def find_models(names: ModelNames, settings: Settings) -> FoundModels:
     """Fetches what is not here. Raises ModelUnavailable, naming the setting, when one can't be had."""
-    clip = resolve_model(names.clip, hub, "CLIP_MODEL", FETCHERS)
-    text = resolve_model(names.text, hub, "TEXT_MODEL", FETCHERS)
+    clip = resolve_model(names.clip, settings.model_hub, "CLIP_MODEL", FETCHERS)
+    text = resolve_model(names.text, settings.model_hub, "TEXT_MODEL", FETCHERS)
     pinned = ModelNames(pinned_name(names.clip, clip), pinned_name(names.text, text))
-    return FoundModels(pinned, clip, text, fingerprint([clip, text]))
+    prompts = _prompts(names, text, settings)
+    return FoundModels(pinned, clip, text, prompts, fingerprint([clip, text], _recipe(clip, prompts)))
 
 
 def choose_models(settings: Settings, active: KnownIndex | None, others: Sequence[KnownIndex]) -> FoundModels:
@@ -56,7 +62,7 @@ def choose_models(settings: Settings, active: KnownIndex | None, others: Sequenc
     recorded = active.models if active else None
     if recorded is not None and _names_same(wanted, recorded):
         wanted = recorded  # a hub's newer revision does not come in by a restart
-    found = find_models(wanted, settings.model_hub)
+    found = find_models(wanted, settings)
     if active is None or found.fingerprint == active.fingerprint:
         return found
     if recorded is not None and any(found.fingerprint == other.fingerprint for other in others):
@@ -65,7 +71,13 @@ def choose_models(settings: Settings, active: KnownIndex | None, others: Sequenc
             "CLIP_MODEL=%s and TEXT_MODEL=%s, or change the index by 'python cli.py reindex'.",
             *(recorded.clip, recorded.text),
         )
-        return find_models(recorded, settings.model_hub)
+        return find_models(recorded, settings)
+    if recorded is not None and recorded == found.names:
+        raise ModelMismatch(
+            f"{recorded.clip} and {recorded.text} give other vectors now than the index was built with: put their "
+            "files and TEXT_DOCUMENT_PROMPT back to what they were, or import the catalogue into a new DATA_DIR. What "
+            "an upgrade of Tuwen itself changes, CHANGELOG.md says."
+        )
     back = f"to {recorded.clip} and {recorded.text}" if recorded else "to what they were"
     command = f"python cli.py reindex --clip-model {settings.clip_model} --text-model {settings.text_model}"
     raise ModelMismatch(
@@ -76,23 +88,52 @@ def choose_models(settings: Settings, active: KnownIndex | None, others: Sequenc
 
 def load_encoders(settings: Settings, found: FoundModels | None = None) -> Encoders:
     """Load both models; without `found`, those of the settings. Raises ModelUnavailable when one can't be read."""
-    found = found or find_models(ModelNames(settings.clip_model, settings.text_model), settings.model_hub)
+    found = found or find_models(ModelNames(settings.clip_model, settings.text_model), settings)
     device = choose_device(settings.model_device)
     clip = _load_clip(found.clip, device)
-    text = _load("TEXT_MODEL", found.text, lambda: SentenceEncoder(found.text, device))
+    text = _load(
+        "TEXT_MODEL", found.text, lambda: SentenceEncoder(found.text, device, found.prompts), require_sound_text
+    )
     return Encoders(clip, text, found.names, found.fingerprint)
 
 
 def _names_same(wanted: ModelNames, recorded: ModelNames) -> bool:
     pairs = ((wanted.clip, recorded.clip), (wanted.text, recorded.text))
-    return all(
-        recorded_name in (name, f"{Path(name).resolve()}") or recorded_name.startswith(f"{name}@")
-        for name, recorded_name in pairs
-    )
+    return all(_names_this(name, recorded_name) for name, recorded_name in pairs)
 
 
-def fingerprint(paths: Iterable[Path]) -> str:
-    """SHA-256 over the files that decide the vectors: weights, configurations, tokenizers."""
+def _names_this(name: str, recorded: str) -> bool:
+    return recorded in (name, f"{Path(name).resolve()}") or recorded.startswith(f"{name}@")
+
+
+def _prompts(names: ModelNames, folder: Path, settings: Settings) -> Prompts:
+    """The prompts of the settings belong to their TEXT_MODEL; a model that the index is changed for has its own."""
+    is_set = _names_this(settings.text_model, names.text)
+    of_settings = (settings.text_query_prompt, settings.text_document_prompt) if is_set else (None, None)
+    try:
+        return prompts_of(folder, *of_settings)
+    except (OSError, ValueError, AttributeError) as error:
+        raise ModelUnavailable(f"TEXT_MODEL: the prompts of the model in {folder} can't be read: {error}") from error
+
+
+def _recipe(clip: Path, prompts: Prompts) -> list[str]:
+    """What decides the vectors in a collection beside the files, and was otherwise in version 0.2.0."""
+    recipe = [f"document prompt: {prompts.document}"] if prompts.document != prompts.unasked else []
+    if _is_siglip(clip):
+        recipe.append("texts padded to the end")
+    return recipe
+
+
+def _is_siglip(clip: Path) -> bool:
+    """By its configuration; one that can't be read is complained of by whoever loads the model."""
+    try:
+        return bool(json.loads((clip / "config.json").read_bytes())["model_type"] == "siglip")
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
+
+
+def fingerprint(paths: Iterable[Path], recipe: Sequence[str] = ()) -> str:
+    """SHA-256 over the files that decide the vectors (weights, configurations, tokenizers) and how they are used."""
     digest = hashlib.sha256()
     for path in paths:
         files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
@@ -100,12 +141,14 @@ def fingerprint(paths: Iterable[Path]) -> str:
             if file.suffix in (*WEIGHT_SUFFIXES, ".json", ".txt", ".model"):
                 with file.open("rb") as opened:
                     digest.update(hashlib.file_digest(opened, "sha256").digest())
+    for step in recipe:
+        digest.update(hashlib.sha256(step.encode()).digest())
     return digest.hexdigest()
 
 
 def _load_clip(path: Path, device: str) -> ImageTextEncoder:
     if path.suffix != ".pt":
-        return _load("CLIP_MODEL", path, lambda: TransformersClip(path, device))
+        return _load("CLIP_MODEL", path, lambda: TransformersClip(path, device), require_sound_clip)
     try:
         # Imported here: cn_clip is an optional extra that most installations lack.
         from tuwen.encoders.cn_clip import CnClipCheckpoint  # noqa: PLC0415
@@ -114,11 +157,27 @@ def _load_clip(path: Path, device: str) -> ImageTextEncoder:
             f"CLIP_MODEL={path} is a cn_clip checkpoint, and cn_clip can't be imported here ({error}): "
             "'pip install -r requirements-cn-clip.txt', or set CLIP_MODEL to a folder in transformers format."
         ) from error
-    return _load("CLIP_MODEL", path, lambda: CnClipCheckpoint(path, device))
+    return _load("CLIP_MODEL", path, lambda: CnClipCheckpoint(path, device), require_sound_clip)
 
 
-def _load(setting: str, path: Path, load: Callable[[], Encoder]) -> Encoder:
+def _load(setting: str, path: Path, load: Callable[[], Encoder], require_sound: Callable[[Encoder], None]) -> Encoder:
+    """Loaded, and tried once. Raises ModelUnavailable, in one sentence."""
     try:
-        return load()
+        encoder = load()
+        require_sound(encoder)
+    except ImportError as error:
+        raise ModelUnavailable(
+            f"{setting}: the model in {path} needs a Python package that is missing here ({_in_a_line(error)}): "
+            f"install it, or set {setting} to another model."
+        ) from error
     except Exception as error:  # the libraries raise errors of their own for damaged files, and MemoryError
-        raise ModelUnavailable(f"{setting}: the model in {path} can't be read: {error}") from error
+        if "trust_remote_code" in str(error):
+            reason = "brings Python code of its own, which is never run here"
+        else:
+            reason = f"can't be used: {_in_a_line(error)}"
+        raise ModelUnavailable(f"{setting}: the model in {path} {reason}; set {setting} to another model.") from error
+    return encoder
+
+
+def _in_a_line(error: Exception) -> str:
+    return textwrap.shorten(str(error) or type(error).__name__, 300, placeholder=" …").rstrip(". ")

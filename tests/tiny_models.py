@@ -27,6 +27,15 @@ from transformers import (
     CLIPTextModel,
     CLIPTextModelWithProjection,
     CLIPTokenizer,
+    Siglip2Config,
+    Siglip2ImageProcessorPil,
+    Siglip2Model,
+    Siglip2Processor,
+    Siglip2Tokenizer,
+    SiglipConfig,
+    SiglipImageProcessorPil,
+    SiglipModel,
+    SiglipProcessor,
 )
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
@@ -58,8 +67,57 @@ def save_tiny_chinese_clip(folder: Path, *, seed: int = 0, dim: int = 32) -> Pat
     return folder
 
 
-def save_tiny_sentence_model(folder: Path, *, seed: int = 0) -> Path:
-    """A BERT with mean pooling and normalisation, as sentence-transformers saves it."""
+SIGLIP_LAYERS = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128}
+SIGLIP_CONTEXT = 32
+
+
+def save_tiny_siglip(folder: Path, *, seed: int = 0) -> Path:
+    """SigLIP, as well as SigLIP 2 at a fixed resolution, which has the same architecture: 32-pixel pictures."""
+    torch.manual_seed(seed)
+    tokenizer = _siglip_tokenizer()
+    text = _siglip_text(tokenizer)
+    vision = {**SIGLIP_LAYERS, "image_size": 32, "patch_size": 16}
+    SiglipModel(SiglipConfig(text_config=text, vision_config=vision)).save_pretrained(folder)
+    image_processor = SiglipImageProcessorPil(size={"height": 32, "width": 32})
+    SiglipProcessor(image_processor, tokenizer).save_pretrained(folder)  # type: ignore[no-untyped-call]
+    return folder
+
+
+def save_tiny_naflex(folder: Path, *, seed: int = 0) -> Path:
+    """SigLIP 2 that keeps a picture's proportions (NaFlex): as many 16-pixel patches as it likes, up to 16."""
+    torch.manual_seed(seed)
+    tokenizer = _siglip_tokenizer()
+    text = _siglip_text(tokenizer)
+    vision = {**SIGLIP_LAYERS, "num_patches": 16, "patch_size": 16}
+    Siglip2Model(Siglip2Config(text_config=text, vision_config=vision)).save_pretrained(folder)
+    image_processor = Siglip2ImageProcessorPil(max_num_patches=16, patch_size=16)
+    Siglip2Processor(image_processor, tokenizer).save_pretrained(folder)  # type: ignore[no-untyped-call]
+    return folder
+
+
+def _siglip_text(tokenizer: Siglip2Tokenizer) -> dict[str, int]:
+    tokens = {"vocab_size": len(tokenizer), "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 2}
+    return {**SIGLIP_LAYERS, **tokens, "max_position_embeddings": SIGLIP_CONTEXT}
+
+
+def _siglip_tokenizer() -> Siglip2Tokenizer:
+    """Gemma's, which spells what it has no piece for in bytes; padded on the right and without a mask, as published."""
+    special = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"]
+    pieces = [*special, "▁", *(f"<0x{byte:02X}>" for byte in range(256)), *dict.fromkeys(CHARACTERS)]
+    vocabulary = {piece: number for number, piece in enumerate(pieces)}
+    return Siglip2Tokenizer(
+        vocabulary,
+        merges=[],
+        model_max_length=SIGLIP_CONTEXT,
+        padding_side="right",
+        model_input_names=["input_ids"],
+    )
+
+
+def save_tiny_sentence_model(
+    folder: Path, *, seed: int = 0, prompts: dict[str, str] | None = None, default_prompt_name: str | None = None
+) -> Path:
+    """A BERT with mean pooling and normalisation, as sentence-transformers saves it, with its prompts."""
     torch.manual_seed(seed)
     bert_folder = folder.with_name(folder.name + "-bert")
     config = BertConfig(
@@ -68,7 +126,8 @@ def save_tiny_sentence_model(folder: Path, *, seed: int = 0) -> Path:
     BertModel(config).save_pretrained(bert_folder)
     _save_tokenizer(bert_folder).save_pretrained(bert_folder)
     transformer = Transformer(str(bert_folder), max_seq_length=64)
-    SentenceTransformer(modules=[transformer, Pooling(transformer.get_embedding_dimension())]).save(str(folder))
+    modules = [transformer, Pooling(transformer.get_embedding_dimension())]
+    SentenceTransformer(modules=modules, prompts=prompts, default_prompt_name=default_prompt_name).save(str(folder))
     return folder
 
 

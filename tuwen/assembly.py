@@ -79,7 +79,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             return load_encoders(settings, choose_models(settings, *_known_indexes(stores.database)))
 
         def load(names: ModelNames) -> EncodingService:
-            encoders = load_encoders(settings, find_models(names, settings.model_hub))
+            encoders = load_encoders(settings, find_models(names, settings))
             return asyncio.run_coroutine_threadsafe(_new_encoding(encoders, settings), loop).result()
 
         encoding = EncodingService(await asyncio.to_thread(choose), settings)
@@ -147,7 +147,7 @@ def new_reindexer(services: Services) -> Reindexer:
     settings = services.settings
 
     def find(names: ModelNames) -> Models:
-        found = find_models(names, settings.model_hub)
+        found = find_models(names, settings)
         return Models(found.names, found.fingerprint)
 
     def slow(encoding: EncodingService) -> EncodingService:

@@ -77,6 +77,8 @@ class Settings(BaseSettings):
     text_model: str = str(PROJECT_ROOT / "models" / "demo-bge")
     model_hub: Literal["huggingface", "modelscope", "none"] = "huggingface"
     model_device: str = "auto"
+    text_query_prompt: str | None = None
+    text_document_prompt: str | None = None
     query_batch_size: int = Field(16, ge=1)
     query_queue_size: int = Field(256, ge=1)
     query_cache_size: int = Field(4096, ge=0)

@@ -1,14 +1,22 @@
 """The real loading code on tiny models in the real formats, and the errors of models that can't be had."""
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from nlp_models import load_encoders
-from tests.tiny_models import save_tiny_chinese_clip, save_tiny_sentence_model
+from tests.tiny_models import (
+    save_tiny_chinese_clip,
+    save_tiny_naflex,
+    save_tiny_sentence_model,
+    save_tiny_siglip,
+)
 from tuwen.encoders.base import Encoders
 from tuwen.encoders.picture import prepare_picture
 from tuwen.errors import ModelUnavailable
@@ -30,7 +38,7 @@ def test_vectors_are_float32_unit_rows_of_one_dimension(encoders: Encoders) -> N
     for rows, dim in (
         (encoders.clip.encode_images(images), encoders.clip.dim),
         (encoders.clip.encode_texts(["红色沙发", "chair", "很长" * 300]), encoders.clip.dim),
-        (encoders.text.encode_texts(["红色沙发", "chair", "很长" * 300]), encoders.text.dim),
+        (encoders.text.encode_documents(["红色沙发", "chair", "很长" * 300]), encoders.text.dim),
     ):
         assert rows.shape == (3, dim)
         assert rows.dtype == np.float32
@@ -42,6 +50,72 @@ def test_a_batch_gives_what_single_items_give(encoders: Encoders) -> None:
     together = encoders.clip.encode_texts(texts)
     alone = np.concatenate([encoders.clip.encode_texts([text]) for text in texts])
     assert np.allclose(together, alone, atol=1e-5)
+
+
+@pytest.mark.parametrize("save", [save_tiny_siglip, save_tiny_naflex])
+def test_siglip_gives_a_text_one_vector_whatever_stands_beside_it(
+    tiny_models: dict[str, str], tmp_path: Path, save: Callable[[Path], Path]
+) -> None:
+    clip = load_encoders(_settings(tiny_models, clip_model=str(save(tmp_path / "siglip")))).clip
+    alone, together = clip.encode_texts(["红沙发"]), clip.encode_texts(["红沙发", "蓝色木椅现代简约" * 3])
+    assert np.allclose(alone[0], together[0], atol=1e-5)
+    assert alone[0] @ together[1] < 0.999
+
+
+def test_naflex_takes_pictures_of_any_proportions_together(tiny_models: dict[str, str], tmp_path: Path) -> None:
+    clip = load_encoders(_settings(tiny_models, clip_model=str(save_tiny_naflex(tmp_path / "naflex")))).clip
+    wide, high = _halves((96, 32)), _halves((32, 96))
+    together = clip.encode_images([wide, high])
+    alone = np.concatenate([clip.encode_images([wide]), clip.encode_images([high])])
+    assert np.allclose(together, alone, atol=1e-5)
+
+
+def _halves(size: tuple[int, int]) -> Image.Image:
+    picture = Image.new("RGB", size, "white")
+    picture.paste("black", (0, 0, size[0] // 2, size[1]))
+    return picture
+
+
+def test_a_model_that_looks_at_padding_is_refused(tiny_models: dict[str, str], tmp_path: Path) -> None:
+    """A BERT whose tokenizer gives no mask takes padding for text."""
+    folder = save_tiny_sentence_model(tmp_path / "text")
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"model_input_names": ["input_ids"]}))
+    with pytest.raises(ModelUnavailable, match=r"TEXT_MODEL: .*another vector than alone .*set TEXT_MODEL to another"):
+        load_encoders(_settings(tiny_models, text_model=str(folder)))
+
+
+def test_a_model_whose_vectors_are_not_finite_is_refused(tiny_models: dict[str, str], tmp_path: Path) -> None:
+    folder = save_tiny_chinese_clip(tmp_path / "clip")
+    weights = load_file(folder / "model.safetensors")
+    weights["visual_projection.weight"][0] = float("nan")
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelUnavailable, match=r"CLIP_MODEL: .*not finite"):
+        load_encoders(_settings(tiny_models, clip_model=str(folder)))
+
+
+def test_a_missing_package_is_named(tiny_models: dict[str, str], tmp_path: Path) -> None:
+    """SigLIP's first tokenizer wants sentencepiece, which the requirements leave out."""
+    folder = save_tiny_siglip(tmp_path / "siglip")
+    (folder / "tokenizer.json").unlink()
+    (folder / "spiece.model").touch()
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "SiglipTokenizer"}))
+    with pytest.raises(ModelUnavailable, match=r"CLIP_MODEL: .*package .*(?i:sentencepiece).*install it, or set"):
+        load_encoders(_settings(tiny_models, clip_model=str(folder)))
+
+
+@pytest.mark.parametrize("setting", ["clip_model", "text_model"])
+def test_code_that_a_model_brings_is_not_run(tiny_models: dict[str, str], tmp_path: Path, setting: str) -> None:
+    ran = tmp_path / "ran"
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text(
+        json.dumps({"model_type": "of-its-own", "auto_map": {"AutoConfig": "own.Config", "AutoModel": "own.Model"}})
+    )
+    (folder / "own.py").write_text(f"from pathlib import Path\nPath({str(ran)!r}).touch()\nConfig = Model = object\n")
+    with pytest.raises(ModelUnavailable, match=f"{setting.upper()}: .*code of its own, which is never run"):
+        load_encoders(_settings(tiny_models, **{setting: str(folder)}))
+    assert not ran.exists()
 
 
 def test_the_fingerprint_tells_other_weights_apart(tiny_models: dict[str, str], tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def test_rows_that_nothing_binds_are_invisible_and_removed_later(settings: Setti
             row_token=new_row_token(),
             image_clip_vector=np.ones(encoders.clip.dim, np.float32),
             text_clip_vector=np.ones(encoders.clip.dim, np.float32),
-            text_bge_vector=encoders.text.encode_texts(["红色沙发"])[0],
+            text_bge_vector=encoders.text.encode_documents(["红色沙发"])[0],
             image_path="x",
             title="红色沙发",
             category=None,

@@ -36,10 +36,17 @@ class SickModel:
         self.refused: str | None = None
         self._sound = sound
 
-    def encode_texts(self, texts: Sequence[str]) -> Embeddings:
+    def encode_queries(self, texts: Sequence[str]) -> Embeddings:
+        self._refuse(texts)
+        return self._sound.encode_queries(texts)
+
+    def encode_documents(self, texts: Sequence[str]) -> Embeddings:
+        self._refuse(texts)
+        return self._sound.encode_documents(texts)
+
+    def _refuse(self, texts: Sequence[str]) -> None:
         if self.refused is not None and any(self.refused in text for text in texts):
             raise RuntimeError("CUDA error: out of memory")
-        return self._sound.encode_texts(texts)
 
 
 @asynccontextmanager

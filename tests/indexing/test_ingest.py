@@ -119,7 +119,7 @@ def test_other_models_are_refused_with_the_command_that_changes_them(settings: S
         assert refused.value.detail.endswith(command)
         assert settings.clip_model in refused.value.detail
         # The operator has switched, or rolled back, and the settings still name the other index's models.
-        found = await asyncio.to_thread(find_models, ModelNames(str(other), settings.text_model), "none")
+        found = await asyncio.to_thread(find_models, ModelNames(str(other), settings.text_model), settings)
         with shop.services.database.write() as session:
             session.add(retired := new_index(session, found.fingerprint, found.names))
             retired.status = "retired"

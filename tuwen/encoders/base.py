@@ -15,15 +15,21 @@ Vector: TypeAlias = NDArray[np.float32]  # [dim], length 1
 
 
 class TextEncoder(Protocol):
-    """Titles into one space, to be compared with each other."""
+    """Titles, and what is asked of them, into one space. Many models want a prompt in front of the one or the other."""
+
+    dim: int
+
+    def encode_queries(self, texts: Sequence[str]) -> Embeddings: ...
+
+    def encode_documents(self, texts: Sequence[str]) -> Embeddings: ...
+
+
+class ImageTextEncoder(Protocol):
+    """Pictures and texts into one space. A text is what it is, asked or kept."""
 
     dim: int
 
     def encode_texts(self, texts: Sequence[str]) -> Embeddings: ...
-
-
-class ImageTextEncoder(TextEncoder, Protocol):
-    """Pictures and texts into one space."""
 
     def encode_images(self, images: Sequence[Image.Image]) -> Embeddings: ...
 

@@ -6,13 +6,22 @@ from pathlib import Path
 from sentence_transformers import SentenceTransformer
 
 from tuwen.encoders.base import Embeddings, unit_rows
+from tuwen.encoders.prompts import Prompts
 
 
 class SentenceEncoder:
-    def __init__(self, folder: Path, device: str) -> None:
+    def __init__(self, folder: Path, device: str, prompts: Prompts) -> None:
         self._model = SentenceTransformer(str(folder), device=device, local_files_only=True)
-        self.dim = self.encode_texts(["a"]).shape[1]
+        self._prompts = prompts
+        self.dim = self.encode_documents(["a"]).shape[1]
 
-    def encode_texts(self, texts: Sequence[str]) -> Embeddings:
-        embeddings = self._model.encode(list(texts), convert_to_tensor=True, show_progress_bar=False)
+    def encode_queries(self, texts: Sequence[str]) -> Embeddings:
+        return self._encode(texts, self._prompts.query)
+
+    def encode_documents(self, texts: Sequence[str]) -> Embeddings:
+        return self._encode(texts, self._prompts.document)
+
+    def _encode(self, texts: Sequence[str], prompt: str) -> Embeddings:
+        # An empty prompt, unlike none, keeps the model's default prompt away.
+        embeddings = self._model.encode(list(texts), prompt=prompt, convert_to_tensor=True, show_progress_bar=False)
         return unit_rows(embeddings.float().cpu().numpy())

@@ -60,20 +60,26 @@ class EncodingService:
             known_good=KNOWN_GOOD_TEXT,
             **sizes,
         )
-        self.texts: MicroBatcher[str, Vector] = MicroBatcher(
-            partial(_encode, encoders.lock, encoders.text.encode_texts),
+        self.text_queries: MicroBatcher[str, Vector] = MicroBatcher(
+            partial(_encode, encoders.lock, encoders.text.encode_queries),
             self._executor,
             known_good=KNOWN_GOOD_TEXT,
             **sizes,
         )
-        self._batchers = (self.clip_images, self.clip_texts, self.texts)
+        self.text_documents: MicroBatcher[str, Vector] = MicroBatcher(
+            partial(_encode, encoders.lock, encoders.text.encode_documents),
+            self._executor,
+            known_good=KNOWN_GOOD_TEXT,
+            **sizes,
+        )
+        self._batchers = (self.clip_images, self.clip_texts, self.text_queries, self.text_documents)
         self._cache: LRUCache[Hashable, Vector] = LRUCache(settings.query_cache_size)
 
     async def query_clip_text(self, text: str) -> Vector:
         return await self._cached(self.clip_texts, ("clip", text), text)
 
     async def query_text(self, text: str) -> Vector:
-        return await self._cached(self.texts, ("text", text), text)
+        return await self._cached(self.text_queries, ("text", text), text)
 
     async def query_image(self, image: Image.Image, sha256: str) -> Vector:
         return await self._cached(self.clip_images, ("image", sha256), image)

@@ -210,7 +210,7 @@ class Ingestor:
             image_vector = await self._encode_picture(product.image_path, encoding)
             clip_text_vector, text_vector = await asyncio.gather(
                 encoding.clip_texts.bulk(product.title),
-                encoding.texts.bulk(product.title),
+                encoding.text_documents.bulk(product.title),
             )
         except DependencyUnavailable:
             raise

@@ -90,7 +90,8 @@ class ReindexGate:
         """The share of the queries that find their product among the first ten."""
         found = 0
         for query in queries:
-            batcher = index.encoding.texts if query.mode is SearchMode.TEXT_TO_TEXT else index.encoding.clip_texts
+            encoding = index.encoding
+            batcher = encoding.text_queries if query.mode is SearchMode.TEXT_TO_TEXT else encoding.clip_texts
             vector = await batcher.bulk(query.text)
             found += await asyncio.to_thread(self._finds, index, query, vector)
         return round(found / len(queries), 4)

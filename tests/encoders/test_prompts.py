@@ -1,0 +1,82 @@
+"""What a sentence model is sent in front of queries and titles, and what that does to the fingerprint."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sentence_transformers import SentenceTransformer
+
+from nlp_models import find_models, fingerprint, load_encoders
+from tests.processes import ROOT
+from tests.tiny_models import save_tiny_sentence_model
+from tuwen.encoders.base import ModelNames, TextEncoder, Vector
+from tuwen.settings import Settings
+
+TITLE = "红色布艺沙发"
+E5 = {"query": "query: ", "passage": "passage: "}
+# What version 0.2.0 computed for the models that it shipped.
+FINGERPRINT_OF_0_2_0 = "31c0e03b8ac13d359f3513b3dbce8b7a45dd1266fbaed9b22dcc4b8ec126ad9a"
+
+
+@pytest.fixture(scope="module")
+def e5(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_sentence_model(tmp_path_factory.mktemp("prompts") / "e5", prompts=E5)
+
+
+def _settings(clip: str, text: Path, **prompts: Any) -> Settings:
+    return Settings(_env_file=None, clip_model=clip, text_model=str(text), **prompts)
+
+
+def _sent(model: Path, text: str) -> Vector:
+    vector: Vector = SentenceTransformer(str(model), device="cpu").encode([text], prompt="", normalize_embeddings=True)[
+        0
+    ]
+    return vector
+
+
+def _assert_sends(encoder: TextEncoder, model: Path, query: str, document: str) -> None:
+    assert np.allclose(encoder.encode_queries([TITLE])[0], _sent(model, query + TITLE), atol=1e-5)
+    assert np.allclose(encoder.encode_documents([TITLE])[0], _sent(model, document + TITLE), atol=1e-5)
+
+
+def test_a_models_own_prompts_are_sent(tiny_models: dict[str, str], e5: Path) -> None:
+    encoders = load_encoders(_settings(tiny_models["CLIP_MODEL"], e5))
+    _assert_sends(encoders.text, e5, "query: ", "passage: ")
+
+
+def test_a_default_prompt_holds_where_no_role_is_named(tiny_models: dict[str, str], tmp_path: Path) -> None:
+    model = save_tiny_sentence_model(tmp_path / "model", prompts={"title": "title: "}, default_prompt_name="title")
+    path = model / "config_sentence_transformers.json"
+    path.write_text(path.read_text().replace('"query": "",', "").replace('"document": "",', ""))
+    found = find_models(ModelNames(tiny_models["CLIP_MODEL"], str(model)), Settings(_env_file=None))
+    assert (found.prompts.query, found.prompts.document) == ("title: ", "title: ")
+    assert found.fingerprint == fingerprint([found.clip, found.text])
+
+
+def test_settings_go_before_the_models_own(tiny_models: dict[str, str], e5: Path) -> None:
+    settings = _settings(tiny_models["CLIP_MODEL"], e5, text_query_prompt="搜 ", text_document_prompt="none")
+    _assert_sends(load_encoders(settings).text, e5, "搜 ", "")
+
+
+def test_settings_hold_for_their_own_model_alone(tiny_models: dict[str, str], e5: Path) -> None:
+    """A model that the index is changed for does not get the prompts of the one before."""
+    settings = _settings(tiny_models["CLIP_MODEL"], Path(tiny_models["TEXT_MODEL"]), text_document_prompt="标题 ")
+    found = find_models(ModelNames(settings.clip_model, str(e5)), settings)
+    assert (found.prompts.query, found.prompts.document) == ("query: ", "passage: ")
+
+
+def test_the_fingerprint_has_the_document_prompt_and_no_other(tiny_models: dict[str, str]) -> None:
+    def fingerprint_with(**prompts: str) -> str:
+        settings = _settings(tiny_models["CLIP_MODEL"], Path(tiny_models["TEXT_MODEL"]), **prompts)
+        return find_models(ModelNames(settings.clip_model, settings.text_model), settings).fingerprint
+
+    plain = fingerprint_with()
+    assert fingerprint_with(text_query_prompt="搜 ") == plain
+    assert fingerprint_with(text_document_prompt="none") == plain
+    assert len({plain, fingerprint_with(text_document_prompt="a"), fingerprint_with(text_document_prompt="b")}) == 3
+
+
+def test_the_demo_models_have_the_fingerprint_of_version_0_2_0() -> None:
+    names = ModelNames(str(ROOT / "models" / "demo-clip"), str(ROOT / "models" / "demo-bge"))
+    assert find_models(names, Settings(_env_file=None)).fingerprint == FINGERPRINT_OF_0_2_0

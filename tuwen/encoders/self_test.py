@@ -1,0 +1,50 @@
+"""Each encoder is tried before anything relies on it: a model that runs may still give vectors that mean nothing."""
+
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+import numpy as np
+from PIL import Image
+
+from tuwen.encoders.base import Embeddings, ImageTextEncoder, TextEncoder
+
+SHORT_TEXT = "红色沙发"
+LONG_TEXT = "现代简约客厅三人位布艺沙发 modern three-seat fabric sofa " * 8
+# Half black, half white: a plain picture might hide what a model does to places.
+PICTURE = Image.new("RGB", (96, 64), "white")
+PICTURE.paste("black", (0, 0, 48, 64))
+# Rounding moves it by 1e-6 in float32. A model that looks at padding was seen at 0.77.
+SAME = 0.9999
+
+EncodeTexts: TypeAlias = Callable[[Sequence[str]], Embeddings]
+
+
+def require_sound_clip(encoder: ImageTextEncoder) -> None:
+    """Raises ValueError saying what is wrong, or whatever the model raises."""
+    _require_unit_rows(encoder.encode_images([PICTURE]), 1, encoder.dim, "picture")
+    _require_sound_texts(encoder.encode_texts, encoder.dim)
+
+
+def require_sound_text(encoder: TextEncoder) -> None:
+    """Raises ValueError saying what is wrong, or whatever the model raises."""
+    _require_sound_texts(encoder.encode_queries, encoder.dim)
+    _require_sound_texts(encoder.encode_documents, encoder.dim)
+
+
+def _require_sound_texts(encode: EncodeTexts, dim: int) -> None:
+    alone = encode([SHORT_TEXT])
+    together = encode([SHORT_TEXT, LONG_TEXT])
+    _require_unit_rows(alone, 1, dim, "text")
+    _require_unit_rows(together, 2, dim, "text")
+    cosine = float(alone[0] @ together[0])
+    if cosine <= SAME:
+        raise ValueError(f"beside a longer text, a text gets another vector than alone (cosine {cosine:.4f})")
+
+
+def _require_unit_rows(rows: Embeddings, count: int, dim: int, kind: str) -> None:
+    if rows.shape != (count, dim):
+        raise ValueError(f"{count} of kind {kind} give vectors of shape {rows.shape}, not {(count, dim)}")
+    if not np.isfinite(rows).all():
+        raise ValueError(f"a {kind} gives a vector that is not finite")
+    if not np.allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-3):
+        raise ValueError(f"a {kind} gives a vector without a direction")
