@@ -11,7 +11,7 @@ from orm_models import Database, ProductVectorRow
 from tests.conftest import create_product, wait_until_indexed
 from tests.demo.test_demo_command import run_cli
 from tests.processes import ROOT, environment, running_api
-from tuwen.indexing.drift import KINDS
+from tuwen.indexing.reconciliation import KINDS
 
 LOADED_BY_MODELS = ("torch", "transformers", "sentence_transformers", "diffusers")
 

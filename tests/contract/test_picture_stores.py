@@ -94,12 +94,12 @@ def test_a_picture_is_set_aside_read_and_taken_back(store: ImageStore) -> None:
     image = image_of()
     path = store.path_of(image)
     store.save(image)
-    store.set_aside(path)
+    mark = store.set_aside(path)
     assert listed(store.list_pages(10)) == []
     assert listed(store.list_pages_aside(10)) == [path]
     assert store.read(path) == image.data
     assert store.read(thumbnail_path(path))
-    store.take_back(path)
+    store.take_back(path, mark)
     assert listed(store.list_pages(10)) == [path]
     assert listed(store.list_pages_aside(10)) == []
     assert store.read(thumbnail_path(path))
@@ -110,9 +110,9 @@ def test_a_picture_is_removed_in_two_steps_that_may_come_again(store: ImageStore
     path = store.path_of(image)
     store.save(image)
     for _ in range(2):
-        store.set_aside(path)
-        store.remove_aside(path)
-        store.take_back(path)
+        mark = store.set_aside(path)
+        store.remove_aside(path, mark)
+        store.take_back(path, mark)
         for each in (path, thumbnail_path(path)):
             with pytest.raises(NotFound):
                 store.read(each)
@@ -122,11 +122,26 @@ def test_an_upload_between_the_steps_keeps_its_picture(store: ImageStore) -> Non
     image = image_of()
     path = store.path_of(image)
     store.save(image)
-    store.set_aside(path)
+    mark = store.set_aside(path)
     store.save(image)
-    store.remove_aside(path)
+    store.remove_aside(path, mark)
     assert store.read(path) == image.data
     assert store.read(thumbnail_path(path))
+
+
+def test_a_sweep_that_was_paused_removes_nothing_that_another_takes_back(settings: Settings) -> None:
+    image, upload = image_of(), ImageStore(settings, OURS)
+    paused, current = ImageStore(settings, OURS), ImageStore(settings, OURS)
+    path = upload.path_of(image)
+    upload.save(image)
+    old = paused.set_aside(path)  # nothing named it then
+    upload.save(image)  # of a product that is deleted again, and now of another one
+    mark = current.set_aside(path)  # which this one has not seen yet
+    paused.remove_aside(path, old)
+    assert upload.read(path) == image.data
+    current.take_back(path, mark)
+    assert upload.read(path) == image.data
+    assert upload.read(thumbnail_path(path))
 
 
 def test_what_a_sweep_took_away_is_stored_again(settings: Settings) -> None:
@@ -134,8 +149,7 @@ def test_what_a_sweep_took_away_is_stored_again(settings: Settings) -> None:
     path = upload.path_of(image)
     upload.save(image)
     assert listed(upload.list_pages(10)) == [path]  # a listing of before must not answer for now
-    sweep.set_aside(path)
-    sweep.remove_aside(path)
+    sweep.remove_aside(path, sweep.set_aside(path))
     upload.save_if_gone(image)
     assert sweep.read(path) == image.data
 
@@ -156,13 +170,14 @@ def test_listings_have_pages_times_and_nobody_elses(settings: Settings) -> None:
 # --- S3 alone --------------------------------------------------------------------------------------------------------
 
 
+MARK = "0123456789abcdef"
 CALLS: dict[str, Callable[[ImageStore, CheckedImage], Any]] = {
     "check": lambda store, _: store.check(),
     "save": lambda store, image: store.save(image),
     "read": lambda store, image: store.read(store.path_of(image)),
     "set_aside": lambda store, image: store.set_aside(store.path_of(image)),
-    "take_back": lambda store, image: store.take_back(store.path_of(image)),
-    "remove_aside": lambda store, image: store.remove_aside(store.path_of(image)),
+    "take_back": lambda store, image: store.take_back(store.path_of(image), MARK),
+    "remove_aside": lambda store, image: store.remove_aside(store.path_of(image), MARK),
     "list_pages": lambda store, _: list(store.list_pages(10)),
 }
 
@@ -291,16 +306,15 @@ def test_a_move_in_s3_that_was_killed_between_copy_and_delete_loses_nothing(
     path, root = store.path_of(image), bucket["IMAGE_STORE_URL"]
     store.save(image)
     files, _ = fsspec.core.url_to_fs(root, skip_instance_cache=True, use_listings_cache=False)
-    files.cp_file(f"{root}/{path}", f"{root}/aside/{path}")  # the same in both directions
+    files.cp_file(f"{root}/{path}", f"{root}/aside/{path}.{MARK}")  # the same in both directions
     assert listed(store.list_pages(10)) == listed(store.list_pages_aside(10)) == [path]
     if killed_in == "take_back":
-        store.take_back(path)
+        store.take_back(path, MARK)
         assert store.read(path) == image.data
     else:
-        store.remove_aside(path)
+        store.remove_aside(path, MARK)
         assert listed(store.list_pages(10)) == [path]
-        store.set_aside(path)
-        store.remove_aside(path)
+        store.remove_aside(path, store.set_aside(path))
         with pytest.raises(NotFound):
             store.read(path)
     assert listed(store.list_pages_aside(10)) == []

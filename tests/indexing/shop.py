@@ -40,6 +40,7 @@ class Mended:
     indexed_products_unbound: int = 0
     bindings_without_vector: int = 0
     vectors_without_binding: int = 0
+    products_without_image: int = 0
     images_without_product: int = 0
 
 

@@ -3,10 +3,8 @@
 import asyncio
 import os
 import time
-from collections.abc import Callable
 from dataclasses import asdict
 from datetime import datetime, timedelta
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,8 @@ from tests.indexing.shop import Mended, Shop, run
 from tuwen.background import Lease
 from tuwen.catalogue.queries import count_by_index_status
 from tuwen.errors import ImageStoreUnavailable
-from tuwen.indexing.drift import MANY_IMAGES, PAGE, Graces, Pass, requeue_forgotten
+from tuwen.indexing.drift import PAGE, Graces, Pass, requeue_forgotten
+from tuwen.indexing.picture_drift import FEW_LOST, MANY_IMAGES
 from tuwen.indexing.reconciliation import PassRecord, last_pass
 from tuwen.messaging.outbox import add_upsert_events
 from tuwen.pictures.checked_image import CheckedImage
@@ -136,8 +135,8 @@ def test_a_collection_that_milvus_lost_is_built_again(settings: Settings) -> Non
 
 
 def add_rows(shop: Shop, count: int, **values: Any) -> list[int]:
-    """Many products at once, without pictures and events."""
-    row = {"title": "红色沙发", "attributes": {}, "image_path": "aa/a.png", "image_sha256": "a", "image_width": 1}
+    """Many products at once, without events, and without pictures that anybody would miss: they have no hash."""
+    row = {"title": "红色沙发", "attributes": {}, "image_path": "aa/a.png", "image_sha256": "", "image_width": 1}
     with shop.services.database.write() as session:
         before = session.scalar(sa.select(sa.func.max(ProductRow.product_id))) or 0
         session.execute(sa.insert(ProductRow), [row | {"image_height": 1} | values] * count)
@@ -350,13 +349,66 @@ def test_an_upload_while_a_picture_is_being_removed_keeps_picture_and_thumbnail(
         path = images.path_of(image)
         for upload_at in range(3):  # before the first step, between the two, after the second
             images.save(image)
-            steps: list[Callable[[], None]] = [partial(images.set_aside, path), partial(images.remove_aside, path)]
-            steps.insert(upload_at, partial(images.save, image))
-            for step in steps:
-                step()
+            if upload_at == 0:
+                images.save(image)
+            mark = images.set_aside(path)
+            if upload_at == 1:
+                images.save(image)
+            images.remove_aside(path, mark)
+            if upload_at == 2:
+                images.save(image)
             images.save_if_gone(image)  # after the upload's transaction
             assert (folder / path).is_file(), upload_at
             assert (folder / thumbnail_path(path)).is_file(), upload_at
+
+    run(settings, scenario)
+
+
+def lose_picture(shop: Shop, product_id: int) -> str:
+    with shop.services.database.read() as session:
+        path = session.get_one(ProductRow, product_id).image_path
+    images = shop.services.images
+    images.remove_aside(path, images.set_aside(path))
+    return path
+
+
+def test_a_product_without_its_picture_is_marked_for_a_person_and_keeps_its_row(on_both_databases: Settings) -> None:
+    async def scenario(shop: Shop) -> None:
+        lost, kept, aside = (shop.create(f"{color}沙发", color) for color in ("red", "tan", "blue"))
+        await shop.ingestor.ingest(shop.messages())
+        path = lose_picture(shop, lost)
+        with shop.services.database.read() as session:
+            shop.services.images.set_aside(session.get_one(ProductRow, aside).image_path)  # by a sweep that was killed
+        assert shop.look().products_without_image == 1
+        assert shop.mend().products_without_image == 1
+        assert shop.status(lost) == ("failed", f"There is no picture {path}.")
+        assert shop.status(kept) == shop.status(aside) == ("indexed", None)
+        assert sorted(await shop.found("沙发")) == ["blue沙发", "tan沙发"]
+        assert shop.in_milvus() == set(shop.bound().values())
+        for _ in range(2):
+            assert not any(asdict(shop.mend()).values())
+        shop.services.images.save(check_image(picture("red"), shop.services.settings))
+        shop.writer.reindex(lost)
+        await shop.ingestor.index_products([lost])
+        assert shop.status(lost) == ("indexed", None)
+
+    run(on_both_databases, scenario)
+
+
+def test_a_picture_store_that_is_empty_takes_no_product_out_of_search(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario(shop: Shop) -> None:
+        sofa = shop.create("沙发")
+        await shop.ingestor.ingest(shop.messages())
+        path = lose_picture(shop, sofa)
+        sha256 = path.rpartition("/")[2].partition(".")[0]
+        add_rows(shop, FEW_LOST, index_status="indexed", image_path=path, image_sha256=sha256)
+        assert shop.look().products_without_image == FEW_LOST + 1
+        assert shop.mend().products_without_image == 0
+        assert "is this the right picture store" in caplog.text
+        assert shop.status(sofa) == ("indexed", None)
+        assert shop.mend(may_delete_many=True).products_without_image == FEW_LOST + 1
 
     run(settings, scenario)
 
@@ -426,6 +478,7 @@ def test_looking_names_every_kind_of_drift_and_changes_nothing(on_both_databases
             "indexed_products_unbound": (2, 0),
             "bindings_without_vector": (1, 0),
             "vectors_without_binding": (1, 0),
+            "products_without_image": (1, 0),
             "images_without_product": (1, 0),
         }
         assert findings["stale_pending_products"].sample == forgotten[:5]
@@ -442,7 +495,7 @@ def test_looking_names_every_kind_of_drift_and_changes_nothing(on_both_databases
 
 async def add_every_kind_of_drift(shop: Shop) -> list[int]:
     """Returns the products whose message was lost."""
-    sofa, lamp, _ = (shop.create(title, color) for title, color in (("沙发", "red"), ("灯", "blue"), ("床", "tan")))
+    sofa, lamp, bed = (shop.create(title, color) for title, color in (("沙发", "red"), ("灯", "blue"), ("床", "tan")))
     await shop.ingestor.ingest(shop.messages())
     index = shop.services.registry.live()
     shop.services.vector_db.delete(index.collection, [shop.bound()[sofa]], [sofa])
@@ -450,6 +503,7 @@ async def add_every_kind_of_drift(shop: Shop) -> list[int]:
         session.execute(sa.delete(ProductVectorRow).where(ProductVectorRow.product_id == lamp))
     add_rows(shop, 1, index_status="indexed")
     shop.writer.delete(shop.create("白床", "white"))
+    lose_picture(shop, bed)
     with shop.services.database.write() as session:
         session.execute(sa.delete(OutboxRow))
     return add_rows(shop, 7, updated_at=utc_now() - timedelta(hours=2))

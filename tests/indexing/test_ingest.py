@@ -202,8 +202,7 @@ def test_a_product_whose_object_is_missing_fails_with_its_reason(
     async def scenario(shop: Shop) -> None:
         lost, kept = shop.create("红色沙发"), shop.create("蓝色灯", "blue")
         path = shop.services.images.path_of(check_image(picture(), settings))
-        shop.services.images.set_aside(path)
-        shop.services.images.remove_aside(path)
+        shop.services.images.remove_aside(path, shop.services.images.set_aside(path))
         await shop.ingestor.ingest(shop.messages())
         assert shop.status(kept) == ("indexed", None)
         assert shop.status(lost) == ("failed", f"There is no picture {path}.")

@@ -133,11 +133,15 @@ def test_two_that_shared_a_collection_and_pictures_in_0_2_0_leave_each_other_alo
 
 
 def activate_unmarked(settings: Settings) -> None:
-    fingerprint = encoders_of(settings.clip_model, settings.text_model).fingerprint
+    encoders = encoders_of(settings.clip_model, settings.text_model)
+    fingerprint = encoders.fingerprint
     row: dict[str, Any] = {"model_fingerprint": fingerprint, "status": "active", "activated_at": utc_now()}
     name = f"products_{fingerprint[:8]}_{settings.data_dir.parent.name[-40:].replace('-', '_')}"
-    with open_stores(settings) as stores, stores.database.write() as session:
-        session.add(VectorIndexRow(collection=name, **row))
+    with open_stores(settings) as stores:
+        if not stores.vector_db.has_collection(name):
+            stores.vector_db.create_collection(name, clip_dim=encoders.clip.dim, text_dim=encoders.text.dim)
+        with stores.database.write() as session:
+            session.add(VectorIndexRow(collection=name, **row))
 
 
 def lose_mark(shop: Shop) -> None:

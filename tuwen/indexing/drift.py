@@ -1,13 +1,12 @@
-"""Finds and, if told to, mends where the database, Milvus and the image store disagree: one kind of drift a function.
+"""Finds and, if told to, mends where the database and Milvus disagree: one kind of drift a function.
 
 The database is the truth: what it does not bind leaves Milvus, and what it binds and Milvus lacks is indexed again.
 Every kind goes page by page in short transactions, safe beside running writers and beside another pass: what it is
-about to change it looks at once more, under a lock or by a condition in the statement itself. `reconciliation.py` runs
-them.
+about to change it looks at once more, under a lock or by a condition in the statement itself. `picture_drift.py` has
+the picture store's kinds, `reconciliation.py` runs them all.
 """
 
-import logging
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import NamedTuple
@@ -15,7 +14,6 @@ from typing import NamedTuple
 from orm_models import Database, utc_now
 from tuwen.catalogue.queries import lock_products
 from tuwen.indexing.queries import (
-    image_paths_in_use,
     indexed_products_after,
     pending_products_after,
     products_with_message_since,
@@ -24,18 +22,13 @@ from tuwen.indexing.queries import (
     without_waiting_message,
 )
 from tuwen.pictures.store import ImageStore
-from tuwen.pictures.stored_file import StoredFile
 from tuwen.settings import Settings
 from tuwen.vectors.binding import bindings_after, bound_rows, confirm_indexed, indexed_versions, unbind
 from tuwen.vectors.dropping import is_ours_alone
 from tuwen.vectors.registry import LiveIndex
 from vector_db import RowKey, VectorDB, token_made_at
 
-logger = logging.getLogger(__name__)
-
-PAGE, IMAGE_PAGE = 500, 50
-# More pictures than this, and than this share of all, are not removed without being told to.
-MANY_IMAGES, LARGE_SHARE = 100, 0.1
+PAGE = 500
 
 
 @dataclass(frozen=True)
@@ -187,67 +180,3 @@ def _unbound_for_long(work: Pass, page: list[RowKey]) -> list[RowKey]:
             busy = products_with_message_since(session, {r.product_id for r in old}, work.settings.kafka_topic, oldest)
             old = [row for row in old if row.product_id not in busy]
     return sorted(old, key=lambda row: row.milvus_id)
-
-
-def delete_unused_images(work: Pass, _: int) -> Iterator[Step]:
-    """Pictures that nothing has named for a while. They can't be made again: a large share is not believed."""
-    for page in work.images.list_pages_aside(IMAGE_PAGE):  # of a sweep that was killed between its two steps
-        paths = [file.path for file in page]
-        if work.repair:
-            paths = [path for path in paths if _remove_or_take_back(work, path)]
-        yield Step(0, paths, len(paths) if work.repair else 0)
-    may_remove = work.repair and (yield from _may_remove_unused(work))
-    for page in work.images.list_pages(IMAGE_PAGE if may_remove else PAGE):
-        unused = _unused(work, page)
-        if may_remove:
-            unused = [path for path in unused if _remove(work, path)]
-        yield Step(0, unused, len(unused) if may_remove else 0)
-
-
-def _may_remove_unused(work: Pass) -> Generator[Step, None, bool]:
-    total = unused = 0
-    for page in work.images.list_pages(PAGE):
-        total += len(page)
-        unused += len(_unused(work, page))
-        yield Step(0, (), 0)
-    if unused <= max(MANY_IMAGES, int(total * LARGE_SHARE)) or work.may_delete_many:
-        return True
-    logger.error(
-        "%d of %d pictures are named by nothing, and none of them is removed: is this the right database? "
-        "If it is: python cli.py reconcile --repair --delete-many",
-        *(unused, total),
-    )
-    return False
-
-
-def _unused(work: Pass, page: list[StoredFile]) -> list[str]:
-    oldest = utc_now() - work.graces.image
-    old = [file.path for file in page if file.modified_at < oldest]
-    with work.database.read() as session:
-        used = image_paths_in_use(session, old)
-    return [path for path in old if path not in used]
-
-
-def _remove(work: Pass, path: str) -> bool:
-    work.images.set_aside(path)
-    return _remove_or_take_back(work, path)
-
-
-def _remove_or_take_back(work: Pass, path: str) -> bool:
-    """True where it is gone; what was named since it was looked at goes back."""
-    with work.database.read() as session:
-        is_used = bool(image_paths_in_use(session, [path]))
-    if is_used:
-        work.images.take_back(path)
-    else:
-        work.images.remove_aside(path)
-    return not is_used
-
-
-KINDS: dict[str, Kind] = {
-    "stale_pending_products": requeue_forgotten,
-    "indexed_products_unbound": requeue_unbound,
-    "bindings_without_vector": rebind_lost,
-    "vectors_without_binding": delete_unbound_rows,
-    "images_without_product": delete_unused_images,
-}

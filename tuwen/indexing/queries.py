@@ -5,6 +5,7 @@ Never commits: the caller's `Database.write()` block is the transaction.
 
 from collections.abc import Collection, Sequence
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import orm
@@ -142,6 +143,16 @@ def requeue(session: orm.Session, product_ids: Sequence[int], status: IndexStatu
         )
         add_upsert_events(session, topic, versions)
     return list(versions)
+
+
+def pictured_products_after(session: orm.Session, sha256: str, product_id: int, limit: int) -> list[sa.Row[Any]]:
+    """A page of id, path and hash of all but those that failed, in the order of the pictures' hashes and the ids."""
+    statement = sa.select(ProductRow.product_id, ProductRow.image_path, ProductRow.image_sha256).where(
+        ProductRow.image_sha256 >= sha256,
+        sa.or_(ProductRow.image_sha256 > sha256, ProductRow.product_id > product_id),
+        ProductRow.index_status != "failed",
+    )
+    return list(session.execute(statement.order_by(ProductRow.image_sha256, ProductRow.product_id).limit(limit)))
 
 
 def image_paths_in_use(session: orm.Session, paths: Sequence[str]) -> set[str]:

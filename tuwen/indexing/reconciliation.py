@@ -17,7 +17,18 @@ from orm_models import Database, utc_now
 from tuwen.background import LEASE_TIME, Lease, LeaseLost, WorkPool, read_progress
 from tuwen.errors import AppError, DependencyUnavailable
 from tuwen.generation.queries import delete_jobs_finished_before
-from tuwen.indexing.drift import KINDS, PAGE, Graces, Pass, Step
+from tuwen.indexing.drift import (
+    PAGE,
+    Graces,
+    Kind,
+    Pass,
+    Step,
+    delete_unbound_rows,
+    rebind_lost,
+    requeue_forgotten,
+    requeue_unbound,
+)
+from tuwen.indexing.picture_drift import delete_unused_images, mark_products_without_image
 from tuwen.messaging.outbox import delete_published_before
 from tuwen.pictures.store import ImageStore
 from tuwen.pulse import beat
@@ -27,6 +38,14 @@ from vector_db import VectorDB
 
 logger = logging.getLogger(__name__)
 
+KINDS: dict[str, Kind] = {
+    "stale_pending_products": requeue_forgotten,
+    "indexed_products_unbound": requeue_unbound,
+    "bindings_without_vector": rebind_lost,
+    "vectors_without_binding": delete_unbound_rows,
+    "products_without_image": mark_products_without_image,
+    "images_without_product": delete_unused_images,
+}
 KEEP_PUBLISHED = timedelta(days=7)
 LONGEST_PAGE_S = 300.0
 RETRY_S, LOOK_EVERY_S = 5.0, 1.0

@@ -8,10 +8,11 @@ and in two steps, so that an upload of the same picture at the same moment can't
 
 import logging
 import re
+import secrets
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
-from typing import Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 from data_models import PICTURE_FORMATS
 from tuwen.errors import ImageStoreUnavailable, NotFound
@@ -27,7 +28,17 @@ MEDIA_TYPES = {each.extensions[0]: each.media_type for each in PICTURE_FORMATS.v
 # Whatever else is asked for is not ours, wherever it would lead.
 STORED_PATH = re.compile(rf"(thumbnails/)?([0-9a-f]{{12}}/)?[0-9a-f]{{2}}/[0-9a-f]{{64}}\.({'|'.join(MEDIA_TYPES)})")
 OWNER_DIGITS = 12
-ASIDE = "aside"
+ASIDE, MARK_DIGITS = "aside", 16
+ASIDE_PATH = re.compile(rf"{ASIDE}/(?P<path>{STORED_PATH.pattern})\.(?P<mark>[0-9a-f]{{{MARK_DIGITS}}})")
+Item = TypeVar("Item")
+
+
+class Aside(NamedTuple):
+    """A picture that a sweep has set aside."""
+
+    path: str
+    """Where it was."""
+    mark: str
 
 
 def sha256_in(path: str) -> str:
@@ -106,44 +117,62 @@ class ImageStore:
     def save_thumbnail(self, path: str, data: bytes) -> None:
         self._files.write(path, data, derived=True)
 
+    def has(self, path: str) -> bool:
+        """Whether it is there, or set aside. Raises ImageStoreUnavailable."""
+        return self._files.exists(path) or bool(self._copies_aside(path)) or self._files.exists(path)
+
+    def paths_in(self, folder: str) -> set[str]:
+        """What lies in it; nothing that is set aside."""
+        return {file.path for file in self._list(folder)}
+
     def _find(self, path: str) -> bytes | None:
-        for place in (path, _aside(path), path):  # it may be taken back between two looks
+        with suppress(FileNotFoundError):
+            return self._files.read(path)
+        for place in (*self._copies_aside(path), path):  # it may be taken back between two looks
             with suppress(FileNotFoundError):
                 return self._files.read(place)
         return None
 
-    def set_aside(self, path: str) -> None:
-        """The first step of removing a picture and its thumbnail: still to be had back. Gone already is no error."""
+    def _copies_aside(self, path: str) -> list[str]:
+        place = f"{ASIDE}/{path}"
+        return [file.path for file in self._list(place.rpartition("/")[0]) if file.path.startswith(f"{place}.")]
+
+    def set_aside(self, path: str) -> str:
+        """The first step of removing a picture and its thumbnail: still to be had back, by the mark that is returned.
+
+        A mark is one sweep's alone: what another sets aside later, and has to take back, this one can't remove, however
+        long it was paused. Gone already is no error.
+        """
+        mark = secrets.token_hex(MARK_DIGITS // 2)
         for each in (path, thumbnail_path(path)):
-            self._move(each, _aside(each))
+            self._move(each, _aside(each, mark))
+        return mark
 
-    def take_back(self, path: str) -> None:
+    def take_back(self, path: str, mark: str) -> None:
         for each in (thumbnail_path(path), path):  # a sweep that is killed in between is seen by the picture
-            self._move(_aside(each), each)
+            self._move(_aside(each, mark), each)
 
-    def remove_aside(self, path: str) -> None:
+    def remove_aside(self, path: str, mark: str) -> None:
         """The second step; what an upload has stored anew meanwhile stays."""
         for each in (thumbnail_path(path), path):
             with suppress(FileNotFoundError):
-                self._files.remove(_aside(each))
+                self._files.remove(_aside(each, mark))
 
     def list_pages(self, size: int) -> Iterator[list[StoredFile]]:
         """This installation's pictures, folder by folder in pages of at most `size`; nothing else that lies there."""
-        yield from self._pages(self._owner, "", size)
+        for folder in self._list(self._owner):
+            ours = [file for file in self._list(folder.path) if STORED_PATH.fullmatch(file.path)]
+            yield from _pages(ours, size)
 
-    def list_pages_aside(self, size: int) -> Iterator[list[StoredFile]]:
+    def list_pages_aside(self, size: int) -> Iterator[list[Aside]]:
         """What was set aside and neither removed nor taken back: a sweep was killed."""
-        yield from self._pages(_aside(self._owner), _aside(""), size)
+        for folder in self._list(f"{ASIDE}/{self._owner}"):
+            found = [ASIDE_PATH.fullmatch(file.path) for file in self._list(folder.path)]
+            yield from _pages([Aside(each["path"], each["mark"]) for each in found if each], size)
 
     def check(self) -> None:
         """Raises ImageStoreUnavailable."""
         self._files.check()
-
-    def _pages(self, top: str, base: str, size: int) -> Iterator[list[StoredFile]]:
-        for folder in self._list(top):
-            listed = [StoredFile(file.path.removeprefix(base), file.modified_at) for file in self._list(folder.path)]
-            ours = [file for file in listed if STORED_PATH.fullmatch(file.path)]
-            yield from (ours[start : start + size] for start in range(0, len(ours), size))
 
     def _list(self, folder: str) -> list[StoredFile]:
         try:
@@ -165,8 +194,12 @@ def _open_files(settings: Settings) -> Files:
     return ObjectStore(address, timeout_s=settings.image_store_timeout_s)
 
 
-def _aside(path: str) -> str:
-    return f"{ASIDE}/{path}"
+def _aside(path: str, mark: str) -> str:
+    return f"{ASIDE}/{path}.{mark}"
+
+
+def _pages(files: list[Item], size: int) -> Iterator[list[Item]]:
+    yield from (files[start : start + size] for start in range(0, len(files), size))
 
 
 def _no_picture(path: str) -> NotFound:

@@ -1,0 +1,146 @@
+"""The kinds of drift between the database and the picture store: pictures without a product, products without theirs.
+
+As in `drift.py`: page by page, and what is about to be changed is looked at once more. A picture can't be made again,
+so a large share is never believed, and a product whose picture is gone is shown to a person and not deleted.
+"""
+
+import logging
+from collections.abc import Generator, Iterator, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from orm_models import ProductRow, utc_now
+from tuwen.catalogue.queries import lock_products
+from tuwen.indexing.drift import PAGE, Pass, Step
+from tuwen.indexing.queries import image_paths_in_use, pictured_products_after
+from tuwen.pictures.stored_file import StoredFile
+from tuwen.vectors.binding import mark_failed
+
+logger = logging.getLogger(__name__)
+
+IMAGE_PAGE = 50
+# More pictures than this, and than this share of all, are not removed without being told to.
+MANY_IMAGES, LARGE_SHARE = 100, 0.1
+PICTURED_PAGE = 100  # each may lie in a folder of its own, which is listed
+# More products than the first, and than that share of all, or than the second, are not marked without being told to.
+FEW_LOST, MOST_LOST = 10, 1000
+
+
+def delete_unused_images(work: Pass, _: int) -> Iterator[Step]:
+    """Pictures that nothing has named for a while. They can't be made again: a large share is not believed."""
+    for aside in work.images.list_pages_aside(IMAGE_PAGE):  # of a sweep that was killed between its two steps
+        paths = [path for path, mark in aside if not work.repair or _remove_or_take_back(work, path, mark)]
+        yield Step(0, paths, len(paths) if work.repair else 0)
+    may_remove = work.repair and (yield from _may_remove_unused(work))
+    for page in work.images.list_pages(IMAGE_PAGE if may_remove else PAGE):
+        unused = _unused(work, page)
+        if may_remove:
+            unused = [path for path in unused if _remove(work, path)]
+        yield Step(0, unused, len(unused) if may_remove else 0)
+
+
+def _may_remove_unused(work: Pass) -> Generator[Step, None, bool]:
+    total = unused = 0
+    for page in work.images.list_pages(PAGE):
+        total += len(page)
+        unused += len(_unused(work, page))
+        yield Step(0, (), 0)
+    if unused <= max(MANY_IMAGES, int(total * LARGE_SHARE)) or work.may_delete_many:
+        return True
+    logger.error(
+        "%d of %d pictures are named by nothing, and none of them is removed: is this the right database? "
+        "If it is: python cli.py reconcile --repair --delete-many",
+        *(unused, total),
+    )
+    return False
+
+
+def _unused(work: Pass, page: list[StoredFile]) -> list[str]:
+    oldest = utc_now() - work.graces.image
+    old = [file.path for file in page if file.modified_at < oldest]
+    with work.database.read() as session:
+        used = image_paths_in_use(session, old)
+    return [path for path in old if path not in used]
+
+
+def _remove(work: Pass, path: str) -> bool:
+    return _remove_or_take_back(work, path, work.images.set_aside(path))
+
+
+def _remove_or_take_back(work: Pass, path: str, mark: str) -> bool:
+    """True where it is gone; what was named since it was looked at goes back."""
+    with work.database.read() as session:
+        is_used = bool(image_paths_in_use(session, [path]))
+    if is_used:
+        work.images.take_back(path, mark)
+    else:
+        work.images.remove_aside(path, mark)
+    return not is_used
+
+
+def mark_products_without_image(work: Pass, after: int) -> Iterator[Step]:
+    """Products whose picture is gone: failed, with that as the reason, so that a person sees them.
+
+    In the order of the pictures' hashes, and so folder by folder: a listing for each, not a question for each picture.
+    """
+    seen, lost = 0, list[int]()
+    for folder, page in _pictured_products(work, after):
+        seen += len(page)
+        found = _without_picture(work, page)
+        may_mark = work.repair and work.may_delete_many
+        yield Step(folder, found, _mark_lost(work, found) if may_mark else 0)
+        lost += found if work.repair and not may_mark else []
+    if len(lost) > min(MOST_LOST, max(FEW_LOST, int(seen * LARGE_SHARE))):
+        logger.error(
+            "The pictures of %d of %d products are gone, and none of these is marked: is this the right picture store? "
+            "If it is: python cli.py reconcile --repair --delete-many",
+            *(len(lost), seen),
+        )
+        return
+    for start in range(0, len(lost), PICTURED_PAGE):
+        yield Step(after, (), _mark_lost(work, lost[start : start + PICTURED_PAGE]))
+
+
+def _pictured_products(work: Pass, folder: int) -> Iterator[tuple[int, Sequence[sa.Row[Any]]]]:
+    """Pages, each with the number that its last picture's hash begins with."""
+    after = (f"{folder:02x}", 0)
+    while True:
+        with work.database.read() as session:
+            page = pictured_products_after(session, *after, PICTURED_PAGE)
+        if not page:
+            return
+        after = (page[-1].image_sha256, page[-1].product_id)
+        yield int(page[-1].image_sha256[:2], 16), page
+
+
+def _without_picture(work: Pass, page: Sequence[sa.Row[Any]]) -> list[int]:
+    stored: dict[str, set[str]] = {}
+    gone = []
+    for row in page:
+        folder = row.image_path.rpartition("/")[0]
+        if folder not in stored:
+            stored[folder] = work.images.paths_in(folder)
+        # One that lies aside, or was stored this moment, is asked for by itself.
+        if row.image_path not in stored[folder] and not work.images.has(row.image_path):
+            gone.append(row.product_id)
+    return gone
+
+
+def _mark_lost(work: Pass, product_ids: list[int]) -> int:
+    """Those that lack their picture still, whichever it is by now."""
+    with work.database.read() as session:
+        rows = session.execute(
+            sa.select(ProductRow.product_id, ProductRow.image_path).where(ProductRow.product_id.in_(product_ids))
+        )
+        paths = {product_id: path for product_id, path in rows if not work.images.has(path)}
+    unbound, marked, index = list[int](), 0, work.index
+    with work.database.write() as session:
+        lock_products(session, list(paths))
+        for product in session.scalars(sa.select(ProductRow).where(ProductRow.product_id.in_(paths))):
+            if product.image_path == paths[product.product_id] and product.index_status != "failed":
+                reason = f"There is no picture {product.image_path}."  # as ingestion says it
+                unbound += mark_failed(session, product, index.vector_index_id, reason)
+                marked += 1
+    work.vector_db.delete(index.collection, unbound, list(paths))
+    return marked
