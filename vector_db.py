@@ -34,12 +34,21 @@ del os.environ["MILVUS_URI"]
 if _milvus_uri is not None:
     os.environ["MILVUS_URI"] = _milvus_uri
 
+from data_models import SearchMode  # noqa: E402
 from tuwen.encoders.base import Vector  # noqa: E402
 from tuwen.errors import CollectionGone, ConfigurationError, VectorDBUnavailable, VectorsRejected  # noqa: E402
 from tuwen.folders import require_writable  # noqa: E402
 from tuwen.settings import TITLE_COLUMN_LENGTH, Settings  # noqa: E402
 
 VectorField: TypeAlias = Literal["image_clip_vector", "text_clip_vector", "text_bge_vector"]
+
+# What a search of each mode compares its query with.
+VECTOR_FIELDS: Mapping[SearchMode, VectorField] = {
+    SearchMode.IMAGE_TO_IMAGE: "image_clip_vector",
+    SearchMode.TEXT_TO_TEXT: "text_bge_vector",
+    SearchMode.IMAGE_TO_TEXT: "text_clip_vector",
+    SearchMode.TEXT_TO_IMAGE: "image_clip_vector",
+}
 
 Result = TypeVar("Result")
 

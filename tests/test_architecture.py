@@ -277,6 +277,19 @@ def test_nothing_grows_too_long_to_read() -> None:
     assert wrong == []
 
 
+def test_what_blocks_has_threads_of_its_own() -> None:
+    """The loop's shared threads are for starts and ends alone: what hangs there would take all else with it."""
+    shared = {"asyncio.to_thread", "to_thread"}
+    found = {
+        module
+        for module, path in sources().items()
+        if is_in(module, "tuwen") or module in ROOT_MODULES
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in shared
+    }
+    assert found == {"tuwen.assembly", "tuwen.generation.worker"}  # the latter draws there, and does nothing else
+
+
 def test_main_is_a_door() -> None:
     assert sources()["main"].read_text(encoding="utf-8").count("\n") <= 120
 

@@ -55,10 +55,12 @@ from tuwen.generation.queries import (
     has_unfinished_jobs,
     report_on_job,
 )
+from tuwen.indexing.coverage import count_covered, covered_by_first_alone, next_unbound
 from tuwen.indexing.queries import (
     image_paths_in_use,
-    indexed_products_after,
     pending_products_after,
+    pictured_products_after,
+    product_versions_after,
     products_with_message_since,
     requeue,
     without_waiting_message,
@@ -88,6 +90,7 @@ from tuwen.vectors.binding import (
     release_milvus_ids,
     unbind,
 )
+from tuwen.vectors.indexes import has_bindings
 from vector_db import RowKey
 
 
@@ -623,7 +626,10 @@ def test_no_statement_of_a_page_reads_or_sorts_a_whole_table(tmp_path: Path) -> 
         "pending_products_after": lambda session: pending_products_after(session, 1, now, now, 500),
         "without_waiting_message": lambda session: without_waiting_message(session, some, "topic"),
         "products_with_message_since": lambda session: products_with_message_since(session, some, "topic", now),
-        "indexed_products_after": lambda session: indexed_products_after(session, 1, 500),
+        "product_versions_after": lambda session: product_versions_after(session, 1, 500),
+        "product_versions_after, of a status": lambda session: product_versions_after(session, 1, 500, "indexed"),
+        "pictured_products_after": lambda session: pictured_products_after(session, "ab", 1, 100),
+        "has_bindings": lambda session: has_bindings(session, index_id),
         "indexed_versions": lambda session: indexed_versions(session, index_id, some),
         "bindings_after": lambda session: bindings_after(session, index_id, 1, 500),
         "bound_rows": lambda session: bound_rows(session, index_id, rows),
@@ -639,6 +645,48 @@ def test_no_statement_of_a_page_reads_or_sorts_a_whole_table(tmp_path: Path) -> 
         assert plan, name
         assert not [step for step in plan if step.startswith(("SCAN", "USE TEMP B-TREE"))], name
     assert "SCAN product" in " ".join(plan_of(database, lambda session: session.scalars(sa.select(ProductRow.title))))
+    database.close()
+
+
+def test_a_change_of_the_models_asks_mariadb_for_pages_alone(mariadb: str) -> None:
+    database = Database(new_mysql_database(mariadb))
+    database.migrate()
+    live, shadow = add_index(database), add_index(database, "products_x_2")
+    product_ids = list(range(1, 4001))
+    shown = {"title": "红色沙发", "attributes": {}, "image_path": "aa/a.png", "image_width": 1, "image_height": 1}
+    with database.write() as session:
+        products = [
+            {"product_id": each, "image_sha256": f"{each:064x}", "index_status": "indexed" if each % 4 else "failed"}
+            for each in product_ids
+        ]
+        session.execute(sa.insert(ProductRow), [shown | product for product in products])
+        bindings = [
+            {"product_id": each, "vector_index_id": index, "milvus_id": each, "row_token": 1, "version": 1}
+            for each in product_ids[:-1]
+            for index in (live, shadow)
+        ]
+        session.execute(sa.insert(ProductVectorRow), bindings)
+    with database.engine.connect() as connection:
+        connection.exec_driver_sql("ANALYZE TABLE product, product_vector")
+    steps = list[Any]()
+
+    def explain(connection: Any, _cursor: Any, sql: str, parameters: Any, *_: Any) -> None:
+        if sql.startswith("SELECT"):
+            steps.extend((sql, row) for row in connection.exec_driver_sql(f"EXPLAIN {sql}", parameters))
+
+    sa.event.listen(database.engine, "before_cursor_execute", explain)
+    assert count_covered(database, live) == (3999, 4000)
+    assert next_unbound(database, live, 3990) == (4000, [4000])
+    assert next_unbound(database, live, 4000) is None
+    assert sum(live for live, _ in covered_by_first_alone(database, live, shadow)) == 3999
+    with database.read() as session:
+        product_versions_after(session, 1000, 500, "failed")
+        pictured_products_after(session, f"{1000:064x}", 1, 100)
+        assert has_bindings(session, shadow)
+    assert len(steps) > 30
+    for sql, step in steps:
+        assert step.type in ("range", "ref", "eq_ref", "const"), (sql, step)
+        assert "filesort" not in step.Extra, (sql, step)
     database.close()
 
 

@@ -1,7 +1,11 @@
 """Other models for an index that is in use: built, checked, switched, rolled back; stopped between the steps."""
 
 import asyncio
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,13 +14,14 @@ import sqlalchemy as sa
 from data_models import ReindexJob, ReindexQuery, ReindexRequest, SearchMode, SearchRequest
 from orm_models import ProcessRow, ProductRow, ProductVectorRow, VectorIndexRow, utc_now
 from tests.indexing.change import TITLES, Change, fill
-from tests.indexing.shop import Shop, run
+from tests.indexing.shop import Shop, load_on, run
 from tuwen.assembly import new_reindexer
 from tuwen.errors import IndexChanged, NotCancellable, ReindexConflict, VectorDBUnavailable
 from tuwen.indexing.queries import requeue
 from tuwen.indexing.reindex_attempts import JobReport, begin_attempt
 from tuwen.settings import Settings
 from tuwen.vectors.indexes import activate
+from tuwen.vectors.registry import IndexRegistry
 
 
 def test_models_of_other_dimensions_take_over_go_back_and_lose_no_write(
@@ -321,5 +326,65 @@ def test_a_product_that_failed_is_found_in_no_index(settings: Settings, other_mo
         job = await change.run(**other_models, force=True)
         assert (job.status, job.phase) == ("done", "switched"), job
         assert await shop.found("黑色沙发") == TITLES[1:2]
+
+    run(settings, scenario)
+
+
+def test_pictures_that_cannot_be_read_are_not_taken_for_changes_that_are_too_fast(
+    settings: Settings, other_models: dict[str, str]
+) -> None:
+    async def scenario(shop: Shop) -> None:
+        product_ids = await fill(shop)
+        change, before = Change(shop), shop.services.registry.live()
+        with shop.services.database.read() as session:
+            rows = session.scalars(sa.select(ProductRow).where(ProductRow.product_id.in_(product_ids[:9])))
+            paths = [settings.data_dir / "images" / row.image_path for row in rows]
+        for path in paths:
+            path.rename(path.with_suffix(".away"))
+            path.symlink_to(path)  # an error of the store's, of this picture alone
+        job = await change.run(**other_models)
+        assert (job.status, job.failed) == ("failed", 9), job
+        assert "9 products would be lost: their pictures can't be read at this moment" in str(job.error)
+        assert f"product {product_ids[0]}: The image store" in str(job.error)
+        for path in paths:
+            path.unlink()
+            path.with_suffix(".away").rename(path)
+        assert await change.index_of_a_search() == before.collection
+        job = await change.run(**other_models)
+        assert (job.status, job.phase) == ("done", "switched"), job
+
+    run(settings, scenario)
+
+
+def test_the_event_loop_asks_neither_the_database_nor_the_shared_threads(
+    settings: Settings, other_models: dict[str, str]
+) -> None:
+    async def scenario(shop: Shop) -> None:
+        await fill(shop, TITLES[:3])
+        services = shop.services
+        asked_by = set[str]()
+
+        def note(*_: object) -> None:
+            asked_by.add(threading.current_thread().name)
+
+        jobs = Change(shop).jobs
+        query = ReindexQuery(text=TITLES[0], mode=SearchMode.TEXT_TO_TEXT, product_id=1)
+        job = jobs.create(ReindexRequest(**other_models, queries=[query]))
+        load = partial(load_on, asyncio.get_running_loop(), settings)  # as after a start without Milvus
+        unaware = IndexRegistry(services.database, services.vector_db, services.encoding, load)
+        reindexer = new_reindexer(replace(services, registry=unaware))
+        release = threading.Event()
+        with ThreadPoolExecutor(1) as shared:
+            asyncio.get_running_loop().set_default_executor(shared)
+            shared.submit(release.wait)  # something else that hangs
+            sa.event.listen(services.database.engine, "before_cursor_execute", note)
+            try:
+                async with asyncio.timeout(30):
+                    await reindexer.take_turn()
+            finally:
+                release.set()
+                sa.event.remove(services.database.engine, "before_cursor_execute", note)
+        assert jobs.read(job.job_id).phase == "switched"
+        assert {name.rpartition("_")[0] for name in asked_by} == {"reindexing", "reindex lease", "filling"}
 
     run(settings, scenario)

@@ -10,7 +10,7 @@ import sys
 from contextlib import suppress
 
 from orm_models import Database
-from tuwen.background import RESTART_PAUSE_S
+from tuwen.background import RESTART_PAUSE_S, WorkPool
 from tuwen.generation.queries import has_unfinished_jobs
 from tuwen.messaging.transport import MessageConsumer
 from tuwen.pulse import patiently
@@ -31,11 +31,12 @@ class GenerationProcess:
         self._child: asyncio.subprocess.Process | None = None
         self._starting = asyncio.Lock()  # a message and a restart at once must not start two
         self._started = asyncio.Event()
+        self._thread = WorkPool("generation process", threads=1, max_waiting=1)
 
     async def run(self) -> None:
         """Until cancelled; the child is then stopped."""
         try:
-            if await asyncio.to_thread(self._has_work):
+            if await self._thread.run(self._has_work):
                 await self._wake_child()
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._pass_on_messages())
@@ -57,7 +58,7 @@ class GenerationProcess:
             self._started.clear()
             self._child = None
             await asyncio.sleep(RESTART_PAUSE_S)  # one that can't start must not spin
-            if await asyncio.to_thread(self._has_work):
+            if await self._thread.run(self._has_work):
                 await self._wake_child()
 
     async def _wake_child(self) -> None:

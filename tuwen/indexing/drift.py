@@ -14,11 +14,10 @@ from typing import NamedTuple
 from orm_models import Database, utc_now
 from tuwen.catalogue.queries import lock_products
 from tuwen.indexing.queries import (
-    indexed_products_after,
     pending_products_after,
+    product_versions_after,
     products_with_message_since,
     requeue,
-    unconfirmed_products_after,
     without_waiting_message,
 )
 from tuwen.pictures.store import ImageStore
@@ -104,7 +103,7 @@ def requeue_unbound(work: Pass, after: int) -> Iterator[Step]:
         _confirm_those_that_failed_before(work)
     while True:
         with work.database.read() as session:
-            page = indexed_products_after(session, after, PAGE)
+            page = product_versions_after(session, after, PAGE, "indexed")
             bound = indexed_versions(session, work.index.vector_index_id, page)
         if not page:
             return
@@ -117,15 +116,19 @@ def requeue_unbound(work: Pass, after: int) -> Iterator[Step]:
 
 
 def _confirm_those_that_failed_before(work: Pass) -> None:
+    after, vector_index_id = 0, work.index.vector_index_id
     while True:
         with work.database.read() as session:
-            page = unconfirmed_products_after(session, 0, work.index.vector_index_id, PAGE)
+            page = product_versions_after(session, after, PAGE, "failed")
+            bound = indexed_versions(session, vector_index_id, page)
         if not page:
             return
-        with work.database.write() as session:
-            lock_products(session, page)
-            if not confirm_indexed(session, work.index.vector_index_id, page):
-                return  # another index is live by now
+        to_confirm = [product_id for product_id, version in page.items() if bound.get(product_id) == version]
+        if to_confirm:
+            with work.database.write() as session:
+                lock_products(session, to_confirm)
+                confirm_indexed(session, vector_index_id, to_confirm)  # unless another index is live by now
+        after = max(page)
 
 
 def rebind_lost(work: Pass, after: int) -> Iterator[Step]:

@@ -60,6 +60,10 @@ class Failed(NamedTuple):
     reason: str
 
 
+class Unreadable(Failed):
+    """The image store can't give its picture at this moment: it waits for reconciliation."""
+
+
 class Inserted(NamedTuple):
     product: ProductRow
     row: RowKey
@@ -136,22 +140,23 @@ class Ingestor:
             await self._threads.run(self._registry.look_if_possible)
             raise  # and it comes again
         if inserted or failed:
-            logger.info("Indexed %d products, %d failed", inserted, len(failed))
+            logger.info("Indexed %d products, %d could not be", inserted, len(failed))
 
     async def index_into(self, index: ServedIndex, product_ids: Sequence[int]) -> tuple[int, list[Failed]]:
         """How many were inserted, and which could not be. An index that is being built changes no product's status."""
         products = await self._threads.run(self._load_unindexed, product_ids, index)
         if not products:
             return 0, []
-        encoded, failed = await self._encode(products, index.encoding)
+        encoded, not_encoded = await self._encode(products, index.encoding)
         beat(LONGEST_STEP_S)
         inserted, rejected = await self._threads.run(self._insert, index, encoded)
+        failed = [each for each in (*not_encoded, *rejected) if not isinstance(each, Unreadable)]
         # If the database fails here, whether it committed is unknown, so the new vectors must stay: unbound ones are
         # invisible and reconciliation removes them, but bound ones would be lost.
-        unbound = await self._threads.run(self._bind, index, inserted, [*failed, *rejected])
+        unbound = await self._threads.run(self._bind, index, inserted, failed)
         product_ids = [product.product_id for product in products]
         await self._threads.run(self._vector_db.delete, index.collection, unbound, product_ids)
-        return len(inserted), [*failed, *rejected]
+        return len(inserted), [*not_encoded, *rejected]
 
     @staticmethod
     def _parse(messages: Sequence[Message]) -> tuple[list[ProductEvent], list[tuple[Message, str]]]:
@@ -196,13 +201,13 @@ class Ingestor:
         results = await asyncio.gather(
             *(self._encode_one(product, encoding) for product in products), return_exceptions=True
         )
-        errors = [result for result in results if isinstance(result, BaseException)]
-        unreadable = [error for error in errors if isinstance(error, PictureUnreadable)]
-        if len(errors) > len(unreadable):
-            raise next(error for error in errors if error not in unreadable)
+        for result in results:  # all have ended by now
+            if isinstance(result, BaseException):
+                raise result
+        unreadable = [result for result in results if isinstance(result, Unreadable)]
         if unreadable:
             await self._threads.run(self._images.check)  # raises where the whole store is away: then all of them wait
-            logger.warning("%d products wait for reconciliation: %s", len(unreadable), unreadable[0].detail)
+            logger.warning("%d products wait for reconciliation: %s", len(unreadable), unreadable[0].reason)
         return [r for r in results if isinstance(r, Encoded)], [r for r in results if isinstance(r, Failed)]
 
     async def _encode_one(self, product: ProductRow, encoding: EncodingService) -> Encoded | Failed:
@@ -212,6 +217,8 @@ class Ingestor:
                 encoding.clip_texts.bulk(product.title),
                 encoding.text_documents.bulk(product.title),
             )
+        except PictureUnreadable as error:
+            return Unreadable(product, error.detail)
         except DependencyUnavailable:
             raise
         except AppError as error:

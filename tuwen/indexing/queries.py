@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy import orm
 
 from data_models import IndexStatus
-from orm_models import GeneratedImageRow, OutboxRow, ProductRow, ProductVectorRow, utc_now
+from orm_models import GeneratedImageRow, OutboxRow, ProductRow, utc_now
 from tuwen.messaging.outbox import add_upsert_events
 from tuwen.pictures.store import sha256_in
 
@@ -44,14 +44,16 @@ def without_waiting_message(session: orm.Session, product_ids: Sequence[int], to
     return [each for each in product_ids if str(each) not in keys]
 
 
-def indexed_products_after(session: orm.Session, product_id: int, limit: int) -> dict[int, int]:
-    """A page of those that say they are indexed: id → version, in the order of the ids.
+def product_versions_after(
+    session: orm.Session, product_id: int, limit: int, status: IndexStatus | None = None
+) -> dict[int, int]:
+    """A page of all products, or of those that have this status: id → version, in the order of the ids.
 
     What is bound is asked for the page alone: in one statement, MySQL makes a table of all bindings, for each page.
     """
-    statement = sa.select(ProductRow.product_id, ProductRow.version).where(
-        ProductRow.product_id > product_id, ProductRow.index_status == "indexed"
-    )
+    statement = sa.select(ProductRow.product_id, ProductRow.version).where(ProductRow.product_id > product_id)
+    if status is not None:
+        statement = statement.where(ProductRow.index_status == status)
     return dict(session.execute(statement.order_by(ProductRow.product_id).limit(limit)).all())
 
 
@@ -77,52 +79,6 @@ def products_with_message_since(
         )
     )
     return {int(key) for key in keys}
-
-
-def products_unbound_after(session: orm.Session, product_id: int, vector_index_id: int, limit: int) -> list[int]:
-    """A page of those, whatever they say, that have nothing of this version bound in this index."""
-    statement = sa.select(ProductRow.product_id).where(
-        ProductRow.product_id > product_id, ~_bound_at_its_version(vector_index_id)
-    )
-    return list(session.scalars(statement.order_by(ProductRow.product_id).limit(limit)))
-
-
-def unconfirmed_products_after(session: orm.Session, product_id: int, vector_index_id: int, limit: int) -> list[int]:
-    """A page of those that are bound at their version in this index, and say that they failed."""
-    statement = sa.select(ProductRow.product_id).where(
-        ProductRow.product_id > product_id, ProductRow.index_status == "failed", _bound_at_its_version(vector_index_id)
-    )
-    return list(session.scalars(statement.order_by(ProductRow.product_id).limit(limit)))
-
-
-def count_bound(session: orm.Session, vector_index_id: int) -> int:
-    """Products that are bound at their version in this index."""
-    statement = sa.select(sa.func.count()).select_from(ProductRow).where(_bound_at_its_version(vector_index_id))
-    return session.scalar(statement) or 0
-
-
-def count_bound_only_in(session: orm.Session, vector_index_id: int, other_index_id: int) -> int:
-    """Products that are bound at their version in the one index, and not in the other."""
-    here, there = _bound_at_its_version(vector_index_id), _bound_at_its_version(other_index_id)
-    return session.scalar(sa.select(sa.func.count()).select_from(ProductRow).where(here, ~there)) or 0
-
-
-def bound_only_in(session: orm.Session, vector_index_id: int, other_index_id: int, limit: int) -> list[int]:
-    """Some of those."""
-    here, there = _bound_at_its_version(vector_index_id), _bound_at_its_version(other_index_id)
-    return list(session.scalars(sa.select(ProductRow.product_id).where(here, ~there).limit(limit)))
-
-
-def count_products(session: orm.Session) -> int:
-    return session.scalar(sa.select(sa.func.count()).select_from(ProductRow)) or 0
-
-
-def _bound_at_its_version(vector_index_id: int) -> sa.Exists:
-    return sa.exists().where(
-        ProductVectorRow.product_id == ProductRow.product_id,
-        ProductVectorRow.vector_index_id == vector_index_id,
-        ProductVectorRow.version == ProductRow.version,
-    )
 
 
 def requeue(session: orm.Session, product_ids: Sequence[int], status: IndexStatus, topic: str) -> list[int]:

@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -19,8 +20,8 @@ from tuwen.background import LEASE_TIME, Lease, LeaseLost, WorkPool
 from tuwen.encoders.base import ModelNames
 from tuwen.encoders.service import EncodingService
 from tuwen.errors import AppError, ConfigurationError, DependencyUnavailable, GateClosed, IndexChanged
+from tuwen.indexing.coverage import count_covered, next_unbound
 from tuwen.indexing.ingest import Failed, Ingestor
-from tuwen.indexing.queries import count_bound, count_products, products_unbound_after
 from tuwen.indexing.reindex_attempts import JobReport, begin_attempt, next_job
 from tuwen.indexing.reindex_gate import ReindexGate, processes_without
 from tuwen.pulse import beat
@@ -33,7 +34,6 @@ from vector_db import VectorDB
 logger = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 1.0
-PAGE = 200
 # For each second of work so many of rest: searches share cores, Milvus and the interpreter with it.
 REST = 1.5
 # So few may be left when a round ends: with writes going on there is always a last one.
@@ -48,6 +48,14 @@ class Models(NamedTuple):
 
     names: ModelNames
     fingerprint: str
+
+
+@dataclass
+class Round:
+    """Of the fill: how many it bound, and what it could not."""
+
+    bound: int = 0
+    failed: list[Failed] = field(default_factory=list)
 
 
 class Reindexer:
@@ -152,8 +160,7 @@ class Reindexer:
         slow = self._slow_encoding(encoding)
         try:
             shadow = ServedIndex(row.vector_index_id, row.collection, None, slow, is_live=False)
-            failed = await self._fill(report, shadow)
-            await self._check(report, request, shadow, failed)
+            await self._check(report, request, shadow, await self._fill(report, shadow))
         finally:
             await slow.close()
         if not request.switch:
@@ -196,70 +203,59 @@ class Reindexer:
         clip, text = encoding.encoders.clip, encoding.encoders.text
         self._vector_db.create_collection(row.collection, clip_dim=clip.dim, text_dim=text.dim)
 
-    async def _fill(self, report: JobReport, shadow: ServedIndex) -> list[Failed]:
-        """Round after round, until one finds next to nothing. Returns what the last one could not take."""
+    async def _fill(self, report: JobReport, shadow: ServedIndex) -> Round:
+        """Round after round, until one finds next to nothing. Returns the last one."""
         for _ in range(ROUNDS):
-            bound, failed = await self._round(report, shadow)
-            if bound <= FEW:
+            done = await self._round(report, shadow)
+            if done.bound <= FEW:
                 break
-        return failed
+        return done
 
-    async def _round(self, report: JobReport, shadow: ServedIndex) -> tuple[int, list[Failed]]:
-        bound, failed, after, started = 0, list[Failed](), 0, time.monotonic()
-        done, total = await self._thread.run(self._counts, shadow)
-        while page := await self._thread.run(self._page, shadow, after):
+    async def _round(self, report: JobReport, shadow: ServedIndex) -> Round:
+        this, after, started = Round(), 0, time.monotonic()
+        done, total = await self._thread.run(count_covered, self._database, shadow.vector_index_id)
+        while page := await self._thread.run(next_unbound, self._database, shadow.vector_index_id, after):
             size = self._settings.ingest_encode_batch_size
-            for batch in (page[start : start + size] for start in range(0, len(page), size)):
+            for batch in (page.product_ids[start : start + size] for start in range(0, len(page.product_ids), size)):
                 batch_started = time.monotonic()
                 inserted, not_taken = await self._ingestor.index_into(shadow, batch)
-                bound += inserted
-                failed += not_taken
-                rate = bound / max(time.monotonic() - started, 0.001)
+                this.bound += inserted
+                this.failed += not_taken
+                rate = this.bound / max(time.monotonic() - started, 0.001)
                 await self._say(
                     report,
                     "filling",
                     got_on=bool(inserted),
-                    done=done + bound,
+                    done=done + this.bound,
                     total=total,
                     rate_per_s=round(rate, 2),
-                    seconds_left=round(max(total - done - bound - len(failed), 0) / rate) if rate else None,
-                    failed=len(failed),
-                    failures=[_as_failure(each) for each in failed[:MOST_FAILURES]],
+                    seconds_left=round(max(total - done - this.bound - len(this.failed), 0) / rate) if rate else None,
+                    failed=len(this.failed),
+                    failures=[_as_failure(each) for each in this.failed[:MOST_FAILURES]],
                 )
                 await asyncio.sleep((time.monotonic() - batch_started) * REST)
-            after = page[-1]
-        return bound, failed
+            after = page.last
+        return this
 
-    def _counts(self, shadow: ServedIndex) -> tuple[int, int]:
-        with self._database.read() as session:
-            return count_bound(session, shadow.vector_index_id), count_products(session)
-
-    def _page(self, shadow: ServedIndex, after: int) -> list[int]:
-        with self._database.read() as session:
-            return products_unbound_after(session, after, shadow.vector_index_id, PAGE)
-
-    async def _check(
-        self, report: JobReport, request: ReindexRequest, shadow: ServedIndex, failed: list[Failed]
-    ) -> None:
-        gate = ReindexGate(self._database, self._vector_db, shadow)
+    async def _check(self, report: JobReport, request: ReindexRequest, shadow: ServedIndex, last: Round) -> None:
+        gate = ReindexGate(self._database, self._vector_db, shadow, self._thread)
         await self._say(report, "checking")
+        live = await self._thread.run(self._registry.live)
         for _ in range(ROUNDS):
             lost = await self._thread.run(gate.unbind_lost)
-            missing = await self._thread.run(
-                gate.missing, self._registry.live(), {each.product.product_id for each in failed}
-            )
+            missing = await self._thread.run(gate.missing, live, last.failed)
             if not lost and missing.unexplained <= FEW:
                 break
-            failed = await self._fill(report, shadow)
+            last = await self._fill(report, shadow)
         await self._say(report, "checking", live_count=missing.live, new_count=missing.live - missing.count)
         if not request.force:
-            missing.require_few(failed, FEW)
+            missing.require_few(last.failed, FEW)
         if request.queries:
-            live = await gate.recall(self._registry.live(), request.queries)
+            before = await gate.recall(live, request.queries)
             new = await gate.recall(shadow, request.queries)
-            await self._say(report, "checking", recall_live=live, recall_new=new)
-            if new < live - request.margin and not request.force:
-                raise GateClosed(f"Recall at 10 falls from {live:.3f} to {new:.3f}, by more than {request.margin}.")
+            await self._say(report, "checking", recall_live=before, recall_new=new)
+            if new < before - request.margin and not request.force:
+                raise GateClosed(f"Recall at 10 falls from {before:.3f} to {new:.3f}, by more than {request.margin}.")
 
     async def _until_loaded_everywhere(self, row: VectorIndexRow) -> None:
         deadline = time.monotonic() + LOADED_WITHIN_S

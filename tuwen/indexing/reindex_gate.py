@@ -1,25 +1,20 @@
 """What a new index must show before it takes the live one's place: nothing is missing, and it finds as well."""
 
-import asyncio
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from data_models import ReindexQuery, SearchMode
 from orm_models import Database
+from tuwen.background import WorkPool
 from tuwen.encoders.base import Vector
 from tuwen.errors import GateClosed
-from tuwen.indexing.ingest import Failed
-from tuwen.indexing.queries import bound_only_in, count_bound, count_bound_only_in
+from tuwen.indexing.coverage import covered_by_first_alone
+from tuwen.indexing.ingest import Failed, Unreadable
 from tuwen.processes import living_processes
 from tuwen.vectors.binding import bindings_after, products_bound_to, unbind
 from tuwen.vectors.registry import READY, LiveIndex, ServedIndex
-from vector_db import VectorDB, VectorField
-
-# Of the modes that ask by a text, as the search has them.
-VECTOR_FIELDS: dict[SearchMode, VectorField] = {
-    SearchMode.TEXT_TO_TEXT: "text_bge_vector",
-    SearchMode.TEXT_TO_IMAGE: "image_clip_vector",
-}
+from vector_db import VECTOR_FIELDS, VectorDB
 
 PAGE = 500
 RECALL_AT, SPARE = 10, 10
@@ -29,18 +24,36 @@ RECALL_AT, SPARE = 10, 10
 class Missing:
     """Products that count in the live index, and not in the new one."""
 
-    live: int
+    live: int = 0
     """How many count in the live one."""
-    count: int
-    unexplained: int
-    """Those of them that did not fail: changed in the last moments."""
+    failed: int = 0
+    """The new models can't take them."""
+    unreadable: int = 0
+    """Their pictures can't be read at this moment."""
+    unexplained: int = 0
+    """Changed in the last moments."""
+
+    @property
+    def count(self) -> int:
+        return self.failed + self.unreadable + self.unexplained
 
     def require_few(self, failed: Sequence[Failed], few: int) -> None:
-        if self.count > self.unexplained:
-            reason = f"; product {failed[0].product.product_id}: {failed[0].reason}" if failed else ""
-            raise GateClosed(f"{self.count - self.unexplained} products would be lost{reason}")
+        """Raises GateClosed, with the first of each kind."""
+        if self.failed:
+            first = _first(each for each in failed if not isinstance(each, Unreadable))
+            raise GateClosed(f"{self.failed} products would be lost{first}")
+        if self.unreadable:
+            first = _first(each for each in failed if isinstance(each, Unreadable))
+            raise GateClosed(
+                f"{self.unreadable} products would be lost: their pictures can't be read at this moment. Once they "
+                f"can, the same request goes on from here{first}"
+            )
         if self.unexplained > few:
             raise GateClosed(f"{self.unexplained} products are not in the new index yet: they change too fast.")
+
+
+def _first(failed: Iterable[Failed]) -> str:
+    return next((f"; product {each.product.product_id}: {each.reason}" for each in failed), "")
 
 
 def processes_without(database: Database, fingerprint: str) -> list[str]:
@@ -58,10 +71,13 @@ def processes_without(database: Database, fingerprint: str) -> list[str]:
 
 
 class ReindexGate:
-    def __init__(self, database: Database, vector_db: VectorDB, shadow: ServedIndex) -> None:
+    """`threads` are those of its work: what blocks goes there."""
+
+    def __init__(self, database: Database, vector_db: VectorDB, shadow: ServedIndex, threads: WorkPool) -> None:
         self._database = database
         self._vector_db = vector_db
         self._shadow = shadow
+        self._threads = threads
 
     def unbind_lost(self) -> int:
         """Bindings whose row Milvus lacks, so that they are filled again. Reads strongly, page by page."""
@@ -78,13 +94,14 @@ class ReindexGate:
                     lost_in_all += len(unbind(session, index_id, list(lost)))
             after = page[-1].milvus_id
 
-    def missing(self, live: LiveIndex, failed: Collection[int]) -> Missing:
-        with self._database.read() as session:
-            count = count_bound_only_in(session, live.vector_index_id, self._shadow.vector_index_id)
-            some = bound_only_in(session, live.vector_index_id, self._shadow.vector_index_id, PAGE)
-            in_live = count_bound(session, live.vector_index_id)
-        explained = len(set(some) & set(failed))
-        return Missing(in_live, count, count - explained)
+    def missing(self, live: LiveIndex, failed: Sequence[Failed]) -> Missing:
+        kinds = {each.product.product_id: "unreadable" if isinstance(each, Unreadable) else "failed" for each in failed}
+        in_live, counts = 0, Counter[str]()
+        both = live.vector_index_id, self._shadow.vector_index_id
+        for covered, lacking in covered_by_first_alone(self._database, *both):
+            in_live += covered
+            counts.update(kinds.get(product_id, "unexplained") for product_id in lacking)
+        return Missing(in_live, **counts)
 
     async def recall(self, index: ServedIndex, queries: Sequence[ReindexQuery]) -> float:
         """The share of the queries that find their product among the first ten."""
@@ -93,7 +110,7 @@ class ReindexGate:
             encoding = index.encoding
             batcher = encoding.text_queries if query.mode is SearchMode.TEXT_TO_TEXT else encoding.clip_texts
             vector = await batcher.bulk(query.text)
-            found += await asyncio.to_thread(self._finds, index, query, vector)
+            found += await self._threads.run(self._finds, index, query, vector)
         return round(found / len(queries), 4)
 
     def _finds(self, index: ServedIndex, query: ReindexQuery, vector: Vector) -> bool:

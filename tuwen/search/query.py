@@ -1,20 +1,11 @@
-"""What a search asks: which modes there are to the stores, and the one query that each mode takes."""
+"""What a search asks: the one query that each mode takes."""
 
 import base64
 import binascii
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from data_models import SearchMode, SearchRequest
 from tuwen.errors import FieldError, InvalidInput
-from vector_db import VectorField
-
-VECTOR_FIELDS: Mapping[SearchMode, VectorField] = {
-    SearchMode.IMAGE_TO_IMAGE: "image_clip_vector",
-    SearchMode.TEXT_TO_TEXT: "text_bge_vector",
-    SearchMode.IMAGE_TO_TEXT: "text_clip_vector",
-    SearchMode.TEXT_TO_IMAGE: "image_clip_vector",
-}
 
 
 @dataclass(frozen=True)

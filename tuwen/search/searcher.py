@@ -21,10 +21,10 @@ from tuwen.pictures.decoder import PictureDecoder
 from tuwen.pictures.download import download_image
 from tuwen.pictures.store import ImageStore
 from tuwen.search.lookup import Lookup, Lookups
-from tuwen.search.query import VECTOR_FIELDS, Query, decode_base64, require_one_query
+from tuwen.search.query import Query, decode_base64, require_one_query
 from tuwen.settings import Settings
 from tuwen.vectors.registry import IndexRegistry, LiveIndex
-from vector_db import VectorDB, filter_expression
+from vector_db import VECTOR_FIELDS, VectorDB, filter_expression
 
 SEARCH_THREADS = 8
 

@@ -78,8 +78,8 @@ def activate(session: orm.Session, vector_index_id: int, status: str) -> None:
 
 def has_bindings(session: orm.Session, vector_index_id: int) -> bool:
     """Whether anything was ever bound in it, of whichever version."""
-    bound = sa.exists().where(ProductVectorRow.vector_index_id == vector_index_id)
-    return session.scalar(sa.select(bound)) or False
+    bound = sa.select(ProductVectorRow.product_id).where(ProductVectorRow.vector_index_id == vector_index_id)
+    return session.scalar(bound.limit(1)) is not None
 
 
 def delete_bindings_page(session: orm.Session, vector_index_id: int, limit: int) -> int:
