@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt")
 # Formats of the same weights that nothing here reads.
 UNREAD_HUB_FILES = ["*.pt", "*.onnx", "*.onnx_data", "*.h5", "*.msgpack", "*.ot", "*.tflite", "openvino/*", "onnx/*"]
+# One of these lies in the folder of every model of its kind.
+CLIP_FILES, TEXT_FILES = ("config.json",), ("modules.json", "config.json")
 FETCHERS = {
     "huggingface": partial(fetch_from_huggingface, ignored_files=UNREAD_HUB_FILES),
     "modelscope": partial(fetch_from_modelscope, ignored_files=UNREAD_HUB_FILES),
@@ -51,6 +53,9 @@ def find_models(names: ModelNames, settings: Settings) -> FoundModels:
     """Fetches what is not here. Raises ModelUnavailable, naming the setting, when one can't be had."""
     clip = resolve_model(names.clip, settings.model_hub, "CLIP_MODEL", FETCHERS)
     text = resolve_model(names.text, settings.model_hub, "TEXT_MODEL", FETCHERS)
+    if clip.suffix != ".pt" or clip.is_dir():
+        _require_one_of(CLIP_FILES, clip, f"CLIP_MODEL={names.clip}")
+    _require_one_of(TEXT_FILES, text, f"TEXT_MODEL={names.text}")
     pinned = ModelNames(pinned_name(names.clip, clip), pinned_name(names.text, text))
     prompts = _prompts(names, text, settings)
     return FoundModels(pinned, clip, text, prompts, fingerprint([clip, text], _recipe(clip, prompts)))
@@ -104,6 +109,12 @@ def _names_same(wanted: ModelNames, recorded: ModelNames) -> bool:
 
 def _names_this(name: str, recorded: str) -> bool:
     return recorded in (name, f"{Path(name).resolve()}") or recorded.startswith(f"{name}@")
+
+
+def _require_one_of(files: Sequence[str], folder: Path, named: str) -> None:
+    """Before all below the folder is read for its fingerprint, which may be a whole disk."""
+    if not any((folder / file).is_file() for file in files):
+        raise ModelUnavailable(f"{named}: there is no model, for {folder} has no {' and no '.join(files)} in it.")
 
 
 def _prompts(names: ModelNames, folder: Path, settings: Settings) -> Prompts:

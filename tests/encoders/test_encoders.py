@@ -166,6 +166,17 @@ def test_a_folder_of_another_kind_is_a_clear_error(
         load_encoders(_settings(tiny_models, **{setting: str(folder)}))
 
 
+@pytest.mark.parametrize("setting", ["clip_model", "text_model"])
+def test_a_folder_that_is_no_model_is_refused_before_it_is_read(
+    tiny_models: dict[str, str], tmp_path: Path, setting: str
+) -> None:
+    with (tmp_path / "disk.bin").open("wb") as file:
+        file.truncate(2**40)  # takes no room, and an hour to be read
+    for model in (tmp_path, tmp_path / "disk.bin"):
+        with pytest.raises(ModelUnavailable, match=f"{setting.upper()}={model}: there is no model"):
+            load_encoders(_settings(tiny_models, **{setting: str(model)}))
+
+
 @pytest.mark.parametrize("hub", ["huggingface", "modelscope"])
 def test_an_unreachable_hub_is_a_clear_error_and_no_hang(
     tiny_models: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hub: str
