@@ -1,11 +1,12 @@
 """Whoever does something beside the others in a run, each on a thread of its own."""
 
 import threading
+from abc import ABC, abstractmethod
 
 STOP_S = 60.0
 
 
-class Actor:
+class Actor(ABC):
     """`act` goes on until `stopping` is set."""
 
     def __init__(self, name: str) -> None:
@@ -13,8 +14,8 @@ class Actor:
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
-    def act(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def act(self) -> None: ...
 
     def start(self) -> None:
         self._thread.start()

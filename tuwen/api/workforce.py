@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from data_models import Backlog, ComponentHealth
 from orm_models import Database, ProcessRow, utc_now
-from tuwen.catalogue.queries import count_pending, oldest_pending
+from tuwen.catalogue.queries import count_pending, oldest_pending_at
 from tuwen.generation.queries import count_jobs_waiting
 from tuwen.processes import Presence, living_processes
 from tuwen.settings import Settings
@@ -42,7 +42,7 @@ def check_workforce(database: Database, this_process: Presence) -> Workforce:
     own = this_process.row()
     with database.read() as session:
         others = [row for row in living_processes(session) if row.process_id != own.process_id]
-        pending, oldest = count_pending(session), oldest_pending(session)
+        pending, oldest = count_pending(session), oldest_pending_at(session)
         jobs = count_jobs_waiting(session)
     age_s = max(0.0, round((utc_now() - oldest).total_seconds(), 1)) if oldest else None
     processes = [own, *others]

@@ -83,7 +83,7 @@ def count_pending(session: orm.Session) -> int:
     return session.scalar(statement) or 0
 
 
-def oldest_pending(session: orm.Session) -> datetime | None:
+def oldest_pending_at(session: orm.Session) -> datetime | None:
     """When the longest waiting product changed; of a large backlog, the longest waiting among those created first."""
     first = sa.select(ProductRow.updated_at).where(ProductRow.index_status == "pending").order_by(ProductRow.product_id)
     oldest: datetime | None = session.scalar(sa.select(sa.func.min(first.limit(OLDEST_AMONG).subquery().c.updated_at)))
@@ -93,11 +93,6 @@ def oldest_pending(session: orm.Session) -> datetime | None:
 def count_by_index_status(session: orm.Session) -> dict[str, int]:
     rows = session.execute(sa.select(ProductRow.index_status, sa.func.count()).group_by(ProductRow.index_status))
     return dict(rows.all())
-
-
-def oldest_pending_at(session: orm.Session) -> datetime | None:
-    """When the one that waits longest was changed."""
-    return session.scalar(sa.select(sa.func.min(ProductRow.updated_at)).where(ProductRow.index_status == "pending"))
 
 
 def _select_with_binding(vector_index_id: int | None) -> sa.Select[ProductRow, int | None]:

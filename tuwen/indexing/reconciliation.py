@@ -119,9 +119,9 @@ class Reconciler:
         self._live_index = live_index
         self._graces = graces
         self._may_delete_many = may_delete_many
-        self._lease = Lease(database, "reconciliation")
+        self._lease = Lease(database, LEASE)
         self._stopping = threading.Event()
-        self._thread = WorkPool("reconciliation", threads=1, max_waiting=0)
+        self._thread = WorkPool(LEASE, threads=1, max_waiting=0)
 
     async def run(self, wake_relay: Callable[[], None], known_index: Callable[[], LiveIndex | None]) -> None:
         """A pass at once, for what a crash has left, one at every interval, and one when another index or a new
