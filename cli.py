@@ -100,7 +100,7 @@ def evaluate(
 @app.command()
 def migrate() -> None:
     """Bring the database to the schema of this version."""
-    from orm_models import open_database  # noqa: PLC0415  # other commands need no database
+    from tuwen.database.start import open_database  # noqa: PLC0415  # other commands need no database
 
     open_database(load_settings().model_copy(update={"auto_migrate": True})).close()
     console.print("The database schema is current.")
@@ -169,7 +169,7 @@ def retry_failed(
     reason_contains: Annotated[str, typer.Option(help="Only products whose `index_error` has this in it.")] = "",
 ) -> None:
     """Have products that failed indexed again, once the reason is mended. Safe beside running services, which do it."""
-    from orm_models import Database  # noqa: PLC0415  # other commands need no database
+    from tuwen.database.engine import Database  # noqa: PLC0415  # other commands need no database
     from tuwen.indexing.retry import retry_failed as retry  # noqa: PLC0415
 
     settings = load_settings()

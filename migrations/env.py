@@ -1,4 +1,4 @@
-"""Alembic's entry: runs the migrations on the connection that `orm_models.Database.migrate` passes in."""
+"""Alembic's entry: runs the migrations on the connection that `tuwen.database.engine` passes in."""
 
 from alembic import context
 

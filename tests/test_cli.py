@@ -7,10 +7,11 @@ from pathlib import Path
 import httpx
 import sqlalchemy as sa
 
-from orm_models import Database, ProductVectorRow
+from orm_models import ProductVectorRow
 from tests.conftest import create_product, wait_until_indexed
 from tests.demo.test_demo_command import run_cli
 from tests.processes import ROOT, environment, running_api
+from tuwen.database.engine import Database
 from tuwen.indexing.reconciliation import KINDS
 
 LOADED_BY_MODELS = ("torch", "transformers", "sentence_transformers", "diffusers")

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from orm_models import open_database
 from tests.processes import ROOT, environment, free_port
 from tests.servers import new_mysql_database
 from tests.tls import new_certificate
+from tuwen.database.start import open_database
 from tuwen.errors import AppError, ConfigurationError
 from tuwen.settings import Settings, complaint
 from vector_db import VectorDB
@@ -118,8 +118,8 @@ def test_a_server_that_refuses(mariadb: str) -> None:
 def test_a_server_that_is_away_is_waited_for_a_while(
     host: str, silent: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("orm_models.START_WAIT_S", 1.0)
-    monkeypatch.setattr("orm_models.START_CALL_S", 1)
+    monkeypatch.setattr("tuwen.database.start.START_WAIT_S", 1.0)
+    monkeypatch.setattr("tuwen.database.start.START_CALL_S", 1)
     address = silent if host == "silent" else host
     said = refusal(database_url=f"mysql+pymysql://tuwen:{PASSWORD}@{address}/x")
     assert f"The database at {address} (DATABASE_URL) has not answered for 1 s" in said

@@ -10,8 +10,9 @@ from contextlib import AbstractContextManager, asynccontextmanager, contextmanag
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from orm_models import Database, open_database
 from tuwen.background import WorkPool
+from tuwen.database.engine import Database
+from tuwen.database.start import open_database
 from tuwen.encoders.base import Encoders, KnownIndex, ModelNames
 from tuwen.encoders.service import EncodingService
 from tuwen.errors import DependencyUnavailable

@@ -20,7 +20,8 @@ import tenacity
 from sqlalchemy import orm
 from sqlalchemy.exc import IntegrityError
 
-from orm_models import Database, LeaseRow, utc_now
+from orm_models import LeaseRow, utc_now
+from tuwen.database.engine import Database
 from tuwen.errors import AppError, DependencyUnavailable, Overloaded
 from tuwen.pulse import BEAT_EVERY_S, Pulses, beat, patiently
 

@@ -16,8 +16,9 @@ from typing import Any, Literal
 import sqlalchemy as sa
 from sqlalchemy import orm
 
-from orm_models import Database, ProcessRow, utc_now
+from orm_models import ProcessRow, utc_now
 from tuwen.background import WorkPool, until_up
+from tuwen.database.engine import Database
 from tuwen.errors import AppError
 
 RENEW_EVERY_S = 10.0

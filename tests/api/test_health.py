@@ -11,7 +11,8 @@ import sqlalchemy as sa
 from starlette.testclient import TestClient
 
 from main import create_app
-from orm_models import ProcessRow, ProductRow, open_database, utc_now
+from orm_models import ProcessRow, ProductRow, utc_now
+from tuwen.database.start import open_database
 from tuwen.processes import GONE_AFTER, Presence
 from tuwen.settings import Settings
 

@@ -27,7 +27,6 @@ from sqlalchemy.exc import IntegrityError
 
 from orm_models import (
     Base,
-    Database,
     GeneratedImageRow,
     JobRow,
     LeaseRow,
@@ -36,13 +35,14 @@ from orm_models import (
     ProductRow,
     ProductVectorRow,
     VectorIndexRow,
-    open_database,
     utc_now,
 )
 from tests.processes import ROOT, environment, wait_until
 from tests.servers import new_mysql_database
 from tuwen.background import Lease, LeaseLost
 from tuwen.catalogue.queries import find_product, list_products, lock_products
+from tuwen.database.engine import Database
+from tuwen.database.start import open_database
 from tuwen.errors import ConfigurationError, DatabaseUnavailable
 from tuwen.generation.queries import (
     claim_generation_job,

@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from orm_models import Database, JobRow, ProductRow
+from orm_models import JobRow, ProductRow
 from tests.servers import new_mysql_database
+from tuwen.database.engine import Database
 from tuwen.errors import (
     ConfigurationError,
     DatabaseBusy,

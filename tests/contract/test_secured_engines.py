@@ -12,10 +12,10 @@ import pymysql
 import pytest
 from pymilvus.exceptions import MilvusException
 
-from orm_models import open_database
 from tests.processes import environment, free_port, running
 from tests.servers import kafka_command, listens, new_mariadb
 from tests.tls import Certificate, new_certificate, tls_proxy
+from tuwen.database.start import open_database
 from tuwen.errors import ConfigurationError, QueueUnavailable
 from tuwen.messaging.kafka import KafkaConsumer, KafkaSender
 from tuwen.messaging.transport import Message

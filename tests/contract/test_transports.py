@@ -13,9 +13,10 @@ import pytest
 import sqlalchemy as sa
 
 from data_models import DeadLetter, GenerationEvent, ProductEvent
-from orm_models import Database, OutboxRow
+from orm_models import OutboxRow
 from tests.servers import new_mysql_database, running_kafka_process
 from tuwen.background import running_loops
+from tuwen.database.engine import Database
 from tuwen.errors import QueueUnavailable
 from tuwen.messaging.in_process import InProcessQueue
 from tuwen.messaging.kafka import KafkaConsumer, KafkaSender

@@ -25,12 +25,13 @@ import sqlalchemy as sa
 import torch
 
 from data_models import ProductChanges
-from orm_models import Database, OutboxRow
+from orm_models import OutboxRow
 from tests.conftest import picture
 from tests.indexing.shop import Shop, encoders_of, open_shop
 from tests.processes import environment, wait_until
 from tuwen.assembly import new_reindexer
 from tuwen.background import running_loops
+from tuwen.database.engine import Database
 from tuwen.generation.worker import GenerationWorker
 from tuwen.indexing.drift import Graces
 from tuwen.messaging.in_process import InProcessConsumer, InProcessQueue

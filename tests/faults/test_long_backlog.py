@@ -14,10 +14,11 @@ import httpx
 import pytest
 import sqlalchemy as sa
 
-from orm_models import Database, ProductRow, utc_now
+from orm_models import ProductRow, utc_now
 from tests.conftest import create_product, picture, wait_until_indexed
 from tests.processes import ROOT, environment, running, running_api, wait_until
 from tests.servers import new_mysql_database
+from tuwen.database.engine import Database
 
 LONG = bool(os.environ.get("LONG_TESTS"))
 PRODUCTS = 20_000 if LONG else 800

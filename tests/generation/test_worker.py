@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
-from orm_models import Database, JobRow, open_database, utc_now
+from orm_models import JobRow, utc_now
 from tests.tiny_models import (
     save_tiny_stable_diffusion,
 )
+from tuwen.database.engine import Database
+from tuwen.database.start import open_database
 from tuwen.errors import ImageStoreUnavailable
 from tuwen.generation.worker import GenerationWorker
 from tuwen.pictures.store import ImageStore

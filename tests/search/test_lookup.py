@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
-from orm_models import Database, ProductRow, ProductVectorRow, VectorIndexRow, utc_now
+from orm_models import ProductRow, ProductVectorRow, VectorIndexRow, utc_now
+from tuwen.database.engine import Database
 from tuwen.encoders.base import Vector
 from tuwen.errors import Overloaded, VectorDBUnavailable, VectorsRejected
 from tuwen.search.lookup import MAX_BATCH, SPARE_HITS, Found, Lookup, Lookups

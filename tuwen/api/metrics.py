@@ -10,8 +10,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from data_models import SearchResponse
-from orm_models import Database, utc_now
+from orm_models import utc_now
 from tuwen.catalogue.queries import count_by_index_status, oldest_pending_at
+from tuwen.database.engine import Database
 from tuwen.generation.queries import count_jobs_waiting
 from tuwen.indexing.reconciliation import PassRecord, last_pass
 from tuwen.messaging.outbox import count_refused, oldest_waiting_at, outbox_backlog

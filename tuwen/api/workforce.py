@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from data_models import Backlog, ComponentHealth
-from orm_models import Database, ProcessRow, utc_now
+from orm_models import ProcessRow, utc_now
 from tuwen.catalogue.queries import count_pending, oldest_pending_at
+from tuwen.database.engine import Database
 from tuwen.generation.queries import count_jobs_waiting
 from tuwen.processes import Presence, living_processes
 from tuwen.settings import Settings

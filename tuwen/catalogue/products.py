@@ -6,9 +6,10 @@ from sqlalchemy import orm
 from sqlalchemy.exc import IntegrityError
 
 from data_models import Product, ProductChanges, ProductFields
-from orm_models import Database, ProductRow, utc_now
+from orm_models import ProductRow, utc_now
 from tuwen.catalogue.queries import sku_owner
 from tuwen.catalogue.representation import as_product
+from tuwen.database.engine import Database
 from tuwen.errors import DuplicateSku, FieldError, NotFound
 from tuwen.messaging.outbox import add_product_event
 from tuwen.pictures.checked_image import CheckedImage

@@ -9,8 +9,8 @@ import os
 import sys
 from contextlib import suppress
 
-from orm_models import Database
 from tuwen.background import RESTART_PAUSE_S, WorkPool
+from tuwen.database.engine import Database
 from tuwen.generation.queries import has_unfinished_jobs
 from tuwen.messaging.transport import MessageConsumer
 from tuwen.pulse import patiently

@@ -23,9 +23,10 @@ from data_models import (
     SearchRequest,
     SimilarProduct,
 )
-from orm_models import Database, GeneratedImageRow, JobRow, utc_now
+from orm_models import GeneratedImageRow, JobRow, utc_now
 from tuwen.background import WorkPool
 from tuwen.catalogue.representation import image_url
+from tuwen.database.engine import Database
 from tuwen.errors import InvalidInput, NotCancellable, NotFound, QueueFull, VectorDBUnavailable
 from tuwen.generation.queries import count_jobs_waiting, find_generated_image, find_generation_job, generated_images
 from tuwen.messaging.outbox import add_to_outbox

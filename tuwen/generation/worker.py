@@ -15,8 +15,10 @@ from datetime import timedelta
 from functools import partial
 
 from data_models import MAX_SEED, GenerateRequest
-from orm_models import Database, GeneratedImageRow, JobRow, open_database, utc_now
+from orm_models import GeneratedImageRow, JobRow, utc_now
 from tuwen.background import STOP_SIGNALS, Loop, running_loops, until_up, until_up_or_stopped
+from tuwen.database.engine import Database
+from tuwen.database.start import open_database
 from tuwen.errors import AppError, DependencyUnavailable
 from tuwen.generation.pipeline import DrawRequest, Generator, load_generator
 from tuwen.generation.queries import claim_generation_job, finish_job, give_back_job, report_on_job

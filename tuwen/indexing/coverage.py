@@ -7,7 +7,7 @@ own deadline, and is answered from primary keys.
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from orm_models import Database
+from tuwen.database.engine import Database
 from tuwen.indexing.queries import product_versions_after
 from tuwen.vectors.binding import indexed_versions
 

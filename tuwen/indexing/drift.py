@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import NamedTuple
 
-from orm_models import Database, utc_now
+from orm_models import utc_now
 from tuwen.catalogue.queries import lock_products
+from tuwen.database.engine import Database
 from tuwen.indexing.queries import (
     pending_products_after,
     product_versions_after,

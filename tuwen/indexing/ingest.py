@@ -15,9 +15,10 @@ from pydantic import ValidationError
 from sqlalchemy import orm
 
 from data_models import DeadLetter, ProductEvent
-from orm_models import Database, ProductRow
+from orm_models import ProductRow
 from tuwen.background import WorkPool, until_up
 from tuwen.catalogue.queries import load_products, lock_products
+from tuwen.database.engine import Database
 from tuwen.encoders.base import Vector
 from tuwen.encoders.service import EncodingService
 from tuwen.errors import AppError, DependencyUnavailable, IndexChanged, PictureUnreadable, VectorsRejected

@@ -13,8 +13,9 @@ from typing import Any
 
 from sqlalchemy import orm
 
-from orm_models import Database, utc_now
+from orm_models import utc_now
 from tuwen.background import LEASE_TIME, Lease, LeaseLost, WorkPool, read_progress
+from tuwen.database.engine import Database
 from tuwen.errors import AppError, DependencyUnavailable
 from tuwen.generation.queries import delete_jobs_finished_before
 from tuwen.indexing.drift import (

@@ -15,8 +15,9 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from data_models import ReindexPhase, ReindexRequest
-from orm_models import REASON_LENGTH, Database, VectorIndexRow
+from orm_models import REASON_LENGTH, VectorIndexRow
 from tuwen.background import LEASE_TIME, Lease, LeaseLost, WorkPool
+from tuwen.database.engine import Database
 from tuwen.encoders.base import ModelNames
 from tuwen.encoders.service import EncodingService
 from tuwen.errors import AppError, ConfigurationError, DependencyUnavailable, GateClosed, IndexChanged

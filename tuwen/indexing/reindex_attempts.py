@@ -11,7 +11,8 @@ import sqlalchemy as sa
 from sqlalchemy import orm
 
 from data_models import ReindexPhase, ReindexRequest
-from orm_models import REASON_LENGTH, Database, JobRow, VectorIndexRow, utc_now
+from orm_models import REASON_LENGTH, JobRow, VectorIndexRow, utc_now
+from tuwen.database.engine import Database
 from tuwen.errors import IndexChanged
 from tuwen.vectors.indexes import activate, indexes_with
 

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from data_models import ReindexQuery, SearchMode
-from orm_models import Database
 from tuwen.background import WorkPool
+from tuwen.database.engine import Database
 from tuwen.encoders.base import Vector
 from tuwen.errors import GateClosed
 from tuwen.indexing.coverage import covered_by_first_alone

@@ -9,7 +9,8 @@ import sqlalchemy as sa
 from sqlalchemy import orm
 
 from data_models import DroppedIndexes, IndexInfo, ReindexJob, ReindexRequest
-from orm_models import Database, JobRow, VectorIndexRow, utc_now
+from orm_models import JobRow, VectorIndexRow, utc_now
+from tuwen.database.engine import Database
 from tuwen.errors import GateClosed, IndexChanged, NotCancellable, NotFound, ReindexConflict
 from tuwen.indexing.reindex_attempts import drop_all, drop_opened, next_job
 from tuwen.indexing.reindex_gate import processes_without

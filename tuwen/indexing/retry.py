@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from orm_models import Database
+from tuwen.database.engine import Database
 from tuwen.indexing.queries import failed_products_after, requeue
 
 PAGE = 500

@@ -8,8 +8,9 @@ from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 
-from orm_models import Database, OutboxRow, utc_now
+from orm_models import OutboxRow, utc_now
 from tuwen.background import Loop, WorkPool, until_up
+from tuwen.database.engine import Database
 from tuwen.errors import MessageRefused, QueueUnavailable
 from tuwen.messaging.outbox import claim_outbox, give_back_all_claims, give_back_claims, mark_published, mark_refused
 from tuwen.messaging.transport import Message, MessageSender, dead_letter_topic

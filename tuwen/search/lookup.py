@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from data_models import Product
-from orm_models import Database
 from tuwen.background import WorkPool
 from tuwen.catalogue.representation import as_product
+from tuwen.database.engine import Database
 from tuwen.encoders.base import Vector
 from tuwen.errors import Overloaded, VectorDBUnavailable, VectorsRejected
 from tuwen.vectors.binding import products_bound_to

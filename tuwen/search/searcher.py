@@ -11,9 +11,9 @@ from data_models import (
     SearchResponse,
     SearchTimings,
 )
-from orm_models import Database
 from tuwen.background import WorkPool
 from tuwen.catalogue.queries import load_products
+from tuwen.database.engine import Database
 from tuwen.encoders.base import Vector
 from tuwen.encoders.service import EncodingService
 from tuwen.errors import InvalidInput, NotFound

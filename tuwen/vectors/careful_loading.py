@@ -10,8 +10,9 @@ from contextlib import suppress
 import sqlalchemy as sa
 from sqlalchemy import orm
 
-from orm_models import Database, LeaseRow, VectorIndexRow
+from orm_models import LeaseRow, VectorIndexRow
 from tuwen.background import Lease, LeaseLost
+from tuwen.database.engine import Database
 from tuwen.encoders.service import EncodingService
 from tuwen.errors import AppError, ModelsUnavailable, ModelUnavailable
 from tuwen.vectors.kept_lease import kept

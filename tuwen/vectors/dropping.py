@@ -6,7 +6,8 @@ them by the models alone) may be another's, and is never dropped on a server tha
 
 import logging
 
-from orm_models import Database, VectorIndexRow
+from orm_models import VectorIndexRow
+from tuwen.database.engine import Database
 from tuwen.errors import AppError
 from tuwen.vectors.careful_loading import forget_loading
 from tuwen.vectors.indexes import collection_mark, delete_bindings_page, indexes_with

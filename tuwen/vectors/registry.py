@@ -16,8 +16,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from orm_models import Database, VectorIndexRow, utc_now
+from orm_models import VectorIndexRow, utc_now
 from tuwen.background import Lease, LeaseLost, WorkPool
+from tuwen.database.engine import Database
 from tuwen.encoders.base import ModelNames
 from tuwen.encoders.service import EncodingService
 from tuwen.errors import AppError, ConfigurationError, ModelsUnavailable, VectorDBUnavailable

@@ -1,0 +1,1 @@
+"""The relational database: connections, transactions, migrations, and what its errors mean."""
