@@ -3,6 +3,7 @@
 Routes stand in `tuwen/api/`, by resource.
 """
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -45,6 +46,8 @@ def create_app(settings: Settings) -> FastAPI:
         async with open_services(settings) as services, _open_api(services) as api:
             yield {"api": api}
 
+    if not settings.access_log:
+        _silence_access_log()
     app = FastAPI(
         title="Tuwen 图文",
         version=VERSION,
@@ -63,6 +66,13 @@ def create_app(settings: Settings) -> FastAPI:
         )
     app.add_middleware(ReadableStartFailure)
     return app
+
+
+def _silence_access_log() -> None:
+    """As uvicorn's own --no-access-log does it: of forty clients' searches the lines took a twentieth of the time."""
+    access = logging.getLogger("uvicorn.access")
+    access.handlers.clear()
+    access.propagate = False
 
 
 @asynccontextmanager

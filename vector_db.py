@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar
 
 import grpc
-import jieba
 
 # When it is imported, pymilvus puts `.env` into the environment, and reads MILVUS_URI, where a file's path or a wrong
 # value ends in a traceback. The value is `tuwen/settings.py`'s to read.
@@ -38,6 +37,7 @@ from data_models import SearchMode  # noqa: E402
 from tuwen.encoders.base import Vector  # noqa: E402
 from tuwen.errors import CollectionGone, ConfigurationError, VectorDBUnavailable, VectorsRejected  # noqa: E402
 from tuwen.folders import require_writable  # noqa: E402
+from tuwen.lite_process import LiteLocked, LiteProcess, LiteUnusable  # noqa: E402
 from tuwen.settings import TITLE_COLUMN_LENGTH, Settings  # noqa: E402
 
 VectorField: TypeAlias = Literal["image_clip_vector", "text_clip_vector", "text_bge_vector"]
@@ -52,6 +52,8 @@ VECTOR_FIELDS: Mapping[SearchMode, VectorField] = {
 
 Result = TypeVar("Result")
 
+logger = logging.getLogger(__name__)
+
 # Malkov and Yashunin, arXiv 1603.09320: M 16 and efConstruction 200 are their middle ground for recall against size.
 HNSW_PARAMS = {"M": 16, "efConstruction": 200}
 MIN_SEARCH_EF = 64
@@ -59,9 +61,6 @@ MIN_SEARCH_EF = 64
 # fourth query. With this many none was lost, in the same time but for noise.
 MIN_FILTERED_SEARCH_EF = 4096
 MAX_SEARCH_LIMIT = 16_384  # Milvus's own limit of top-k
-# Milvus Lite scans rows that are not in an indexed segment yet one by one in Python. With its default of 128 MiB, 4,000
-# rows of 512 dimensions take 750 ms a search; with this, 20 ms.
-LITE_MEMTABLE_BYTES = 512 * 1024
 # Milvus Lite walks all rows for each query, however few it wants: by 500, 40,000 rows took 80 times two seconds.
 ROWS_OF_A_QUERY = 10_000
 RANDOM_BITS = 31
@@ -136,6 +135,7 @@ class VectorDB:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._client: MilvusClient | None = None
+        self._lite = LiteProcess(Path(settings.milvus_address)) if settings.milvus_is_file else None
         self._connect_lock = threading.Lock()
         self._probe_lock = threading.Lock()
         self._silence: str | None = None
@@ -148,7 +148,6 @@ class VectorDB:
         self._long_timeout_s = max(LONG_TIMEOUT_S, settings.milvus_timeout_s)
         self._write_lock = threading.Lock()  # Milvus Lite wants writes to a collection one after another
         logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # logs every error that it also raises
-        logging.getLogger("grpc._server").setLevel(logging.CRITICAL)  # Lite lacks a call that iterators try first
 
     @property
     def is_file(self) -> bool:
@@ -277,6 +276,8 @@ class VectorDB:
             if self._client is not None:
                 self._client.close()
                 self._client = None
+            if self._lite is not None:
+                self._lite.stop()
 
     def _read_loaded(self, collection: str, operation: Callable[[MilvusClient], Result]) -> Result:
         """Milvus reads only from a loaded collection."""
@@ -350,67 +351,55 @@ class VectorDB:
             self._probe_lock.release()
 
     def _connected(self) -> MilvusClient:
-        if self._client is not None:
-            return self._client
+        client = self._client
+        if client is not None and (self._lite is None or self._lite.is_running):
+            return client
         if not self._connect_lock.acquire(timeout=self._timeout_s):
             raise VectorDBUnavailable("Milvus does not answer (MILVUS_URI): the connection is still being made.")
         try:
-            if self._client is None:
-                if self._settings.milvus_is_file:
-                    require_writable(Path(self._settings.milvus_address), self._settings.source_of("milvus_uri"))
-                    # Read by milvus_lite when pymilvus imports it, at the first connection.
-                    os.environ.setdefault("MILVUS_LITE_MEMTABLE_MEMORY_LIMIT_BYTES", str(LITE_MEMTABLE_BYTES))
-                    _spare_loopback_the_proxy()
-                    jieba.setLogLevel(logging.WARNING)
-                    jieba.initialize()  # else the first insert would wait seconds for the dictionary
-                self._client = _connect(self._settings)
+            if self._lite is not None and not self._lite.is_running:
+                if self._client is not None:
+                    logger.error("The process of Milvus Lite has ended; it is started again")
+                    self._client.close()
+                    self._client = None
+                self._client = self._connect(self._start_lite(self._lite))
+            elif self._client is None:
+                self._client = self._connect(self._settings.milvus_address)
             return self._client
         finally:
             self._connect_lock.release()
 
-
-def _connect(settings: Settings) -> MilvusClient:
-    reasons: list[BaseException | None] = []
-
-    def keep_reason(record: logging.LogRecord) -> bool:
-        """Why Milvus Lite did not start it logs with a traceback, and tells the caller nothing."""
-        reasons.extend([record.exc_info[1]] if record.exc_info else [])
-        return not record.exc_info
-
-    lite_logger = logging.getLogger("milvus_lite.server_manager")
-    lite_logger.addFilter(keep_reason)
-    try:
+    def _connect(self, address: str) -> MilvusClient:
         return MilvusClient(
-            uri=settings.milvus_address,
-            token=settings.milvus_token.get_secret_value(),
-            server_pem_path=str(settings.milvus_ca_file or ""),  # empty: the authorities that gRPC knows
-            timeout=settings.milvus_timeout_s,
+            uri=address,
+            token=self._settings.milvus_token.get_secret_value(),
+            server_pem_path=str(self._settings.milvus_ca_file or ""),  # empty: the authorities that gRPC knows
+            timeout=self._timeout_s,
             dedicated=True,  # pymilvus would share one of this address, whatever its options
             grpc_options=GRPC_OPTIONS,
         )
-    except MilvusException as error:
-        if not settings.milvus_is_file:
-            raise
-        raise _unusable_file(settings, reasons[0] if reasons else error) from error
-    finally:
-        lite_logger.removeFilter(keep_reason)
 
-
-def _unusable_file(settings: Settings, reason: BaseException | None) -> ConfigurationError:
-    path, setting = settings.milvus_address, settings.source_of("milvus_uri")
-    if type(reason).__name__ == "DataDirLockedError":
-        return ConfigurationError(
-            f"The Milvus Lite file {path} is open already: another process has it. Stop that one, set another "
-            f"{setting}, or name a Milvus server in MILVUS_URI."
-        )
-    return ConfigurationError(
-        f"The Milvus Lite file {path} can't be read ({reason}). If it is damaged, move it away: what was in it is made "
-        f"again from the database. Else set another {setting}."
-    )
+    def _start_lite(self, lite: LiteProcess) -> str:
+        """Its address. Raises ConfigurationError where it can't have its file."""
+        setting = self._settings.source_of("milvus_uri")
+        require_writable(lite.path, setting)
+        _spare_loopback_the_proxy()
+        try:
+            return lite.start()
+        except LiteLocked as error:
+            raise ConfigurationError(
+                f"The Milvus Lite file {lite.path} is open already: another process has it. Stop that one, set "
+                f"another {setting}, or name a Milvus server in MILVUS_URI."
+            ) from error
+        except LiteUnusable as error:
+            raise ConfigurationError(
+                f"The Milvus Lite file {lite.path} can't be read ({error}). If it is damaged, move it away: what was "
+                f"in it is made again from the database. Else set another {setting}."
+            ) from error
 
 
 def _spare_loopback_the_proxy() -> None:
-    """gRPC would send even Milvus Lite's own connection, inside this process, to the proxy of a company's network."""
+    """gRPC would send even the connection to Milvus Lite, on this machine, to the proxy of a company's network."""
     name = "no_grpc_proxy"  # in small letters alone
     others = os.environ.get(name) or os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
     os.environ[name] = ",".join(filter(None, [others, "127.0.0.1", "localhost"]))

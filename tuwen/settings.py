@@ -45,6 +45,7 @@ class Settings(BaseSettings):
     web_language: Literal["zh", "en"] = "zh"
     cors_allow_origins: Annotated[tuple[str, ...], NoDecode] = ()
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    access_log: bool = False
     heartbeat_dir: Path | None = None
 
     # Engines

@@ -1,5 +1,7 @@
 """The same cases on a Milvus Lite file and on a Milvus Lite server."""
 
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,9 +12,10 @@ from typing import Any
 from uuid import uuid4
 
 import numpy as np
+import psutil
 import pytest
 
-from tests.processes import ROOT, environment
+from tests.processes import ROOT, environment, wait_until
 from tuwen.errors import ConfigurationError, VectorDBUnavailable, VectorsRejected
 from tuwen.settings import Settings
 from vector_db import RowKey, VectorDB, VectorRow, filter_expression, new_row_token, token_made_at
@@ -188,3 +191,56 @@ def test_a_file_of_another_process_is_named(tmp_path: Path) -> None:
     assert ConfigurationError.__name__ in other.stderr
     assert "another process has it" in other.stderr
     holder.close()
+
+
+# --- Milvus Lite's own process ----------------------------------------------------------------------------------------
+
+
+def lite_process_of(pid: int) -> psutil.Process:
+    return next(child for child in psutil.Process(pid).children() if "tuwen.lite_process" in child.cmdline())
+
+
+def test_a_milvus_lite_that_was_killed_is_started_again_with_what_was_in_it(tmp_path: Path) -> None:
+    db = VectorDB(Settings(_env_file=None, data_dir=tmp_path))
+    db.create_collection("products", clip_dim=DIM, text_dim=DIM)
+    ids = db.insert("products", [row(0), row(1)])
+    killed = lite_process_of(os.getpid())
+    killed.kill()
+    killed.wait(10)
+
+    def found() -> bool:
+        try:
+            hits = db.search("products", "image_clip_vector", [row(1).image_clip_vector], limit=1)[0]
+        except VectorDBUnavailable:  # whoever was at work when it ended
+            return False
+        return hits[0].row.milvus_id == ids[1]
+
+    wait_until(found, timeout_s=30, what="Milvus Lite to answer again")
+    db.close()
+    assert not killed.is_running()
+
+
+OPENS_AND_STAYS = """
+import sys, time
+from vector_db import VectorDB
+from tuwen.settings import Settings
+VectorDB(Settings(_env_file=None, data_dir=sys.argv[1])).check()
+print("open", flush=True)
+time.sleep(600)
+"""
+
+
+def test_milvus_lite_ends_with_a_service_that_is_killed_and_the_next_one_has_its_file(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", OPENS_AND_STAYS, str(tmp_path)]
+    with subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, text=True) as service:
+        assert service.stdout is not None
+        assert service.stdout.readline() == "open\n"
+        orphan = lite_process_of(service.pid)
+        for signal_to_all in (signal.SIGINT, signal.SIGTERM):  # as a terminal and systemd send them
+            orphan.send_signal(signal_to_all)
+        service.kill()
+    db = VectorDB(Settings(_env_file=None, data_dir=tmp_path))
+    db.check()
+    assert orphan.pid != lite_process_of(os.getpid()).pid
+    db.close()
+    orphan.wait(10)

@@ -10,11 +10,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar
+
+import psutil
 
 from tests.faults.launch import Program
 from tests.faults.network import Link, Network
@@ -124,6 +126,14 @@ class Supervised:
         with self._lock:
             if self._process is not None and self._process.poll() is None:
                 self._process.send_signal(number)
+
+    def signal_child(self, module: str, number: int) -> None:
+        """Of its children, the one that runs this module, if there is one now."""
+        with self._lock, suppress(psutil.NoSuchProcess):
+            if self._process is not None:
+                for child in psutil.Process(self._process.pid).children():
+                    if module in child.cmdline():
+                        child.send_signal(number)
 
     def faults(
         self, *, kill: float = 1.0, freeze: float = 1.0, has_recovered: Callable[[], bool] = lambda: True
@@ -247,7 +257,7 @@ def running_embedded(folder: Path, models: dict[str, str]) -> Iterator[Stack]:
             [f"http://127.0.0.1:{port}"],
             Settings(**{name.lower(): value for name, value in values.items()}),  # type: ignore[arg-type]
             [api],
-            [*api.faults(kill=3, freeze=2, has_recovered=partial(listens, port)), *folder_faults],
+            [*api.faults(kill=3, freeze=2, has_recovered=partial(listens, port)), *_lite_faults(api), *folder_faults],
             not_possible,
             faults_at_once=2,
             pause_s=(0.5, 4.0),  # one process is all there is: it must be up between the faults
@@ -260,6 +270,17 @@ def running_embedded(folder: Path, models: dict[str, str]) -> Iterator[Stack]:
             subprocess.run(["umount", "--lazy", str(data)], check=True)
 
 
+def _lite_faults(api: Supervised) -> list[FaultKind]:
+    kill, stop, go_on = (
+        partial(api.signal_child, "tuwen.lite_process", getattr(signal, name)) for name in LITE_SIGNALS
+    )
+    return [
+        FaultKind("kill Milvus Lite", "Milvus Lite", kill, lambda: None, 2),
+        FaultKind("freeze Milvus Lite", "Milvus Lite", stop, go_on),
+    ]
+
+
+LITE_SIGNALS = ("SIGKILL", "SIGSTOP", "SIGCONT")
 DISK_MB = 256
 
 

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
@@ -41,7 +42,7 @@ class ModelNames:
     clip: str
     text: str
 
-    @property
+    @cached_property
     def short(self) -> str:
         return f"{Path(self.clip).name} + {Path(self.text).name}"
 
