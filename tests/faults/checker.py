@@ -21,12 +21,12 @@ from tuwen.assembly import Stores
 from tuwen.background import LeaseLost
 from tuwen.errors import DependencyUnavailable
 from tuwen.indexing.drift import Graces
-from tuwen.indexing.reconciliation import Reconciler
+from tuwen.indexing.reconciliation import LEASE, Reconciler
 from tuwen.messaging.outbox import outbox_backlog
 from tuwen.vectors.registry import require_live_index
 from vector_db import RowKey
 
-SETTLE_S = 300.0
+MOST_LOOKS = 6
 QUIET_S = 45.0  # a relay that was killed keeps its claims for 30 s, and a consumer its partitions not as long
 DRAWING_S = 150.0  # the process that draws has to start first
 POLL_S = 0.5
@@ -58,15 +58,15 @@ class Settled:
 
 
 def settle(stack: Stack) -> Settled:
-    """Until a pass of reconciliation finds nothing; what is wrong then stays so."""
+    """Until a pass of reconciliation finds nothing, or many have found something; what is wrong then stays so."""
     mended, started = Counter[str](), time.monotonic()
-    while True:
+    for _ in range(MOST_LOOKS):
         _wait_until_quiet(stack)
         look = stack.look(look_into)
         mended.update(look.mended)
-        seconds = time.monotonic() - started
-        if seconds > SETTLE_S or (look.is_quiet and not any(look.mended.values())):
-            return Settled(seconds, mended, look.stored, look.violations)
+        if look.is_quiet and not any(look.mended.values()):
+            break
+    return Settled(time.monotonic() - started, mended, look.stored, look.violations)
 
 
 def look_into(stores: Stores) -> Look:
@@ -105,8 +105,9 @@ def _unfinished_jobs(session: orm.Session) -> list[int]:
 
 def _reconcile(stores: Stores) -> dict[str, int]:
     with stores.database.write() as session:  # the lease of a process that was killed; a live one loses its turn
-        lease = sa.update(LeaseRow).where(LeaseRow.name == "reconciliation")
-        session.execute(lease.values(expires_at=utc_now() - timedelta(minutes=1)))
+        lease = sa.update(LeaseRow).where(LeaseRow.name == LEASE)
+        # Without the place that the pass had reached: with its own graces it has left what this one is to find.
+        session.execute(lease.values(expires_at=utc_now() - timedelta(minutes=1), progress={}))
     reconciler = Reconciler(
         stores.settings,
         stores.database,
