@@ -16,14 +16,14 @@ from typing import Any, NamedTuple
 
 from data_models import ReindexPhase, ReindexRequest
 from orm_models import REASON_LENGTH, VectorIndexRow
-from tuwen.background import LEASE_TIME, Lease, LeaseLost, WorkPool
+from tuwen.background import LEASE_TIME, Lease, LeaseLost, WorkPool, until_up
 from tuwen.database.engine import Database
 from tuwen.encoders.base import ModelNames
 from tuwen.encoders.service import EncodingService
 from tuwen.errors import AppError, ConfigurationError, DependencyUnavailable, GateClosed, IndexChanged
 from tuwen.indexing.coverage import count_covered, next_unbound
 from tuwen.indexing.ingest import Failed, Ingestor
-from tuwen.indexing.reindex_attempts import JobReport, begin_attempt, next_job
+from tuwen.indexing.reindex_attempts import Attempt, JobReport, begin_attempt, next_job
 from tuwen.indexing.reindex_gate import ReindexGate, processes_without
 from tuwen.pulse import beat
 from tuwen.settings import Settings
@@ -85,6 +85,7 @@ class Reindexer:
         self._thread = WorkPool("reindexing", threads=1, max_waiting=2)
         self._lease_thread = WorkPool("reindex lease", threads=1, max_waiting=2)
         self._drop_again_at = 0.0
+        self._survived: Attempt | None = None
 
     async def run(self) -> None:
         while True:
@@ -124,7 +125,7 @@ class Reindexer:
 
     async def _work(self) -> None:
         await self._thread.run(self._drop_given_up)
-        attempt = await self._thread.run(begin_attempt, self._database)
+        attempt = await self._thread.run(begin_attempt, self._database, self._survived)
         if attempt is None:
             return
         report = JobReport(self._database, attempt)
@@ -135,6 +136,7 @@ class Reindexer:
         except (ConfigurationError, GateClosed) as error:
             await self._fail(report, error.detail, in_vain=isinstance(error, ConfigurationError))
         except (DependencyUnavailable, LeaseLost, asyncio.CancelledError):
+            self._survived = attempt
             with suppress(AppError):  # the other thread: a model that is being loaded holds the one of the work
                 await self._lease_thread.run(report.let_go)
             raise
@@ -156,7 +158,8 @@ class Reindexer:
         names = ModelNames(request.clip_model, request.text_model)
         models = await self._thread.run(self._find_models, names)
         row = await self._thread.run(self._open_index, report, models)
-        encoding = await self._thread.run(self._registry.encoders_of, row)
+        load = partial(self._thread.run, self._registry.encoders_of, row)  # behind another process that loads them, too
+        encoding = await until_up("Reindexing", load, max_wait_s=LOOK_EVERY_S)
         await self._thread.run(self._open_collection, report, row, encoding)
         slow = self._slow_encoding(encoding)
         try:

@@ -30,14 +30,18 @@ class Attempt(NamedTuple):
     state: dict[str, Any]
 
 
-def begin_attempt(database: Database) -> Attempt | None:
-    """Of the job that waits, counted before anything is loaded for it. None where there is none, or it fails now."""
+def begin_attempt(database: Database, survived: Attempt | None = None) -> Attempt | None:
+    """Of the job that waits, counted before anything is loaded for it. None where there is none, or it fails now.
+
+    `survived`: this process's last one, of which the database could not be told that it was not lost.
+    """
     with database.write() as session:
         job = next_job(session, lock=True)
         if job is None:
             return None
         state = dict(job.state or {})
-        lost = state.get(LOST, 0)
+        is_told = survived is None or (survived.job_id, survived.number) != (job.job_id, job.attempts)
+        lost = state.get(LOST, 0) if is_told else 0
         if lost >= MOST_LOST:
             phase = state.get("phase", "preparing")
             reason = (
