@@ -118,6 +118,9 @@ def test_one_that_may_be_anothers_and_was_begun_here_is_made_under_a_name_of_one
 
 
 def test_a_look_that_fails_leaves_the_collection_missing(settings: Settings) -> None:
+    async def make_it(shop: Shop) -> None:
+        assert shop.services.registry.known is not None
+
     async def scenario(shop: Shop) -> None:
         missed = shop.services.vector_db.missed_collection
         missed.set()
@@ -125,4 +128,6 @@ def test_a_look_that_fails_leaves_the_collection_missing(settings: Settings) -> 
             shop.services.registry.look()
         assert missed.is_set()
 
-    run(settings.model_copy(update={"milvus_uri": f"http://127.0.0.1:{free_port()}", "milvus_timeout_s": 1}), scenario)
+    run(settings, make_it)
+    away = {"milvus_uri": f"http://127.0.0.1:{free_port()}", "milvus_timeout_s": 1}
+    run(settings.model_copy(update=away), scenario)
