@@ -18,8 +18,8 @@ from typing import NamedTuple, TypeVar
 
 import psutil
 
-from tests.faults.launch import Program
 from tests.faults.network import Link, Network
+from tests.launch import Program
 from tests.processes import ROOT, answers, environment, free_port, wait_until
 from tests.servers import (
     kafka_command,

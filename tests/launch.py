@@ -13,7 +13,7 @@ import sys
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+ROOT = Path(__file__).resolve().parent.parent
 LIBRARIES = [
     "aiokafka",
     "alembic.command",
