@@ -16,10 +16,9 @@ from typing import TypeVar
 from tuwen.encoders.base import Encoders, ImageTextEncoder, KnownIndex, ModelNames
 from tuwen.encoders.device import choose_device
 from tuwen.encoders.hub import fetch_from_huggingface, fetch_from_modelscope, pinned_name, resolve_model
+from tuwen.encoders.loading import FoundModel, load_clip, load_sentence
 from tuwen.encoders.prompts import Prompts, prompts_of
-from tuwen.encoders.self_test import require_sound_clip, require_sound_text
-from tuwen.encoders.sentence import SentenceEncoder
-from tuwen.encoders.transformers_clip import TransformersClip
+from tuwen.encoders.self_test import require_sound_clip
 from tuwen.errors import ModelMismatch, ModelUnavailable
 from tuwen.settings import Settings
 
@@ -43,8 +42,8 @@ class FoundModels:
     """The files of two models, before they are loaded."""
 
     names: ModelNames
-    clip: Path
-    text: Path
+    clip: FoundModel
+    text: FoundModel
     prompts: Prompts
     fingerprint: str
 
@@ -58,7 +57,14 @@ def find_models(names: ModelNames, settings: Settings) -> FoundModels:
     _require_one_of(TEXT_FILES, text, f"TEXT_MODEL={names.text}")
     pinned = ModelNames(pinned_name(names.clip, clip), pinned_name(names.text, text))
     prompts = _prompts(names, text, settings)
-    return FoundModels(pinned, clip, text, prompts, fingerprint([clip, text], _recipe(clip, prompts)))
+    files = _file_digests(clip), _file_digests(text)
+    return FoundModels(
+        pinned,
+        FoundModel(clip, hashlib.sha256(b"".join(files[0])).hexdigest()),
+        FoundModel(text, hashlib.sha256(b"".join(files[1])).hexdigest()),
+        prompts,
+        _fingerprint(files, _recipe(clip, prompts)),
+    )
 
 
 def choose_models(settings: Settings, active: KnownIndex | None, others: Sequence[KnownIndex]) -> FoundModels:
@@ -94,11 +100,8 @@ def choose_models(settings: Settings, active: KnownIndex | None, others: Sequenc
 def load_encoders(settings: Settings, found: FoundModels | None = None) -> Encoders:
     """Load both models; without `found`, those of the settings. Raises ModelUnavailable when one can't be read."""
     found = found or find_models(ModelNames(settings.clip_model, settings.text_model), settings)
-    device = choose_device(settings.model_device)
-    clip = _load_clip(found.clip, device)
-    text = _load(
-        "TEXT_MODEL", found.text, lambda: SentenceEncoder(found.text, device, found.prompts), require_sound_text
-    )
+    clip = _load_clip(found.clip, settings)
+    text = _load("TEXT_MODEL", found.text.path, lambda: load_sentence(found.text, found.prompts, settings))
     return Encoders(clip, text, found.names, found.fingerprint)
 
 
@@ -143,23 +146,30 @@ def _is_siglip(clip: Path) -> bool:
         return False
 
 
-def fingerprint(paths: Iterable[Path], recipe: Sequence[str] = ()) -> str:
-    """SHA-256 over the files that decide the vectors (weights, configurations, tokenizers) and how they are used."""
+def _file_digests(path: Path) -> list[bytes]:
+    """SHA-256 of each file that decides the vectors: weights, configurations, tokenizers."""
+    digests = []
+    for file in [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file()):
+        if file.suffix in (*WEIGHT_SUFFIXES, ".json", ".txt", ".model"):
+            with file.open("rb") as opened:
+                digests.append(hashlib.file_digest(opened, "sha256").digest())
+    return digests
+
+
+def _fingerprint(models: Iterable[Iterable[bytes]], recipe: Iterable[str]) -> str:
+    """SHA-256 over the files, and how they are used where that is otherwise than in version 0.2.0."""
     digest = hashlib.sha256()
-    for path in paths:
-        files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
-        for file in files:
-            if file.suffix in (*WEIGHT_SUFFIXES, ".json", ".txt", ".model"):
-                with file.open("rb") as opened:
-                    digest.update(hashlib.file_digest(opened, "sha256").digest())
+    for file in (file for model in models for file in model):
+        digest.update(file)
     for step in recipe:
         digest.update(hashlib.sha256(step.encode()).digest())
     return digest.hexdigest()
 
 
-def _load_clip(path: Path, device: str) -> ImageTextEncoder:
+def _load_clip(found: FoundModel, settings: Settings) -> ImageTextEncoder:
+    path = found.path
     if path.suffix != ".pt":
-        return _load("CLIP_MODEL", path, lambda: TransformersClip(path, device), require_sound_clip)
+        return _load("CLIP_MODEL", path, lambda: load_clip(found, settings))
     try:
         # Imported here: cn_clip is an optional extra that most installations lack.
         from tuwen.encoders.cn_clip import CnClipCheckpoint  # noqa: PLC0415
@@ -168,14 +178,19 @@ def _load_clip(path: Path, device: str) -> ImageTextEncoder:
             f"CLIP_MODEL={path} is a cn_clip checkpoint, and cn_clip can't be imported here ({error}): "
             "'pip install -r requirements-cn-clip.txt', or set CLIP_MODEL to a folder in transformers format."
         ) from error
-    return _load("CLIP_MODEL", path, lambda: CnClipCheckpoint(path, device), require_sound_clip)
+
+    def load() -> ImageTextEncoder:
+        encoder = CnClipCheckpoint(path, choose_device(settings.model_device))
+        require_sound_clip(encoder)
+        return encoder
+
+    return _load("CLIP_MODEL", path, load)
 
 
-def _load(setting: str, path: Path, load: Callable[[], Encoder], require_sound: Callable[[Encoder], None]) -> Encoder:
-    """Loaded, and tried once. Raises ModelUnavailable, in one sentence."""
+def _load(setting: str, path: Path, load: Callable[[], Encoder]) -> Encoder:
+    """Raises ModelUnavailable, in one sentence."""
     try:
-        encoder = load()
-        require_sound(encoder)
+        return load()
     except ImportError as error:
         raise ModelUnavailable(
             f"{setting}: the model in {path} needs a Python package that is missing here ({_in_a_line(error)}): "
@@ -187,7 +202,6 @@ def _load(setting: str, path: Path, load: Callable[[], Encoder], require_sound: 
         else:
             reason = f"can't be used: {_in_a_line(error)}"
         raise ModelUnavailable(f"{setting}: the model in {path} {reason}; set {setting} to another model.") from error
-    return encoder
 
 
 def _in_a_line(error: Exception) -> str:

@@ -1,6 +1,7 @@
 """Fixtures that several test modules share: tiny models, a running API on the embedded default, pictures."""
 
 import io
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             isinstance(item, pytest.Function) and "shop" in item.fixturenames and item.path.parent.name == "demo"
         )
         item.add_marker(pytest.mark.xdist_group("shop" if shares_shop else item.nodeid.partition("::")[0]))
+
+
+# Here models come and go, many for one test alone: those are not worth an export, which takes a process of its own.
+# What is started as a process runs as its users' does.
+os.environ["ENCODER_BACKEND"] = "torch"
 
 
 @pytest.fixture(scope="session")

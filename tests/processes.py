@@ -57,7 +57,9 @@ def environment(**settings: object) -> dict[str, str]:
     """This process's environment without any setting of ours, and then these settings. No .env is read."""
     foreign = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "MODELSCOPE_"))}
     kept = {name: value for name, value in foreign.items() if name not in DECISIVE}
-    ours = {"NO_PROXY": "*", "PYTHONUNBUFFERED": "1", "TUWEN_ENV_FILE": ""}
+    # Exports of the same models serve all tests, as they serve all processes of a machine.
+    ours = {"ENCODER_CACHE_DIR": str(ROOT / ".work" / "encoders")}
+    ours |= {"NO_PROXY": "*", "PYTHONUNBUFFERED": "1", "TUWEN_ENV_FILE": ""}
     return kept | ours | {name: str(value) for name, value in settings.items()}
 
 

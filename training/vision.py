@@ -128,7 +128,7 @@ def compile_encoder(model: EfficientNetModel) -> PictureEncoder:
     """Pixels [n, 3, 260, 260] -> pooled features [n, 1280]: OpenVINO where installed (4 times as fast), else torch."""
     pooled = _Pooled(model).eval()
     try:
-        import openvino  # type: ignore[import-not-found, import-untyped, unused-ignore]  # noqa: PLC0415  # optional
+        import openvino  # type: ignore[import-untyped]  # noqa: PLC0415
     except ImportError:
         return _torch_encoder(pooled)
     converted = openvino.convert_model(pooled, example_input=torch.zeros(2, 3, RESOLUTION, RESOLUTION))

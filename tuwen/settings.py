@@ -78,6 +78,8 @@ class Settings(BaseSettings):
     text_model: str = str(PROJECT_ROOT / "models" / "demo-bge")
     model_hub: Literal["huggingface", "modelscope", "none"] = "huggingface"
     model_device: str = "auto"
+    encoder_backend: Literal["auto", "torch", "openvino"] = "auto"
+    encoder_cache_dir: Path | None = None
     text_query_prompt: str | None = None
     text_document_prompt: str | None = None
     query_batch_size: int = Field(16, ge=1)
@@ -202,6 +204,10 @@ class Settings(BaseSettings):
     @property
     def image_store_address(self) -> str:
         return self.image_store_url or str((self.data_dir / "images").resolve())
+
+    @property
+    def encoder_cache(self) -> Path:
+        return (self.encoder_cache_dir or self.data_dir / "encoders").resolve()
 
     @property
     def local_folders(self) -> list[Path]:

@@ -30,7 +30,7 @@ OURS = ("api", "worker", "generator", "web", "migrate")
 NOT_SETTINGS = {"RESTART_PAUSE_S"}  # deploy/entrypoint.sh
 # Settings that a container has no use for: its ports are fixed, the stack's engines have no users and no TLS, and the
 # Dockerfile says where its data is.
-NOT_FOR_CONTAINERS = {"API_HOST", "API_PORT", "API_URL", "WEB_PORT", "WEB_LANGUAGE", "DATA_DIR"}
+NOT_FOR_CONTAINERS = {"API_HOST", "API_PORT", "API_URL", "WEB_PORT", "WEB_LANGUAGE", "DATA_DIR", "ENCODER_CACHE_DIR"}
 NOT_FOR_CONTAINERS |= {"MILVUS_TOKEN", "MILVUS_CA_FILE", "KAFKA_SECURITY_PROTOCOL", "KAFKA_SASL_MECHANISM"}
 NOT_FOR_CONTAINERS |= {"KAFKA_USERNAME", "KAFKA_PASSWORD", "KAFKA_CA_FILE", "KAFKA_CHECK_HOSTNAME"}
 ENTRYPOINT = str(ROOT / "deploy" / "entrypoint.sh")

@@ -19,6 +19,7 @@ from tests.tiny_models import (
 )
 from tuwen.encoders.base import Encoders
 from tuwen.encoders.picture import prepare_picture
+from tuwen.encoders.transformers_clip import TransformersClip
 from tuwen.errors import ModelUnavailable
 from tuwen.settings import Settings
 
@@ -45,25 +46,24 @@ def test_vectors_are_float32_unit_rows_of_one_dimension(encoders: Encoders) -> N
         assert np.allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-5)
 
 
-def test_a_batch_gives_what_single_items_give(encoders: Encoders) -> None:
+def test_a_batch_gives_what_single_items_give(tiny_models: dict[str, str]) -> None:
+    clip = TransformersClip(Path(tiny_models["CLIP_MODEL"]), "cpu")
     texts = ["红色布艺沙发", "a", "蓝色木椅 现代简约"]
-    together = encoders.clip.encode_texts(texts)
-    alone = np.concatenate([encoders.clip.encode_texts([text]) for text in texts])
+    together = clip.encode_texts(texts)
+    alone = np.concatenate([clip.encode_texts([text]) for text in texts])
     assert np.allclose(together, alone, atol=1e-5)
 
 
 @pytest.mark.parametrize("save", [save_tiny_siglip, save_tiny_naflex])
-def test_siglip_gives_a_text_one_vector_whatever_stands_beside_it(
-    tiny_models: dict[str, str], tmp_path: Path, save: Callable[[Path], Path]
-) -> None:
-    clip = load_encoders(_settings(tiny_models, clip_model=str(save(tmp_path / "siglip")))).clip
+def test_siglip_gives_a_text_one_vector_whatever_stands_beside_it(tmp_path: Path, save: Callable[[Path], Path]) -> None:
+    clip = TransformersClip(save(tmp_path / "siglip"), "cpu")
     alone, together = clip.encode_texts(["红沙发"]), clip.encode_texts(["红沙发", "蓝色木椅现代简约" * 3])
     assert np.allclose(alone[0], together[0], atol=1e-5)
     assert alone[0] @ together[1] < 0.999
 
 
-def test_naflex_takes_pictures_of_any_proportions_together(tiny_models: dict[str, str], tmp_path: Path) -> None:
-    clip = load_encoders(_settings(tiny_models, clip_model=str(save_tiny_naflex(tmp_path / "naflex")))).clip
+def test_naflex_takes_pictures_of_any_proportions_together(tmp_path: Path) -> None:
+    clip = TransformersClip(save_tiny_naflex(tmp_path / "naflex"), "cpu")
     wide, high = _halves((96, 32)), _halves((32, 96))
     together = clip.encode_images([wide, high])
     alone = np.concatenate([clip.encode_images([wide]), clip.encode_images([high])])

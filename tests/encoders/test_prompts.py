@@ -1,5 +1,6 @@
 """What a sentence model is sent in front of queries and titles, and what that does to the fingerprint."""
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -7,10 +8,11 @@ import numpy as np
 import pytest
 from sentence_transformers import SentenceTransformer
 
-from nlp_models import find_models, fingerprint, load_encoders
+from nlp_models import FoundModels, find_models
 from tests.processes import ROOT
 from tests.tiny_models import save_tiny_sentence_model
-from tuwen.encoders.base import ModelNames, TextEncoder, Vector
+from tuwen.encoders.base import ModelNames, Vector
+from tuwen.encoders.sentence import SentenceEncoder
 from tuwen.settings import Settings
 
 TITLE = "红色布艺沙发"
@@ -35,14 +37,25 @@ def _sent(model: Path, text: str) -> Vector:
     return vector
 
 
-def _assert_sends(encoder: TextEncoder, model: Path, query: str, document: str) -> None:
+def _assert_sends(settings: Settings, model: Path, query: str, document: str) -> None:
+    found = find_models(ModelNames(settings.clip_model, settings.text_model), settings)
+    encoder = SentenceEncoder(model, "cpu", found.prompts)
     assert np.allclose(encoder.encode_queries([TITLE])[0], _sent(model, query + TITLE), atol=1e-5)
     assert np.allclose(encoder.encode_documents([TITLE])[0], _sent(model, document + TITLE), atol=1e-5)
 
 
 def test_a_models_own_prompts_are_sent(tiny_models: dict[str, str], e5: Path) -> None:
-    encoders = load_encoders(_settings(tiny_models["CLIP_MODEL"], e5))
-    _assert_sends(encoders.text, e5, "query: ", "passage: ")
+    _assert_sends(_settings(tiny_models["CLIP_MODEL"], e5), e5, "query: ", "passage: ")
+
+
+def _of_files_alone(found: FoundModels) -> str:
+    """As version 0.2.0 had it."""
+    digest = hashlib.sha256()
+    for model in (found.clip, found.text):
+        for file in sorted(path for path in model.path.rglob("*") if path.is_file()):
+            if file.suffix in (".safetensors", ".json", ".txt"):
+                digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()
 
 
 def test_a_default_prompt_holds_where_no_role_is_named(tiny_models: dict[str, str], tmp_path: Path) -> None:
@@ -51,12 +64,12 @@ def test_a_default_prompt_holds_where_no_role_is_named(tiny_models: dict[str, st
     path.write_text(path.read_text().replace('"query": "",', "").replace('"document": "",', ""))
     found = find_models(ModelNames(tiny_models["CLIP_MODEL"], str(model)), Settings(_env_file=None))
     assert (found.prompts.query, found.prompts.document) == ("title: ", "title: ")
-    assert found.fingerprint == fingerprint([found.clip, found.text])
+    assert found.fingerprint == _of_files_alone(found)
 
 
 def test_settings_go_before_the_models_own(tiny_models: dict[str, str], e5: Path) -> None:
     settings = _settings(tiny_models["CLIP_MODEL"], e5, text_query_prompt="搜 ", text_document_prompt="none")
-    _assert_sends(load_encoders(settings).text, e5, "搜 ", "")
+    _assert_sends(settings, e5, "搜 ", "")
 
 
 def test_settings_hold_for_their_own_model_alone(tiny_models: dict[str, str], e5: Path) -> None:

@@ -66,7 +66,8 @@ def test_old_vectors_are_found_by_new_queries(old_shop: httpx.Client, product_id
     stored = old_shop.get(by_title["product"]["image_url"]).content
     found = old_shop.post("/search", data={"mode": "image_to_image"}, files={"image": ("query", stored)}).json()
     by_picture = found["hits"][0]
-    assert (by_picture["product"]["product_id"], round(by_picture["score"], 4)) == (product_id, 1.0)
+    assert by_picture["product"]["product_id"] == product_id
+    assert by_picture["score"] > 0.999  # 0.2.0 computed in float32
 
 
 def test_the_deleted_product_stays_away(old_shop: httpx.Client) -> None:

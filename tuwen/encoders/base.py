@@ -15,6 +15,10 @@ Embeddings: TypeAlias = NDArray[np.float32]  # [n, dim], rows of length 1
 Vector: TypeAlias = NDArray[np.float32]  # [dim], length 1
 
 
+# Chinese-CLIP has 512 positions but was trained on 52 (`context_length` in cn_clip/clip/utils.py, Apache-2.0).
+CHINESE_CLIP_CONTEXT = 52
+
+
 class TextEncoder(Protocol):
     """Titles, and what is asked of them, into one space. Many models want a prompt in front of the one or the other."""
 

@@ -20,9 +20,8 @@ from cn_clip.clip import _tokenizer, image_transform, tokenize
 from cn_clip.clip.model import CLIP
 from PIL import Image
 
-from tuwen.encoders.base import Embeddings, unit_rows
+from tuwen.encoders.base import CHINESE_CLIP_CONTEXT, Embeddings, unit_rows
 from tuwen.encoders.picture import prepare_picture
-from tuwen.encoders.transformers_clip import CHINESE_CLIP_CONTEXT
 
 StateDict: TypeAlias = Mapping[str, torch.Tensor]
 

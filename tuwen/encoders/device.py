@@ -1,10 +1,10 @@
 """Where a model runs when its setting leaves the choice, and how it runs behind all other work."""
 
 import os
+import sys
 import threading
 from contextlib import suppress
-
-import torch
+from pathlib import Path
 
 NICENESS = 10
 
@@ -13,15 +13,41 @@ def choose_device(setting: str) -> str:
     """The setting itself, or for `auto` the best that this machine has: cuda, mps or cpu."""
     if setting != "auto":
         return setting
+    if not _may_have_a_gpu():
+        return "cpu"
+    import torch  # noqa: PLC0415  # takes seconds, and a quarter of a gigabyte
+
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _may_have_a_gpu() -> bool:
+    """Without torch: Apple's always, others where a driver of NVIDIA's or AMD's is installed."""
+    if sys.platform == "darwin":
+        return True
+    return any(Path(each).exists() for each in ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")) or sys.platform == "win32"
+
+
+def half_precision(device: str) -> str:
+    """The dtype of torch's that costs a vector next to nothing (cosine 0.999 and more) and the device is fast in."""
+    import torch  # noqa: PLC0415
+
+    if device.startswith("cuda"):
+        return "float16"
+    has_bfloat16 = (
+        getattr(torch.cpu, "_is_avx512_bf16_supported", bool)() or getattr(torch.cpu, "_is_amx_tile_supported", bool)()
+    )
+    return "bfloat16" if device == "cpu" and has_bfloat16 else "float32"
 
 
 def run_behind_all_others() -> None:
     """This thread from now on: a lower priority, and one core for its models. Other threads keep theirs."""
     with suppress(OSError, AttributeError):  # only on Linux a thread has a priority of its own
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return
     cores = torch.get_num_threads()
     torch.set_num_threads(1)
     # That also is what threads to come begin with, which another thread's call puts right again.

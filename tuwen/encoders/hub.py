@@ -74,7 +74,7 @@ def _why_silent(address: str) -> str | None:
 def _address(hub: str, model: str) -> str:
     """Where its client asks first."""
     if hub == "huggingface":
-        import huggingface_hub  # noqa: PLC0415
+        import huggingface_hub.constants  # noqa: PLC0415
 
         return f"{huggingface_hub.constants.ENDPOINT}/api/models/{model}"
     import modelscope_hub.config  # noqa: PLC0415

@@ -10,8 +10,10 @@ from tuwen.encoders.prompts import Prompts
 
 
 class SentenceEncoder:
-    def __init__(self, folder: Path, device: str, prompts: Prompts) -> None:
-        self._model = SentenceTransformer(str(folder), device=device, local_files_only=True)
+    def __init__(self, folder: Path, device: str, prompts: Prompts, dtype: str = "float32") -> None:
+        self.model = SentenceTransformer(
+            str(folder), device=device, local_files_only=True, model_kwargs={"dtype": dtype}
+        )
         self._prompts = prompts
         self.dim = self.encode_documents(["a"]).shape[1]
 
@@ -23,5 +25,5 @@ class SentenceEncoder:
 
     def _encode(self, texts: Sequence[str], prompt: str) -> Embeddings:
         # An empty prompt, unlike none, keeps the model's default prompt away.
-        embeddings = self._model.encode(list(texts), prompt=prompt, convert_to_tensor=True, show_progress_bar=False)
+        embeddings = self.model.encode(list(texts), prompt=prompt, convert_to_tensor=True, show_progress_bar=False)
         return unit_rows(embeddings.float().cpu().numpy())

@@ -7,53 +7,63 @@ import torch
 import transformers
 from PIL import Image
 
-from tuwen.encoders.base import Embeddings, unit_rows
+from tuwen.encoders.base import CHINESE_CLIP_CONTEXT, Embeddings, unit_rows
 from tuwen.encoders.picture import prepare_picture
 
-# Chinese-CLIP has 512 positions but was trained on 52 (`context_length` in cn_clip/clip/utils.py, Apache-2.0).
-CHINESE_CLIP_CONTEXT = 52
 # They pool the last position, be it padding, and were trained on texts of full length ("make sure to set
 # padding='max_length' as that's how the model was trained": get_text_features in transformers' modeling_siglip.py).
 PADDED_TO_THE_END = {"siglip_text_model", "siglip2_text_model"}
 
 
 class TransformersClip:
-    def __init__(self, folder: Path, device: str) -> None:
+    def __init__(self, folder: Path, device: str, dtype: torch.dtype = torch.float32) -> None:
         self._device = device
-        self._model = transformers.AutoModel.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False)
-        self._model = self._model.to(device).eval()
+        self._dtype = dtype
+        model = transformers.AutoModel.from_pretrained(folder, dtype=dtype, trust_remote_code=False)
+        self.model = model.to(device).eval()
+        _pool_by_mean(self.model)
         processor = transformers.AutoProcessor.from_pretrained(  # type: ignore[no-untyped-call]
             folder, trust_remote_code=False
         )
-        self._tokenizer = processor.tokenizer
+        self.tokenizer = processor.tokenizer
         # PIL resizes as in training; torchvision, which transformers prefers once it is installed, moves vectors 2e-3.
-        self._image_processor = transformers.AutoImageProcessor.from_pretrained(  # type: ignore[no-untyped-call]
+        self.image_processor = transformers.AutoImageProcessor.from_pretrained(  # type: ignore[no-untyped-call]
             folder, backend="pil", trust_remote_code=False
         )
-        self._pad_to_square = bool(getattr(self._image_processor, "do_center_crop", False))
+        self.pad_to_square = bool(getattr(self.image_processor, "do_center_crop", False))
         self._max_tokens = self._context_length()
-        text_model = getattr(self._model.config.text_config, "model_type", "")
+        text_model = getattr(self.model.config.text_config, "model_type", "")
         self._padding = "max_length" if text_model in PADDED_TO_THE_END else True
         self.dim = self.encode_texts(["a"]).shape[1]
 
     def encode_images(self, images: Sequence[Image.Image]) -> Embeddings:
-        prepared = [prepare_picture(image, pad_to_square=self._pad_to_square) for image in images]
+        prepared = [prepare_picture(image, pad_to_square=self.pad_to_square) for image in images]
         # All that it gives: NaFlex, which keeps a picture's proportions, wants a mask and shapes beside the pixels.
-        inputs = self._image_processor(images=prepared, return_tensors="pt").to(self._device)
+        inputs = self.image_processor(images=prepared, return_tensors="pt").to(self._device, self._dtype)
         with torch.inference_mode():
-            features = self._model.get_image_features(**inputs)
-        return unit_rows(features.pooler_output.cpu().numpy())
+            features = self.model.get_image_features(**inputs)
+        return unit_rows(features.pooler_output.float().cpu().numpy())
 
     def encode_texts(self, texts: Sequence[str]) -> Embeddings:
-        tokens = self._tokenizer(
+        with torch.inference_mode():
+            features = self.model.get_text_features(**self.tokenize(texts).to(self._device))
+        return unit_rows(features.pooler_output.float().cpu().numpy())
+
+    def tokenize(self, texts: Sequence[str]) -> transformers.BatchEncoding:
+        tokens: transformers.BatchEncoding = self.tokenizer(
             list(texts), padding=self._padding, truncation=True, max_length=self._max_tokens, return_tensors="pt"
         )
-        with torch.inference_mode():
-            features = self._model.get_text_features(**tokens.to(self._device))
-        return unit_rows(features.pooler_output.cpu().numpy())
+        return tokens
 
     def _context_length(self) -> int:
-        config = self._model.config
+        config = self.model.config
         positions = int(getattr(config.text_config, "max_position_embeddings", 512))
         limit = CHINESE_CLIP_CONTEXT if config.model_type == "chinese_clip" else positions
-        return min(limit, positions, int(self._tokenizer.model_max_length))
+        return min(limit, positions, int(self.tokenizer.model_max_length))
+
+
+def _pool_by_mean(model: torch.nn.Module) -> None:
+    """EfficientNet takes its mean by a window that is larger than the picture, which no other runtime knows."""
+    for module in model.modules():
+        if isinstance(module, transformers.EfficientNetModel) and isinstance(module.pooler, torch.nn.AvgPool2d):
+            setattr(module, "pooler", torch.nn.AdaptiveAvgPool2d(1))  # noqa: B010  # typed as the window

@@ -1,0 +1,112 @@
+"""Where an encoder runs: torch, or an export of it on this processor. Imports either only when it is to run."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from tuwen.encoders.base import ImageTextEncoder, TextEncoder
+from tuwen.encoders.device import choose_device, half_precision
+from tuwen.encoders.exported.cache import Kind, NotExportable, export_folder, load_export
+from tuwen.encoders.prompts import Prompts
+from tuwen.encoders.self_test import (
+    AS_GOOD,
+    LONG_TEXT,
+    SAME_IN_HALF,
+    SHORT_TEXT,
+    clip_probes,
+    least_cosine,
+    require_sound_clip,
+    require_sound_text,
+)
+from tuwen.settings import Settings
+
+Encoder = TypeVar("Encoder")
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FoundModel:
+    """The files of one model, before it is loaded."""
+
+    path: Path
+    files: str
+    """Digest of those that decide the vectors."""
+
+
+def load_clip(model: FoundModel, settings: Settings) -> ImageTextEncoder:
+    """Loaded, and tried once. Raises whatever the libraries raise."""
+    load_in_torch = partial(_clip_in_torch, model.path)
+    return _load("clip", model, settings, _exported_clip, load_in_torch)
+
+
+def load_sentence(model: FoundModel, prompts: Prompts, settings: Settings) -> TextEncoder:
+    """The same."""
+    load = partial(_exported_sentence, prompts)
+    return _load("sentence", model, settings, load, partial(_sentence_in_torch, model.path, prompts))
+
+
+def _load(
+    kind: Kind,
+    model: FoundModel,
+    settings: Settings,
+    load: Callable[[Path], Encoder],
+    load_in_torch: Callable[[str, str], Encoder],
+) -> Encoder:
+    device = "cpu" if settings.encoder_backend == "openvino" else choose_device(settings.model_device)
+    if settings.encoder_backend != "torch" and device == "cpu":
+        try:
+            return load_export(kind, model.path, export_folder(settings.encoder_cache, kind, model.files), load)
+        except NotExportable as error:
+            if settings.encoder_backend == "openvino":
+                raise ValueError(f"ENCODER_BACKEND=openvino can't run it ({error})") from error
+            logger.warning("%s is run by torch, not OpenVINO: %s", model.path, error)
+    return load_in_torch(device, half_precision(device))
+
+
+def _exported_clip(folder: Path) -> ImageTextEncoder:
+    from tuwen.encoders.exported.encoders import ExportedClip, require_as_good_as_torch  # noqa: PLC0415
+
+    encoder = ExportedClip(folder)
+    require_as_good_as_torch(folder, clip_probes(encoder))
+    require_sound_clip(encoder, SAME_IN_HALF)
+    return encoder
+
+
+def _exported_sentence(prompts: Prompts, folder: Path) -> TextEncoder:
+    from tuwen.encoders.exported.encoders import ExportedSentence, require_as_good_as_torch  # noqa: PLC0415
+
+    encoder = ExportedSentence(folder, prompts)
+    require_as_good_as_torch(folder, encoder.encode([SHORT_TEXT, LONG_TEXT], prompt=""))
+    require_sound_text(encoder, SAME_IN_HALF)
+    return encoder
+
+
+def _clip_in_torch(path: Path, device: str, half: str) -> ImageTextEncoder:
+    import torch  # noqa: PLC0415
+
+    from tuwen.encoders.transformers_clip import TransformersClip  # noqa: PLC0415
+
+    encoder = TransformersClip(path, device)
+    require_sound_clip(encoder)
+    if half != "float32":
+        faster = TransformersClip(path, device, getattr(torch, half))
+        if least_cosine(clip_probes(encoder), clip_probes(faster)) >= AS_GOOD:
+            return faster
+    return encoder
+
+
+def _sentence_in_torch(path: Path, prompts: Prompts, device: str, half: str) -> TextEncoder:
+    from tuwen.encoders.sentence import SentenceEncoder  # noqa: PLC0415
+
+    encoder = SentenceEncoder(path, device, prompts)
+    require_sound_text(encoder)
+    if half != "float32":
+        faster = SentenceEncoder(path, device, prompts, half)
+        texts = [SHORT_TEXT, LONG_TEXT]
+        if least_cosine(encoder.encode_documents(texts), faster.encode_documents(texts)) >= AS_GOOD:
+            return faster
+    return encoder
