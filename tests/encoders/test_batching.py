@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tuwen.encoders.batching import MicroBatcher
+from tuwen.encoders.turns import LONGEST_WAIT_S, Claim, Turns, Urgency
 from tuwen.errors import EncodingFailed, ModelsUnavailable, Overloaded
 
 
@@ -49,13 +50,15 @@ def run(scenario: Callable[[Model, MicroBatcher[str, str]], Any], **sizes: int) 
     model = Model()
 
     async def go() -> None:
-        settings = {"batch_size": 4, "bulk_batch_size": 2, "queue_size": 8} | sizes
+        settings: Any = {"batch_size": 4, "bulk_batch_size": 2, "queue_size": 8} | sizes
         async with asyncio.timeout(30):
             await with_batcher(settings)
 
-    async def with_batcher(settings: dict[str, int]) -> None:
+    async def with_batcher(settings: Any) -> None:
         with ThreadPoolExecutor(1) as executor:
-            batcher: MicroBatcher[str, str] = MicroBatcher(model.process, executor, known_good="good", **settings)
+            batcher: MicroBatcher[str, str] = MicroBatcher(
+                model.process, executor, Turns(), known_good="good", **settings
+            )
             try:
                 await scenario(model, batcher)
             finally:
@@ -253,10 +256,8 @@ def test_waiting_for_another_batchers_model_is_no_stall() -> None:
     async def scenario(model: Model, batcher: MicroBatcher[str, str]) -> None:
         model.go.clear()
         with ThreadPoolExecutor(1) as shared:
-            pair: list[MicroBatcher[str, str]] = [
-                MicroBatcher(model.process, shared, known_good="good", batch_size=1, bulk_batch_size=1, queue_size=1)
-                for _ in range(2)
-            ]
+            turns = Turns()
+            pair = [sharing_batcher(model, shared, turns, Urgency.SHORT_QUERY) for _ in range(2)]
             first = asyncio.create_task(pair[0].query("a"))
             await model.holds_work()
             second = asyncio.create_task(pair[1].query("b"))
@@ -270,3 +271,77 @@ def test_waiting_for_another_batchers_model_is_no_stall() -> None:
                 await each.close()
 
     run(scenario)
+
+
+def sharing_batcher(
+    model: Model, executor: ThreadPoolExecutor, turns: Turns, query_urgency: Urgency
+) -> MicroBatcher[str, str]:
+    return MicroBatcher(
+        model.process,
+        executor,
+        turns,
+        query_urgency=query_urgency,
+        known_good="good",
+        batch_size=1,
+        bulk_batch_size=1,
+        queue_size=9,
+    )
+
+
+def test_of_batchers_that_share_a_model_short_queries_go_first_and_bulk_work_last() -> None:
+    async def scenario(model: Model, _: MicroBatcher[str, str]) -> None:
+        model.go.clear()
+        with ThreadPoolExecutor(1) as shared:
+            turns = Turns()
+            pictures, texts = (
+                sharing_batcher(model, shared, turns, each) for each in (Urgency.LONG_QUERY, Urgency.SHORT_QUERY)
+            )
+            tasks = [asyncio.create_task(texts.bulk("title 1"))]
+            await model.holds_work()
+            for add, item in (
+                (pictures.bulk, "picture 1"),
+                (texts.bulk, "title 2"),
+                (pictures.query, "picture?"),
+                (texts.query, "text?"),
+            ):
+                tasks.append(asyncio.create_task(add(item)))
+                await asyncio.sleep(0)
+            model.go.set()
+            await asyncio.gather(*tasks)
+            for each in (pictures, texts):
+                await each.close()
+
+    assert run(scenario).batches == [["title 1"], ["text?"], ["picture?"], ["picture 1"], ["title 2"]]
+
+
+def test_whoever_has_waited_for_long_goes_before_all_who_have_not() -> None:
+    bulk, query, old_query = Claim(Urgency.BULK, 10.0), Claim(Urgency.SHORT_QUERY, 10.5), Claim(Urgency.LONG_QUERY, 9.0)
+    soon, late = 10.6, 10.1 + LONGEST_WAIT_S
+    assert sorted([bulk, query], key=lambda claim: claim.rank(soon)) == [query, bulk]
+    assert sorted([bulk, query, old_query], key=lambda claim: claim.rank(late)) == [old_query, bulk, query]
+
+
+def test_a_turn_that_nobody_waits_for_any_more_goes_to_the_next() -> None:
+    async def go() -> None:
+        turns, order = Turns(), list[str]()
+
+        async def use(name: str, urgency: Urgency) -> None:
+            async with turns.take(lambda: Claim(urgency, 0.0)):
+                order.append(name)
+                await asyncio.sleep(0)
+
+        async with asyncio.timeout(10), turns.take(lambda: Claim(Urgency.BULK, 0.0)):
+            gone, given_up = (asyncio.create_task(use(name, Urgency.SHORT_QUERY)) for name in ("gone", "given up"))
+            stays = asyncio.create_task(use("stays", Urgency.BULK))
+            await asyncio.sleep(0)
+            gone.cancel()
+            await asyncio.wait([gone])
+            loop = asyncio.get_running_loop()
+            loop.call_soon(loop.call_soon, given_up.cancel)  # right after the turn has been given to it
+        async with asyncio.timeout(10):
+            await stays
+            await asyncio.wait([given_up])
+            await use("newcomer", Urgency.BULK)
+        assert order[-2:] == ["stays", "newcomer"]
+
+    asyncio.run(go())

@@ -12,8 +12,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Generic, TypedDict, TypeVar
 
+from tuwen.encoders.turns import Claim, Turns, Urgency
 from tuwen.errors import AppError, EncodingFailed, ModelsUnavailable, Overloaded
 
 Item = TypeVar("Item")
@@ -28,6 +29,7 @@ STALLED_AFTER_S = 180.0
 @dataclass(eq=False)
 class _Waiting(Generic[Item, Result]):
     item: Item
+    since: float = field(default_factory=time.monotonic)
     future: asyncio.Future[Result] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     def answer(self, result: Result) -> None:
@@ -40,8 +42,14 @@ class _Waiting(Generic[Item, Result]):
             self.future.set_exception(failure)
 
 
+class BatchSizes(TypedDict):
+    batch_size: int
+    bulk_batch_size: int
+    queue_size: int
+
+
 class MicroBatcher(Generic[Item, Result]):
-    """Runs `process` (batch in, as many results out, in order) on `executor`, one batch at a time.
+    """Runs `process` (batch in, as many results out, in order) on `executor`, one batch at a time, when its turn comes.
 
     `known_good`: an item that every sound model takes; it tells a model in trouble from an item that is poisoned.
 
@@ -52,7 +60,9 @@ class MicroBatcher(Generic[Item, Result]):
         self,
         process: Callable[[Sequence[Item]], Sequence[Result]],
         executor: Executor,
+        turns: Turns,
         *,
+        query_urgency: Urgency = Urgency.SHORT_QUERY,
         known_good: Item,
         batch_size: int,
         bulk_batch_size: int,
@@ -60,6 +70,8 @@ class MicroBatcher(Generic[Item, Result]):
     ) -> None:
         self._process = process
         self._executor = executor
+        self._turns = turns
+        self._query_urgency = query_urgency
         self._known_good = known_good
         self._batch_size = batch_size
         self._bulk_batch_size = bulk_batch_size
@@ -131,13 +143,20 @@ class MicroBatcher(Generic[Item, Result]):
             await self._wakeup.wait()
             if self._closed:
                 return
-            batch = self._next_batch()
-            if batch:
-                self._under_way = batch
-                await self._process_batch(batch)
-                self._under_way = []
-            else:
+            if not (self._queries or self._bulk):
                 self._wakeup.clear()
+                continue
+            async with self._turns.take(self._claim):
+                if self._closed:
+                    return
+                self._under_way = self._next_batch()
+                if self._under_way:
+                    await self._process_batch(self._under_way)
+                self._under_way = []
+
+    def _claim(self) -> Claim:
+        queue, urgency = (self._queries, self._query_urgency) if self._queries else (self._bulk, Urgency.BULK)
+        return Claim(urgency, queue[0].since)
 
     def _next_batch(self) -> list[_Waiting[Item, Result]]:
         queue, size = (self._queries, self._batch_size) if self._queries else (self._bulk, self._bulk_batch_size)

@@ -11,7 +11,8 @@ from cachetools import LRUCache
 from PIL import Image
 
 from tuwen.encoders.base import Embeddings, Encoders, Vector
-from tuwen.encoders.batching import MicroBatcher
+from tuwen.encoders.batching import BatchSizes, MicroBatcher
+from tuwen.encoders.turns import Turns, Urgency
 from tuwen.settings import Settings
 
 Item = TypeVar("Item")
@@ -43,7 +44,8 @@ class EncodingService:
         self._loop = asyncio.get_running_loop()
         # One thread: the models use all cores by themselves, and are not thread-safe.
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="model", initializer=prepare_thread)
-        sizes = {
+        turns = Turns()
+        sizes: BatchSizes = {
             "batch_size": settings.query_batch_size,
             "bulk_batch_size": settings.ingest_encode_batch_size,
             "queue_size": settings.query_queue_size,
@@ -51,24 +53,29 @@ class EncodingService:
         self.clip_images: MicroBatcher[Image.Image, Vector] = MicroBatcher(
             partial(_encode, encoders.lock, encoders.clip.encode_images),
             self._executor,
+            turns,
+            query_urgency=Urgency.LONG_QUERY,
             known_good=Image.new("RGB", KNOWN_GOOD_SIZE, "gray"),
             **sizes,
         )
         self.clip_texts: MicroBatcher[str, Vector] = MicroBatcher(
             partial(_encode, encoders.lock, encoders.clip.encode_texts),
             self._executor,
+            turns,
             known_good=KNOWN_GOOD_TEXT,
             **sizes,
         )
         self.text_queries: MicroBatcher[str, Vector] = MicroBatcher(
             partial(_encode, encoders.lock, encoders.text.encode_queries),
             self._executor,
+            turns,
             known_good=KNOWN_GOOD_TEXT,
             **sizes,
         )
         self.text_documents: MicroBatcher[str, Vector] = MicroBatcher(
             partial(_encode, encoders.lock, encoders.text.encode_documents),
             self._executor,
+            turns,
             known_good=KNOWN_GOOD_TEXT,
             **sizes,
         )
