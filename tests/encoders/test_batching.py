@@ -337,7 +337,7 @@ def test_a_turn_that_nobody_waits_for_any_more_goes_to_the_next() -> None:
             gone.cancel()
             await asyncio.wait([gone])
             loop = asyncio.get_running_loop()
-            loop.call_soon(loop.call_soon, given_up.cancel)  # right after the turn has been given to it
+            loop.call_soon(lambda: loop.call_soon(given_up.cancel))  # right after the turn has been given to it
         async with asyncio.timeout(10):
             await stays
             await asyncio.wait([given_up])

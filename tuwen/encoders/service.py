@@ -44,43 +44,34 @@ class EncodingService:
         self._loop = asyncio.get_running_loop()
         # One thread: the models use all cores by themselves, and are not thread-safe.
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="model", initializer=prepare_thread)
-        turns = Turns()
-        sizes: BatchSizes = {
+        self._turns = Turns()
+        self._sizes: BatchSizes = {
             "batch_size": settings.query_batch_size,
             "bulk_batch_size": settings.ingest_encode_batch_size,
             "queue_size": settings.query_queue_size,
         }
-        self.clip_images: MicroBatcher[Image.Image, Vector] = MicroBatcher(
-            partial(_encode, encoders.lock, encoders.clip.encode_images),
-            self._executor,
-            turns,
-            query_urgency=Urgency.LONG_QUERY,
-            known_good=Image.new("RGB", KNOWN_GOOD_SIZE, "gray"),
-            **sizes,
-        )
-        self.clip_texts: MicroBatcher[str, Vector] = MicroBatcher(
-            partial(_encode, encoders.lock, encoders.clip.encode_texts),
-            self._executor,
-            turns,
-            known_good=KNOWN_GOOD_TEXT,
-            **sizes,
-        )
-        self.text_queries: MicroBatcher[str, Vector] = MicroBatcher(
-            partial(_encode, encoders.lock, encoders.text.encode_queries),
-            self._executor,
-            turns,
-            known_good=KNOWN_GOOD_TEXT,
-            **sizes,
-        )
-        self.text_documents: MicroBatcher[str, Vector] = MicroBatcher(
-            partial(_encode, encoders.lock, encoders.text.encode_documents),
-            self._executor,
-            turns,
-            known_good=KNOWN_GOOD_TEXT,
-            **sizes,
-        )
+        a_picture = Image.new("RGB", KNOWN_GOOD_SIZE, "gray")
+        self.clip_images = self._batcher(encoders.clip.encode_images, a_picture, Urgency.LONG_QUERY)
+        self.clip_texts = self._batcher(encoders.clip.encode_texts, KNOWN_GOOD_TEXT)
+        self.text_queries = self._batcher(encoders.text.encode_queries, KNOWN_GOOD_TEXT)
+        self.text_documents = self._batcher(encoders.text.encode_documents, KNOWN_GOOD_TEXT)
         self._batchers = (self.clip_images, self.clip_texts, self.text_queries, self.text_documents)
         self._cache: LRUCache[Hashable, Vector] = LRUCache(settings.query_cache_size)
+
+    def _batcher(
+        self,
+        encode: Callable[[Sequence[Item]], Embeddings],
+        known_good: Item,
+        query_urgency: Urgency = Urgency.SHORT_QUERY,
+    ) -> MicroBatcher[Item, Vector]:
+        return MicroBatcher(
+            partial(_encode, self.encoders.lock, encode),
+            self._executor,
+            self._turns,
+            query_urgency=query_urgency,
+            known_good=known_good,
+            **self._sizes,
+        )
 
     async def query_clip_text(self, text: str) -> Vector:
         return await self._cached(self.clip_texts, ("clip", text), text)
