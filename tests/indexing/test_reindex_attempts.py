@@ -15,10 +15,10 @@ from tests.indexing.change import TITLES, Change, fill
 from tests.indexing.shop import Shop, run
 from tests.tiny_models import save_tiny_chinese_clip
 from tuwen.assembly import new_reindexer
-from tuwen.errors import IndexChanged
+from tuwen.errors import IndexChanged, ModelUnavailable
 from tuwen.indexing.reindex_attempts import MOST_LOST, Attempt, JobReport, begin_attempt
 from tuwen.settings import Settings
-from tuwen.vectors.careful_loading import MOST_DEATHS
+from tuwen.vectors.careful_loading import DEATHS, LOADING, MOST_DEATHS, load_carefully
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +72,29 @@ def test_models_that_kill_every_process_that_prepares_for_them_are_let_be(
             registry.encoding.encoders.fingerprint,
             *(await asyncio.to_thread(fingerprints, shop, job.collection)),
         }  # the builder itself has them
+
+    run(settings, scenario)
+
+
+def test_deaths_are_forgotten_once_the_models_were_loaded(settings: Settings, other_models: dict[str, str]) -> None:
+    def leave_a_mark(shop: Shop) -> None:
+        """As a process that is killed while it loads them."""
+        with shop.services.database.write() as session:
+            lease = session.scalars(sa.select(LeaseRow).where(LeaseRow.name.startswith("models of"))).one()
+            lease.progress = {LOADING: 1, DEATHS: lease.progress.get(DEATHS, 0) + lease.progress.get(LOADING, 0)}
+
+    async def scenario(shop: Shop) -> None:
+        job, database = await Change(shop).run(**other_models, switch=False), shop.services.database
+        with database.read() as session:
+            row = session.scalars(sa.select(VectorIndexRow).where(VectorIndexRow.collection == job.collection)).one()
+        loaded = shop.services.encoding
+        for _ in range(2 * MOST_DEATHS):
+            leave_a_mark(shop)
+            assert load_carefully(database, row, lambda: loaded) is loaded
+        for _ in range(MOST_DEATHS):
+            leave_a_mark(shop)
+        with pytest.raises(ModelUnavailable, match=f"{MOST_DEATHS} processes ended"):
+            load_carefully(database, row, lambda: loaded)
 
     run(settings, scenario)
 

@@ -1,7 +1,7 @@
 """Loads the models of an index that does not answer: one process at a time, and not for ever.
 
 Models that don't fit into memory kill whoever loads them, and every process has to. Each leaves a mark in the database
-before it begins; a mark that its process did not take away is counted, and after a few nobody tries any more.
+before it begins; a mark that its process did not take away is counted, and after a few in a row nobody tries any more.
 """
 
 from collections.abc import Callable
@@ -28,6 +28,7 @@ def load_carefully(database: Database, row: VectorIndexRow, load: Callable[[], E
     if left is None:
         raise ModelsUnavailable(f"Another process loads the models of {row.collection} at this moment.")
     deaths = left.get(DEATHS, 0) + left.get(LOADING, 0)
+    progress = {DEATHS: deaths}
     try:
         if deaths >= MOST_DEATHS:
             raise ModelUnavailable(
@@ -36,12 +37,15 @@ def load_carefully(database: Database, row: VectorIndexRow, load: Callable[[], E
                 "index (python cli.py reindex --drop-retired) and build anew."
             )
         with kept(lease, {LOADING: 1, DEATHS: deaths}):
-            return load()
+            encoding = load()
     except LeaseLost as error:
         raise ModelsUnavailable(f"Another process loads the models of {row.collection} at this moment.") from error
+    else:
+        progress = {}  # they do fit: what killed the others was not they
+        return encoding
     finally:
         with suppress(AppError):
-            lease.give_back({DEATHS: deaths})
+            lease.give_back(progress)
 
 
 def forget_loading(session: orm.Session, row: VectorIndexRow) -> None:
