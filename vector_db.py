@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar
 
 import grpc
+import numpy as np
 
 # When it is imported, pymilvus puts `.env` into the environment, and reads MILVUS_URI, where a file's path or a wrong
 # value ends in a traceback. The value is `tuwen/settings.py`'s to read.
@@ -37,7 +38,7 @@ from data_models import SearchMode  # noqa: E402
 from tuwen.encoders.base import Vector  # noqa: E402
 from tuwen.errors import CollectionGone, ConfigurationError, VectorDBUnavailable, VectorsRejected  # noqa: E402
 from tuwen.folders import require_writable  # noqa: E402
-from tuwen.lite_process import LiteLocked, LiteProcess, LiteUnusable  # noqa: E402
+from tuwen.lite_process import LiteLocked, LiteProcess, LiteRefused, LiteSilent  # noqa: E402
 from tuwen.settings import TITLE_COLUMN_LENGTH, Settings  # noqa: E402
 
 VectorField: TypeAlias = Literal["image_clip_vector", "text_clip_vector", "text_bge_vector"]
@@ -48,6 +49,13 @@ VECTOR_FIELDS: Mapping[SearchMode, VectorField] = {
     SearchMode.TEXT_TO_TEXT: "text_bge_vector",
     SearchMode.IMAGE_TO_TEXT: "text_clip_vector",
     SearchMode.TEXT_TO_IMAGE: "image_clip_vector",
+}
+# A search for what is like a product has its vector already. Of a model with prompts, titles are compared as titles.
+VECTOR_FIELDS_OF_PRODUCT: Mapping[SearchMode, VectorField] = {
+    SearchMode.IMAGE_TO_IMAGE: "image_clip_vector",
+    SearchMode.TEXT_TO_TEXT: "text_bge_vector",
+    SearchMode.IMAGE_TO_TEXT: "image_clip_vector",
+    SearchMode.TEXT_TO_IMAGE: "text_clip_vector",
 }
 
 Result = TypeVar("Result")
@@ -135,6 +143,7 @@ class VectorDB:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._client: MilvusClient | None = None
+        self._is_closed = False
         self._lite = LiteProcess(Path(settings.milvus_address)) if settings.milvus_is_file else None
         self._connect_lock = threading.Lock()
         self._probe_lock = threading.Lock()
@@ -232,6 +241,16 @@ class VectorDB:
         )
         return [[VectorHit(_key(hit["id"], hit["entity"]), float(hit["distance"])) for hit in hits] for hits in results]
 
+    def stored_vector(self, collection: str, field: VectorField, row: RowKey) -> Vector | None:
+        """The row's own; None where there is no such row, or another's is in its place. Bounded consistency."""
+        rows = self._read_loaded(
+            collection,
+            lambda client: client.get(
+                collection, ids=[row.milvus_id], output_fields=[*KEY_FIELDS, field], timeout=self._timeout_s
+            ),
+        )
+        return next((np.array(each[field], np.float32) for each in rows if _key(each["id"], each) == row), None)
+
     def existing_rows(self, collection: str, milvus_ids: Sequence[int], *, strong: bool = False) -> set[RowKey]:
         """Those of these ids that there are, and whose rows they are now. Only `strong` sees all that was ever written;
         otherwise the collection's consistency holds (bounded), and a row of the last seconds may be missing."""
@@ -273,6 +292,7 @@ class VectorDB:
 
     def close(self) -> None:
         with self._connect_lock:
+            self._is_closed = True
             if self._client is not None:
                 self._client.close()
                 self._client = None
@@ -352,22 +372,33 @@ class VectorDB:
 
     def _connected(self) -> MilvusClient:
         client = self._client
-        if client is not None and (self._lite is None or self._lite.is_running):
+        if client is not None and self._server_runs():
             return client
         if not self._connect_lock.acquire(timeout=self._timeout_s):
             raise VectorDBUnavailable("Milvus does not answer (MILVUS_URI): the connection is still being made.")
         try:
-            if self._lite is not None and not self._lite.is_running:
+            if self._is_closed:
+                raise VectorDBUnavailable("Milvus does not answer (MILVUS_URI): the service is stopping.")
+            if self._client is None or not self._server_runs():
                 if self._client is not None:
-                    logger.error("The process of Milvus Lite has ended; it is started again")
                     self._client.close()
                     self._client = None
-                self._client = self._connect(self._start_lite(self._lite))
-            elif self._client is None:
-                self._client = self._connect(self._settings.milvus_address)
+                self._client = self._connect(self._address())
             return self._client
         finally:
             self._connect_lock.release()
+
+    def _server_runs(self) -> bool:
+        """As far as that is ours to know."""
+        return self._lite is None or self._lite.is_running
+
+    def _address(self) -> str:
+        """Milvus Lite's once it runs; never the file's path, which pymilvus would open in this process."""
+        if self._lite is None:
+            return self._settings.milvus_address
+        if not self._lite.is_running:
+            self._start_lite(self._lite)
+        return self._lite.address
 
     def _connect(self, address: str) -> MilvusClient:
         return MilvusClient(
@@ -379,23 +410,34 @@ class VectorDB:
             grpc_options=GRPC_OPTIONS,
         )
 
-    def _start_lite(self, lite: LiteProcess) -> str:
-        """Its address. Raises ConfigurationError where it can't have its file."""
+    def _start_lite(self, lite: LiteProcess) -> None:
+        """Raises ConfigurationError where it can't have its file; once it had it, VectorDBUnavailable."""
         setting = self._settings.source_of("milvus_uri")
-        require_writable(lite.path, setting)
-        _spare_loopback_the_proxy()
+        if lite.address:
+            logger.error("The process of Milvus Lite has ended; it is started again")
+        else:
+            require_writable(lite.path, setting)
+            _spare_loopback_the_proxy()
         try:
-            return lite.start()
+            lite.start()
         except LiteLocked as error:
-            raise ConfigurationError(
-                f"The Milvus Lite file {lite.path} is open already: another process has it. Stop that one, set "
-                f"another {setting}, or name a Milvus server in MILVUS_URI."
-            ) from error
-        except LiteUnusable as error:
-            raise ConfigurationError(
+            reason = (
+                f"The Milvus Lite file {lite.path} is open already: another process has it. Stop that one (after a "
+                f"kill, tuwen.lite_process), set another {setting}, or name a Milvus server in MILVUS_URI."
+            )
+            raise _not_started(lite, reason) from error
+        except LiteRefused as error:
+            reason = (
                 f"The Milvus Lite file {lite.path} can't be read ({error}). If it is damaged, move it away: what was "
                 f"in it is made again from the database. Else set another {setting}."
-            ) from error
+            )
+            raise _not_started(lite, reason) from error
+        except LiteSilent as error:
+            raise _not_started(lite, f"The process of Milvus Lite {error}; the log says more.") from error
+
+
+def _not_started(lite: LiteProcess, reason: str) -> ConfigurationError | VectorDBUnavailable:
+    return VectorDBUnavailable(reason) if lite.address else ConfigurationError(reason)
 
 
 def _spare_loopback_the_proxy() -> None:

@@ -11,8 +11,8 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TextIO
 
 ROOT = Path(__file__).parents[1]
 START_S = 120.0
@@ -26,36 +26,41 @@ GRACE_S = 2.0
 MEMTABLE_BYTES = 512 * 1024
 
 
-class LiteUnusable(Exception):
+class LiteRefused(Exception):
     """What Milvus Lite said when it was given its file."""
 
 
-class LiteLocked(LiteUnusable):
+class LiteLocked(Exception):
     """Another process has the file."""
 
 
-@dataclass
-class LiteProcess:
-    """At most one child for one file. Not thread-safe: `VectorDB` starts it under a lock."""
+class LiteSilent(Exception):
+    """The child ended before it said anything of its file."""
 
-    path: Path
-    _child: subprocess.Popen[str] | None = field(default=None, repr=False)
+
+class LiteProcess:
+    """At most one child for one file. `VectorDB` starts and stops it under a lock; anyone may ask whether it runs."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.resolve()  # a relative one is meant from the folder that the service was started in
+        self.address = ""
+        self._child: subprocess.Popen[str] | None = None
 
     @property
     def is_running(self) -> bool:
-        return self._child is not None and self._child.poll() is None
+        child = self._child
+        return child is not None and child.poll() is None
 
-    def start(self) -> str:
-        """The address where it listens. Raises LiteUnusable or LiteLocked."""
+    def start(self) -> None:
+        """`address` is where it listens then. Raises LiteRefused, LiteLocked or LiteSilent."""
         self.stop()
-        child = self._child = subprocess.Popen(
-            [sys.executable, "-m", __name__, str(self.path)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=ROOT,
-            env=_environment(),
-        )
+        command = [sys.executable, "-P", "-m", __name__, str(self.path)]
+        pipe = subprocess.PIPE
+        try:
+            child = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=_environment())
+        except OSError as error:  # no memory, or no process more
+            raise LiteSilent(f"could not be started: {error}") from error
+        self._child = child
         assert child.stdout is not None, "it is a pipe"
         too_late = threading.Timer(START_S, child.kill)
         too_late.start()
@@ -65,16 +70,18 @@ class LiteProcess:
             too_late.cancel()
         answer = json.loads(said) if said else {}
         if "port" in answer:
-            return f"http://127.0.0.1:{answer['port']}"
+            self.address = f"http://127.0.0.1:{answer['port']}"
+            return
         self.stop()
-        reason = answer.get("error", f"its process ended with {child.returncode}")
-        raise LiteLocked(reason) if answer.get("locked") else LiteUnusable(reason)
+        if not said:
+            raise LiteSilent(f"ended with {child.returncode}")
+        raise LiteLocked if answer.get("is_locked") else LiteRefused(answer["error"])
 
     def stop(self) -> None:
         """Its files are closed then."""
         if self._child is None:
             return
-        with self._child as child:  # closes the pipe, and waits
+        with self._child as child:  # closes the pipes, and waits
             assert child.stdin is not None, "it is a pipe"
             child.stdin.close()
             try:
@@ -89,14 +96,18 @@ def _environment() -> dict[str, str]:
         "MILVUS_LITE_MEMTABLE_MEMORY_LIMIT_BYTES": str(MEMTABLE_BYTES),
         "OMP_WAIT_POLICY": "PASSIVE",  # FAISS's threads would spin for the cores that the models compute on
         **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
         "MILVUS_URI": "",  # pymilvus reads it when it is imported, and refuses a file's path
     }
 
 
 def serve(path: str) -> None:
     """The child: until the pipe's end."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # a terminal and systemd send it to all; the parent says when
-        signal.signal(number, signal.SIG_IGN)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # a terminal and systemd send it to all; the parent says when
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    answer = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what a library prints is none
     logging.getLogger("grpc._server").setLevel(logging.CRITICAL)  # Lite lacks a call that iterators try first
     # Slow to import, and the parent needs none of it.
     import jieba  # noqa: PLC0415
@@ -110,23 +121,22 @@ def serve(path: str) -> None:
         try:
             server, db, port = start_server_in_thread(path)
             break
-        except DataDirLockedError as error:
+        except DataDirLockedError:
             if time.monotonic() > patient_until:
-                _say(error=str(error), locked=True)
+                _say(answer, is_locked=True)
                 return
             time.sleep(LOCK_POLL_S)
         except Exception as error:  # whatever a damaged file makes of it
-            _say(error=str(error) or type(error).__name__)
+            _say(answer, error=str(error) or type(error).__name__)
             return
-    _say(port=port)
-    os.dup2(2, 1)  # nobody reads on
+    _say(answer, port=port)
     sys.stdin.read()
     server.stop(GRACE_S).wait(GRACE_S)
     db.close()
 
 
-def _say(**answer: object) -> None:
-    print(json.dumps(answer), flush=True)
+def _say(answer: TextIO, **what: object) -> None:
+    print(json.dumps(what), file=answer, flush=True)
 
 
 if __name__ == "__main__":

@@ -195,7 +195,7 @@ class Settings(BaseSettings):
     @property
     def milvus_is_file(self) -> bool:
         """Milvus Lite in file mode belongs to one process alone."""
-        return "://" not in self.milvus_address
+        return not (self.milvus_address.startswith("unix:") or "://" in self.milvus_address)
 
     def source_of(self, engine: str) -> str:
         """The setting that says where an engine is: its own, or `DATA_DIR` where that is empty."""

@@ -360,3 +360,30 @@ def assert_problem(response: httpx.Response, status: int, field: str | None, rea
     assert reason in problem["detail"], problem
     if field is not None:
         assert field in [error["field"] for error in problem["errors"]], problem
+
+
+def test_what_is_like_a_product_is_found_by_the_vectors_that_it_has(
+    api: httpx.Client, api_folder: Path, tiny_models: dict[str, str]
+) -> None:
+    """The same as by its picture and its title; its picture is not even read."""
+    product = create_product(api, "紫色的落地灯", picture("purple"))
+    create_product(api, "紫色的台灯", picture("violet"))
+    wait_until_indexed(api)
+
+    def others(**query: Any) -> list[tuple[int, float]]:
+        hits = api.post("/search", json={**query, "top_k": 20}).raise_for_status().json()["hits"]
+        found = [(hit["product"]["product_id"], round(hit["score"], 4)) for hit in hits]
+        return [hit for hit in found if hit[0] != product["product_id"]][:3]
+
+    image = base64.b64encode(picture("purple")).decode()
+    stored = api_folder / "data" / str(product["image_url"]).removeprefix("/")
+    aside = stored.rename(stored.with_name("aside"))
+    for mode, query in (
+        ("image_to_image", {"image_base64": image}),
+        ("image_to_text", {"image_base64": image}),
+        ("text_to_text", {"text": product["title"]}),
+        ("text_to_image", {"text": product["title"]}),
+    ):
+        assert others(mode=mode, product_id=product["product_id"]) == others(mode=mode, **query), mode
+    aside.rename(stored)
+    api.delete(f"/product/{product['product_id']}").raise_for_status()

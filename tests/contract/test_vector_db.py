@@ -196,15 +196,15 @@ def test_a_file_of_another_process_is_named(tmp_path: Path) -> None:
 # --- Milvus Lite's own process ----------------------------------------------------------------------------------------
 
 
-def lite_process_of(pid: int) -> psutil.Process:
-    return next(child for child in psutil.Process(pid).children() if "tuwen.lite_process" in child.cmdline())
+def lite_processes_of(pid: int, folder: Path) -> list[psutil.Process]:
+    return [child for child in psutil.Process(pid).children() if str(folder) in " ".join(child.cmdline())]
 
 
 def test_a_milvus_lite_that_was_killed_is_started_again_with_what_was_in_it(tmp_path: Path) -> None:
     db = VectorDB(Settings(_env_file=None, data_dir=tmp_path))
     db.create_collection("products", clip_dim=DIM, text_dim=DIM)
     ids = db.insert("products", [row(0), row(1)])
-    killed = lite_process_of(os.getpid())
+    [killed] = lite_processes_of(os.getpid(), tmp_path)
     killed.kill()
     killed.wait(10)
 
@@ -235,12 +235,64 @@ def test_milvus_lite_ends_with_a_service_that_is_killed_and_the_next_one_has_its
     with subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, text=True) as service:
         assert service.stdout is not None
         assert service.stdout.readline() == "open\n"
-        orphan = lite_process_of(service.pid)
+        [orphan] = lite_processes_of(service.pid, tmp_path)
         for signal_to_all in (signal.SIGINT, signal.SIGTERM):  # as a terminal and systemd send them
             orphan.send_signal(signal_to_all)
         service.kill()
     db = VectorDB(Settings(_env_file=None, data_dir=tmp_path))
     db.check()
-    assert orphan.pid != lite_process_of(os.getpid()).pid
+    assert orphan not in lite_processes_of(os.getpid(), tmp_path)
     db.close()
     orphan.wait(10)
+
+
+def test_a_milvus_lite_that_hangs_at_the_first_call_is_met_later(tmp_path: Path) -> None:
+    db = VectorDB(Settings(_env_file=None, data_dir=tmp_path, milvus_timeout_s=1))
+    assert db._lite is not None
+    db._lite.start()
+    [child] = lite_processes_of(os.getpid(), tmp_path)
+    child.suspend()
+    with pytest.raises(VectorDBUnavailable):
+        db.check()
+    child.resume()
+    wait_until(lambda: answers(db), timeout_s=10, what="Milvus Lite to answer")
+    assert lite_processes_of(os.getpid(), tmp_path) == [child]
+    db.close()
+
+
+def test_a_milvus_lite_that_cannot_start_again_is_waited_for(tmp_path: Path) -> None:
+    """It was well before: what needs it must not give up, nor anybody move its file away."""
+    db = VectorDB(Settings(_env_file=None, data_dir=tmp_path))
+    db.check()
+    file = Path(db._settings.milvus_address)
+    aside = file.rename(tmp_path / "aside")
+    file.write_text("in its place")
+    [child] = lite_processes_of(os.getpid(), tmp_path)
+    child.kill()
+    child.wait(10)
+    with pytest.raises(VectorDBUnavailable, match="can't be read"):
+        db.check()
+    file.unlink()
+    aside.rename(file)
+    db.check()
+    db.close()
+    with pytest.raises(VectorDBUnavailable, match="stopping"):
+        db.check()
+    assert lite_processes_of(os.getpid(), tmp_path) == []
+
+
+def test_a_relative_path_is_meant_from_the_folder_of_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONSAFEPATH", "1")  # the child finds our modules all the same
+    db = VectorDB(Settings(_env_file=None, milvus_uri="here.db"))
+    db.check()
+    db.close()
+    assert (tmp_path / "here.db").is_dir()
+
+
+def answers(db: VectorDB) -> bool:
+    try:
+        db.check()
+    except VectorDBUnavailable:
+        return False
+    return True

@@ -5,16 +5,18 @@ import binascii
 from dataclasses import dataclass
 
 from data_models import SearchMode, SearchRequest
+from tuwen.encoders.base import Vector
 from tuwen.errors import FieldError, InvalidInput
 
 
 @dataclass(frozen=True)
 class Query:
-    """What is searched for, brought to a title or a picture's bytes."""
+    """What is searched for, brought to a title, a picture's bytes, or a vector that there is already."""
 
     mode: SearchMode
     text: str | None = None
     image: bytes | None = None
+    vector: Vector | None = None
     is_stored: bool = False
     """The picture is one of ours: it was checked when it came in, and the limits may have been lowered since."""
     without_product_id: int | None = None

@@ -23,8 +23,9 @@ from tuwen.pictures.store import ImageStore
 from tuwen.search.lookup import Lookup, Lookups
 from tuwen.search.query import Query, decode_base64, require_one_query
 from tuwen.settings import Settings
+from tuwen.vectors.binding import row_at_version
 from tuwen.vectors.registry import IndexRegistry, LiveIndex
-from vector_db import VECTOR_FIELDS, VectorDB, filter_expression
+from vector_db import VECTOR_FIELDS, VECTOR_FIELDS_OF_PRODUCT, VectorDB, filter_expression
 
 SEARCH_THREADS = 8
 
@@ -78,7 +79,7 @@ class Searcher:
         index = self._registry.known
         if index is None:
             index = await self._threads.run(self._registry.live)
-        query = await self._resolve(request, image, is_stored)
+        query = await self._resolve(request, image, is_stored, index)
         vector = await self._encode(query, index.encoding)
         encode_ms = watch.lap_ms()
         found = await self._lookups.find(_as_lookup(request, query, index, vector))
@@ -96,9 +97,9 @@ class Searcher:
             index=IndexInfo(collection=index.collection, model=index.encoding.encoders.name),
         )
 
-    async def _resolve(self, request: SearchRequest, image: bytes | None, is_stored: bool) -> Query:
+    async def _resolve(self, request: SearchRequest, image: bytes | None, is_stored: bool, index: LiveIndex) -> Query:
         if request.product_id is not None:
-            return await self._threads.run(self._query_of_product, request.mode, request.product_id)
+            return await self._threads.run(self._query_of_product, request.mode, request.product_id, index)
         if not request.mode.query_is_image:
             return Query(request.mode, text=request.text)
         if request.image_base64 is not None:
@@ -107,17 +108,25 @@ class Searcher:
             image = await download_image(request.image_url, self._settings)
         return Query(request.mode, image=image, is_stored=is_stored)
 
-    def _query_of_product(self, mode: SearchMode, product_id: int) -> Query:
+    def _query_of_product(self, mode: SearchMode, product_id: int, index: LiveIndex) -> Query:
+        """With its vector, unless that is still to be made."""
         with self._database.read() as session:
             products = load_products(session, [product_id])
-        if not products:
-            raise NotFound(f"There is no product {product_id}.")
+            if not products:
+                raise NotFound(f"There is no product {product_id}.")
+            row = row_at_version(session, index.vector_index_id, product_id, products[0].version)
+        if row is not None:
+            vector = self._vector_db.stored_vector(index.collection, VECTOR_FIELDS_OF_PRODUCT[mode], row)
+            if vector is not None:
+                return Query(mode, vector=vector, without_product_id=product_id)
         if mode.query_is_image:
             image = self._images.read(products[0].image_path)
             return Query(mode, image=image, is_stored=True, without_product_id=product_id)
         return Query(mode, text=products[0].title, without_product_id=product_id)
 
     async def _encode(self, query: Query, encoding: EncodingService) -> Vector:
+        if query.vector is not None:
+            return query.vector
         if query.image is not None:
             return await self.encode_image(query.image, encoding, is_stored=query.is_stored)
         assert query.text is not None, "require_one_query saw to it"

@@ -68,6 +68,18 @@ def indexed_versions(session: orm.Session, vector_index_id: int, product_ids: It
     return dict(rows.all())
 
 
+def row_at_version(session: orm.Session, vector_index_id: int, product_id: int, version: int) -> RowKey | None:
+    """The row that stands for the product as it is now; None where it is still to be indexed."""
+    row = session.execute(
+        sa.select(ProductVectorRow.milvus_id, ProductVectorRow.product_id, ProductVectorRow.row_token).where(
+            ProductVectorRow.vector_index_id == vector_index_id,
+            ProductVectorRow.product_id == product_id,
+            ProductVectorRow.version == version,
+        )
+    ).first()
+    return RowKey(*row) if row else None
+
+
 def bindings_after(session: orm.Session, vector_index_id: int, milvus_id: int, limit: int) -> list[RowKey]:
     """The next bindings of an index in the order of their Milvus ids, as the rows that there should be."""
     rows = session.execute(
