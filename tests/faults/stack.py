@@ -127,13 +127,13 @@ class Supervised:
             if self._process is not None and self._process.poll() is None:
                 self._process.send_signal(number)
 
-    def signal_child(self, module: str, number: int) -> None:
-        """Of its children, the one that runs this module, if there is one now."""
+    def children(self, module: str) -> list[psutil.Process]:
+        """Those that run this module now."""
         with self._lock, suppress(psutil.NoSuchProcess):
             if self._process is not None:
-                for child in psutil.Process(self._process.pid).children():
-                    if module in child.cmdline():
-                        child.send_signal(number)
+                children = psutil.Process(self._process.pid).children()
+                return [child for child in children if module in child.cmdline()]
+        return []
 
     def faults(
         self, *, kill: float = 1.0, freeze: float = 1.0, has_recovered: Callable[[], bool] = lambda: True
@@ -271,16 +271,30 @@ def running_embedded(folder: Path, models: dict[str, str]) -> Iterator[Stack]:
 
 
 def _lite_faults(api: Supervised) -> list[FaultKind]:
-    kill, stop, go_on = (
-        partial(api.signal_child, "tuwen.lite_process", getattr(signal, name)) for name in LITE_SIGNALS
-    )
+    frozen: list[psutil.Process] = []
+
+    def kill() -> None:
+        for child in api.children("tuwen.lite_process"):
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
+
+    def freeze() -> None:
+        for child in api.children("tuwen.lite_process"):
+            with suppress(psutil.NoSuchProcess):
+                child.suspend()
+                frozen.append(child)
+
+    def thaw() -> None:  # its parent may have been killed meanwhile
+        while frozen:
+            with suppress(psutil.NoSuchProcess):
+                frozen.pop().resume()
+
     return [
         FaultKind("kill Milvus Lite", "Milvus Lite", kill, lambda: None, 2),
-        FaultKind("freeze Milvus Lite", "Milvus Lite", stop, go_on),
+        FaultKind("freeze Milvus Lite", "Milvus Lite", freeze, thaw),
     ]
 
 
-LITE_SIGNALS = ("SIGKILL", "SIGSTOP", "SIGCONT")
 DISK_MB = 256
 
 
