@@ -1,6 +1,7 @@
 """A change of the models that kills its process, breaks, is paused, or meets a Milvus that will not let go."""
 
 import asyncio
+import shutil
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from data_models import ReindexRequest
+from data_models import ReindexPhase, ReindexRequest
 from orm_models import LeaseRow, VectorIndexRow, utc_now
 from tests.faults.steps import Steps
 from tests.indexing.change import TITLES, Change, fill
@@ -95,6 +96,56 @@ def test_deaths_are_forgotten_once_the_models_were_loaded(settings: Settings, ot
             leave_a_mark(shop)
         with pytest.raises(ModelUnavailable, match=f"{MOST_DEATHS} processes ended"):
             load_carefully(database, row, lambda: loaded)
+
+    run(settings, scenario)
+
+
+@pytest.mark.parametrize("phase", ["preparing", "checking", "loading"])
+def test_what_was_filled_outlives_the_job_that_is_killed_over_and_over(
+    settings: Settings, other_models: dict[str, str], phase: ReindexPhase
+) -> None:
+    async def scenario(shop: Shop) -> None:
+        await fill(shop, TITLES[:2])
+        change, before = Change(shop), shop.services.registry.live()
+        built = str((await change.run(**other_models, switch=False)).collection)
+        job, vectors = change.jobs.create(ReindexRequest(**other_models)), shop.bound()
+        for _ in range(MOST_LOST):
+            die_in(shop, built, phase)
+        await new_reindexer(shop.services).take_turn()
+        ended = change.jobs.read(job.job_id)
+        assert (ended.status, f"the last one in phase {phase}" in str(ended.error)) == ("failed", True), ended
+        assert change.indexes() == {before.collection: "active", built: "building"}
+        switched = await change.run(**other_models)
+        assert (switched.phase, switched.collection) == ("switched", built), switched
+        assert shop.bound() == vectors  # gone on with, not filled anew
+
+    run(settings, scenario)
+
+
+def die_in(shop: Shop, collection: str, phase: ReindexPhase) -> None:
+    """As a process that is killed there, having done nothing that was not done before."""
+    attempt = begin_attempt(shop.services.database)
+    assert attempt is not None
+    report = JobReport(shop.services.database, attempt)
+    with shop.services.database.write() as session:
+        report.note_collection(report.require_running(session), collection)
+    report.say(phase)
+
+
+def test_models_that_are_away_for_a_while_cost_nothing_that_was_filled(
+    settings: Settings, other_models: dict[str, str]
+) -> None:
+    async def scenario(shop: Shop) -> None:
+        await fill(shop, TITLES[:2])
+        change = Change(shop)
+        built = str((await change.run(**other_models, switch=False)).collection)
+        change.jobs.create(ReindexRequest(**other_models))
+        die_in(shop, built, "filling")
+        shutil.move(other_models["text_model"], settings.data_dir / "away")
+        await new_reindexer(shop.services).take_turn()
+        shutil.move(settings.data_dir / "away", other_models["text_model"])
+        assert change.indexes()[built] == "building"
+        assert (await change.run(**other_models)).collection == built
 
     run(settings, scenario)
 

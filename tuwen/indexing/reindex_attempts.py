@@ -14,7 +14,7 @@ from data_models import ReindexPhase, ReindexRequest
 from orm_models import REASON_LENGTH, JobRow, VectorIndexRow, utc_now
 from tuwen.database.engine import Database
 from tuwen.errors import IndexChanged
-from tuwen.vectors.indexes import activate, indexes_with
+from tuwen.vectors.indexes import activate, has_bindings, indexes_with
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +46,8 @@ def begin_attempt(database: Database, survived: Attempt | None = None) -> Attemp
             phase = state.get("phase", "preparing")
             reason = (
                 f"{lost} processes in a row ended while they were at it, the last one in phase {phase}: its models may "
-                "not fit into memory beside those in use. Give each process more of it or choose smaller models."
+                "not fit into memory beside those in use. Give each process more of it or choose smaller models; the "
+                "same request goes on from what was built."
             )
             _fail(session, job, reason, in_vain=True)
             return None
@@ -100,7 +101,10 @@ class JobReport:
             job.status, job.progress, job.state, job.finished_at = "done", 1.0, self._state, utc_now()
 
     def fail(self, reason: str, *, in_vain: bool) -> None:
-        """What was built stays, to be gone on with by the next job, unless it was `in_vain`. Raises IndexChanged."""
+        """What was built stays, to be gone on with by the next job. Raises IndexChanged.
+
+        `in_vain`: so long as nothing was built, its index goes, for every process loads the models of one that stays.
+        """
         with self._database.write() as session:
             _fail(session, self.require_running(session), reason, in_vain=in_vain)
 
@@ -130,13 +134,18 @@ def drop_all(session: orm.Session, *statuses: str) -> list[str]:
 
 def drop_opened(session: orm.Session, job: JobRow) -> None:
     """Have the loops drop what this job began to build; another's may wait to be switched to."""
-    for row in indexes_with(session, "building"):
-        if row.collection == (job.state or {}).get("collection"):
-            row.status = "dropping"
+    for row in _opened(session, job):
+        row.status = "dropping"
+
+
+def _opened(session: orm.Session, job: JobRow) -> list[VectorIndexRow]:
+    collection = (job.state or {}).get("collection")
+    return [row for row in indexes_with(session, "building") if row.collection == collection]
 
 
 def _fail(session: orm.Session, job: JobRow, reason: str, *, in_vain: bool) -> None:
     logger.error("Reindex job %d failed: %s", job.job_id, reason)
     job.status, job.error, job.finished_at = "failed", reason[:REASON_LENGTH], utc_now()
-    if in_vain:
+    # Models that filled it did work, and days of that are not thrown away over a hub that is silent or three kills.
+    if in_vain and not any(has_bindings(session, row.vector_index_id) for row in _opened(session, job)):
         drop_opened(session, job)
