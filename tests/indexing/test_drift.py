@@ -21,7 +21,7 @@ from tuwen.background import Lease
 from tuwen.catalogue.queries import count_by_index_status
 from tuwen.errors import ImageStoreUnavailable
 from tuwen.indexing.drift import PAGE, Graces, Pass, requeue_forgotten
-from tuwen.indexing.picture_drift import FEW_LOST, MANY_IMAGES
+from tuwen.indexing.picture_drift import FEW_LOST, MANY_IMAGES, PICTURED_PAGE
 from tuwen.indexing.reconciliation import PassRecord, last_pass
 from tuwen.messaging.outbox import add_upsert_events
 from tuwen.pictures.checked_image import CheckedImage
@@ -409,6 +409,37 @@ def test_a_picture_store_that_is_empty_takes_no_product_out_of_search(
         assert "is this the right picture store" in caplog.text
         assert shop.status(sofa) == ("indexed", None)
         assert shop.mend(may_delete_many=True).products_without_image == FEW_LOST + 1
+
+    run(settings, scenario)
+
+
+def test_each_folder_of_pictures_is_listed_once_however_many_pages_it_fills(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(shop: Shop) -> None:
+        images, listed = shop.services.images, list[str]()
+        paths_in = images.paths_in
+
+        def note(folder: str) -> set[str]:
+            listed.append(folder)
+            return paths_in(folder)
+
+        hashes = [f"{first}{number:062x}" for first in ("a1", "c3") for number in range(PICTURED_PAGE + 20)]
+        folders = ["a1", "c3", "0123456789ab/a1", "0123456789ab/c3"]  # as version 0.2.0 had it, and with an owner
+        paths = []
+        for number, sha256 in enumerate(hashes):
+            path = f"{folders[2 * (number % 2) + (sha256[0] == 'c')]}/{sha256}.png"
+            (settings.data_dir / "images" / path).parent.mkdir(parents=True, exist_ok=True)
+            (settings.data_dir / "images" / path).touch()
+            paths.append(path)
+        (settings.data_dir / "images" / paths[PICTURED_PAGE]).unlink()
+        same = {"title": "红色沙发", "attributes": {}, "image_width": 1, "image_height": 1}
+        rows = [{"image_path": path, "image_sha256": path.split("/")[-1][:64]} for path in paths]
+        with shop.services.database.write() as session:
+            session.execute(sa.insert(ProductRow), [same | row for row in rows])
+        monkeypatch.setattr(images, "paths_in", note)
+        assert shop.look().products_without_image == 1
+        assert sorted(listed) == sorted(folders)
 
     run(settings, scenario)
 

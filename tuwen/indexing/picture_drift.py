@@ -14,6 +14,7 @@ from orm_models import ProductRow, utc_now
 from tuwen.catalogue.queries import lock_products
 from tuwen.indexing.drift import PAGE, Pass, Step
 from tuwen.indexing.queries import image_paths_in_use, pictured_products_after
+from tuwen.pictures.store import ImageStore
 from tuwen.pictures.stored_file import StoredFile
 from tuwen.vectors.binding import mark_failed
 
@@ -22,7 +23,8 @@ logger = logging.getLogger(__name__)
 IMAGE_PAGE = 50
 # More pictures than this, and than this share of all, are not removed without being told to.
 MANY_IMAGES, LARGE_SHARE = 100, 0.1
-PICTURED_PAGE = 100  # each may lie in a folder of its own, which is listed
+PICTURED_PAGE = 100  # of few products each may lie in a folder of its own, which is listed
+KEPT_LISTINGS = 2  # of one beginning of the hashes: the installation's own folder, and that of version 0.2.0
 # More products than the first, and than that share of all, or than the second, are not marked without being told to.
 FEW_LOST, MOST_LOST = 10, 1000
 
@@ -82,12 +84,13 @@ def _remove_or_take_back(work: Pass, path: str, mark: str) -> bool:
 def mark_products_without_image(work: Pass, after: int) -> Iterator[Step]:
     """Products whose picture is gone: failed, with that as the reason, so that a person sees them.
 
-    In the order of the pictures' hashes, and so folder by folder: a listing for each, not a question for each picture.
+    In the order of the pictures' hashes, and so folder by folder: each is listed once, however many pages its pictures
+    fill, and no picture is asked for by itself that is there.
     """
-    seen, lost = 0, list[int]()
+    seen, lost, listings = 0, list[int](), Listings(work.images)
     for folder, page in _pictured_products(work, after):
         seen += len(page)
-        found = _without_picture(work, page)
+        found = [row.product_id for row in page if not listings.has(row.image_path)]
         may_mark = work.repair and work.may_delete_many
         yield Step(folder, found, _mark_lost(work, found) if may_mark else 0)
         lost += found if work.repair and not may_mark else []
@@ -114,17 +117,21 @@ def _pictured_products(work: Pass, folder: int) -> Iterator[tuple[int, Sequence[
         yield int(page[-1].image_sha256[:2], 16), page
 
 
-def _without_picture(work: Pass, page: Sequence[sa.Row[Any]]) -> list[int]:
-    stored: dict[str, set[str]] = {}
-    gone = []
-    for row in page:
-        folder = row.image_path.rpartition("/")[0]
-        if folder not in stored:
-            stored[folder] = work.images.paths_in(folder)
-        # One that lies aside, or was stored this moment, is asked for by itself.
-        if row.image_path not in stored[folder] and not work.images.has(row.image_path):
-            gone.append(row.product_id)
-    return gone
+class Listings:
+    """What lies in the folders that were listed last, for paths that come folder by folder."""
+
+    def __init__(self, images: ImageStore) -> None:
+        self._images = images
+        self._kept: dict[str, set[str]] = {}
+
+    def has(self, path: str) -> bool:
+        folder = path.rpartition("/")[0]
+        if folder not in self._kept:
+            if len(self._kept) == KEPT_LISTINGS:
+                del self._kept[next(iter(self._kept))]
+            self._kept[folder] = self._images.paths_in(folder)
+        # One that lies aside, or was stored since the listing, is asked for by itself.
+        return path in self._kept[folder] or self._images.has(path)
 
 
 def _mark_lost(work: Pass, product_ids: list[int]) -> int:
