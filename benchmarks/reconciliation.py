@@ -4,7 +4,8 @@ whether a pass finds and mends exactly that.
     DATA_DIR=/tmp/bench MILVUS_URI=http://127.0.0.1:19530 python -m benchmarks.reconciliation --products 200000
 
 DATABASE_URL chooses the database, as everywhere. The vectors are small (`--dim`): what a pass reads of a row are its
-three keys, whatever the vectors weigh. Without MILVUS_URI, Milvus Lite runs in this process, and its memory counts.
+three keys, whatever the vectors weigh. Without MILVUS_URI, Milvus Lite runs in a process of its own, whose memory
+does not count.
 """
 
 import argparse
