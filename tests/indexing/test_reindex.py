@@ -1,6 +1,7 @@
 """Other models for an index that is in use: built, checked, switched, rolled back; stopped between the steps."""
 
 import asyncio
+import gc
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,7 @@ from tuwen.assembly import new_reindexer
 from tuwen.errors import IndexChanged, NotCancellable, ReindexConflict, VectorDBUnavailable
 from tuwen.indexing.queries import requeue
 from tuwen.indexing.reindex_attempts import JobReport, begin_attempt
+from tuwen.indexing.reindex_gate import ReindexGate
 from tuwen.settings import Settings
 from tuwen.vectors.indexes import activate
 from tuwen.vectors.registry import IndexRegistry
@@ -352,6 +354,30 @@ def test_pictures_that_cannot_be_read_are_not_taken_for_changes_that_are_too_fas
         assert await change.index_of_a_search() == before.collection
         job = await change.run(**other_models)
         assert (job.status, job.phase) == ("done", "switched"), job
+
+    run(settings, scenario)
+
+
+def test_products_that_cannot_be_taken_are_not_kept_whole_however_many(
+    settings: Settings, other_models: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(shop: Shop) -> None:
+        await fill(shop, TITLES[:1])
+        row = {"title": "红色沙发", "attributes": {}, "image_path": "aa/a.png", "image_sha256": "", "image_width": 1}
+        with shop.services.database.write() as session:
+            session.execute(sa.insert(ProductRow), [row | {"image_height": 1, "index_status": "indexed"}] * 40)
+        in_memory = set[int]()
+        unbind_lost = ReindexGate.unbind_lost
+
+        def count_rows(gate: ReindexGate) -> int:
+            gc.collect()
+            in_memory.add(sum(type(each) is ProductRow for each in gc.get_objects()))
+            return unbind_lost(gate)
+
+        monkeypatch.setattr(ReindexGate, "unbind_lost", count_rows)
+        job = await Change(shop).run(**other_models)
+        assert (job.status, job.phase, job.failed, len(job.failures)) == ("done", "switched", 40, 20), job
+        assert max(in_memory) < 10, in_memory  # the last batch's may still be there
 
     run(settings, scenario)
 

@@ -15,14 +15,15 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from data_models import ReindexPhase, ReindexRequest
-from orm_models import REASON_LENGTH, VectorIndexRow
+from orm_models import VectorIndexRow
 from tuwen.background import LEASE_TIME, Lease, LeaseLost, WorkPool, until_up
 from tuwen.database.engine import Database
 from tuwen.encoders.base import ModelNames
 from tuwen.encoders.service import EncodingService
 from tuwen.errors import AppError, ConfigurationError, DependencyUnavailable, GateClosed, IndexChanged
 from tuwen.indexing.coverage import count_covered, next_unbound
-from tuwen.indexing.ingest import Failed, Ingestor
+from tuwen.indexing.ingest import Ingestor
+from tuwen.indexing.not_taken import NotTaken
 from tuwen.indexing.reindex_attempts import Attempt, JobReport, begin_attempt, next_job
 from tuwen.indexing.reindex_gate import ReindexGate, processes_without
 from tuwen.pulse import beat
@@ -41,7 +42,6 @@ REST = 1.5
 FEW, ROUNDS = 8, 20
 LOADED_WITHIN_S = 900.0
 DROP_AGAIN_AFTER_S = 60.0
-MOST_FAILURES = 20
 
 
 class Models(NamedTuple):
@@ -56,7 +56,7 @@ class Round:
     """Of the fill: how many it bound, and what it could not."""
 
     bound: int = 0
-    failed: list[Failed] = field(default_factory=list)
+    not_taken: NotTaken = field(default_factory=NotTaken)
 
 
 class Reindexer:
@@ -224,7 +224,7 @@ class Reindexer:
                 batch_started = time.monotonic()
                 inserted, not_taken = await self._ingestor.index_into(shadow, batch)
                 this.bound += inserted
-                this.failed += not_taken
+                this.not_taken.add(not_taken)
                 rate = this.bound / max(time.monotonic() - started, 0.001)
                 await self._say(
                     report,
@@ -233,9 +233,11 @@ class Reindexer:
                     done=done + this.bound,
                     total=total,
                     rate_per_s=round(rate, 2),
-                    seconds_left=round(max(total - done - this.bound - len(this.failed), 0) / rate) if rate else None,
-                    failed=len(this.failed),
-                    failures=[_as_failure(each) for each in this.failed[:MOST_FAILURES]],
+                    seconds_left=round(max(total - done - this.bound - len(this.not_taken), 0) / rate)
+                    if rate
+                    else None,
+                    failed=len(this.not_taken),
+                    failures=this.not_taken.failures,
                 )
                 await asyncio.sleep((time.monotonic() - batch_started) * REST)
             after = page.last
@@ -247,13 +249,13 @@ class Reindexer:
         live = await self._thread.run(self._registry.live)
         for _ in range(ROUNDS):
             lost = await self._thread.run(gate.unbind_lost)
-            missing = await self._thread.run(gate.missing, live, last.failed)
+            missing = await self._thread.run(gate.missing, live, last.not_taken)
             if not lost and missing.unexplained <= FEW:
                 break
             last = await self._fill(report, shadow)
         await self._say(report, "checking", live_count=missing.live, new_count=missing.live - missing.count)
         if not request.force:
-            missing.require_few(last.failed, FEW)
+            missing.require_few(last.not_taken, FEW)
         if request.queries:
             before = await gate.recall(live, request.queries)
             new = await gate.recall(shadow, request.queries)
@@ -270,7 +272,3 @@ class Reindexer:
 
     async def _say(self, report: JobReport, phase: ReindexPhase, **state: Any) -> None:
         await self._thread.run(partial(report.say, phase, **state))
-
-
-def _as_failure(failed: Failed) -> dict[str, Any]:
-    return {"product_id": failed.product.product_id, "reason": failed.reason[:REASON_LENGTH]}

@@ -1,7 +1,7 @@
 """What a new index must show before it takes the live one's place: nothing is missing, and it finds as well."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from data_models import ReindexQuery, SearchMode
@@ -10,7 +10,7 @@ from tuwen.database.engine import Database
 from tuwen.encoders.base import Vector
 from tuwen.errors import GateClosed
 from tuwen.indexing.coverage import covered_by_first_alone
-from tuwen.indexing.ingest import Failed, Unreadable
+from tuwen.indexing.not_taken import NotTaken
 from tuwen.processes import living_processes
 from tuwen.vectors.binding import bindings_after, products_bound_to, unbind
 from tuwen.vectors.registry import READY, LiveIndex, ServedIndex
@@ -37,23 +37,17 @@ class Missing:
     def count(self) -> int:
         return self.failed + self.unreadable + self.unexplained
 
-    def require_few(self, failed: Sequence[Failed], few: int) -> None:
+    def require_few(self, not_taken: NotTaken, few: int) -> None:
         """Raises GateClosed, with the first of each kind."""
         if self.failed:
-            first = _first(each for each in failed if not isinstance(each, Unreadable))
-            raise GateClosed(f"{self.failed} products would be lost{first}")
+            raise GateClosed(f"{self.failed} products would be lost{not_taken.first_of('failed')}")
         if self.unreadable:
-            first = _first(each for each in failed if isinstance(each, Unreadable))
             raise GateClosed(
                 f"{self.unreadable} products would be lost: their pictures can't be read at this moment. Once they "
-                f"can, the same request goes on from here{first}"
+                f"can, the same request goes on from here{not_taken.first_of('unreadable')}"
             )
         if self.unexplained > few:
             raise GateClosed(f"{self.unexplained} products are not in the new index yet: they change too fast.")
-
-
-def _first(failed: Iterable[Failed]) -> str:
-    return next((f"; product {each.product.product_id}: {each.reason}" for each in failed), "")
 
 
 def processes_without(database: Database, fingerprint: str) -> list[str]:
@@ -94,13 +88,12 @@ class ReindexGate:
                     lost_in_all += len(unbind(session, index_id, list(lost)))
             after = page[-1].milvus_id
 
-    def missing(self, live: LiveIndex, failed: Sequence[Failed]) -> Missing:
-        kinds = {each.product.product_id: "unreadable" if isinstance(each, Unreadable) else "failed" for each in failed}
+    def missing(self, live: LiveIndex, not_taken: NotTaken) -> Missing:
         in_live, counts = 0, Counter[str]()
         both = live.vector_index_id, self._shadow.vector_index_id
         for covered, lacking in covered_by_first_alone(self._database, *both):
             in_live += covered
-            counts.update(kinds.get(product_id, "unexplained") for product_id in lacking)
+            counts.update(not_taken.kind_of(product_id) or "unexplained" for product_id in lacking)
         return Missing(in_live, **counts)
 
     async def recall(self, index: ServedIndex, queries: Sequence[ReindexQuery]) -> float:
