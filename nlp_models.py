@@ -17,7 +17,7 @@ from tuwen.encoders.base import Encoders, ImageTextEncoder, KnownIndex, ModelNam
 from tuwen.encoders.device import choose_device
 from tuwen.encoders.hub import fetch_from_huggingface, fetch_from_modelscope, pinned_name, resolve_model
 from tuwen.encoders.loading import FoundModel, load_clip, load_sentence
-from tuwen.encoders.prompts import Prompts, prompts_of
+from tuwen.encoders.prompts import NO_PROMPT, Prompts, prompts_of
 from tuwen.encoders.self_test import require_sound_clip
 from tuwen.errors import ModelMismatch, ModelUnavailable
 from tuwen.settings import Settings
@@ -46,6 +46,8 @@ class FoundModels:
     text: FoundModel
     prompts: Prompts
     fingerprint: str
+    fingerprint_of_files: str
+    """As version 0.2.0 had it, which knew of one way only to use them."""
 
 
 def find_models(names: ModelNames, settings: Settings) -> FoundModels:
@@ -64,6 +66,7 @@ def find_models(names: ModelNames, settings: Settings) -> FoundModels:
         FoundModel(text, hashlib.sha256(b"".join(files[1])).hexdigest()),
         prompts,
         _fingerprint(files, _recipe(clip, prompts)),
+        _fingerprint(files, ()),
     )
 
 
@@ -89,11 +92,29 @@ def choose_models(settings: Settings, active: KnownIndex | None, others: Sequenc
             "files and TEXT_DOCUMENT_PROMPT back to what they were, or import the catalogue into a new DATA_DIR. What "
             "an upgrade of Tuwen itself changes, CHANGELOG.md says."
         )
+    if recorded is None and found.fingerprint_of_files == active.fingerprint:
+        raise ModelMismatch(_otherwise_used(found))
     back = f"to {recorded.clip} and {recorded.text}" if recorded else "to what they were"
     command = f"python cli.py reindex --clip-model {settings.clip_model} --text-model {settings.text_model}"
     raise ModelMismatch(
         "CLIP_MODEL and TEXT_MODEL name other models than the index was built with. "
         f"To change them, set both back {back}, start, and run: {command}"
+    )
+
+
+def _otherwise_used(found: FoundModels) -> str:
+    """Of an index of 0.2.0 whose models are the same. CHANGELOG.md says the same."""
+    if _is_siglip(found.clip.path):
+        return (
+            "The index is of version 0.2.0, which gave texts wrong vectors with a SigLIP model like "
+            f"{found.names.clip}: import the catalogue into a new DATA_DIR."
+        )
+    before = f'"{found.prompts.unasked}"' if found.prompts.unasked else NO_PROMPT
+    now = f'"{found.prompts.document}"' if found.prompts.document else "nothing"
+    return (
+        f"The index is of version 0.2.0, which did not put {now} in front of titles, as {found.names.text} or "
+        f"TEXT_DOCUMENT_PROMPT has it now: set TEXT_DOCUMENT_PROMPT={before} to go on with it, or import the "
+        "catalogue into a new DATA_DIR."
     )
 
 

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from sentence_transformers import SentenceTransformer
 
-from nlp_models import FoundModels, find_models
+from nlp_models import FoundModels, choose_models, find_models
 from tests.processes import ROOT
-from tests.tiny_models import save_tiny_sentence_model
-from tuwen.encoders.base import ModelNames, Vector
+from tests.tiny_models import save_tiny_sentence_model, save_tiny_siglip
+from tuwen.encoders.base import KnownIndex, ModelNames, Vector
 from tuwen.encoders.sentence import SentenceEncoder
+from tuwen.errors import ModelMismatch
 from tuwen.settings import Settings
 
 TITLE = "红色布艺沙发"
@@ -93,3 +94,34 @@ def test_the_fingerprint_has_the_document_prompt_and_no_other(tiny_models: dict[
 def test_the_demo_models_have_the_fingerprint_of_version_0_2_0() -> None:
     names = ModelNames(str(ROOT / "models" / "demo-clip"), str(ROOT / "models" / "demo-bge"))
     assert find_models(names, Settings(_env_file=None)).fingerprint == FINGERPRINT_OF_0_2_0
+
+
+def _refusal_by_an_index_of_0_2_0(settings: Settings) -> str:
+    found = find_models(ModelNames(settings.clip_model, settings.text_model), settings)
+    index = KnownIndex(_of_files_alone(found), None)
+    with pytest.raises(ModelMismatch) as refused:
+        choose_models(settings, index, [])
+    return refused.value.detail
+
+
+def test_an_index_of_0_2_0_is_refused_with_what_lets_it_go_on(
+    tiny_models: dict[str, str], e5: Path, tmp_path: Path
+) -> None:
+    settings = _settings(tiny_models["CLIP_MODEL"], e5)
+    refusal = _refusal_by_an_index_of_0_2_0(settings)
+    assert 'did not put "passage: " in front of titles' in refusal
+    assert "set TEXT_DOCUMENT_PROMPT=none to go on with it" in refusal
+    found = find_models(ModelNames(settings.clip_model, settings.text_model), settings)
+    index = KnownIndex(_of_files_alone(found), None)
+    goes_on = choose_models(_settings(tiny_models["CLIP_MODEL"], e5, text_document_prompt="none"), index, [])
+    assert goes_on.fingerprint == index.fingerprint
+    titled = save_tiny_sentence_model(tmp_path / "titled", prompts=E5 | {"t": "title: "}, default_prompt_name="t")
+    refusal = _refusal_by_an_index_of_0_2_0(_settings(tiny_models["CLIP_MODEL"], titled))
+    assert 'set TEXT_DOCUMENT_PROMPT="title: " to go on with it' in refusal
+
+
+def test_an_index_of_0_2_0_of_a_siglip_model_is_refused_for_good(tiny_models: dict[str, str], tmp_path: Path) -> None:
+    siglip = save_tiny_siglip(tmp_path / "siglip")
+    refusal = _refusal_by_an_index_of_0_2_0(_settings(str(siglip), Path(tiny_models["TEXT_MODEL"])))
+    assert refusal.endswith("import the catalogue into a new DATA_DIR.")
+    assert "SigLIP" in refusal
