@@ -259,7 +259,8 @@ def _follow_reindex(client: httpx.Client, request: dict[str, Any]) -> None:
         raise CatalogueError(f"Job {job['job_id']} {job['status']}: {job['error'] or ''}")
     if job["phase"] == "switched":
         console.print(
-            f"{job['collection']} answers now. Set CLIP_MODEL={job['clip_model']} TEXT_MODEL={job['text_model']}."
+            f"{job['collection']} answers now. Set CLIP_MODEL={job['clip_model']} TEXT_MODEL={job['text_model']}, "
+            "and remove TEXT_QUERY_PROMPT and TEXT_DOCUMENT_PROMPT if they were the model's before."
         )
     else:
         console.print(f"{job['collection']} is ready; the same command without --no-switch has it answer.")

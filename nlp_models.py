@@ -8,7 +8,7 @@ import json
 import logging
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -57,8 +57,8 @@ def find_models(names: ModelNames, settings: Settings) -> FoundModels:
     if clip.suffix != ".pt" or clip.is_dir():
         _require_one_of(CLIP_FILES, clip, f"CLIP_MODEL={names.clip}")
     _require_one_of(TEXT_FILES, text, f"TEXT_MODEL={names.text}")
-    pinned = ModelNames(pinned_name(names.clip, clip), pinned_name(names.text, text))
-    prompts = _prompts(names, text, settings)
+    pinned = replace(names, clip=pinned_name(names.clip, clip), text=pinned_name(names.text, text))
+    prompts = _prompts(names, text)
     files = _file_digests(clip), _file_digests(text)
     return FoundModels(
         pinned,
@@ -72,24 +72,30 @@ def find_models(names: ModelNames, settings: Settings) -> FoundModels:
 
 def choose_models(settings: Settings, active: KnownIndex | None, others: Sequence[KnownIndex]) -> FoundModels:
     """The active index's models. Raises ModelMismatch where the settings name some that no index was made with."""
-    wanted = ModelNames(settings.clip_model, settings.text_model)
+    wanted = names_of(settings)
     recorded = active.models if active else None
-    if recorded is not None and _names_same(wanted, recorded):
-        wanted = recorded  # a hub's newer revision does not come in by a restart
+    is_named = recorded is not None and _names_same(wanted, recorded)
+    if recorded is not None and is_named:
+        _tell_of_other_prompts(wanted, recorded)
+        # A hub's newer revision does not come in by a restart, nor does another document prompt.
+        wanted = replace(recorded, query_prompt=wanted.query_prompt)
     found = find_models(wanted, settings)
     if active is None or found.fingerprint == active.fingerprint:
         return found
-    if recorded is not None and any(found.fingerprint == other.fingerprint for other in others):
+    if recorded is not None and not is_named and any(_is_of(found, wanted, other) for other in others):
         logger.warning(
             "CLIP_MODEL and TEXT_MODEL name the models of another index; the active one's are used: set "
-            "CLIP_MODEL=%s and TEXT_MODEL=%s, or change the index by 'python cli.py reindex'.",
-            *(recorded.clip, recorded.text),
+            "CLIP_MODEL=%s and TEXT_MODEL=%s, %s, or change the index by 'python cli.py reindex'.",
+            *(recorded.clip, recorded.text, how_to_set_prompts(recorded)),
         )
         return find_models(recorded, settings)
-    if recorded is not None and recorded == found.names:
+    if recorded is not None and is_named:
+        as_set = find_models(replace(wanted, document_prompt=settings.text_document_prompt), settings)
+        if as_set.fingerprint == active.fingerprint:  # made before indexes named their prompts (migration 0010)
+            return as_set
         raise ModelMismatch(
             f"{recorded.clip} and {recorded.text} give other vectors now than the index was built with: put their "
-            "files and TEXT_DOCUMENT_PROMPT back to what they were, or import the catalogue into a new DATA_DIR. What "
+            "files back to what they were, or import the catalogue into a new DATA_DIR. What "
             "an upgrade of Tuwen itself changes, CHANGELOG.md says."
         )
     if recorded is None and found.fingerprint_of_files == active.fingerprint:
@@ -100,6 +106,46 @@ def choose_models(settings: Settings, active: KnownIndex | None, others: Sequenc
         "CLIP_MODEL and TEXT_MODEL name other models than the index was built with. "
         f"To change them, set both back {back}, start, and run: {command}"
     )
+
+
+def names_of(settings: Settings) -> ModelNames:
+    prompts = settings.text_query_prompt, settings.text_document_prompt
+    return ModelNames(settings.clip_model, settings.text_model, *prompts)
+
+
+def names_to_build(clip: str, text: str, settings: Settings) -> ModelNames:
+    """The settings' prompts belong to their TEXT_MODEL; another that the index is changed for has its own."""
+    wanted = names_of(settings)
+    return replace(wanted, clip=clip, text=text) if _names_this(wanted.text, text) else ModelNames(clip, text)
+
+
+def how_to_set_prompts(names: ModelNames) -> str:
+    prompts = {"TEXT_QUERY_PROMPT": names.query_prompt, "TEXT_DOCUMENT_PROMPT": names.document_prompt}
+    return " and ".join(f'{name}="{prompt}"' if prompt else f"remove {name}" for name, prompt in prompts.items())
+
+
+def _is_of(found: FoundModels, wanted: ModelNames, index: KnownIndex) -> bool:
+    """By name, too: the settings of its prompts may be gone."""
+    return found.fingerprint == index.fingerprint or (index.models is not None and _names_same(wanted, index.models))
+
+
+def _tell_of_other_prompts(wanted: ModelNames, recorded: ModelNames) -> None:
+    """They may be left over from the model before."""
+    if wanted.query_prompt != recorded.query_prompt:
+        logger.warning(
+            "Queries get other prompts than until now: TEXT_QUERY_PROMPT is %s, and was %s for this index.",
+            *(_said(wanted.query_prompt), _said(recorded.query_prompt)),
+        )
+    if wanted.document_prompt not in (None, recorded.document_prompt):
+        logger.warning(
+            "TEXT_DOCUMENT_PROMPT=%s is not what the index was made with, which goes on with %s. Remove it, or have "
+            "an index made with it by 'python cli.py reindex' with the same models.",
+            *(_said(wanted.document_prompt), _said(recorded.document_prompt)),
+        )
+
+
+def _said(prompt: str | None) -> str:
+    return "not set (the model's own)" if prompt is None else f'"{prompt}"'
 
 
 def _otherwise_used(found: FoundModels) -> str:
@@ -120,7 +166,7 @@ def _otherwise_used(found: FoundModels) -> str:
 
 def load_encoders(settings: Settings, found: FoundModels | None = None) -> Encoders:
     """Load both models; without `found`, those of the settings. Raises ModelUnavailable when one can't be read."""
-    found = found or find_models(ModelNames(settings.clip_model, settings.text_model), settings)
+    found = found or find_models(names_of(settings), settings)
     clip = _load_clip(found.clip, settings)
     text = _load("TEXT_MODEL", found.text.path, lambda: load_sentence(found.text, found.prompts, settings))
     return Encoders(clip, text, found.names, found.fingerprint)
@@ -141,12 +187,9 @@ def _require_one_of(files: Sequence[str], folder: Path, named: str) -> None:
         raise ModelUnavailable(f"{named}: there is no model, for {folder} has no {' and no '.join(files)} in it.")
 
 
-def _prompts(names: ModelNames, folder: Path, settings: Settings) -> Prompts:
-    """The prompts of the settings belong to their TEXT_MODEL; a model that the index is changed for has its own."""
-    is_set = _names_this(settings.text_model, names.text)
-    of_settings = (settings.text_query_prompt, settings.text_document_prompt) if is_set else (None, None)
+def _prompts(names: ModelNames, folder: Path) -> Prompts:
     try:
-        return prompts_of(folder, *of_settings)
+        return prompts_of(folder, names.query_prompt, names.document_prompt)
     except (OSError, ValueError, AttributeError) as error:
         raise ModelUnavailable(f"TEXT_MODEL: the prompts of the model in {folder} can't be read: {error}") from error
 

@@ -84,6 +84,10 @@ class VectorIndexRow(Base):
     clip_model: orm.Mapped[str | None] = orm.mapped_column(sa.String(MODEL_LENGTH))
     """As CLIP_MODEL, a hub's with its revision. Null where version 0.2.0 made it, until its models are known again."""
     text_model: orm.Mapped[str | None] = orm.mapped_column(sa.String(MODEL_LENGTH))
+    query_prompt: orm.Mapped[str | None] = orm.mapped_column(sa.Text)
+    """As TEXT_QUERY_PROMPT when its models were last the settings'; null: the model's own."""
+    document_prompt: orm.Mapped[str | None] = orm.mapped_column(sa.Text)
+    """As TEXT_DOCUMENT_PROMPT when it was made; null: the model's own."""
     status: orm.Mapped[Literal["building", "active", "retired", "dropping"]] = orm.mapped_column(sa.String(16))
     created_at: orm.Mapped[datetime] = orm.mapped_column(UtcDateTime, default=utc_now)
     activated_at: orm.Mapped[datetime | None] = orm.mapped_column(UtcDateTime)

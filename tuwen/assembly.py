@@ -142,13 +142,13 @@ def new_ingestor(services: Services) -> Ingestor:
 
 def new_reindexer(services: Services) -> Reindexer:
     """Loads torch, as whoever has the services has done already."""
-    from nlp_models import find_models  # noqa: PLC0415
+    from nlp_models import find_models, names_to_build  # noqa: PLC0415
     from tuwen.encoders.device import run_behind_all_others  # noqa: PLC0415
 
     settings = services.settings
 
     def find(names: ModelNames) -> Models:
-        found = find_models(names, settings)
+        found = find_models(names_to_build(names.clip, names.text, settings), settings)
         return Models(found.names, found.fingerprint)
 
     def slow(encoding: EncodingService) -> EncodingService:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sentence_transformers import SentenceTransformer
 
-from nlp_models import FoundModels, choose_models, find_models
+from nlp_models import FoundModels, choose_models, find_models, names_of, names_to_build
 from tests.processes import ROOT
 from tests.tiny_models import save_tiny_sentence_model, save_tiny_siglip
 from tuwen.encoders.base import KnownIndex, ModelNames, Vector
@@ -39,7 +39,7 @@ def _sent(model: Path, text: str) -> Vector:
 
 
 def _assert_sends(settings: Settings, model: Path, query: str, document: str) -> None:
-    found = find_models(ModelNames(settings.clip_model, settings.text_model), settings)
+    found = find_models(names_of(settings), settings)
     encoder = SentenceEncoder(model, "cpu", found.prompts)
     assert np.allclose(encoder.encode_queries([TITLE])[0], _sent(model, query + TITLE), atol=1e-5)
     assert np.allclose(encoder.encode_documents([TITLE])[0], _sent(model, document + TITLE), atol=1e-5)
@@ -76,14 +76,14 @@ def test_settings_go_before_the_models_own(tiny_models: dict[str, str], e5: Path
 def test_settings_hold_for_their_own_model_alone(tiny_models: dict[str, str], e5: Path) -> None:
     """A model that the index is changed for does not get the prompts of the one before."""
     settings = _settings(tiny_models["CLIP_MODEL"], Path(tiny_models["TEXT_MODEL"]), text_document_prompt="标题 ")
-    found = find_models(ModelNames(settings.clip_model, str(e5)), settings)
+    found = find_models(names_to_build(settings.clip_model, str(e5), settings), settings)
     assert (found.prompts.query, found.prompts.document) == ("query: ", "passage: ")
 
 
 def test_the_fingerprint_has_the_document_prompt_and_no_other(tiny_models: dict[str, str]) -> None:
     def fingerprint_with(**prompts: str) -> str:
         settings = _settings(tiny_models["CLIP_MODEL"], Path(tiny_models["TEXT_MODEL"]), **prompts)
-        return find_models(ModelNames(settings.clip_model, settings.text_model), settings).fingerprint
+        return find_models(names_of(settings), settings).fingerprint
 
     plain = fingerprint_with()
     assert fingerprint_with(text_query_prompt="搜 ") == plain
@@ -97,7 +97,7 @@ def test_the_demo_models_have_the_fingerprint_of_version_0_2_0() -> None:
 
 
 def _refusal_by_an_index_of_0_2_0(settings: Settings) -> str:
-    found = find_models(ModelNames(settings.clip_model, settings.text_model), settings)
+    found = find_models(names_of(settings), settings)
     index = KnownIndex(_of_files_alone(found), None)
     with pytest.raises(ModelMismatch) as refused:
         choose_models(settings, index, [])
@@ -111,7 +111,7 @@ def test_an_index_of_0_2_0_is_refused_with_what_lets_it_go_on(
     refusal = _refusal_by_an_index_of_0_2_0(settings)
     assert 'did not put "passage: " in front of titles' in refusal
     assert "set TEXT_DOCUMENT_PROMPT=none to go on with it" in refusal
-    found = find_models(ModelNames(settings.clip_model, settings.text_model), settings)
+    found = find_models(names_of(settings), settings)
     index = KnownIndex(_of_files_alone(found), None)
     goes_on = choose_models(_settings(tiny_models["CLIP_MODEL"], e5, text_document_prompt="none"), index, [])
     assert goes_on.fingerprint == index.fingerprint
@@ -125,3 +125,34 @@ def test_an_index_of_0_2_0_of_a_siglip_model_is_refused_for_good(tiny_models: di
     refusal = _refusal_by_an_index_of_0_2_0(_settings(str(siglip), Path(tiny_models["TEXT_MODEL"])))
     assert refusal.endswith("import the catalogue into a new DATA_DIR.")
     assert "SigLIP" in refusal
+
+
+def test_a_document_prompt_is_the_indexs_whatever_the_settings_say_later(
+    tiny_models: dict[str, str], e5: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    clip, plain = tiny_models["CLIP_MODEL"], Path(tiny_models["TEXT_MODEL"])
+    made_with = _settings(clip, plain, text_query_prompt="搜 ", text_document_prompt="标题 ")
+    before = find_models(names_of(made_with), made_with)
+    left_over = made_with.model_copy(update={"text_model": str(e5)})
+    after = find_models(names_to_build(clip, str(e5), made_with), made_with)
+    retired, active = (KnownIndex(found.fingerprint, found.names) for found in (before, after))
+
+    found = choose_models(left_over, active, [retired])
+    assert (found.fingerprint, found.prompts.document) == (after.fingerprint, "passage: ")
+    assert found.prompts.query == "搜 "  # which may change at any time, but not unsaid
+    assert 'TEXT_QUERY_PROMPT is "搜 ", and was not set' in caplog.text
+    assert 'TEXT_DOCUMENT_PROMPT="标题 " is not what the index was made with' in caplog.text
+    # A rollback, with the settings of the other models; and their names alone.
+    assert find_models(before.names, _settings(clip, e5)).fingerprint == before.fingerprint
+    assert choose_models(_settings(clip, plain), retired, [active]).fingerprint == before.fingerprint
+    caplog.clear()
+    assert choose_models(_settings(clip, plain), active, [retired]).fingerprint == after.fingerprint
+    assert "remove TEXT_QUERY_PROMPT and remove TEXT_DOCUMENT_PROMPT" in caplog.text
+
+
+def test_an_index_that_names_no_prompts_yet_goes_on_with_those_of_the_settings(tiny_models: dict[str, str]) -> None:
+    settings = _settings(tiny_models["CLIP_MODEL"], Path(tiny_models["TEXT_MODEL"]), text_document_prompt="标题 ")
+    found = find_models(names_of(settings), settings)
+    unnamed = KnownIndex(found.fingerprint, ModelNames(found.names.clip, found.names.text))
+    chosen = choose_models(settings, unnamed, [])
+    assert (chosen.fingerprint, chosen.names.document_prompt) == (found.fingerprint, "标题 ")

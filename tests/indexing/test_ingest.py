@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from tests.indexing.shop import Shop, run
 from tests.processes import free_port, wait_until
 from tests.s3_proxy import running_s3_proxy
 from tests.servers import new_bucket, running_milvus
-from tests.tiny_models import save_tiny_chinese_clip
+from tests.tiny_models import save_tiny_chinese_clip, save_tiny_sentence_model
 from tuwen.assembly import open_services
 from tuwen.encoders.base import ModelNames
 from tuwen.errors import ModelMismatch, NotFound
@@ -24,7 +25,7 @@ from tuwen.messaging.in_process import InProcessQueue
 from tuwen.messaging.transport import Message
 from tuwen.pictures.checks import check_image
 from tuwen.settings import Settings
-from tuwen.vectors.indexes import models_of, new_index
+from tuwen.vectors.indexes import activate, models_of, new_index
 
 
 def test_events_taken_twice_or_out_of_order_end_in_one_vector_each(settings: Settings) -> None:
@@ -102,6 +103,32 @@ def test_a_message_that_is_no_event_goes_to_the_dead_letters(settings: Settings)
         assert "not a product event" in shop.dead_letters()[0]["error"]
 
     run(settings, scenario)
+
+
+def test_an_index_keeps_its_prompts_when_the_settings_drop_them_or_name_another_model(
+    settings: Settings, tmp_path: Path
+) -> None:
+    other = str(save_tiny_sentence_model(tmp_path / "other-text", seed=5))
+    prompted = settings.model_copy(update={"text_document_prompt": "标题 "})
+
+    async def scenario() -> None:
+        async with open_services(prompted) as services:
+            first = services.encoding.encoders
+            find = partial(find_models, ModelNames(settings.clip_model, other), settings)
+            found = await asyncio.to_thread(find)
+            with services.database.write() as session:
+                session.add(second := new_index(session, found.fingerprint, found.names))
+                session.flush()
+                second_id = second.vector_index_id
+        async with open_services(settings) as services:
+            assert services.encoding.encoders.models == first.models
+            with services.database.write() as session:
+                activate(session, second_id, "building")
+        async with open_services(settings.model_copy(update={"text_model": other})) as services:
+            await asyncio.to_thread(services.registry.prepare)
+            assert services.registry.preparations() == {first.fingerprint: "ready", found.fingerprint: "ready"}
+
+    asyncio.run(scenario())
 
 
 def test_other_models_are_refused_with_the_command_that_changes_them(settings: Settings, tmp_path: Path) -> None:

@@ -45,6 +45,9 @@ class ModelNames:
 
     clip: str
     text: str
+    query_prompt: str | None = None
+    document_prompt: str | None = None
+    """As the settings give them; None: the model's own."""
 
     @cached_property
     def short(self) -> str:

@@ -31,8 +31,7 @@ def new_index(session: orm.Session, fingerprint: str, models: ModelNames) -> Vec
     return VectorIndexRow(
         collection=f"{collection_mark(installation_id)}{fingerprint[:8]}_{number}",
         model_fingerprint=fingerprint,
-        clip_model=models.clip,
-        text_model=models.text,
+        **columns_of(models),
         status="building",
         created_at=utc_now(),
     )
@@ -45,7 +44,19 @@ def collection_mark(installation_id: str) -> str:
 
 def models_of(row: VectorIndexRow) -> ModelNames | None:
     """None where version 0.2.0 made it, which did not write them down."""
-    return ModelNames(row.clip_model, row.text_model) if row.clip_model and row.text_model else None
+    if not (row.clip_model and row.text_model):
+        return None
+    return ModelNames(row.clip_model, row.text_model, row.query_prompt, row.document_prompt)
+
+
+def columns_of(models: ModelNames) -> dict[str, str | None]:
+    """As an index's row has them."""
+    return {
+        "clip_model": models.clip,
+        "text_model": models.text,
+        "query_prompt": models.query_prompt,
+        "document_prompt": models.document_prompt,
+    }
 
 
 def require_status(session: orm.Session, vector_index_id: int, status: str) -> None:

@@ -25,7 +25,7 @@ from tuwen.errors import AppError, ConfigurationError, ModelsUnavailable, Vector
 from tuwen.pulse import beat
 from tuwen.vectors.careful_loading import load_carefully
 from tuwen.vectors.dropping import drop_if_ours, is_ours_alone
-from tuwen.vectors.indexes import active_index, indexes_with, models_of, new_index
+from tuwen.vectors.indexes import active_index, columns_of, indexes_with, models_of, new_index
 from tuwen.vectors.kept_lease import kept
 from vector_db import VectorDB
 
@@ -210,7 +210,7 @@ class IndexRegistry:
             session.execute(
                 sa.update(VectorIndexRow)
                 .where(VectorIndexRow.vector_index_id == row.vector_index_id)
-                .values(clip_model=models.clip, text_model=models.text)
+                .values(**columns_of(models))
             )
 
     def _with_collection(self, row: VectorIndexRow | None) -> VectorIndexRow:
