@@ -22,20 +22,6 @@ from tests.tiny_models import (
 )
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """`make test` runs two tests at a time: those of a module one after the other, and those that share the shop."""
-    for item in items:
-        shares_shop = (
-            isinstance(item, pytest.Function) and "shop" in item.fixturenames and item.path.parent.name == "demo"
-        )
-        item.add_marker(pytest.mark.xdist_group("shop" if shares_shop else item.nodeid.partition("::")[0]))
-
-
-# Here models come and go, many for one test alone: those are not worth an export, which takes a process of its own.
-# What is started as a process runs as its users' does.
-os.environ["ENCODER_BACKEND"] = "torch"
-
-
 @pytest.fixture(scope="session")
 def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The settings that choose tiny random models in the production formats."""
