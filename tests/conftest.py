@@ -1,7 +1,6 @@
 """Fixtures that several test modules share: tiny models, a running API on the embedded default, pictures."""
 
 import io
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
