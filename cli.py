@@ -57,7 +57,7 @@ def demo(catalogue: Annotated[Path, typer.Option(help="JSON lines to load.")] = 
     stop_on_signals()
     try:
         console.print("Starting the API and the pages ...")
-        with demo_stack(settings) as processes, open_client(settings.api_address) as client:
+        with demo_stack(settings, console.print) as processes, open_client(settings.api_address) as client:
             loaded = _load_with_progress(client, catalogue)
             _print_welcome(settings, loaded, time.monotonic() - started)
             wait_for_exit(processes)
@@ -173,6 +173,8 @@ def retry_failed(
     from tuwen.indexing.retry import retry_failed as retry  # noqa: PLC0415
 
     settings = load_settings()
+    if not (settings.database_url or (settings.data_dir / "tuwen.db").exists()):
+        raise ConfigurationError(f"There is no installation in DATA_DIR={settings.data_dir.resolve()}: no tuwen.db.")
     database = Database(settings.database_dsn, settings.database_timeout_s)
     database.require_current_schema()
     queued = sum(retry(database, settings.kafka_topic, reason_contains))

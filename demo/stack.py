@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
@@ -14,9 +14,12 @@ from types import FrameType
 import httpx
 
 from tuwen.errors import ConfigurationError
+from tuwen.folders import require_writable
 from tuwen.settings import PROJECT_ROOT, Settings
 
-START_TIMEOUT_S = 180.0
+# Since the log's last sign of life: models are fetched and converted at the first start, large ones for minutes.
+SILENCE_TIMEOUT_S = 300.0
+LONG_STEPS = ("Fetching ", "Converting ")
 STOP_TIMEOUT_S = 20.0
 LOG_LINES_SHOWN = 8
 
@@ -26,12 +29,12 @@ class Stopped(Exception):
 
 
 @contextmanager
-def demo_stack(settings: Settings) -> Iterator[list[subprocess.Popen[bytes]]]:
+def demo_stack(settings: Settings, say: Callable[[str], None]) -> Iterator[list[subprocess.Popen[bytes]]]:
     """Both processes, answering. Raises ConfigurationError when a port is taken or a process does not come up."""
     require_free_port(settings.api_port, "API_PORT")
     require_free_port(settings.web_port, "WEB_PORT")
     logs = settings.data_dir / "logs"
-    logs.mkdir(parents=True, exist_ok=True)
+    require_writable(logs / "api.log", "DATA_DIR")
     environment = os.environ | {"API_PORT": str(settings.api_port), "DATA_DIR": str(settings.data_dir)}
     fastapi = ["fastapi", "run", "main.py", "--host", settings.api_host, "--port", str(settings.api_port)]
     streamlit = ["streamlit", "run", "web_demo.py", f"--server.port={settings.web_port}"]
@@ -39,8 +42,8 @@ def demo_stack(settings: Settings) -> Iterator[list[subprocess.Popen[bytes]]]:
     with ExitStack() as stack:
         api = stack.enter_context(_child(fastapi, logs / "api.log", environment))
         web = stack.enter_context(_child(streamlit, logs / "web.log", environment))
-        _wait_until_up(api, f"{settings.api_address}/health/ready", logs / "api.log")
-        _wait_until_up(web, f"http://127.0.0.1:{settings.web_port}/_stcore/health", logs / "web.log")
+        _wait_until_up(api, f"{settings.api_address}/health/ready", logs / "api.log", say)
+        _wait_until_up(web, f"http://127.0.0.1:{settings.web_port}/_stcore/health", logs / "web.log", say)
         yield [api, web]
 
 
@@ -93,11 +96,18 @@ def _child(module: list[str], log: Path, environment: dict[str, str]) -> Iterato
             process.wait()
 
 
-def _wait_until_up(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
-    deadline = time.monotonic() + START_TIMEOUT_S
+def _wait_until_up(process: subprocess.Popen[bytes], url: str, log: Path, say: Callable[[str], None]) -> None:
+    seen, heard_at = 0, time.monotonic()
     while not _answers(url):
-        if process.poll() is not None or time.monotonic() > deadline:
-            lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+        lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+        if len(lines) > seen:
+            heard_at = time.monotonic()
+            for line in lines[seen:]:
+                start = min((line.find(step) for step in LONG_STEPS if step in line), default=-1)
+                if start >= 0:
+                    say(line[start:])
+            seen = len(lines)
+        if process.poll() is not None or time.monotonic() - heard_at > SILENCE_TIMEOUT_S:
             shown = "\n  ".join(lines[-LOG_LINES_SHOWN:])
             raise ConfigurationError(f"It did not start; the end of {log} says:\n  {shown}")
         time.sleep(0.2)

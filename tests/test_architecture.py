@@ -77,7 +77,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pages": {"data_models", "web"},
     "web_demo": {"web"},
     "clients": {"tuwen.errors"},
-    "demo": {"tuwen.errors", "tuwen.settings"},
+    "demo": {"tuwen.errors", "tuwen.folders", "tuwen.settings"},
     "evaluation": {"clients"},
     "benchmarks": BASE | ENGINES | ROOMS | {"tuwen.assembly"},
     # Beside the service.

@@ -116,7 +116,7 @@ def serve(path: str) -> None:
 
     jieba.setLogLevel(logging.WARNING)
     jieba.initialize()  # else the first insert would wait seconds for the dictionary
-    patient_until = time.monotonic() + LOCK_PATIENCE_S
+    patient_until, is_told = time.monotonic() + LOCK_PATIENCE_S, False
     while True:
         try:
             server, db, port = start_server_in_thread(path)
@@ -125,6 +125,9 @@ def serve(path: str) -> None:
             if time.monotonic() > patient_until:
                 _say(answer, is_locked=True)
                 return
+            if not is_told:
+                print(f"{path} is in another process's hands; waiting {LOCK_PATIENCE_S:.0f} s", file=sys.stderr)
+                is_told = True
             time.sleep(LOCK_POLL_S)
         except Exception as error:  # whatever a damaged file makes of it
             _say(answer, error=str(error) or type(error).__name__)

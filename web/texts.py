@@ -67,9 +67,9 @@ TEXTS: dict[str, Text] = {
         "Demo models in use: small models that ship with the project; production models find far better.",
     ),
     "demo_models_how_to_switch": Text(
-        "换成正式模型：把设置 `CLIP_MODEL` 和 `TEXT_MODEL` 指向 Chinese-CLIP 与 BGE，再重建索引，步骤见 README。",
-        "To switch to production models, point the settings `CLIP_MODEL` and `TEXT_MODEL` at Chinese-CLIP and BGE and "
-        "build the index again; the README has the steps.",
+        "换成 Chinese-CLIP 与 BGE 这样的正式模型：用 `python cli.py reindex` 重建索引，再改设置，步骤见 README。",
+        "To switch to production models such as Chinese-CLIP and BGE, build the index again with "
+        "`python cli.py reindex`, and change the settings afterwards; the README has the steps.",
     ),
     # Home
     "home_title": Text("图文：多模态商品搜索", "Tuwen: multimodal product search"),

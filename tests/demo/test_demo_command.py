@@ -96,6 +96,19 @@ def test_a_taken_port_is_one_clear_line(tiny_models: dict[str, str], tmp_path: P
     ]
 
 
+def test_a_folder_that_cannot_be_written_ends_every_command_in_one_sentence(tmp_path: Path) -> None:
+    not_there, file = tmp_path / "not there", tmp_path / "file"
+    file.touch()
+    for command in ("demo", "reconcile", "migrate"):
+        result = run_cli(command, DATA_DIR=str(file / "data"), API_PORT=str(free_port()), WEB_PORT=str(free_port()))
+        assert result.returncode, command
+        assert "DATA_DIR" in result.stdout + result.stderr, command
+        assert "Traceback" not in result.stdout + result.stderr, command
+    result = run_cli("retry-failed", DATA_DIR=str(not_there))
+    assert "There is no installation in DATA_DIR" in result.stdout + result.stderr
+    assert not not_there.exists()
+
+
 def test_a_model_that_cannot_be_had_ends_the_demo_with_its_reason(tmp_path: Path) -> None:
     ports = {"API_PORT": str(free_port()), "WEB_PORT": str(free_port())}
     result = run_cli("demo", DATA_DIR=str(tmp_path / "data"), CLIP_MODEL="/nowhere", **ports)
