@@ -20,9 +20,8 @@ help: ## Show this list
 demo: $(VENV)/installed ## Install, start the API and the pages, load the demo catalogue
 	@exec $(BIN)/python cli.py demo
 
-# Half of the time tests wait: two modules at a time use two cores, and start two of each server.
 test: $(VENV)/installed-dev ## Set up and run the tests
-	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
+	$(BIN)/python -m tests
 
 faults: $(VENV)/installed-dev ## Kill, freeze and cut off the service's processes at random, and check that nothing is lost; MINUTES=2 SEED=
 	$(BIN)/python -m tests.faults --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(if $(STACK),--stack $(STACK))

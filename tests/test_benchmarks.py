@@ -28,7 +28,7 @@ def test_the_load_of_searches_is_measured(
     create_product(api, "红色沙发")
     wait_until_indexed(api)
     report = tmp_path / "report.json"
-    command = [sys.executable, "-m", "benchmarks.search_load", "--url", str(api.base_url), "--seconds", "1"]
+    command = [sys.executable, "-m", "benchmarks.search_load", "--url", str(api.base_url), "--seconds", "3"]
     command += ["--json", str(report), *options]
     done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
