@@ -52,7 +52,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
     options.add_argument("--url", default=load_settings().api_address)
     options.add_argument("--clients", type=int, nargs="+", default=[1, 10, 40, 160])
-    options.add_argument("--modes", nargs="+", choices=list(SearchMode), default=list(SearchMode))
+    options.add_argument("--modes", nargs="+", type=SearchMode, choices=list(SearchMode), default=list(SearchMode))
     options.add_argument("--seconds", type=int, default=10)
     options.add_argument("--runs", type=int, default=1)
     options.add_argument("--known", action="store_true", help="the same queries again and again")
