@@ -43,6 +43,9 @@ from training.texts import chinese_nouns, compose_titles, english_nouns, noun_pa
 from training.vision import FEATURE_DIM, compile_encoder, extract_features
 from training.vocabulary import build_tokenizer
 
+# OpenVINO's conversion calls what torch and transformers have deprecated.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+
 COLOURS = {
     "红色": ("red", (220, 30, 30)),
     "绿色": ("green", (30, 180, 60)),
