@@ -17,7 +17,6 @@ def halves() -> tuple[list[str], list[str]]:
     folders = sorted(path for path in HERE.iterdir() if path.is_dir() and any(path.glob("test_*.py")))
     first = [str(path) for path in folders if path.name < SECOND_HALF_FROM]
     rest = [path for path in folders if path.name >= SECOND_HALF_FROM]
-    rest.sort(key=lambda path: path.name != "training")  # first: one of its tests sends its own process SIGTERM
     return first, [str(path) for path in [*rest, *sorted(HERE.glob("test_*.py"))]]
 
 

@@ -17,7 +17,8 @@ from tuwen.pictures.checks import check_image
 from tuwen.pictures.decoding import DECODE_SIDE, decode_image, open_image, pixels_to_decode
 from tuwen.settings import PROJECT_ROOT, Settings
 
-SETTINGS = Settings(_env_file=None)
+# OpenVINO in pytest's own process lets it die at the next signal that another test sends itself.
+SETTINGS = Settings(_env_file=None, encoder_backend="torch")
 MEGABYTE = 1 << 20
 # One band of rows in two modes, and what the process does besides.
 MARGIN = 24 * MEGABYTE
