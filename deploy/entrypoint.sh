@@ -7,6 +7,14 @@ if [ "$#" -eq 0 ]; then
     exit 64
 fi
 
+# Processes of one service share this folder (API_WORKERS); of the container's former life nothing counts.
+[ -z "$HEARTBEAT_DIR" ] || rm -f "$HEARTBEAT_DIR"/*.loop
+# Where several API processes add up what /metrics shows; one alone needs none.
+if [ "${API_WORKERS:-1}" != 1 ] && [ "$1" = fastapi ]; then
+    PROMETHEUS_MULTIPROC_DIR=$(mktemp -d) || exit 73
+    export PROMETHEUS_MULTIPROC_DIR
+fi
+
 stopping=
 child=
 on_signal() {

@@ -1,7 +1,8 @@
 """Signs of life: each background loop says when it will be heard of again, and hangs once that moment has passed.
 
 Where HEARTBEAT_DIR names a folder, each loop has a file in it whose time of change is that moment. So it can be read by
-`deploy/healthcheck.py` when nothing here runs any more, and be written while the disk is full.
+`deploy/healthcheck.py` when nothing here runs any more, and be written while the disk is full. Processes of one service
+may share the folder: a file's name begins with its process's number.
 """
 
 import asyncio
@@ -66,20 +67,21 @@ async def patiently(waiting: Awaitable[Result]) -> Result:
 
 
 class Pulses:
-    """Those of all loops of this process, which has `folder` for itself."""
+    """Those of all loops of this process. `folder`: its service's own, on its own machine (or in its container)."""
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
         self._pulses: dict[str, Pulse] = {}
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
-            for file in folder.glob(f"*{SUFFIX}"):  # of the process before
-                file.unlink(missing_ok=True)
+            for file in folder.glob(f"*{SUFFIX}"):
+                if not _is_of_another_alive(file):
+                    file.unlink(missing_ok=True)
 
     @contextmanager
     def of(self, name: str) -> Iterator[None]:
         """What runs in this block, and what it starts, beats for the loop of this name."""
-        file = self._folder / f"{name.replace('/', '_')}{SUFFIX}" if self._folder else None
+        file = self._folder / f"{os.getpid()}.{name.replace('/', '_')}{SUFFIX}" if self._folder else None
         pulse = self._pulses[name] = Pulse(file)
         token = _current.set(pulse)
         beat()
@@ -95,3 +97,9 @@ class Pulses:
         """For each loop, for how long it has been silent beyond what it said; 0 as long as it goes round."""
         now = time.time()
         return {name: round(max(0.0, now - pulse.due_at), 1) for name, pulse in list(self._pulses.items())}
+
+
+def _is_of_another_alive(file: Path) -> bool:
+    """Where there is no /proc to ask, it is taken for dead: one that lives beats soon, and has its file again."""
+    process_id = file.name.partition(".")[0]
+    return process_id != str(os.getpid()) and process_id.isdecimal() and Path("/proc", process_id).exists()

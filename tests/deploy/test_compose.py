@@ -27,12 +27,13 @@ Service = dict[str, Any]
 FIELDS = {name.upper() for name in Settings.model_fields}
 SECRETS = ("MYSQL_ROOT_PASSWORD", "MYSQL_PASSWORD", "MINIO_ROOT_PASSWORD")
 OURS = ("api", "worker", "generator", "web", "migrate")
-NOT_SETTINGS = {"RESTART_PAUSE_S"}  # deploy/entrypoint.sh
+NOT_SETTINGS = {"RESTART_PAUSE_S", "API_WORKERS"}  # deploy/entrypoint.sh
 # Settings that a container has no use for: its ports are fixed, the stack's engines have no users and no TLS, and the
 # Dockerfile says where its data is.
 NOT_FOR_CONTAINERS = {"API_HOST", "API_PORT", "API_URL", "WEB_PORT", "WEB_LANGUAGE", "DATA_DIR", "ENCODER_CACHE_DIR"}
 NOT_FOR_CONTAINERS |= {"MILVUS_TOKEN", "MILVUS_CA_FILE", "KAFKA_SECURITY_PROTOCOL", "KAFKA_SASL_MECHANISM"}
 NOT_FOR_CONTAINERS |= {"KAFKA_USERNAME", "KAFKA_PASSWORD", "KAFKA_CA_FILE", "KAFKA_CHECK_HOSTNAME"}
+NO_PROCESS = 2**22 + 1  # above the highest that Linux gives
 ENTRYPOINT = str(ROOT / "deploy" / "entrypoint.sh")
 HEALTHCHECK = str(ROOT / "deploy" / "healthcheck.py")
 
@@ -86,7 +87,10 @@ def test_our_containers_get_real_settings(stack: dict[str, Service], name: str) 
 
 def test_every_setting_of_env_reaches_the_api_and_the_worker(stack: dict[str, Service]) -> None:
     assert FIELDS - set(stack["api"]["environment"]) == NOT_FOR_CONTAINERS
-    assert set(stack["api"]["environment"]) - set(stack["worker"]["environment"]) == {"CORS_ALLOW_ORIGINS"}
+    assert set(stack["api"]["environment"]) - set(stack["worker"]["environment"]) == {
+        "CORS_ALLOW_ORIGINS",
+        "API_WORKERS",
+    }
 
 
 def test_values_of_env_reach_the_containers(tmp_path: Path) -> None:
@@ -298,9 +302,16 @@ def test_healthy_are_loops_that_were_heard_of_in_time(tmp_path: Path, http_port:
         beat(-1)
         assert healthcheck("loops", HEARTBEAT_DIR=str(tmp_path)) == 1
         assert healthcheck(f"loops http {http_port} /well", HEARTBEAT_DIR=str(tmp_path)) == 1
-    (tmp_path / "ingestion.loop").touch()  # of a process that was killed
-    Pulses(tmp_path)
-    assert list(tmp_path.iterdir()) == []
+
+
+def test_processes_of_one_service_share_a_folder_of_heartbeats(tmp_path: Path) -> None:
+    of_a_sibling = tmp_path / f"{os.getppid()}.ingestion.loop"
+    of_the_killed = tmp_path / f"{NO_PROCESS}.ingestion.loop"
+    for file in (of_a_sibling, of_the_killed, tmp_path / "ingestion.loop"):
+        file.touch()
+    with Pulses(tmp_path).of("ingestion"):
+        assert sorted(tmp_path.iterdir()) == sorted([of_a_sibling, tmp_path / f"{os.getpid()}.ingestion.loop"])
+        assert healthcheck("loops", HEARTBEAT_DIR=str(tmp_path)) == 1  # the sibling's is due
 
 
 def test_a_wrong_call_of_the_health_check_says_how() -> None:

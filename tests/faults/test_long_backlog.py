@@ -133,7 +133,7 @@ def pending(client: httpx.Client) -> int:
 @contextmanager
 def open_shop(folder: Path, stack: str, settings: dict[str, Any]) -> Iterator[httpx.Client]:
     with ExitStack() as opened:
-        url = opened.enter_context(running_api(folder, **settings))
+        url = opened.enter_context(running_api(folder, ready_path="/health/ready", **settings))
         if stack == "servers":
             opened.enter_context(running_worker(folder, **settings))
         yield opened.enter_context(httpx.Client(base_url=url, timeout=60, trust_env=False))

@@ -134,8 +134,11 @@ def test_models_change_and_change_back_under_searches_and_writes(
                 found: dict[str, Any] = client.get(job["status_url"]).json()
                 return found
 
-            wait_until(lambda: state()["status"] != "running" and state()["status"] != "queued",
-                       timeout_s=1800 if LONG else 120, what="the change to end")  # fmt: skip
+            wait_until(
+                lambda: state()["status"] not in ("queued", "running"),
+                timeout_s=1800 if LONG else 120,
+                what="the change to end",
+            )
             busy_until = time.monotonic()
             ended = state()
             assert (ended["status"], ended["phase"]) == ("done", "switched"), ended

@@ -1,12 +1,14 @@
 """What Prometheus may ask: how long searches take, step by step, how far behind indexing is, and what drifted."""
 
+import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from prometheus_client import CollectorRegistry, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from data_models import SearchResponse
@@ -18,7 +20,8 @@ from tuwen.indexing.reconciliation import PassRecord, last_pass
 from tuwen.messaging.outbox import count_refused, oldest_waiting_at, outbox_backlog
 
 SEARCH_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
-
+# prometheus_client's own: its processes keep their numbers in files there, and each answers for all.
+FOLDER_OF_ALL_PROCESSES = "PROMETHEUS_MULTIPROC_DIR"
 
 # Counting reads one entry of an index for each row: with ten million products it takes seconds.
 COUNT_AGAIN_S, SHARE_OF_TIME_COUNTING = 5.0, 0.05
@@ -106,20 +109,31 @@ def _age(moment: datetime | None) -> float:
 
 
 class Metrics:
+    """Of this process; of all API processes of this machine where PROMETHEUS_MULTIPROC_DIR names their folder."""
+
     def __init__(self, database: Database) -> None:
-        self._registry = CollectorRegistry()
+        own = CollectorRegistry()
         self._search_seconds = Histogram(
             "tuwen_search_seconds",
             "Time of successful searches, by mode and step",
             ["mode", "step"],
             buckets=SEARCH_BUCKETS_S,
-            registry=self._registry,
+            registry=own,
         )
+        self._query_cache = Counter(
+            "tuwen_query_cache", "Queries whose vector was known (hit) or was made (miss)", ["result"], registry=own
+        )
+        self._registry = own
+        if os.environ.get(FOLDER_OF_ALL_PROCESSES):
+            self._registry = CollectorRegistry()
+            MultiProcessCollector(self._registry)  # type: ignore[no-untyped-call]
         self._registry.register(_Stores(database))
 
-    def observe_search(self, response: SearchResponse) -> None:
+    def observe_search(self, response: SearchResponse, cache_counts: Mapping[str, int]) -> None:
         for step, milliseconds in response.took_ms:
             self._search_seconds.labels(response.mode.value, step).observe(milliseconds / 1000)
+        for result, count in cache_counts.items():
+            self._query_cache.labels(result).inc(count)
 
     def render(self) -> bytes:
         return generate_latest(self._registry)

@@ -33,6 +33,6 @@ async def search(request: Request, api: ApiDependency) -> Response:
             body, image = search_form(form), await uploaded_bytes(form)
     query = validated(SearchRequest, body)
     response = await api.searcher.search(query, image)
-    api.metrics.observe_search(response)
+    api.metrics.observe_search(response, api.services.encoding.take_cache_counts())
     # pydantic writes it at once; FastAPI would make Python objects of it first, for a fifth of a search's time.
     return Response(response.model_dump_json(), media_type="application/json")

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -57,6 +58,7 @@ class EncodingService:
         self.text_documents = self._batcher(encoders.text.encode_documents, KNOWN_GOOD_TEXT)
         self._batchers = (self.clip_images, self.clip_texts, self.text_queries, self.text_documents)
         self._cache: LRUCache[Hashable, Vector] = LRUCache(settings.query_cache_size)
+        self._cache_counts: Counter[str] = Counter()
 
     def _batcher(
         self,
@@ -74,9 +76,11 @@ class EncodingService:
         )
 
     async def query_clip_text(self, text: str) -> Vector:
+        text = _with_single_spaces(text)
         return await self._cached(self.clip_texts, ("clip", text), text)
 
     async def query_text(self, text: str) -> Vector:
+        text = _with_single_spaces(text)
         return await self._cached(self.text_queries, ("text", text), text)
 
     async def query_image(self, image: Image.Image, sha256: str) -> Vector:
@@ -84,7 +88,12 @@ class EncodingService:
 
     def cached_image(self, sha256: str) -> Vector | None:
         """Spares a known picture its decoding."""
-        return self._cache.get(("image", sha256))
+        return self._known(("image", sha256))
+
+    def take_cache_counts(self) -> Counter[str]:
+        """How many queries were a `hit` and a `miss` since this was last asked."""
+        counts, self._cache_counts = self._cache_counts, Counter()
+        return counts
 
     async def check(self) -> None:
         """Raises ModelsUnavailable."""
@@ -101,9 +110,21 @@ class EncodingService:
         asyncio.run_coroutine_threadsafe(self.close(), self._loop)
 
     async def _cached(self, batcher: MicroBatcher[Item, Vector], key: Hashable, item: Item) -> Vector:
-        vector = self._cache.get(key)
+        vector = self._known(key)
         if vector is None:
+            self._cache_counts["miss"] += 1
             vector = await batcher.query(item)
             if self._cache.maxsize:
                 self._cache[key] = vector
         return vector
+
+    def _known(self, key: Hashable) -> Vector | None:
+        vector = self._cache.get(key)
+        if vector is not None:
+            self._cache_counts["hit"] += 1
+        return vector
+
+
+def _with_single_spaces(text: str) -> str:
+    """A query with a space more is the same: to the models, whose tokenizers fold them, and so to the cache."""
+    return " ".join(text.split())
