@@ -20,7 +20,8 @@ from tests.servers import running_milvus_process
 
 TIMEOUT_S = 2.0
 SEARCHERS = 40
-FROZEN_S = 60.0 if os.environ.get("LONG_TESTS") else 8.0
+LONG = bool(os.environ.get("LONG_TESTS"))
+FROZEN_S = 60.0 if LONG else 8.0
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +118,7 @@ def test_searches_are_refused_in_time_and_everything_else_goes_on(shop: tuple[st
     assert set().union(*(searcher.statuses() for searcher in searchers)) == {503}
     assert slowest_search < TIMEOUT_S + 1
     assert others["ready"].statuses() == {503}
-    assert slowest_live < 1.0
+    assert slowest_live < (0.1 if LONG else 1.0)  # the short form runs beside other tests
     for name, statuses in (("create", {201}), ("list", {200}), ("generate", {200, 202})):
         assert others[name].statuses() <= statuses, name  # 200: drawn already
         assert others[name].slowest() < 2.0, name
