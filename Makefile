@@ -6,13 +6,15 @@ BIN := $(VENV)/bin
 AUDIT := .work/audit-venv
 UV := .work/uv-venv
 UV_VERSION := 0.13.9
+EVENING := .work/evening-venv
+CHARTS := .work/charts-venv
 
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
 MINUTES ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test faults lint format audit constraints hooks models catalogue clean
+.PHONY: help demo test faults bench charts lint format audit constraints hooks models catalogue clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,6 +27,12 @@ test: $(VENV)/installed-dev ## Set up and run the tests
 
 faults: $(VENV)/installed-dev ## Kill, freeze and cut off the service's processes at random, and check that nothing is lost; MINUTES=2 SEED=
 	$(BIN)/python -m tests.faults --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(if $(STACK),--stack $(STACK))
+
+bench: $(VENV)/installed-dev $(if $(QUICK),,$(EVENING)/installed) ## Measure everything (hours; needs wrk), into .work/bench; QUICK=1 only sees that it runs
+	$(BIN)/python -m benchmarks $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY))
+
+charts: $(CHARTS)/installed ## Bring the charts and tables of docs/performance.md to what .work/bench holds
+	$(CHARTS)/bin/python benchmarks/charts.py .work/bench
 
 lint: $(VENV)/installed-dev ## Check format, style and types
 	$(BIN)/ruff format --check .
@@ -42,7 +50,7 @@ audit: $(AUDIT)/installed ## Look for known vulnerabilities in the pinned packag
 constraints: $(UV)/bin/uv ## Pin all packages, direct and transitive, in constraints.txt
 	UV_CUSTOM_COMPILE_COMMAND="make constraints" $(UV)/bin/uv pip compile --quiet --universal --python-version 3.11 \
 	  --no-annotate --output-file constraints.txt $(UV_FLAGS) \
-	  requirements-dev.txt requirements-audit.txt training/requirements.txt
+	  requirements-dev.txt requirements-audit.txt training/requirements.txt benchmarks/requirements.txt
 
 hooks: $(VENV)/installed-dev ## Run ruff before every commit of this checkout
 	$(BIN)/pre-commit install
@@ -58,7 +66,7 @@ models: ## Train what models/ ships, in an environment of its own
 	.work/training-venv/bin/python -m training.train --data .work/training --out models
 
 clean: ## Remove the environments and the caches of the tools
-	rm -rf $(VENV) $(AUDIT) $(UV) .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(AUDIT) $(UV) $(EVENING) $(CHARTS) .mypy_cache .pytest_cache .ruff_cache
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || \
@@ -81,6 +89,16 @@ $(VENV)/installed-dev: requirements-dev.txt constraints.txt $(VENV)/installed
 $(AUDIT)/installed: requirements-audit.txt constraints.txt
 	@$(PYTHON) -m venv $(AUDIT)
 	@$(AUDIT)/bin/python $(PIP_INSTALL) -r requirements-audit.txt -c constraints.txt
+	@touch $@
+
+$(EVENING)/installed: benchmarks/requirements-evening.txt constraints.txt
+	@$(PYTHON) -m venv $(EVENING)
+	@$(EVENING)/bin/python $(PIP_INSTALL) -r benchmarks/requirements-evening.txt -c constraints.txt
+	@touch $@
+
+$(CHARTS)/installed: benchmarks/requirements.txt constraints.txt
+	@$(PYTHON) -m venv $(CHARTS)
+	@$(CHARTS)/bin/python $(PIP_INSTALL) $$(grep ^matplotlib benchmarks/requirements.txt) -c constraints.txt
 	@touch $@
 
 # Without the constraints, which it makes. uv itself depends on nothing.

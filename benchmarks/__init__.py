@@ -1,1 +1,1 @@
-"""What the service costs at sizes that no test reaches. Run by hand."""
+"""How fast the service is, against what, and what it costs at sizes that no test reaches: `make bench`."""

@@ -1,37 +1,58 @@
-"""That the benchmarks run; what they measure here says nothing."""
+"""That the benchmarks run and write what they measured; what they measure here says nothing."""
 
 import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
-from data_models import SearchMode
+from benchmarks.__main__ import NOT_QUICK, RUNS
+from benchmarks.load import MIXES, expected_hit_rate
 from tests.conftest import create_product, wait_until_indexed
 from tests.processes import ROOT, environment, require_program
+
+
+def report_of(module: str, report: Path, *options: str) -> dict[str, Any]:
+    require_program("wrk")
+    command = [sys.executable, "-m", f"benchmarks.{module}", "--json", str(report), *options]
+    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    written: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
+    return written
 
 
 @pytest.mark.parametrize(
     ("options", "modes"),
     [
-        (["--clients", "2"], list(SearchMode)),
-        (["--clients", "1", "--known", "--modes", "text_to_text"], ["text_to_text"]),
+        (["--clients", "2"], list(MIXES)),
+        (["--clients", "1", "--draw", "zipf", "--modes", "text_to_text"], ["text_to_text"]),
     ],
-    ids=["new queries", "known queries"],
+    ids=["new queries", "a Zipf mix"],
 )
 def test_the_load_of_searches_is_measured(
     api: httpx.Client, tmp_path: Path, options: list[str], modes: list[str]
 ) -> None:
-    require_program("wrk")
     create_product(api, "红色沙发")
     wait_until_indexed(api)
-    report = tmp_path / "report.json"
-    command = [sys.executable, "-m", "benchmarks.search_load", "--url", str(api.base_url), "--seconds", "3"]
-    command += ["--json", str(report), *options]
-    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    results = json.loads(report.read_text())["results"]
+    where = ["--url", str(api.base_url), "--seconds", "1", "--draw", "new"]
+    results = report_of("search_load", tmp_path / "report.json", *where, *options)["results"]
     assert [each["mode"] for each in results] == modes
     assert all(each["searches_per_s"] > 0 and 0 < each["p50_ms"] <= each["p99_ms"] for each in results)
+
+
+@pytest.mark.parametrize("name", sorted(set(RUNS) - NOT_QUICK))
+def test_each_benchmark_writes_what_it_measured(name: str, tmp_path: Path) -> None:
+    report = report_of(RUNS[name][0], tmp_path / "report.json", "--quick")
+    assert report["quick"]
+    assert report["results"]
+    assert report["machine"]["cores"] > 0
+    assert report["machine"]["cpu"]
+
+
+def test_the_hit_rate_of_a_cache_that_holds_everything_is_that_of_what_comes_again() -> None:
+    assert expected_hit_rate(1, 10, distinct=5) == 0
+    assert expected_hit_rate(10_000, 5, distinct=5) == 1 - 5 / 10_000
+    assert expected_hit_rate(10_000, 1, distinct=5) < 0.5

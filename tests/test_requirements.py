@@ -33,9 +33,12 @@ OTHER_ROLES = {
     "tests": "requirements-dev.txt",
     "training": "training/requirements.txt",
     "demo": "demo/requirements.txt",
+    "benchmarks": "benchmarks/requirements.txt",
 }
 # For people who bring their own checkpoint, in an environment of its own with another torch: without the constraints.
 EXTRA = "requirements-cn-clip.txt"
+# What the service is compared with, in environments of their own, too.
+RIVALS = ("benchmarks/requirements-evening.txt", "benchmarks/requirements-infinity.txt")
 FILES = sorted({*(path.name for path in ROOT.glob("requirements*.txt")), *OTHER_ROLES.values()} - {EXTRA})
 NOT_FOR_THE_PAGES = {"torch", "transformers", "sentence-transformers", "diffusers", "pymilvus", "sqlalchemy"}
 
@@ -112,8 +115,8 @@ def test_every_requirement_is_pinned_as_in_the_constraints(name: str) -> None:
         assert exact_version(requirement) == version, f"{name}: {requirement}. After a change there: make constraints"
 
 
-def test_the_optional_extra_is_pinned() -> None:
-    assert all(exact_version(requirement) for requirement in declared(EXTRA))
+def test_what_has_an_environment_of_its_own_is_pinned() -> None:
+    assert all(exact_version(requirement) for name in (EXTRA, *RIVALS) for requirement in declared(name))
 
 
 def test_a_version_is_said_once_in_what_one_command_installs() -> None:
@@ -220,7 +223,8 @@ def test_the_pages_declare_what_they_import() -> None:
 def test_the_other_roles_declare_what_they_import(folder: str) -> None:
     files = [path for path in python_files(folder) if path not in service_files()]
     assert files
-    assert undeclared(files, OTHER_ROLES[folder]) == {}
+    rivals = RIVALS if folder == "benchmarks" else ()
+    assert undeclared(files, OTHER_ROLES[folder], *rivals) == {}
 
 
 # --- The installations -----------------------------------------------------------------------------------------------

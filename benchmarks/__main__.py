@@ -1,0 +1,52 @@
+"""`make bench`: all of them, one after another, each in a process of its own.
+
+    python -m benchmarks [--quick] [--only start evening] [--out .work/bench]
+
+Each leaves a JSON file with the machine's facts; `make charts` makes the pictures and tables of docs/performance.md.
+"""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from benchmarks import results
+from tuwen.settings import PROJECT_ROOT
+
+# Name of the file that each leaves → module and options. The shortest come first.
+RUNS: dict[str, list[str]] = {
+    "start": ["start"],
+    "evening": ["evening"],
+    "encode": ["encode"],
+    "ingest": ["ingest"],
+    "scale": ["scale"],
+    "search_load": ["search_load", "--products", "820", "10000", "--runs", "3"],
+    "search_load-large": ["search_load", "--products", "100000", "--draw", "new"],
+    "search_load-real": ["search_load", "--models", "real", "--products", "10000"],
+    "ingest-real": ["ingest", "--models", "real", "--products", "300"],
+}
+NOT_QUICK = {"search_load-large", "search_load-real", "ingest-real"}
+
+
+def main() -> None:
+    options = results.options(__doc__)
+    options.add_argument("--only", nargs="+", choices=RUNS, default=list(RUNS))
+    options.add_argument("--out", type=Path, default=results.RESULTS)
+    chosen = options.parse_args()
+    failed = []
+    for name in chosen.only:
+        if chosen.quick and name in NOT_QUICK:
+            continue
+        module, *its_options = RUNS[name]
+        command = [sys.executable, "-m", f"benchmarks.{module}", "--json", str(chosen.out / f"{name}.json")]
+        command += ["--quick"] if chosen.quick else its_options
+        started = time.monotonic()
+        status = subprocess.run(command, cwd=PROJECT_ROOT, check=False).returncode
+        print(f"== {name}: {time.monotonic() - started:.0f} s, status {status}", flush=True)
+        if status:
+            failed.append(name)
+    sys.exit(f"Not as they should be: {', '.join(failed)}" if failed else 0)
+
+
+if __name__ == "__main__":
+    main()

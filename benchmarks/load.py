@@ -1,0 +1,100 @@
+"""Searches from outside, by so many clients at once: `wrk`, another process, driven by `search_load.lua`."""
+
+import json
+import os
+import subprocess
+import sys
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from benchmarks.services import CATALOGUE
+from data_models import SearchMode
+from tuwen.settings import PROJECT_ROOT
+
+PICTURES = PROJECT_ROOT / "evaluation" / "views"  # of the catalogue's products, from other sides
+PICTURES_USED = 60
+SCRIPT = Path(__file__).with_name("search_load.lua")
+TIMEOUT_S = 30
+Draw = Literal["new", "known", "zipf"]
+DISTINCT_TITLES = 10_000  # that a Zipf mix draws from
+MIXES: Mapping[str, Sequence[SearchMode]] = {
+    **{str(mode.value): (mode,) for mode in SearchMode},
+    "both_text_modes": (SearchMode.TEXT_TO_TEXT, SearchMode.TEXT_TO_IMAGE),
+    "all_modes": tuple(SearchMode),
+}
+
+
+@dataclass(frozen=True)
+class Measured:
+    mode: str
+    clients: int
+    searches_per_s: float
+    mean_ms: float
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+    errors: int
+
+
+def run(url: str, mode: str, clients: int, seconds: int, folder: Path, draw: Draw = "new") -> Measured:
+    """`mode`: one of MIXES. What is needed of queries is written into `folder`."""
+    command = ["wrk", "-t1", f"-c{clients}", f"-d{seconds}s", "--timeout", f"{TIMEOUT_S}s", "-s", str(SCRIPT), url]
+    queries = {"TEXTS": str(_texts(folder, draw)), "PICTURES": str(_pictures(folder))}
+    modes = ",".join(str(each.value) for each in MIXES[mode])
+    env = os.environ | queries | {"MODES": modes, "DRAW": draw}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    result = next((line for line in done.stdout.splitlines() if line.startswith("RESULT ")), None)
+    if result is None:
+        sys.exit(f"wrk measured nothing: {done.stdout[-500:]}{done.stderr[-500:]}")
+    requests, duration_us, mean, p50, p95, p99, errors = map(float, result.split()[1:])
+    return Measured(mode, clients, round(requests / duration_us * 1e6, 1), mean, p50, p95, p99, int(errors))
+
+
+def middle(runs: Sequence[Measured]) -> Measured:
+    """The median by mean latency."""
+    return sorted(runs, key=lambda each: each.mean_ms)[len(runs) // 2]
+
+
+def titles() -> Iterator[str]:
+    """Of the demo catalogue, as they can stand in JSON."""
+    with CATALOGUE.open(encoding="utf-8") as lines:
+        for line in lines:
+            yield json.loads(line)["title"].replace("\\", "").replace('"', "")
+
+
+def expected_hit_rate(searches: int, cache_size: int, *, distinct: int = DISTINCT_TITLES) -> float:
+    """Of a cache of the least recently used that was empty, after so many searches of a Zipf mix (s = 1)."""
+    shares = 1 / np.arange(1, distinct + 1)
+    drawn = np.random.default_rng(0).choice(distinct, size=searches, p=shares / shares.sum())
+    cache: OrderedDict[int, None] = OrderedDict()
+    hits = 0
+    for query in drawn.tolist():
+        hits += query in cache
+        cache[query] = None
+        cache.move_to_end(query)
+        if len(cache) > cache_size:
+            cache.popitem(last=False)
+    return hits / max(searches, 1)
+
+
+def _texts(folder: Path, draw: Draw) -> Path:
+    lines = list(titles())
+    if draw == "zipf":
+        lines = [f"{lines[number % len(lines)]} {number}" for number in range(DISTINCT_TITLES)]
+    return _written(folder / f"{draw}.txt", lines)
+
+
+def _pictures(folder: Path) -> Path:
+    views = sorted(PICTURES.iterdir())
+    chosen = views[:: max(1, len(views) // PICTURES_USED)][:PICTURES_USED]
+    return _written(folder / "pictures.txt", [str(each) for each in chosen])
+
+
+def _written(file: Path, lines: Sequence[str]) -> Path:
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return file
