@@ -41,7 +41,12 @@ def main() -> None:
         command = [sys.executable, "-m", f"benchmarks.{module}", "--json", str(chosen.out / f"{name}.json")]
         command += ["--quick"] if chosen.quick else its_options
         started = time.monotonic()
-        status = subprocess.run(command, cwd=PROJECT_ROOT, check=False).returncode
+        with subprocess.Popen(command, cwd=PROJECT_ROOT) as process:
+            try:
+                status = process.wait()
+            except BaseException:
+                process.terminate()  # it stops what it started
+                raise
         print(f"== {name}: {time.monotonic() - started:.0f} s, status {status}", flush=True)
         if status:
             failed.append(name)

@@ -45,7 +45,7 @@ CHINESE = {
     "ours × its searches/s": "我们的搜索/秒 ÷ 它的",
     "products": "商品",
     "queries": "查询",
-    "expected hit rate": "预期命中率",
+    "cache hits": "缓存命中",
     "new": "全新",
     "zipf": "Zipf",
     "known": "已知",
@@ -102,7 +102,7 @@ SEARCHES: list[Column] = [
     ("mode", lambda row: MODE_CODES.get(row["mode"], row["mode"])),
     ("clients", lambda row: row["clients"]),
     *LOAD,
-    ("expected hit rate", lambda row: row.get("expected_hit_rate", "")),
+    ("cache hits", lambda row: row.get("cache_hits", "")),
 ]
 TABLES: dict[str, tuple[Sequence[str], list[Column]]] = {
     "evening": (

@@ -4,13 +4,12 @@ import json
 import os
 import subprocess
 import sys
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
+import httpx
 
 from benchmarks.services import CATALOGUE
 from data_models import SearchMode
@@ -21,6 +20,7 @@ PICTURES_USED = 60
 SCRIPT = Path(__file__).with_name("search_load.lua")
 TIMEOUT_S = 30
 Draw = Literal["new", "known", "zipf"]
+CACHE = ("hit", "miss")
 DISTINCT_TITLES = 10_000  # that a Zipf mix draws from
 MIXES: Mapping[str, Sequence[SearchMode]] = {
     **{str(mode.value): (mode,) for mode in SearchMode},
@@ -67,19 +67,14 @@ def titles() -> Iterator[str]:
             yield json.loads(line)["title"].replace("\\", "").replace('"', "")
 
 
-def expected_hit_rate(searches: int, cache_size: int, *, distinct: int = DISTINCT_TITLES) -> float:
-    """Of a cache of the least recently used that was empty, after so many searches of a Zipf mix (s = 1)."""
-    shares = 1 / np.arange(1, distinct + 1)
-    drawn = np.random.default_rng(0).choice(distinct, size=searches, p=shares / shares.sum())
-    cache: OrderedDict[int, None] = OrderedDict()
-    hits = 0
-    for query in drawn.tolist():
-        hits += query in cache
-        cache[query] = None
-        cache.move_to_end(query)
-        if len(cache) > cache_size:
-            cache.popitem(last=False)
-    return hits / max(searches, 1)
+def query_cache(url: str) -> tuple[float, float]:
+    """How many queries had their vector already, and how many did not, since the service started."""
+    lines = httpx.get(f"{url}/metrics", timeout=30, trust_env=False).raise_for_status().text.splitlines()
+    counts = {
+        result: [line for line in lines if f'_query_cache_total{{result="{result}"}}' in line] for result in CACHE
+    }
+    known, made = (float(counts[result][0].split()[-1]) if counts[result] else 0.0 for result in CACHE)
+    return known, made
 
 
 def _texts(folder: Path, draw: Draw) -> Path:

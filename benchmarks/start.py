@@ -29,12 +29,12 @@ def main() -> None:
     report = results.Report("start", quick=chosen.quick)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        items = services.demo_items(10 if chosen.quick else None)
         if not chosen.quick:
             took_s, memory = start(folder / "first", 0, encoder_cache_dir=folder / "exports")
             report.add(which="first of all, which converts the models", first_answer_s=took_s, **memory["at start"])
-        with services.running_service(folder) as service:
-            services.load(service.url, items)
+        if not chosen.quick:
+            with services.running_service(folder) as service:
+                services.load(service.url, services.demo_items())
         runs = [start(folder, chosen.seconds) for _ in range(chosen.runs)]
         took_s = results.median([took_s for took_s, _ in runs])
         for when in ("at start", "after searches"):

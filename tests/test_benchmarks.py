@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from benchmarks.__main__ import NOT_QUICK, RUNS
-from benchmarks.load import MIXES, expected_hit_rate
+from benchmarks.load import MIXES
 from tests.conftest import create_product, wait_until_indexed
 from tests.processes import ROOT, environment, require_program
 
@@ -40,6 +40,7 @@ def test_the_load_of_searches_is_measured(
     where = ["--url", str(api.base_url), "--seconds", "1", "--draw", "new"]
     results = report_of("search_load", tmp_path / "report.json", *where, *options)["results"]
     assert [each["mode"] for each in results] == modes
+    assert all(0 <= each["cache_hits"] < 1 for each in results)
     assert all(each["searches_per_s"] > 0 and 0 < each["p50_ms"] <= each["p99_ms"] for each in results)
 
 
@@ -50,9 +51,3 @@ def test_each_benchmark_writes_what_it_measured(name: str, tmp_path: Path) -> No
     assert report["results"]
     assert report["machine"]["cores"] > 0
     assert report["machine"]["cpu"]
-
-
-def test_the_hit_rate_of_a_cache_that_holds_everything_is_that_of_what_comes_again() -> None:
-    assert expected_hit_rate(1, 10, distinct=5) == 0
-    assert expected_hit_rate(10_000, 5, distinct=5) == 1 - 5 / 10_000
-    assert expected_hit_rate(10_000, 1, distinct=5) < 0.5
