@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from tuwen.encoders.base import Encoders, ImageTextEncoder, KnownIndex, ModelNames
-from tuwen.encoders.device import choose_device
+from tuwen.encoders.device import choose_device, limit_torch
 from tuwen.encoders.hub import fetch_from_huggingface, fetch_from_modelscope, pinned_name, resolve_model
 from tuwen.encoders.loading import FoundModel, load_clip, load_sentence
 from tuwen.encoders.prompts import NO_PROMPT, Prompts, prompts_of
@@ -244,6 +244,7 @@ def _load_clip(found: FoundModel, settings: Settings) -> ImageTextEncoder:
         ) from error
 
     def load() -> ImageTextEncoder:
+        limit_torch(settings.model_threads)
         encoder = CnClipCheckpoint(path, choose_device(settings.model_device))
         require_sound_clip(encoder)
         return encoder

@@ -24,7 +24,7 @@ NOT_OURS = {"tests", "data", "models"}
 DYNAMIC_IMPORTS = {"importlib.import_module", "import_module", "__import__"}
 DOCUMENTS = ("docs/architecture.md", "docs/architecture.zh-CN.md")
 
-BASE = {"data_models", "tuwen.errors", "tuwen.folders", "tuwen.settings"}
+BASE = {"data_models", "tuwen.cores", "tuwen.errors", "tuwen.folders", "tuwen.settings"}
 ENGINES = {
     "orm_models",
     "vector_db",
@@ -44,6 +44,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "tuwen": set(),
     "tuwen.errors": set(),
     "tuwen.settings": set(),
+    "tuwen.cores": set(),
     "tuwen.folders": {"tuwen.errors"},
     "data_models": {"tuwen.settings"},
     "tuwen.encoders.base": set(),  # numbers and promises: an engine that needs to name a vector may know these
@@ -53,7 +54,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "tuwen.pulse": set(),
     "tuwen.background": {"tuwen.errors", "tuwen.pulse", "orm_models", "tuwen.database"},
     "tuwen.processes": {"tuwen.background", "tuwen.errors", "orm_models", "tuwen.database"},
-    "tuwen.lite_process": set(),
+    "tuwen.lite_process": {"tuwen.cores"},
     "vector_db": BASE | {"tuwen.encoders.base", "tuwen.lite_process"},
     "tuwen.pictures": BASE | {"tuwen.background"},
     "tuwen.encoders": BASE,

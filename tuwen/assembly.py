@@ -5,15 +5,18 @@ What needs no model loads none: a command that only opens the stores starts in a
 
 import asyncio
 import logging
+import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from tuwen.background import WorkPool
+from tuwen.cores import thread_variables
 from tuwen.database.engine import Database
 from tuwen.database.start import open_database
 from tuwen.encoders.base import Encoders, KnownIndex, ModelNames
+from tuwen.encoders.device import choose_threads
 from tuwen.encoders.service import EncodingService
 from tuwen.errors import DependencyUnavailable
 from tuwen.indexing.ingest import Ingestor
@@ -71,6 +74,8 @@ def open_stores(settings: Settings) -> Iterator[Stores]:
 @asynccontextmanager
 async def open_services(settings: Settings) -> AsyncIterator[Services]:
     """The stores, and the models of the live index. Raises ConfigurationError."""
+    # Before torch is loaded, for the Python code that loads it.
+    os.environ.update(thread_variables(choose_threads(settings.model_threads), os.environ))
     from nlp_models import choose_models, find_models, load_encoders  # noqa: PLC0415  # torch and its kin take seconds
 
     async with _on_a_thread(open_stores(settings)) as stores:
@@ -151,8 +156,9 @@ def new_reindexer(services: Services) -> Reindexer:
         found = find_models(names_to_build(names.clip, names.text, settings), settings)
         return Models(found.names, found.fingerprint)
 
-    def slow(encoding: EncodingService) -> EncodingService:
-        return EncodingService(encoding.encoders, settings, prepare_thread=run_behind_all_others)
+    async def slow(encoding: EncodingService) -> EncodingService:
+        encoders = await asyncio.to_thread(encoding.encoders.on_one_thread)
+        return EncodingService(encoders, settings, prepare_thread=run_behind_all_others)
 
     threads = WorkPool(
         "filling", threads=1, max_waiting=settings.ingest_batch_size, prepare_thread=run_behind_all_others

@@ -80,6 +80,7 @@ class Settings(BaseSettings):
     model_device: str = "auto"
     encoder_backend: Literal["auto", "torch", "openvino"] = "auto"
     encoder_cache_dir: Path | None = None
+    model_threads: int = Field(0, ge=0)
     text_query_prompt: str | None = None
     text_document_prompt: str | None = None
     query_batch_size: int = Field(16, ge=1)

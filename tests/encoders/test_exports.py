@@ -54,7 +54,7 @@ def _least_cosine(rows: Embeddings, others: Embeddings) -> float:
 def test_a_converted_clip_gives_the_vectors_of_torch(tmp_path: Path, save: Any) -> None:
     model = save(tmp_path / "model")
     export_clip(model, tmp_path)
-    converted, original = ExportedClip(tmp_path), TransformersClip(model, "cpu")
+    converted, original = ExportedClip(tmp_path, threads=2), TransformersClip(model, "cpu")
     assert converted.dim == original.dim
     texts = [text for text in TEXTS if text or save is save_tiny_chinese_clip]  # SigLIP's has no token of an empty one
     assert _least_cosine(converted.encode_texts(texts), original.encode_texts(texts)) > 0.999
@@ -65,7 +65,7 @@ def test_a_converted_sentence_model_gives_the_vectors_of_torch(tmp_path: Path) -
     model = save_tiny_sentence_model(tmp_path / "model")
     prompts = Prompts(query="query: ", document="")
     export_sentence(model, tmp_path)
-    converted, original = ExportedSentence(tmp_path, prompts), SentenceEncoder(model, "cpu", prompts)
+    converted, original = ExportedSentence(tmp_path, prompts, threads=2), SentenceEncoder(model, "cpu", prompts)
     assert converted.dim == original.dim
     assert _least_cosine(converted.encode_documents(TEXTS), original.encode_documents(TEXTS)) > 0.999
     assert _least_cosine(converted.encode_queries(TEXTS), original.encode_queries(TEXTS)) > 0.999
@@ -193,7 +193,7 @@ def test_a_damaged_export_is_made_anew(tmp_path: Path, caplog: pytest.LogCapture
     export_sentence(model, folder)
     (folder / TEXT_NETWORK).write_bytes(b"")
     with caplog.at_level(logging.INFO):
-        encoder = load_export("sentence", model, folder, lambda path: ExportedSentence(path, Prompts()))
+        encoder = load_export("sentence", model, folder, lambda path: ExportedSentence(path, Prompts(), threads=1))
     assert encoder.encode_queries(["a"]).shape == (1, encoder.dim)
     assert "is made anew" in caplog.text
 
@@ -208,7 +208,7 @@ def test_of_two_at_once_one_stays_and_a_killed_one_leaves_nothing_in_the_way(tmp
     killed.send_signal(signal.SIGKILL)
     killed.wait()
     assert [export.wait() for export in exports] == [0, 0]
-    assert ExportedSentence(cache / "whole", Prompts()).dim == 48
+    assert ExportedSentence(cache / "whole", Prompts(), threads=1).dim == 48
     (left,) = cache.glob(".*")
     tidy(cache, now=left.stat().st_mtime + 60)
     assert left.is_dir()  # it may be somebody's who is at it

@@ -2,23 +2,28 @@
 
 import asyncio
 import logging
+import threading
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
+from typing import Self
 
+import numpy as np
 import pytest
 import sqlalchemy as sa
+from PIL import Image
 
-from data_models import ProductChanges, ProductEvent
+from data_models import ProductChanges, ProductEvent, SearchMode, SearchRequest
 from orm_models import Base, OutboxRow, ProductRow, ProductVectorRow
+from tests.conftest import picture
 from tests.indexing.shop import Shop, load_on, run
 from tests.processes import wait_until
-from tuwen.assembly import new_ingestor
-from tuwen.encoders.base import Embeddings, TextEncoder
+from tuwen.assembly import new_ingestor, new_searcher
+from tuwen.encoders.base import Embeddings, ImageTextEncoder, PreparedPicture, TextEncoder
 from tuwen.encoders.service import EncodingService
-from tuwen.errors import ModelsUnavailable, NotFound, VectorDBUnavailable
+from tuwen.errors import EncodingFailed, ModelsUnavailable, NotFound, VectorDBUnavailable
 from tuwen.indexing.ingest import Ingestor
 from tuwen.indexing.retry import PAGE, retry_failed
 from tuwen.messaging.in_process import InProcessQueue
@@ -44,9 +49,37 @@ class SickModel:
         self._refuse(texts)
         return self._sound.encode_documents(texts)
 
+    def on_one_thread(self) -> Self:
+        return self
+
     def _refuse(self, texts: Sequence[str]) -> None:
         if self.refused is not None and any(self.refused in text for text in texts):
             raise RuntimeError("CUDA error: out of memory")
+
+
+class ColourBlindModel(ImageTextEncoder):
+    """A real one that can't take green pictures, and keeps who prepares the others."""
+
+    def __init__(self, sound: ImageTextEncoder) -> None:
+        self.dim = sound.dim
+        self.prepared_by: set[str] = set()
+        self._sound = sound
+
+    def encode_texts(self, texts: Sequence[str]) -> Embeddings:
+        return self._sound.encode_texts(texts)
+
+    def prepare(self, image: Image.Image) -> PreparedPicture:
+        red, green, _ = np.asarray(image.convert("RGB")).mean(axis=(0, 1))
+        if green > red:
+            raise ZeroDivisionError("nothing of it is red")
+        self.prepared_by.add(threading.current_thread().name.partition("_")[0])
+        return self._sound.prepare(image)
+
+    def encode_prepared(self, pictures: Sequence[PreparedPicture]) -> Embeddings:
+        return self._sound.encode_prepared(pictures)
+
+    def on_one_thread(self) -> Self:
+        return self
 
 
 @asynccontextmanager
@@ -124,6 +157,37 @@ def test_a_poisoned_product_fails_alone_and_comes_back_when_somebody_asks_for_it
             assert (shop.status(poisoned), shop.status(other)[0]) == (("indexed", None), "failed")
             with pytest.raises(NotFound):
                 shop.writer.reindex(999)
+
+    run(on_both_databases, scenario)
+
+
+def test_a_picture_that_can_not_be_prepared_fails_alone_and_all_are_where_they_were_decoded(
+    on_both_databases: Settings,
+) -> None:
+    async def scenario(shop: Shop) -> None:
+        red, green = shop.create("红色沙发"), shop.create("绿色沙发", "green")
+        stores, encoders = shop.services, shop.services.encoding.encoders
+        model = ColourBlindModel(encoders.clip)
+        encoding = EncodingService(replace(encoders, clip=model), stores.settings)
+        model.prepared_by.clear()  # the known good picture
+        load = partial(load_on, asyncio.get_running_loop(), stores.settings)
+        registry = IndexRegistry(stores.database, stores.vector_db, encoding, load)
+        services = replace(stores, registry=registry)
+        await new_ingestor(services).ingest(shop.messages())
+        assert shop.status(red) == ("indexed", None)
+        assert shop.status(green) == (
+            "failed",
+            "The model can't encode this: ZeroDivisionError('nothing of it is red')",
+        )
+        await encoding.check()
+
+        searcher = new_searcher(services)
+        by_picture = SearchRequest(mode=SearchMode.IMAGE_TO_IMAGE)
+        assert [hit.product.product_id for hit in (await searcher.search(by_picture, picture("red"))).hits] == [red]
+        with pytest.raises(EncodingFailed, match="nothing of it is red"):
+            await searcher.search(by_picture, picture("green"))
+        assert model.prepared_by == {"decoding"}
+        await encoding.close()
 
     run(on_both_databases, scenario)
 

@@ -1,11 +1,11 @@
 """What every encoder promises, whatever model it is, wherever it runs. Loads no model's library: anyone may know it."""
 
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from PIL import Image
 
 Embeddings: TypeAlias = NDArray[np.float32]  # [n, dim], rows of length 1
 Vector: TypeAlias = NDArray[np.float32]  # [dim], length 1
+PreparedPicture: TypeAlias = Mapping[str, NDArray[Any]]  # arrays [1, …] by the names of the network's inputs
 
 
 # Chinese-CLIP has 512 positions but was trained on 52 (`context_length` in cn_clip/clip/utils.py, Apache-2.0).
@@ -28,6 +29,10 @@ class TextEncoder(Protocol):
 
     def encode_documents(self, texts: Sequence[str]) -> Embeddings: ...
 
+    def on_one_thread(self) -> Self:
+        """The same one, computing on the thread of its caller alone if that thread asks for it. Blocks."""
+        ...
+
 
 class ImageTextEncoder(Protocol):
     """Pictures and texts into one space. A text is what it is, asked or kept."""
@@ -36,7 +41,18 @@ class ImageTextEncoder(Protocol):
 
     def encode_texts(self, texts: Sequence[str]) -> Embeddings: ...
 
-    def encode_images(self, images: Sequence[Image.Image]) -> Embeddings: ...
+    def prepare(self, image: Image.Image) -> PreparedPicture:
+        """A picture as the network takes it. On any thread, several at once, and beside all else."""
+        ...
+
+    def encode_prepared(self, pictures: Sequence[PreparedPicture]) -> Embeddings: ...
+
+    def encode_images(self, images: Sequence[Image.Image]) -> Embeddings:
+        return self.encode_prepared([self.prepare(image) for image in images])
+
+    def on_one_thread(self) -> Self:
+        """As a TextEncoder's."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -77,6 +93,10 @@ class Encoders:
     @property
     def name(self) -> str:
         return self.models.short
+
+    def on_one_thread(self) -> Self:
+        """For a thread that stands behind all others: see `device.run_behind_all_others`. Blocks."""
+        return replace(self, clip=self.clip.on_one_thread(), text=self.text.on_one_thread())
 
 
 def unit_rows(features: NDArray[np.floating]) -> Embeddings:

@@ -13,14 +13,15 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias
 
+import numpy as np
 import torch
 from cn_clip.clip import _tokenizer, image_transform, tokenize
 from cn_clip.clip.model import CLIP
 from PIL import Image
 
-from tuwen.encoders.base import CHINESE_CLIP_CONTEXT, Embeddings, unit_rows
+from tuwen.encoders.base import CHINESE_CLIP_CONTEXT, Embeddings, ImageTextEncoder, PreparedPicture, unit_rows
 from tuwen.encoders.picture import prepare_picture
 
 StateDict: TypeAlias = Mapping[str, torch.Tensor]
@@ -52,7 +53,7 @@ class VisionShape:
     patch_size: int | None
 
 
-class CnClipCheckpoint:
+class CnClipCheckpoint(ImageTextEncoder):
     """cn_clip's dual encoder with cn_clip's own preprocessing. Raises ValueError for a file of another layout."""
 
     def __init__(self, path: Path, device: str) -> None:
@@ -63,11 +64,14 @@ class CnClipCheckpoint:
         self._transform = image_transform(vision.resolution)
         self.dim = _shape(state, "text_projection")[1]
 
-    def encode_images(self, images: Sequence[Image.Image]) -> Embeddings:
+    def prepare(self, image: Image.Image) -> PreparedPicture:
         # Not padded: the models were trained on pictures squashed to a square, as image_transform does it.
-        prepared = [self._transform(prepare_picture(image, pad_to_square=False)) for image in images]
+        return {"image": self._transform(prepare_picture(image, pad_to_square=False)).numpy()[None]}
+
+    def encode_prepared(self, pictures: Sequence[PreparedPicture]) -> Embeddings:
+        images = torch.from_numpy(np.concatenate([picture["image"] for picture in pictures]))
         with torch.inference_mode():
-            features = self._model.encode_image(torch.stack(prepared).to(self._device))
+            features = self._model.encode_image(images.to(self._device))
         return unit_rows(features.cpu().numpy())
 
     def encode_texts(self, texts: Sequence[str]) -> Embeddings:
@@ -77,6 +81,9 @@ class CnClipCheckpoint:
         with torch.inference_mode():
             features = self._model.encode_text(tokens[:, :longest].to(self._device))
         return unit_rows(features.cpu().numpy())
+
+    def on_one_thread(self) -> Self:
+        return self  # torch asks the thread that calls it
 
 
 def _read_state_dict(path: Path) -> StateDict:

@@ -6,6 +6,8 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
+from tuwen.cores import available_cores
+
 NICENESS = 10
 
 
@@ -29,6 +31,21 @@ def _may_have_a_gpu() -> bool:
     return any(Path(each).exists() for each in ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")) or sys.platform == "win32"
 
 
+def choose_threads(setting: int) -> int:
+    """The setting itself, or for 0 as many as this process has cores."""
+    return setting or available_cores()
+
+
+def limit_torch(setting: int) -> None:
+    """The threads that it computes on, in all threads to come: the setting's, or for 0 no more than there are cores.
+
+    OMP_NUM_THREADS, which it took its number from, may be less.
+    """
+    import torch  # noqa: PLC0415
+
+    torch.set_num_threads(setting or min(torch.get_num_threads(), available_cores()))
+
+
 def half_precision(device: str) -> str:
     """The dtype of torch's that costs a vector next to nothing (cosine 0.999 and more) and the device is fast in."""
     import torch  # noqa: PLC0415
@@ -42,7 +59,10 @@ def half_precision(device: str) -> str:
 
 
 def run_behind_all_others() -> None:
-    """This thread from now on: a lower priority, and one core for its models. Other threads keep theirs."""
+    """This thread from now on: a lower priority, and one core for its models. Other threads keep theirs.
+
+    For encoders that are `on_one_thread`: OpenVINO's threads serve all its models, and have a priority of their own.
+    """
     with suppress(OSError, AttributeError):  # only on Linux a thread has a priority of its own
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
     torch = sys.modules.get("torch")

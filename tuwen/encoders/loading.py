@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from tuwen.encoders.base import ImageTextEncoder, TextEncoder
-from tuwen.encoders.device import choose_device, half_precision
+from tuwen.encoders.device import choose_device, choose_threads, half_precision, limit_torch
 from tuwen.encoders.exported.cache import Kind, NotExportable, export_folder, load_export
 from tuwen.encoders.prompts import Prompts
 from tuwen.encoders.self_test import (
@@ -40,12 +40,13 @@ class FoundModel:
 def load_clip(model: FoundModel, settings: Settings) -> ImageTextEncoder:
     """Loaded, and tried once. Raises whatever the libraries raise."""
     load_in_torch = partial(_clip_in_torch, model.path)
-    return _load("clip", model, settings, _exported_clip, load_in_torch)
+    load = partial(_exported_clip, choose_threads(settings.model_threads))
+    return _load("clip", model, settings, load, load_in_torch)
 
 
 def load_sentence(model: FoundModel, prompts: Prompts, settings: Settings) -> TextEncoder:
     """The same."""
-    load = partial(_exported_sentence, prompts)
+    load = partial(_exported_sentence, prompts, choose_threads(settings.model_threads))
     return _load("sentence", model, settings, load, partial(_sentence_in_torch, model.path, prompts))
 
 
@@ -64,22 +65,23 @@ def _load(
             if settings.encoder_backend == "openvino":
                 raise ValueError(f"ENCODER_BACKEND=openvino can't run it ({error})") from error
             logger.warning("%s is run by torch, not OpenVINO: %s", model.path, error)
+    limit_torch(settings.model_threads)
     return load_in_torch(device, half_precision(device))
 
 
-def _exported_clip(folder: Path) -> ImageTextEncoder:
+def _exported_clip(threads: int, folder: Path) -> ImageTextEncoder:
     from tuwen.encoders.exported.encoders import ExportedClip, require_as_good_as_torch  # noqa: PLC0415
 
-    encoder = ExportedClip(folder)
+    encoder = ExportedClip(folder, threads)
     require_as_good_as_torch(folder, clip_probes(encoder))
     require_sound_clip(encoder, SAME_IN_HALF)
     return encoder
 
 
-def _exported_sentence(prompts: Prompts, folder: Path) -> TextEncoder:
+def _exported_sentence(prompts: Prompts, threads: int, folder: Path) -> TextEncoder:
     from tuwen.encoders.exported.encoders import ExportedSentence, require_as_good_as_torch  # noqa: PLC0415
 
-    encoder = ExportedSentence(folder, prompts)
+    encoder = ExportedSentence(folder, prompts, threads)
     require_as_good_as_torch(folder, encoder.encode([SHORT_TEXT, LONG_TEXT], prompt=""))
     require_sound_text(encoder, SAME_IN_HALF)
     return encoder

@@ -34,7 +34,12 @@ def least_cosine(rows: Embeddings, others: Embeddings) -> float:
 
 def require_sound_clip(encoder: ImageTextEncoder, same: float = SAME) -> None:
     """Raises ValueError saying what is wrong, or whatever the model raises."""
-    _require_unit_rows(encoder.encode_images([PICTURE]), 1, encoder.dim, "picture")
+    alone, together = encoder.encode_images([PICTURE]), encoder.encode_images([PICTURE, PICTURE])
+    _require_unit_rows(alone, 1, encoder.dim, "picture")
+    _require_unit_rows(together, 2, encoder.dim, "picture")
+    cosine = least_cosine(alone, together)
+    if not cosine > same:
+        raise ValueError(f"beside another one, a picture gets another vector than alone (cosine {cosine:.4f})")
     _require_sound_texts(encoder.encode_texts, encoder.dim, same)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Self
 
 from sentence_transformers import SentenceTransformer
 
@@ -22,6 +23,9 @@ class SentenceEncoder:
 
     def encode_documents(self, texts: Sequence[str]) -> Embeddings:
         return self._encode(texts, self._prompts.document)
+
+    def on_one_thread(self) -> Self:
+        return self  # torch asks the thread that calls it
 
     def _encode(self, texts: Sequence[str], prompt: str) -> Embeddings:
         # An empty prompt, unlike none, keeps the model's default prompt away.

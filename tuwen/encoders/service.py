@@ -11,9 +11,10 @@ from typing import TypeVar
 from cachetools import LRUCache
 from PIL import Image
 
-from tuwen.encoders.base import Embeddings, Encoders, Vector
+from tuwen.encoders.base import Embeddings, Encoders, PreparedPicture, Vector
 from tuwen.encoders.batching import BatchSizes, MicroBatcher
 from tuwen.encoders.turns import Turns, Urgency
+from tuwen.errors import EncodingFailed, ModelsUnavailable
 from tuwen.settings import Settings
 
 Item = TypeVar("Item")
@@ -51,8 +52,8 @@ class EncodingService:
             "bulk_batch_size": settings.ingest_encode_batch_size,
             "queue_size": settings.query_queue_size,
         }
-        a_picture = Image.new("RGB", KNOWN_GOOD_SIZE, "gray")
-        self.clip_images = self._batcher(encoders.clip.encode_images, a_picture, Urgency.LONG_QUERY)
+        a_picture = encoders.clip.prepare(Image.new("RGB", KNOWN_GOOD_SIZE, "gray"))
+        self.clip_images = self._batcher(encoders.clip.encode_prepared, a_picture, Urgency.LONG_QUERY)
         self.clip_texts = self._batcher(encoders.clip.encode_texts, KNOWN_GOOD_TEXT)
         self.text_queries = self._batcher(encoders.text.encode_queries, KNOWN_GOOD_TEXT)
         self.text_documents = self._batcher(encoders.text.encode_documents, KNOWN_GOOD_TEXT)
@@ -83,8 +84,20 @@ class EncodingService:
         text = _with_single_spaces(text)
         return await self._cached(self.text_queries, ("text", text), text)
 
-    async def query_image(self, image: Image.Image, sha256: str) -> Vector:
-        return await self._cached(self.clip_images, ("image", sha256), image)
+    def prepare(self, image: Image.Image) -> PreparedPicture:
+        """For `query_image` and `clip_images`, on the thread that decoded it: the model has enough to do.
+
+        Raises EncodingFailed or ModelsUnavailable.
+        """
+        try:
+            return self.encoders.clip.prepare(image)
+        except MemoryError as error:
+            raise ModelsUnavailable("There is no memory to prepare a picture for the model.") from error
+        except Exception as error:  # libraries raise whatever they like, of a picture one pixel high for one
+            raise EncodingFailed(f"The model can't encode this: {error!r}") from error
+
+    async def query_image(self, picture: PreparedPicture, sha256: str) -> Vector:
+        return await self._cached(self.clip_images, ("image", sha256), picture)
 
     def cached_image(self, sha256: str) -> Vector | None:
         """Spares a known picture its decoding."""

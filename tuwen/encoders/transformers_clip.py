@@ -2,12 +2,15 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Self
 
+import numpy as np
 import torch
 import transformers
+from numpy.typing import NDArray
 from PIL import Image
 
-from tuwen.encoders.base import CHINESE_CLIP_CONTEXT, Embeddings, unit_rows
+from tuwen.encoders.base import CHINESE_CLIP_CONTEXT, Embeddings, ImageTextEncoder, PreparedPicture, unit_rows
 from tuwen.encoders.picture import prepare_picture
 
 # They pool the last position, be it padding, and were trained on texts of full length ("make sure to set
@@ -15,7 +18,7 @@ from tuwen.encoders.picture import prepare_picture
 PADDED_TO_THE_END = {"siglip_text_model", "siglip2_text_model"}
 
 
-class TransformersClip:
+class TransformersClip(ImageTextEncoder):
     def __init__(self, folder: Path, device: str, dtype: torch.dtype = torch.float32) -> None:
         self._device = device
         self._dtype = dtype
@@ -36,18 +39,28 @@ class TransformersClip:
         self._padding = "max_length" if text_model in PADDED_TO_THE_END else True
         self.dim = self.encode_texts(["a"]).shape[1]
 
-    def encode_images(self, images: Sequence[Image.Image]) -> Embeddings:
-        prepared = [prepare_picture(image, pad_to_square=self.pad_to_square) for image in images]
+    def prepare(self, image: Image.Image) -> PreparedPicture:
+        prepared = prepare_picture(image, pad_to_square=self.pad_to_square)
         # All that it gives: NaFlex, which keeps a picture's proportions, wants a mask and shapes beside the pixels.
-        inputs = self.image_processor(images=prepared, return_tensors="pt").to(self._device, self._dtype)
+        return dict(self.image_processor(images=[prepared], return_tensors="np"))
+
+    def encode_prepared(self, pictures: Sequence[PreparedPicture]) -> Embeddings:
+        inputs = {name: np.concatenate([picture[name] for picture in pictures]) for name in pictures[0]}
         with torch.inference_mode():
-            features = self.model.get_image_features(**inputs)
+            features = self.model.get_image_features(**{name: self._tensor(each) for name, each in inputs.items()})
         return unit_rows(features.pooler_output.float().cpu().numpy())
 
     def encode_texts(self, texts: Sequence[str]) -> Embeddings:
         with torch.inference_mode():
             features = self.model.get_text_features(**self.tokenize(texts).to(self._device))
         return unit_rows(features.pooler_output.float().cpu().numpy())
+
+    def on_one_thread(self) -> Self:
+        return self  # torch asks the thread that calls it
+
+    def _tensor(self, array: NDArray[Any]) -> torch.Tensor:
+        tensor = torch.from_numpy(array).to(self._device)
+        return tensor.to(self._dtype) if tensor.is_floating_point() else tensor
 
     def tokenize(self, texts: Sequence[str]) -> transformers.BatchEncoding:
         tokens: transformers.BatchEncoding = self.tokenizer(

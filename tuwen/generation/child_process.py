@@ -10,6 +10,7 @@ import sys
 from contextlib import suppress
 
 from tuwen.background import RESTART_PAUSE_S, WorkPool
+from tuwen.cores import available_cores
 from tuwen.database.engine import Database
 from tuwen.generation.queries import has_unfinished_jobs
 from tuwen.messaging.transport import MessageConsumer
@@ -96,7 +97,7 @@ class GenerationProcess:
 
     def _processor_share(self) -> dict[str, str]:
         """Half of the cores, and threads that sleep while they wait: two pools over all cores block each other."""
-        threads = self._settings.generator_threads or max(1, (os.cpu_count() or 2) // 2)
+        threads = self._settings.generator_threads or max(1, available_cores() // 2)
         return {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
 
 

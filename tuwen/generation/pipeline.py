@@ -18,7 +18,7 @@ import torch
 from diffusers import AutoPipelineForText2Image, DiffusionPipeline
 from PIL import Image
 
-from tuwen.encoders.device import choose_device
+from tuwen.encoders.device import choose_device, limit_torch
 from tuwen.encoders.hub import Fetcher, fetch_from_modelscope, resolve_model
 from tuwen.errors import GenerationRefused, ModelUnavailable
 from tuwen.settings import Settings
@@ -101,8 +101,7 @@ def load_generator(settings: Settings) -> Generator:
     folder = resolve_model(settings.generator_model, settings.model_hub, "GENERATOR_MODEL", fetchers)
     device = choose_device(settings.generator_device)
     dtype = _choose_dtype(settings, device)
-    if settings.generator_threads:
-        torch.set_num_threads(settings.generator_threads)
+    limit_torch(settings.generator_threads)
     diffusers.utils.logging.disable_progress_bar()
     try:
         pipeline = AutoPipelineForText2Image.from_pretrained(folder, dtype=dtype)

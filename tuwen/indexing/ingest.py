@@ -241,8 +241,8 @@ class Ingestor:
 
     async def _encode_picture(self, path: str, encoding: EncodingService) -> Vector:
         async with self._pictures:
-            image = await self._decoder.stored_picture(await self._threads.run(self._images.read, path))
-            return await encoding.clip_images.bulk(image)
+            data = await self._threads.run(self._images.read, path)
+            return await encoding.clip_images.bulk(await self._decoder.stored_picture(data, encoding.prepare))
 
     def _insert(self, index: LiveIndex, encoded: Sequence[Encoded]) -> tuple[list[Inserted], list[Failed]]:
         # The token's time is that of the insert, from which reconciliation counts how long a row may stay unbound.

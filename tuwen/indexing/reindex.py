@@ -72,7 +72,7 @@ class Reindexer:
         registry: IndexRegistry,
         ingestor: Ingestor,
         find_models: Callable[[ModelNames], Models],
-        slow_encoding: Callable[[EncodingService], EncodingService],
+        slow_encoding: Callable[[EncodingService], Awaitable[EncodingService]],
     ) -> None:
         self._settings = settings
         self._database = database
@@ -161,7 +161,7 @@ class Reindexer:
         load = partial(self._thread.run, self._registry.encoders_of, row)  # behind another process that loads them, too
         encoding = await until_up("Reindexing", load, max_wait_s=LOOK_EVERY_S)
         await self._thread.run(self._open_collection, report, row, encoding)
-        slow = self._slow_encoding(encoding)
+        slow = await self._slow_encoding(encoding)
         try:
             shadow = ServedIndex(row.vector_index_id, row.collection, None, slow, is_live=False)
             await self._check(report, request, shadow, await self._fill(report, shadow))

@@ -1,6 +1,5 @@
 """A query's way: its title or picture → encode → look up with those that wait beside it (`lookup.py`) → cut."""
 
-import hashlib
 import time
 
 from data_models import (
@@ -21,7 +20,7 @@ from tuwen.pictures.decoder import PictureDecoder
 from tuwen.pictures.download import download_image
 from tuwen.pictures.store import ImageStore
 from tuwen.search.lookup import Lookup, Lookups
-from tuwen.search.query import Query, decode_base64, require_one_query
+from tuwen.search.query import SLICE_CHARACTERS, Query, decode_base64, require_one_query
 from tuwen.settings import Settings
 from tuwen.vectors.binding import row_at_version
 from tuwen.vectors.registry import IndexRegistry, LiveIndex
@@ -103,7 +102,10 @@ class Searcher:
         if not request.mode.query_is_image:
             return Query(request.mode, text=request.text)
         if request.image_base64 is not None:
-            image = decode_base64(request.image_base64)
+            if len(request.image_base64) > SLICE_CHARACTERS:
+                image = await self._threads.run(decode_base64, request.image_base64)
+            else:
+                image = decode_base64(request.image_base64)
         elif request.image_url is not None:
             image = await download_image(request.image_url, self._settings)
         return Query(request.mode, image=image, is_stored=is_stored)
@@ -136,12 +138,12 @@ class Searcher:
 
     async def encode_image(self, data: bytes, encoding: EncodingService, *, is_stored: bool) -> Vector:
         """CLIP's vector of an encoded picture, cached by its bytes."""
-        sha256 = hashlib.sha256(data).hexdigest()
+        sha256 = await self._decoder.sha256(data)
         cached = encoding.cached_image(sha256)
         if cached is not None:
             return cached
-        image = await self._decoder.query_picture(data, is_stored=is_stored)
-        return await encoding.query_image(image, sha256)
+        picture = await self._decoder.query_picture(data, encoding.prepare, is_stored=is_stored)
+        return await encoding.query_image(picture, sha256)
 
 
 def _as_lookup(request: SearchRequest, query: Query, index: LiveIndex, vector: Vector) -> Lookup:

@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from PIL import Image
 from pydantic import BaseModel
 
-from tuwen.encoders.base import Embeddings, unit_rows
-from tuwen.encoders.exported.network import Network
+from tuwen.encoders.base import Embeddings, ImageTextEncoder, PreparedPicture, unit_rows
+from tuwen.encoders.exported.network import Network, PictureNetwork
 from tuwen.encoders.exported.pixels import PixelRecipe
 from tuwen.encoders.exported.texts import Texts, TokenRecipe
 from tuwen.encoders.prompts import Prompts
@@ -18,6 +19,7 @@ MANIFEST = "export.json"
 IMAGE_NETWORK = "image.xml"
 TEXT_NETWORK = "text.xml"
 REFERENCE = "reference.npz"
+PIXELS = "pixels"
 
 
 class Manifest(BaseModel, frozen=True):
@@ -31,31 +33,39 @@ def read_manifest(folder: Path) -> Manifest:
     return Manifest.model_validate_json((folder / MANIFEST).read_bytes())
 
 
-class ExportedClip:
-    def __init__(self, folder: Path) -> None:
+class ExportedClip(ImageTextEncoder):
+    def __init__(self, folder: Path, threads: int) -> None:
+        self._folder = folder
         manifest = read_manifest(folder)
         if manifest.pixels is None:
             raise ValueError(f"{folder} takes no pictures")
         self.dim = manifest.dim
         self._pixels = manifest.pixels
         self._texts = Texts(folder, manifest.tokens)
-        self._image_network = Network(folder / IMAGE_NETWORK)
-        self._text_network = Network(folder / TEXT_NETWORK)
+        self._image_network = PictureNetwork(folder / IMAGE_NETWORK, manifest.pixels, threads)
+        self._text_network = Network(folder / TEXT_NETWORK, threads)
 
-    def encode_images(self, images: Sequence[Image.Image]) -> Embeddings:
-        return unit_rows(self._image_network(self._pixels.pixels(images)))
+    def prepare(self, image: Image.Image) -> PreparedPicture:
+        return {PIXELS: self._pixels.pixels(image)[None]}
+
+    def encode_prepared(self, pictures: Sequence[PreparedPicture]) -> Embeddings:
+        return unit_rows(self._image_network([picture[PIXELS] for picture in pictures]))
 
     def encode_texts(self, texts: Sequence[str]) -> Embeddings:
         return unit_rows(self._texts.encode(texts, self._text_network))
 
+    def on_one_thread(self) -> Self:
+        return type(self)(self._folder, threads=1)
+
 
 class ExportedSentence:
-    def __init__(self, folder: Path, prompts: Prompts) -> None:
+    def __init__(self, folder: Path, prompts: Prompts, threads: int) -> None:
+        self._folder = folder
         manifest = read_manifest(folder)
         self.dim = manifest.dim
         self._prompts = prompts
         self._texts = Texts(folder, manifest.tokens)
-        self._network = Network(folder / TEXT_NETWORK)
+        self._network = Network(folder / TEXT_NETWORK, threads)
 
     def encode_queries(self, texts: Sequence[str]) -> Embeddings:
         return self.encode(texts, self._prompts.query)
@@ -65,6 +75,9 @@ class ExportedSentence:
 
     def encode(self, texts: Sequence[str], prompt: str) -> Embeddings:
         return unit_rows(self._texts.encode([prompt + text for text in texts], self._network))
+
+    def on_one_thread(self) -> Self:
+        return type(self)(self._folder, self._prompts, threads=1)
 
 
 def require_as_good_as_torch(folder: Path, probes: Embeddings) -> None:

@@ -16,9 +16,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from tokenizers import Tokenizer
 
+from tuwen.cores import available_cores
 from tuwen.encoders.base import Embeddings, unit_rows
 from tuwen.encoders.exported.cache import REFUSED, tidy
 from tuwen.encoders.exported.encoders import (
@@ -28,7 +30,7 @@ from tuwen.encoders.exported.encoders import (
     TEXT_NETWORK,
     Manifest,
 )
-from tuwen.encoders.exported.network import Network, with_precise_beginning, write_network
+from tuwen.encoders.exported.network import Network, PictureNetwork, with_precise_beginning, write_network
 from tuwen.encoders.exported.pixels import PixelRecipe
 from tuwen.encoders.exported.texts import ARRAYS, TOKENIZER_FILE, Texts, TokenRecipe
 from tuwen.encoders.picture import prepare_picture
@@ -101,11 +103,14 @@ def export_clip(model: Path, folder: Path) -> None:
     tokens = clip.tokenize(EXAMPLES)
     names = _known(tokens)
     _save_tokenizer(clip.tokenizer, folder)
-    pictures, texts = recipe.pixels([PICTURE, PICTURE]), Texts(folder, TokenRecipe(inputs=names))
-    write_network(ImageTower(clip.model), [torch.from_numpy(pictures)], folder / IMAGE_NETWORK)
-    _make_precise(folder / IMAGE_NETWORK, lambda network: network(pictures), clip.encode_images([PICTURE, PICTURE]))
+    pixels, texts = recipe.pixels(PICTURE), Texts(folder, TokenRecipe(inputs=names))
+    write_network(
+        ImageTower(clip.model), [torch.from_numpy(np.stack([recipe.channels(pixels)] * 2))], folder / IMAGE_NETWORK
+    )
+    encode = partial(_encode_pixels, recipe, pixels)
+    _make_precise(folder / IMAGE_NETWORK, encode, clip.encode_images([PICTURE]))
     write_network(TextTower(clip.model, names), [tokens[name] for name in names], folder / TEXT_NETWORK)
-    _make_precise(folder / TEXT_NETWORK, partial(texts.encode, EXAMPLES), clip.encode_texts(EXAMPLES))
+    _make_precise(folder / TEXT_NETWORK, partial(_encode_examples, texts), clip.encode_texts(EXAMPLES))
     _write(folder, Manifest(dim=clip.dim, tokens=TokenRecipe(inputs=names), pixels=recipe), clip_probes(clip))
 
 
@@ -132,17 +137,25 @@ def export_sentence(model: Path, folder: Path) -> None:
         raise ValueError(f"it begins with a module of its own kind, {first}")
     recipe = TokenRecipe(inputs=names, special_tokens=first == "Transformer")
     texts = Texts(folder, recipe)
-    _make_precise(folder / TEXT_NETWORK, partial(texts.encode, EXAMPLES), encoder.encode_documents(EXAMPLES))
+    _make_precise(folder / TEXT_NETWORK, partial(_encode_examples, texts), encoder.encode_documents(EXAMPLES))
     _write(folder, Manifest(dim=encoder.dim, tokens=recipe), encoder.encode_documents(EXAMPLES))
 
 
-def _make_precise(path: Path, encode: Callable[[Network], Any], wanted: Embeddings) -> None:
+def _encode_pixels(recipe: PixelRecipe, pixels: NDArray[np.uint8], network: Path) -> NDArray[np.float32]:
+    return PictureNetwork(network, recipe, available_cores())([pixels[None]])
+
+
+def _encode_examples(texts: Texts, network: Path) -> NDArray[np.float32]:
+    return texts.encode(EXAMPLES, Network(network, available_cores()))
+
+
+def _make_precise(path: Path, encode: Callable[[Path], NDArray[np.float32]], wanted: Embeddings) -> None:
     """As much of the network in float32 as its vectors need on this processor. Raises ValueError if all of it fails."""
     written = path.read_text(encoding="utf-8")
     for share in SHARES_IN_FLOAT32:
         path.write_text(with_precise_beginning(written, share), encoding="utf-8")
         try:
-            cosine = least_cosine(unit_rows(encode(Network(path))), wanted)
+            cosine = least_cosine(unit_rows(encode(path)), wanted)
         except RuntimeError as error:  # OpenVINO does not take every border between the two
             print(f"{path.name} with {share:.0%} in float32: {error}", file=sys.stderr)
             continue
@@ -172,7 +185,8 @@ def pixel_recipe(clip: TransformersClip) -> PixelRecipe:
     for picture in (_colours(96, 64), _colours(301, 700), _colours(33, 32)):
         prepared = prepare_picture(picture, pad_to_square=clip.pad_to_square)
         theirs = processor(images=[prepared], return_tensors="np")
-        if set(theirs) != {"pixel_values"} or not _same(theirs["pixel_values"], recipe.pixels([picture])):
+        ours = recipe.channels(recipe.pixels(picture))[None]
+        if set(theirs) != {"pixel_values"} or not _same(theirs["pixel_values"], ours):
             raise ValueError(f"its picture processor, {type(processor).__name__}, takes other steps")
     return recipe
 

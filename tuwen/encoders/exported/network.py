@@ -4,6 +4,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -13,23 +14,92 @@ from numpy.typing import NDArray
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 import openvino  # type: ignore[import-untyped]  # noqa: E402  # after the line above
+from openvino.preprocess import PrePostProcessor  # type: ignore[import-untyped]  # noqa: E402
 
-# bfloat16 where the processor computes in it, float32 elsewhere: the plugin's own choice.
-# A pinned thread waits for its core while another is idle, and several processes would pin theirs to the same ones.
-OPTIONS = {"PERFORMANCE_HINT": "LATENCY", "ENABLE_CPU_PINNING": False}
+from tuwen.encoders.exported.pixels import PixelRecipe  # noqa: E402
 
 NO_LAYERS = {"Const", "Parameter", "Result"}
+# So many pictures are computed at once, each on one thread; on a machine with more cores each gets several.
+MOST_AT_ONCE = 16
 
 
 class Network:
-    """A converted network, compiled for this processor; not thread-safe. Raises RuntimeError."""
+    """A converted network, compiled for this processor; not thread-safe. Raises RuntimeError.
 
-    def __init__(self, path: Path) -> None:
-        self._compiled = openvino.Core().compile_model(path, "CPU", OPTIONS)
+    One thread is the caller's own, with its priority.
+    """
+
+    def __init__(self, path: Path, threads: int) -> None:
+        self._compiled = openvino.Core().compile_model(path, "CPU", _for_one_call(threads))
 
     def __call__(self, *inputs: NDArray[np.generic]) -> NDArray[np.float32]:
         output: NDArray[np.float32] = self._compiled(list(inputs))[0]
         return output
+
+
+class PictureNetwork:
+    """The same for pictures. A call has all threads for one of them; of several, each has one thread.
+
+    In one batch all would take longer than one after the other: what is between two layers of a convolutional network
+    fits into a core's cache for one picture. And threads that share no picture don't wait for each other.
+    """
+
+    def __init__(self, path: Path, recipe: PixelRecipe, threads: int) -> None:
+        model = _taking_pixels(path, recipe)
+        core = openvino.Core()
+        self._alone = core.compile_model(model, "CPU", _for_one_call(threads))
+        self._beside = None if threads == 1 else core.compile_model(model, "CPU", _for_many_calls(threads))
+        self._requests: list[Any] = []
+
+    def __call__(self, pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        """[n, dim] of pictures [1, height, width, 3]."""
+        if self._beside is None or len(pictures) == 1:
+            return np.concatenate([self._alone([picture])[0] for picture in pictures])
+        while len(self._requests) < len(pictures):
+            self._requests.append(self._beside.create_infer_request())
+        requests = self._requests[: len(pictures)]
+        try:
+            for request, picture in zip(requests, pictures, strict=True):
+                request.start_async([picture], share_inputs=True)
+        finally:  # none is still under way at the next call
+            failure = [error for error in map(_failure_of, requests) if error is not None]
+        if failure:
+            raise failure[0]
+        return np.concatenate([request.get_output_tensor().data.copy() for request in requests])
+
+
+def _failure_of(request: Any) -> RuntimeError | None:
+    try:
+        request.wait()
+    except RuntimeError as error:
+        return error
+    return None
+
+
+# bfloat16 where the processor computes in it, float32 elsewhere: the plugin's own choice.
+# A pinned thread waits for its core while another is idle, and several processes would pin theirs to the same ones.
+def _for_one_call(threads: int) -> dict[str, Any]:
+    return {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads, "ENABLE_CPU_PINNING": False}
+
+
+def _for_many_calls(threads: int) -> dict[str, Any]:
+    streams = min(threads, MOST_AT_ONCE)
+    return {"NUM_STREAMS": streams, "INFERENCE_NUM_THREADS": threads, "ENABLE_CPU_PINNING": False}
+
+
+def _taking_pixels(path: Path, recipe: PixelRecipe) -> Any:
+    """The network with the recipe's scaling in front of it, for one picture: known shapes take a fifth off."""
+    model = openvino.Core().read_model(path)
+    height, width = recipe.height_and_width or (-1, -1)
+    model.reshape(openvino.PartialShape([1, 3, height, width]))
+    scale, shift = np.asarray(recipe.scale), np.asarray(recipe.shift)
+    processor = PrePostProcessor(model)
+    given = processor.input()
+    given.tensor().set_element_type(openvino.Type.u8).set_layout(openvino.Layout("NHWC"))
+    given.model().set_layout(openvino.Layout("NCHW"))
+    steps = given.preprocess().convert_element_type(openvino.Type.f32)
+    steps.mean((-shift / scale).tolist()).scale((1 / scale).tolist())
+    return processor.build()
 
 
 def write_network(module: object, example: Sequence[object], path: Path) -> None:

@@ -3,8 +3,6 @@
 Importing these loads torch, which takes seconds and hundreds of megabytes; `export.py` checks that both agree.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -26,18 +24,25 @@ class PixelRecipe(BaseModel, frozen=True):
     shift: tuple[float, float, float]
     """A channel's value 0…255 times its scale, plus its shift."""
 
-    def pixels(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
-        """[n, 3, height, width]"""
-        return np.stack([self._channels(prepare_picture(each, pad_to_square=self.pad_to_square)) for each in images])
-
-    def _channels(self, image: Image.Image) -> NDArray[np.float32]:
+    def pixels(self, image: Image.Image) -> NDArray[np.uint8]:
+        """[height, width, 3]"""
+        image = prepare_picture(image, pad_to_square=self.pad_to_square)
         image = image.resize(self._resized(image), resample=self.resample)
         if self.crop is not None:
             height, width = self.crop
             left, top = (image.width - width) // 2, (image.height - height) // 2
             image = image.crop((left, top, left + width, top + height))
-        values = np.asarray(image, np.float32) * np.asarray(self.scale, np.float32) + np.asarray(self.shift, np.float32)
+        return np.array(image)
+
+    def channels(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """[3, height, width], scaled: what the network was made for. `PictureNetwork` has it done in the network."""
+        values = pixels.astype(np.float32) * np.asarray(self.scale, np.float32) + np.asarray(self.shift, np.float32)
         return np.ascontiguousarray(values.transpose(2, 0, 1))
+
+    @property
+    def height_and_width(self) -> tuple[int, int] | None:
+        """Of all pictures; None where each has its own."""
+        return self.crop or self.size or ((self.side, self.side) if self.pad_to_square and self.side else None)
 
     def _resized(self, image: Image.Image) -> tuple[int, int]:
         if self.size is not None:

@@ -1,0 +1,187 @@
+"""How many cores a process has: what cgroups say, and how many threads then compute."""
+
+import json
+import os
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.processes import ROOT, environment
+from tuwen.cores import available_cores, thread_variables
+
+ALL = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+needs_two_cores = pytest.mark.skipif(ALL < 2, reason="needs two cores")
+needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's /proc")
+
+V2_MOUNT = "30 23 0:26 {root} {mount} ro,nosuid,nodev,noexec,relatime shared:9 - cgroup2 cgroup2 rw,nsdelegate\n"
+V1_MOUNTS = (
+    "33 32 0:29 {root} {mount}/cpuset rw,nosuid,nodev,noexec,relatime shared:10 - cgroup cgroup rw,cpuset\n"
+    "34 32 0:30 {root} {mount}/cpu,cpuacct rw,nosuid,nodev,noexec,relatime shared:11 - cgroup cgroup rw,cpu,cpuacct\n"
+)
+V1_CGROUP = "11:cpu,cpuacct:{path}\n10:cpuset:{path}\n1:name=systemd:{path}\n0::/\n"
+OTHER_MOUNT = "22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/root rw\n"
+
+
+def proc_of(folder: Path, cgroup: str, mounts: str) -> Path:
+    proc = folder / "proc"
+    proc.mkdir()
+    (proc / "cgroup").write_text(cgroup)
+    (proc / "mountinfo").write_text(OTHER_MOUNT + mounts)
+    return proc
+
+
+def write(files: Mapping[Path, str]) -> None:
+    for path, text in files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text + "\n")
+
+
+@pytest.mark.parametrize(
+    ("own", "above", "cores"),
+    [
+        ("max 100000", "max 100000", ALL),
+        ("100000 100000", "max 100000", 1),
+        ("50000 100000", "max 100000", 1),  # less than one is one
+        ("max 100000", "20000 10000", min(2, ALL)),  # what stands above counts, too
+        ("190000 100000", "400000 100000", 1),  # whole ones alone
+        ("6400000 100000", "max 100000", ALL),  # more than there are
+    ],
+)
+def test_version_2_says_it_in_one_file(tmp_path: Path, own: str, above: str, cores: int) -> None:
+    mount = tmp_path / "cgroup"
+    write({mount / "system.slice" / "tuwen.service" / "cpu.max": own, mount / "system.slice" / "cpu.max": above})
+    mounts = V2_MOUNT.format(root="/", mount=mount)
+    assert available_cores(proc_of(tmp_path, "0::/system.slice/tuwen.service\n", mounts)) == cores
+
+
+@pytest.mark.parametrize(
+    ("path", "root"),
+    [
+        ("/docker/7c1f", "/"),  # on the host, or with the host's namespace and all of its cgroups
+        ("/docker/7c1f", "/docker/7c1f"),  # a container that sees its own alone, by the host's name
+        ("/", "/"),  # a namespace of its own
+        ("/../../elsewhere", "/"),  # moved out of it
+    ],
+)
+def test_version_1_says_it_in_two(tmp_path: Path, path: str, root: str) -> None:
+    mount = tmp_path / "cgroup"
+    own = mount / "cpu,cpuacct" / ("docker/7c1f" if (path, root) == ("/docker/7c1f", "/") else "")
+    write({own / "cpu.cfs_quota_us": "150000", own / "cpu.cfs_period_us": "100000"})
+    proc = proc_of(tmp_path, V1_CGROUP.format(path=path), V1_MOUNTS.format(root=root, mount=mount))
+    assert available_cores(proc) == 1
+    (own / "cpu.cfs_quota_us").write_text("-1\n")
+    assert available_cores(proc) == ALL
+
+
+def test_where_nothing_is_said_all_cores_count(tmp_path: Path) -> None:
+    assert available_cores(tmp_path) == ALL
+    assert available_cores(proc_of(tmp_path, "0::/\n", V2_MOUNT.format(root="/", mount=tmp_path))) == ALL
+
+
+def test_what_an_operator_has_set_stays() -> None:
+    assert thread_variables(3, {}) == {"OMP_NUM_THREADS": "3", "OMP_WAIT_POLICY": "PASSIVE"}
+    assert thread_variables(3, {"OMP_NUM_THREADS": "1"})["OMP_NUM_THREADS"] == "1"
+
+
+# Of a second's encoding by both demo models: each thread's part in the processor's time, and its priority.
+ENCODE = """
+import json, os, sys, threading, time
+from pathlib import Path
+from PIL import Image
+from nlp_models import load_encoders
+from tuwen.encoders.device import run_behind_all_others
+from tuwen.settings import load_settings
+
+def threads():
+    found = {}
+    for task in Path("/proc/self/task").iterdir():
+        fields = (task / "stat").read_text().rpartition(")")[2].split()
+        found[int(task.name)] = int(fields[11]) + int(fields[12]), int(fields[16])
+    return found
+
+def encode():
+    if is_behind:
+        run_behind_all_others()
+    until = time.monotonic() + 1.5
+    while time.monotonic() < until:
+        encoders.clip.encode_prepared([picture] * 8)
+        encoders.clip.encode_prepared([picture])
+        encoders.clip.encode_texts(["红色布艺沙发" * 9] * 8)
+        encoders.text.encode_documents(["红色布艺沙发" * 9] * 8)
+
+is_behind = "behind" in sys.argv
+encoders = load_encoders(load_settings())
+if is_behind:
+    encoders = encoders.on_one_thread()
+picture = encoders.clip.prepare(Image.new("RGB", (512, 512), "red"))
+before = threads()
+worker = threading.Thread(target=encode)
+worker.start()
+while worker.is_alive():
+    after = threads()
+    worker.join(0.02)
+spent = {task: (ticks - before.get(task, (0, 0))[0], nice) for task, (ticks, nice) in after.items()}
+total = sum(ticks for ticks, _ in spent.values())
+print(json.dumps([[ticks, nice] for ticks, nice in spent.values() if 10 * ticks > total]))
+"""
+
+
+def computing_threads(
+    *arguments: str, cgroup: Path | None = None, backend: str = "openvino", **settings: object
+) -> list[list[int]]:
+    """Those with more than a tenth of all processor time: how many hundredths of a second, and how nice."""
+    env = environment(ENCODER_BACKEND=backend, **settings)
+    join = f"echo $$ > {cgroup / 'cgroup.procs'} && " if cgroup else ""
+    command = ["sh", "-c", f'{join} exec "$@"', "sh", sys.executable, "-c", ENCODE, *arguments]
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found: list[list[int]] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+@needs_linux
+@needs_two_cores
+def test_models_compute_on_all_cores_or_as_many_as_are_set() -> None:
+    assert len(computing_threads()) >= 2
+    assert len(computing_threads(MODEL_THREADS=1)) == 1
+
+
+@needs_linux
+def test_what_stands_behind_all_others_has_one_thread_and_that_is_nice() -> None:
+    [(_, nice)] = computing_threads("behind")
+    assert nice == 10
+
+
+@pytest.fixture
+def cgroup_of_one_core() -> Iterator[Path]:
+    """Skips where cgroups can't be made: in most containers, also CI's."""
+    name = f"tuwen-test-{uuid.uuid4().hex[:8]}"
+    version_1, version_2 = Path("/sys/fs/cgroup/cpu"), Path("/sys/fs/cgroup")
+    is_version_1 = (version_1 / "cpu.cfs_quota_us").exists()
+    folder = (version_1 if is_version_1 else version_2) / name
+    try:
+        folder.mkdir()
+    except OSError as error:
+        pytest.skip(f"cgroups can't be made here: {error}")
+    try:
+        if is_version_1:
+            (folder / "cpu.cfs_quota_us").write_text("100000")
+        else:
+            (folder / "cpu.max").write_text("100000 100000")
+    except OSError as error:
+        pytest.skip(f"cgroups of processors can't be made here: {error}")
+    else:
+        yield folder
+    finally:
+        folder.rmdir()
+
+
+@needs_linux
+@needs_two_cores
+@pytest.mark.parametrize("backend", ["openvino", "torch"])
+def test_under_a_quota_of_one_core_one_thread_computes(cgroup_of_one_core: Path, backend: str) -> None:
+    assert len(computing_threads(cgroup=cgroup_of_one_core, backend=backend)) == 1
