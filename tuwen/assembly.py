@@ -156,8 +156,11 @@ def new_reindexer(services: Services) -> Reindexer:
         found = find_models(names_to_build(names.clip, names.text, settings), settings)
         return Models(found.names, found.fingerprint)
 
+    # Of an ordinary priority: OpenVINO's threads, which others will use, may begin here.
+    compiling = WorkPool("compiling", threads=1, max_waiting=1)
+
     async def slow(encoding: EncodingService) -> EncodingService:
-        encoders = await asyncio.to_thread(encoding.encoders.on_one_thread)
+        encoders = await compiling.run(encoding.encoders.on_one_thread)
         return EncodingService(encoders, settings, prepare_thread=run_behind_all_others)
 
     threads = WorkPool(
