@@ -23,7 +23,7 @@ from tuwen.errors import ImageStoreUnavailable
 from tuwen.indexing.drift import PAGE, Graces, Pass, requeue_forgotten
 from tuwen.indexing.picture_drift import FEW_LOST, MANY_IMAGES, PICTURED_PAGE
 from tuwen.indexing.reconciliation import PassRecord, last_pass
-from tuwen.messaging.outbox import add_upsert_events
+from tuwen.messaging.outbox import WAITING, add_upsert_events, count_refused, mark_refused, outbox_backlog
 from tuwen.pictures.checked_image import CheckedImage
 from tuwen.pictures.checks import check_image
 from tuwen.pictures.provenance import encode_generated
@@ -190,6 +190,27 @@ def test_long_waiting_products_are_queued_again_once_and_never_beside_a_waiting_
             session.execute(sa.update(OutboxRow).values(published_at=utc_now()))
             session.execute(sa.update(ProductRow).values(queued_at=old))
         assert shop.mend().stale_pending_products == len(forgotten)
+
+    run(on_both_databases, scenario)
+
+
+def test_a_product_whose_message_was_refused_is_queued_again_and_the_message_forgotten(
+    on_both_databases: Settings,
+) -> None:
+    async def scenario(shop: Shop) -> None:
+        def age_and_refuse() -> None:
+            with shop.services.database.write() as session:
+                [waiting] = session.scalars(sa.select(OutboxRow.outbox_id).where(*WAITING))
+                mark_refused(session, waiting, "CorruptRecordException")
+                old = utc_now() - timedelta(hours=2)
+                session.execute(sa.update(ProductRow).values(updated_at=old, queued_at=None))
+
+        shop.create("红色沙发")
+        for _ in range(2):
+            age_and_refuse()
+            assert shop.mend().stale_pending_products == 1
+            with shop.services.database.read() as session:
+                assert (outbox_backlog(session), count_refused(session)) == (1, 0)
 
     run(on_both_databases, scenario)
 

@@ -12,7 +12,7 @@ from sqlalchemy import orm
 
 from data_models import IndexStatus
 from orm_models import GeneratedImageRow, OutboxRow, ProductRow, utc_now
-from tuwen.messaging.outbox import add_upsert_events
+from tuwen.messaging.outbox import WAITING, add_upsert_events, forget_refused
 from tuwen.pictures.store import sha256_in
 
 PICTURE_TABLES = (ProductRow, GeneratedImageRow)
@@ -37,7 +37,7 @@ def without_waiting_message(session: orm.Session, product_ids: Sequence[int], to
         sa.select(OutboxRow.message_key).where(
             OutboxRow.message_key.in_([str(each) for each in product_ids]),
             OutboxRow.topic == topic,
-            OutboxRow.published_at.is_(None),
+            *WAITING,
         )
     )
     keys = set(waiting)
@@ -75,7 +75,7 @@ def products_with_message_since(
         sa.select(OutboxRow.message_key).where(
             OutboxRow.message_key.in_([str(each) for each in product_ids]),
             OutboxRow.topic == topic,
-            sa.or_(OutboxRow.published_at.is_(None), OutboxRow.published_at > moment),
+            sa.or_(sa.and_(*WAITING), OutboxRow.published_at > moment),
         )
     )
     return {int(key) for key in keys}
@@ -97,6 +97,7 @@ def requeue(session: orm.Session, product_ids: Sequence[int], status: IndexStatu
             .values(index_status="pending", index_error=None, queued_at=utc_now())
             .execution_options(synchronize_session=False)
         )
+        forget_refused(session, topic, [str(each) for each in versions])
         add_upsert_events(session, topic, versions)
     return list(versions)
 

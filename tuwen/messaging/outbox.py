@@ -14,6 +14,9 @@ from sqlalchemy import orm
 from data_models import ProductEvent
 from orm_models import REASON_LENGTH, OutboxRow, ProductRow, utc_now
 
+# What was refused waits no more, and will never be published.
+WAITING = OutboxRow.published_at.is_(None), OutboxRow.refused_at.is_(None)
+
 
 def add_to_outbox(session: orm.Session, topic: str, key: str, message: BaseModel) -> None:
     session.add(OutboxRow(topic=topic, message_key=key, payload=message.model_dump(mode="json")))
@@ -42,10 +45,11 @@ def add_upsert_events(session: orm.Session, topic: str, versions: Mapping[int, i
 
 def claim_outbox(session: orm.Session, topic: str, limit: int, *, until: datetime) -> list[OutboxRow]:
     """The oldest that wait, for this relay alone until then."""
+    is_free = sa.or_(OutboxRow.claimed_until.is_(None), OutboxRow.claimed_until < utc_now())
     rows = list(
         session.scalars(
             sa.select(OutboxRow)
-            .where(OutboxRow.topic == topic, *_waits())
+            .where(OutboxRow.topic == topic, *WAITING, is_free)
             .order_by(OutboxRow.outbox_id)
             .limit(limit)
             .with_for_update(skip_locked=True)
@@ -81,6 +85,14 @@ def mark_refused(session: orm.Session, outbox_id: int, reason: str) -> None:
     _update(session, [outbox_id], **refused, attempts=OutboxRow.attempts + 1)
 
 
+def forget_refused(session: orm.Session, topic: str, keys: Sequence[str]) -> None:
+    """What is sent again is not put aside any more."""
+    refused = OutboxRow.message_key.in_(keys), OutboxRow.topic == topic, OutboxRow.refused_at.is_not(None)
+    outbox_ids = list(session.scalars(sa.select(OutboxRow.outbox_id).where(*refused)))
+    if outbox_ids:  # by their ids, so that no lock of a row that a relay has claimed is waited for
+        session.execute(sa.delete(OutboxRow).where(OutboxRow.outbox_id.in_(outbox_ids)))
+
+
 def delete_published_before(session: orm.Session, moment: datetime, limit: int) -> int:
     """Some of them, the oldest first; returns how many."""
     old = sa.select(OutboxRow.outbox_id).where(OutboxRow.published_at < moment).order_by(OutboxRow.published_at)
@@ -90,24 +102,17 @@ def delete_published_before(session: orm.Session, moment: datetime, limit: int) 
 
 
 def outbox_backlog(session: orm.Session) -> int:
-    waiting = OutboxRow.published_at.is_(None), OutboxRow.refused_at.is_(None)
-    return session.scalar(sa.select(sa.func.count()).select_from(OutboxRow).where(*waiting)) or 0
+    return session.scalar(sa.select(sa.func.count()).select_from(OutboxRow).where(*WAITING)) or 0
 
 
 def oldest_waiting_at(session: orm.Session) -> datetime | None:
     """When the message that waits longest was written."""
-    waiting = OutboxRow.published_at.is_(None), OutboxRow.refused_at.is_(None)
-    return session.scalar(sa.select(OutboxRow.created_at).where(*waiting).order_by(OutboxRow.outbox_id).limit(1))
+    return session.scalar(sa.select(OutboxRow.created_at).where(*WAITING).order_by(OutboxRow.outbox_id).limit(1))
 
 
 def count_refused(session: orm.Session) -> int:
     refused = OutboxRow.published_at.is_(None), OutboxRow.refused_at.is_not(None)  # the first has an index
     return session.scalar(sa.select(sa.func.count()).select_from(OutboxRow).where(*refused)) or 0
-
-
-def _waits() -> tuple[sa.ColumnElement[bool], ...]:
-    is_free = sa.or_(OutboxRow.claimed_until.is_(None), OutboxRow.claimed_until < utc_now())
-    return OutboxRow.published_at.is_(None), OutboxRow.refused_at.is_(None), is_free
 
 
 def _update(session: orm.Session, outbox_ids: Sequence[int], **values: object) -> None:
