@@ -80,17 +80,25 @@ def cut_down(image: Image.Image, *, trim: bool = False) -> Image.Image:
     mode = _mode_to_see(image)
     left, top, right, bottom = box = _visible_box(image) if trim and mode == "RGBA" else (0, 0, *image.size)
     factor = _reducing_factor(max(right - left, bottom - top))
+    if box == (0, 0, *image.size) and max(box) <= DECODE_SIDE:  # most pictures of a shop
+        return _upright(image.convert(mode), orientation(image))
     small = Image.new(mode, (-(-(right - left) // factor), -(-(bottom - top) // factor)))
     for band in _bands(box, row_step=factor):
         small.paste(image.crop(band).convert(mode).reduce(factor), (0, (band[1] - top) // factor))
     small.thumbnail((DECODE_SIDE, DECODE_SIDE), Image.Resampling.LANCZOS, reducing_gap=None)
-    small.getexif()[ExifTags.Base.Orientation] = orientation(image)
-    return ImageOps.exif_transpose(small)
+    return _upright(small, orientation(image))
 
 
 def orientation(image: Image.Image) -> int:
     """EXIF's 1 to 8, of a picture that is loaded: a PNG may say it behind its pixels."""
     return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+
+
+def _upright(image: Image.Image, said: int) -> Image.Image:
+    """In place."""
+    image.getexif()[ExifTags.Base.Orientation] = said
+    ImageOps.exif_transpose(image, in_place=True)
+    return image
 
 
 def _reducing_factor(longer_side: int) -> int:
