@@ -363,9 +363,11 @@ def test_requeueing_leaves_alone_what_is_no_longer_as_it_was(database: Database)
         [row] = session.scalars(sa.select(OutboxRow))
         assert (row.message_key, row.payload["version"]) == (str(pending.product_id), 1)
         soon = utc_now() + timedelta(minutes=1)
-        assert pending_products_after(session, 0, soon, utc_now() - timedelta(hours=1), 9) == []
-        assert pending_products_after(session, 0, soon, soon, 9) == [pending.product_id]
-        assert pending_products_after(session, pending.product_id, soon, soon, 9) == []
+        assert pending_products_after(session, 0, soon, utc_now() - timedelta(hours=1), 9) == {
+            pending.product_id: False
+        }
+        assert pending_products_after(session, 0, soon, soon, 9) == {pending.product_id: True}
+        assert pending_products_after(session, pending.product_id, soon, soon, 9) == {}
 
 
 def test_of_many_processes_one_has_a_lease_and_the_next_goes_on_where_it_was(database: Database) -> None:

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from PIL import Image
 
 from data_models import ProductEvent, ProductFields
-from orm_models import Base, GeneratedImageRow, JobRow, OutboxRow, ProductRow, ProductVectorRow, utc_now
+from orm_models import Base, GeneratedImageRow, JobRow, LeaseRow, OutboxRow, ProductRow, ProductVectorRow, utc_now
 from tests.conftest import picture
 from tests.indexing.shop import Mended, Shop, run
 from tuwen.background import Lease
@@ -22,7 +22,7 @@ from tuwen.catalogue.queries import count_by_index_status
 from tuwen.errors import ImageStoreUnavailable
 from tuwen.indexing.drift import PAGE, Graces, Pass, requeue_forgotten
 from tuwen.indexing.picture_drift import FEW_LOST, MANY_IMAGES, PICTURED_PAGE
-from tuwen.indexing.reconciliation import PassRecord, last_pass
+from tuwen.indexing.reconciliation import WAITING_SINCE, PassRecord, last_pass
 from tuwen.messaging.outbox import WAITING, add_upsert_events, count_refused, mark_refused, outbox_backlog
 from tuwen.pictures.checked_image import CheckedImage
 from tuwen.pictures.checks import check_image
@@ -505,6 +505,70 @@ def test_one_kind_that_fails_keeps_no_other_from_being_mended(settings: Settings
         assert count(shop, "pending") == 3
 
     run(settings, scenario)
+
+
+def test_a_store_that_is_down_for_hours_keeps_no_other_from_being_mended_at_each_interval(settings: Settings) -> None:
+    async def scenario(shop: Shop) -> None:
+        images = settings.data_dir / "images"
+        images.rmdir()
+        images.write_text("a file where the folder should be")
+        for _ in range(2):
+            add_rows(shop, 3, index_status="indexed")
+            with pytest.raises(ImageStoreUnavailable):
+                shop.mend()
+            assert count(shop, "pending") == 3
+            with pytest.raises(ImageStoreUnavailable):  # a few seconds later, for the pictures alone
+                shop.mend()
+            with shop.services.database.write() as session:
+                row = session.get_one(LeaseRow, "reconciliation")
+                hour_ago = utc_now().timestamp() - 3600
+                row.progress = row.progress | {name: hour_ago for name in row.progress if name == WAITING_SINCE}
+                session.execute(sa.delete(ProductRow))
+            with pytest.raises(ImageStoreUnavailable):
+                shop.mend()
+
+    run(settings, scenario)
+
+
+def test_a_folder_of_pictures_that_cannot_be_listed_is_a_finding_and_stops_nothing(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario(shop: Shop) -> None:
+        broken, lost = shop.create("红色沙发"), shop.create("蓝色灯", "blue")
+        await shop.ingestor.ingest(shop.messages())
+        with shop.services.database.read() as session:
+            path = settings.data_dir / "images" / session.get_one(ProductRow, broken).image_path
+        aside = path.parent.with_name("moved")
+        path.parent.rename(aside)
+        lose_picture(shop, lost)
+        shop.services.images.save(check_image(picture("tan"), settings))
+        age(settings.data_dir / "images")
+        path.parent.symlink_to(path.parent)  # ELOOP, as EIO of a bad sector, ESTALE of NFS, EACCES of a wrong owner
+        findings = shop.reconciler().reconcile()
+        assert findings is not None
+        folder = str(path.parent.relative_to(settings.data_dir / "images"))
+        kinds = {kind: (drift.found, drift.mended) for kind, drift in findings.items() if drift.found}
+        assert kinds == {"products_without_image": (2, 1), "images_without_product": (2, 1)}
+        assert folder in findings["products_without_image"].sample
+        assert "Too many levels" in caplog.text
+        assert (shop.status(broken)[0], shop.status(lost)[0]) == ("indexed", "failed")
+        path.parent.unlink()
+        aside.rename(path.parent)
+        assert not any(drift.found for drift in (shop.reconciler().reconcile() or {}).values())
+
+    run(settings, scenario)
+
+
+def test_a_long_backlog_is_walked_page_by_page_to_what_is_due(on_both_databases: Settings) -> None:
+    async def scenario(shop: Shop) -> None:
+        old = utc_now() - timedelta(hours=3)
+        add_rows(shop, 2 * PAGE, updated_at=old, queued_at=utc_now())
+        due = add_rows(shop, 1, updated_at=old)
+        steps = list(requeue_forgotten(new_pass(shop), 0))
+        assert [(len(step.found), step.mended) for step in steps] == [(0, 0), (0, 0), (1, 1)]
+        assert steps[-1].found == due
+
+    run(on_both_databases, scenario)
 
 
 # --- Looking without mending, and what is told of it ------------------------------------------------------------------

@@ -75,12 +75,13 @@ def requeue_forgotten(work: Pass, after: int) -> Iterator[Step]:
     while True:
         with work.database.read() as session:
             page = pending_products_after(session, after, changed_before, queued_before, PAGE)
-            found = without_waiting_message(session, page, work.settings.kafka_topic)
+            due = [product_id for product_id, is_due in page.items() if is_due]
+            found = without_waiting_message(session, due, work.settings.kafka_topic) if due else []
         if not page:
             return
-        if work.repair:
-            found = _queue_or_confirm(work, page)
-        after = page[-1]
+        if work.repair and due:
+            found = _queue_or_confirm(work, due)
+        after = max(page)
         yield Step(after, found, len(found) if work.repair else 0)
 
 

@@ -5,13 +5,14 @@ so a large share is never believed, and a product whose picture is gone is shown
 """
 
 import logging
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 
 from orm_models import ProductRow, utc_now
 from tuwen.catalogue.queries import lock_products
+from tuwen.errors import PictureUnreadable
 from tuwen.indexing.drift import PAGE, Pass, Step
 from tuwen.indexing.queries import image_paths_in_use, pictured_products_after
 from tuwen.pictures.store import ImageStore
@@ -31,20 +32,29 @@ FEW_LOST, MOST_LOST = 10, 1000
 
 def delete_unused_images(work: Pass, _: int) -> Iterator[Step]:
     """Pictures that nothing has named for a while. They can't be made again: a large share is not believed."""
-    for aside in work.images.list_pages_aside(IMAGE_PAGE):  # of a sweep that was killed between its two steps
+    unlisted: dict[str, str] = {}
+    for aside in work.images.list_pages_aside(IMAGE_PAGE, unlisted):  # a sweep was killed between its two steps
         paths = [path for path, mark in aside if not work.repair or _remove_or_take_back(work, path, mark)]
         yield Step(0, paths, len(paths) if work.repair else 0)
     may_remove = work.repair and (yield from _may_remove_unused(work))
-    for page in work.images.list_pages(IMAGE_PAGE if may_remove else PAGE):
+    for page in work.images.list_pages(IMAGE_PAGE if may_remove else PAGE, unlisted):
         unused = _unused(work, page)
         if may_remove:
             unused = [path for path in unused if _remove(work, path)]
         yield Step(0, unused, len(unused) if may_remove else 0)
+    yield _say_unlisted(0, unlisted)
+
+
+def _say_unlisted(after: int, unlisted: Mapping[str, str]) -> Step:
+    """Folders that could not be listed (folder → reason): what lies there is passed over, and each is a finding."""
+    if unlisted:
+        logger.error("%d folders can't be read, the first because: %s", len(unlisted), next(iter(unlisted.values())))
+    return Step(after, list(unlisted), 0)
 
 
 def _may_remove_unused(work: Pass) -> Generator[Step, None, bool]:
     total = unused = 0
-    for page in work.images.list_pages(PAGE):
+    for page in work.images.list_pages(PAGE, {}):
         total += len(page)
         unused += len(_unused(work, page))
         yield Step(0, (), 0)
@@ -90,10 +100,11 @@ def mark_products_without_image(work: Pass, after: int) -> Iterator[Step]:
     seen, lost, listings = 0, list[int](), Listings(work.images)
     for folder, page in _pictured_products(work, after):
         seen += len(page)
-        found = [row.product_id for row in page if not listings.has(row.image_path)]
+        found = [row.product_id for row in page if listings.lacks(row.image_path)]
         may_mark = work.repair and work.may_delete_many
         yield Step(folder, found, _mark_lost(work, found) if may_mark else 0)
         lost += found if work.repair and not may_mark else []
+    yield _say_unlisted(after, listings.unlisted)
     if len(lost) > min(MOST_LOST, max(FEW_LOST, int(seen * LARGE_SHARE))):
         logger.error(
             "The pictures of %d of %d products are gone, and none of these is marked: is this the right picture store? "
@@ -114,7 +125,7 @@ def _pictured_products(work: Pass, folder: int) -> Iterator[tuple[int, Sequence[
         if not page:
             return
         after = (page[-1].image_sha256, page[-1].product_id)
-        yield int(page[-1].image_sha256[:2], 16), page
+        yield int(page[-1].image_sha256[:2], 16), [row for row in page if row.index_status != "failed"]
 
 
 class Listings:
@@ -123,24 +134,33 @@ class Listings:
     def __init__(self, images: ImageStore) -> None:
         self._images = images
         self._kept: dict[str, set[str]] = {}
+        self.unlisted: dict[str, str] = {}
+        """Folder → why it can't be read; nobody knows what is gone from there."""
 
-    def has(self, path: str) -> bool:
+    def lacks(self, path: str) -> bool:
         folder = path.rpartition("/")[0]
-        if folder not in self._kept:
-            if len(self._kept) == KEPT_LISTINGS:
-                del self._kept[next(iter(self._kept))]
-            self._kept[folder] = self._images.paths_in(folder)
-        # One that lies aside, or was stored since the listing, is asked for by itself.
-        return path in self._kept[folder] or self._images.has(path)
+        if folder in self.unlisted:
+            return False
+        try:
+            if folder not in self._kept:
+                if len(self._kept) == KEPT_LISTINGS:
+                    del self._kept[next(iter(self._kept))]
+                self._kept[folder] = self._images.paths_in(folder)
+            # One that lies aside, or was stored since the listing, is asked for by itself.
+            return path not in self._kept[folder] and not self._images.has(path)
+        except PictureUnreadable as error:
+            self.unlisted[folder] = error.detail
+            return False
 
 
 def _mark_lost(work: Pass, product_ids: list[int]) -> int:
     """Those that lack their picture still, whichever it is by now."""
+    listings = Listings(work.images)
     with work.database.read() as session:
         rows = session.execute(
             sa.select(ProductRow.product_id, ProductRow.image_path).where(ProductRow.product_id.in_(product_ids))
         )
-        paths = {product_id: path for product_id, path in rows if not work.images.has(path)}
+        paths = {product_id: path for product_id, path in rows if listings.lacks(path)}
     unbound, marked, index = list[int](), 0, work.index
     with work.database.write() as session:
         lock_products(session, list(paths))

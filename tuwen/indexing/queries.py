@@ -20,15 +20,19 @@ PICTURE_TABLES = (ProductRow, GeneratedImageRow)
 
 def pending_products_after(
     session: orm.Session, product_id: int, changed_before: datetime, queued_before: datetime, limit: int
-) -> list[int]:
-    """A page of those that have been pending since then, and were not queued again since that."""
-    statement = sa.select(ProductRow.product_id).where(
-        ProductRow.product_id > product_id,
-        ProductRow.index_status == "pending",
+) -> dict[int, bool]:
+    """A page of all that are pending: id → whether since then, and not queued again since that.
+
+    Those that are not due fill the page, too: to pass over them all, one statement would read a whole backlog.
+    """
+    is_due = sa.and_(
         ProductRow.updated_at < changed_before,
         sa.or_(ProductRow.queued_at.is_(None), ProductRow.queued_at < queued_before),
     )
-    return list(session.scalars(statement.order_by(ProductRow.product_id).limit(limit)))
+    statement = sa.select(ProductRow.product_id, is_due).where(
+        ProductRow.product_id > product_id, ProductRow.index_status == "pending"
+    )
+    return dict(session.execute(statement.order_by(ProductRow.product_id).limit(limit)).all())
 
 
 def without_waiting_message(session: orm.Session, product_ids: Sequence[int], topic: str) -> list[int]:
@@ -57,14 +61,13 @@ def product_versions_after(
     return dict(session.execute(statement.order_by(ProductRow.product_id).limit(limit)).all())
 
 
-def failed_products_after(session: orm.Session, product_id: int, reason_contains: str, limit: int) -> list[int]:
-    """A page of those that failed, all of them or those whose reason has this in it."""
-    statement = sa.select(ProductRow.product_id).where(
+def failed_products_after(session: orm.Session, product_id: int, reason_contains: str, limit: int) -> dict[int, bool]:
+    """A page of all that failed: id → whether its reason has this in it."""
+    reason = sa.func.coalesce(ProductRow.index_error, "")
+    statement = sa.select(ProductRow.product_id, reason.contains(reason_contains, autoescape=True)).where(
         ProductRow.product_id > product_id, ProductRow.index_status == "failed"
     )
-    if reason_contains:
-        statement = statement.where(ProductRow.index_error.contains(reason_contains, autoescape=True))
-    return list(session.scalars(statement.order_by(ProductRow.product_id).limit(limit)))
+    return dict(session.execute(statement.order_by(ProductRow.product_id).limit(limit)).all())
 
 
 def products_with_message_since(
@@ -103,11 +106,11 @@ def requeue(session: orm.Session, product_ids: Sequence[int], status: IndexStatu
 
 
 def pictured_products_after(session: orm.Session, sha256: str, product_id: int, limit: int) -> list[sa.Row[Any]]:
-    """A page of id, path and hash of all but those that failed, in the order of the pictures' hashes and the ids."""
-    statement = sa.select(ProductRow.product_id, ProductRow.image_path, ProductRow.image_sha256).where(
+    """A page of id, path, hash and status, in the order of the pictures' hashes and the ids."""
+    columns = ProductRow.product_id, ProductRow.image_path, ProductRow.image_sha256, ProductRow.index_status
+    statement = sa.select(*columns).where(
         ProductRow.image_sha256 >= sha256,
         sa.or_(ProductRow.image_sha256 > sha256, ProductRow.product_id > product_id),
-        ProductRow.index_status != "failed",
     )
     return list(session.execute(statement.order_by(ProductRow.image_sha256, ProductRow.product_id).limit(limit)))
 

@@ -54,6 +54,7 @@ LEASE = "reconciliation"
 SAMPLE = 5
 # In the lease's progress, beside the place that each kind of drift has reached:
 STARTED_AT, FOUND = "started_at", "found"  # of the pass under way
+WAITING_SINCE = "waiting_since"  # all kinds were tried, and some met a store that is down
 ACTIVATION = "activation"  # since when the index was live that it, or else the last whole one, was over
 LAST_PASS, MENDED_IN_ALL = "last_pass", "mended_in_all"
 KEPT = (LAST_PASS, MENDED_IN_ALL)  # when a pass ends
@@ -209,7 +210,7 @@ class Reconciler:
     def _all_kinds(self, index: LiveIndex, progress: dict[str, Any]) -> dict[str, Drift]:
         """`progress` holds, for each kind that was begun, where its next page begins; -1 when it is done.
 
-        A kind whose store is down is left for the next try, in which the kinds that are done take no part.
+        A kind whose store is down is left for the next try; those that are done wait an interval for it, no longer.
         """
         progress.setdefault(STARTED_AT, utc_now().timestamp())
         self._forget_old_records(progress)
@@ -229,6 +230,7 @@ class Reconciler:
                 findings[name].failed = True
             progress[name] = -1
         if failures:
+            _begin_done_ones_again(progress, after_s=self._settings.reconcile_interval_s)
             raise failures[0]
         return findings
 
@@ -248,24 +250,14 @@ class Reconciler:
                 raise _Stopped
 
     def _new_pass(self, index: LiveIndex, *, repair: bool) -> Pass:
-        return Pass(
-            self._settings,
-            self._database,
-            self._vector_db,
-            self._images,
-            index,
-            self._graces,
-            self._may_delete_many,
-            repair,
-        )
+        stores = self._database, self._vector_db, self._images
+        return Pass(self._settings, *stores, index, self._graces, self._may_delete_many, repair)
 
     def _forget_old_records(self, progress: dict[str, Any]) -> None:
         """First, so that their pictures go in this same pass."""
         keep_jobs = timedelta(hours=self._settings.generation_keep_hours)
-        for forget, moment in (
-            (delete_published_before, utc_now() - KEEP_PUBLISHED),
-            (delete_jobs_finished_before, utc_now() - keep_jobs),
-        ):
+        kept = ((delete_published_before, KEEP_PUBLISHED), (delete_jobs_finished_before, keep_jobs))
+        for forget, moment in ((forget, utc_now() - keep) for forget, keep in kept):
             while self._forget_page(forget, moment) == PAGE:
                 self._lease.keep(progress)
 
@@ -290,6 +282,16 @@ def _note_end_of_pass(progress: dict[str, Any], activation: str) -> None:
     progress[LAST_PASS] = {"finished_at": now, "took_s": now - progress[STARTED_AT], "found": found}
     _begin_again(progress)
     progress[ACTIVATION] = activation
+
+
+def _begin_done_ones_again(progress: dict[str, Any], *, after_s: float) -> None:
+    """A store may be down for hours, in which the others drift on."""
+    now = utc_now().timestamp()
+    if now - progress.setdefault(WAITING_SINCE, now) >= after_s:
+        del progress[WAITING_SINCE]
+        for name in [name for name in KINDS if progress.get(name) == -1]:
+            del progress[name]
+            progress.get(FOUND, {}).pop(name, None)
 
 
 def _begin_again(progress: dict[str, Any]) -> None:

@@ -17,8 +17,10 @@ def retry_failed(database: Database, topic: str, reason_contains: str = "") -> I
     while True:
         with database.write() as session:
             page = failed_products_after(session, after, reason_contains, PAGE)
-            queued = len(requeue(session, page, "failed", topic))
+            to_queue = [product_id for product_id, has_reason in page.items() if has_reason]
+            queued = len(requeue(session, to_queue, "failed", topic)) if to_queue else 0
         if not page:
             return
-        yield queued
-        after = page[-1]
+        if queued:
+            yield queued
+        after = max(page)

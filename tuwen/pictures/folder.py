@@ -98,4 +98,7 @@ def _sync(folder: Path) -> None:
 
 
 def _modified_at(entry: os.DirEntry[str]) -> datetime:
-    return datetime.fromtimestamp(entry.stat().st_mtime, UTC)
+    try:
+        return datetime.fromtimestamp(entry.stat().st_mtime, UTC)
+    except OSError:  # gone this moment, or broken: the others are listed, and this one is not old enough to go
+        return datetime.now(UTC)

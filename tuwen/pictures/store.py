@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple, Protocol, TypeVar
 
 from data_models import PICTURE_FORMATS
-from tuwen.errors import ImageStoreUnavailable, NotFound
+from tuwen.errors import ImageStoreUnavailable, NotFound, PictureUnreadable
 from tuwen.pictures.checked_image import CheckedImage
 from tuwen.pictures.folder import Folder
 from tuwen.pictures.stored_file import StoredFile
@@ -158,21 +158,39 @@ class ImageStore:
             with suppress(FileNotFoundError):
                 self._files.remove(_aside(each, mark))
 
-    def list_pages(self, size: int) -> Iterator[list[StoredFile]]:
-        """This installation's pictures, folder by folder in pages of at most `size`; nothing else that lies there."""
-        for folder in self._list(self._owner):
-            ours = [file for file in self._list(folder.path) if STORED_PATH.fullmatch(file.path)]
-            yield from _pages(ours, size)
+    def list_pages(self, size: int, unlisted: dict[str, str] | None = None) -> Iterator[list[StoredFile]]:
+        """This installation's pictures, folder by folder in pages of at most `size`; nothing else that lies there.
 
-    def list_pages_aside(self, size: int) -> Iterator[list[Aside]]:
-        """What was set aside and neither removed nor taken back: a sweep was killed."""
-        for folder in self._list(f"{ASIDE}/{self._owner}"):
-            found = [ASIDE_PATH.fullmatch(file.path) for file in self._list(folder.path)]
+        A folder that the store does not list goes into `unlisted`, with the reason. Raises PictureUnreadable without.
+        """
+        for files in self._list_folders(self._owner, unlisted):
+            yield from _pages([file for file in files if STORED_PATH.fullmatch(file.path)], size)
+
+    def list_pages_aside(self, size: int, unlisted: dict[str, str] | None = None) -> Iterator[list[Aside]]:
+        """What was set aside and neither removed nor taken back: a sweep was killed. Otherwise as `list_pages`."""
+        for files in self._list_folders(f"{ASIDE}/{self._owner}", unlisted):
+            found = [ASIDE_PATH.fullmatch(file.path) for file in files]
             yield from _pages([Aside(each["path"], each["mark"]) for each in found if each], size)
 
     def check(self) -> None:
         """Raises ImageStoreUnavailable."""
         self._files.check()
+
+    def _list_folders(self, parent: str, unlisted: dict[str, str] | None) -> Iterator[list[StoredFile]]:
+        to_list = [parent]
+        while to_list:
+            folder = to_list.pop(0)
+            try:
+                files = self._list(folder)
+            except PictureUnreadable as error:
+                if unlisted is None:
+                    raise
+                unlisted[folder] = error.detail
+                continue
+            if folder == parent:
+                to_list = [file.path for file in files]
+            else:
+                yield files
 
     def _list(self, folder: str) -> list[StoredFile]:
         try:
