@@ -18,6 +18,7 @@ RUNS: dict[str, list[str]] = {
     "start": ["start"],
     "evening": ["evening"],
     "encode": ["encode"],
+    "encode-real": ["encode", "--models", "real", "--batches", "1", "16", "--rounds", "3"],
     "ingest": ["ingest"],
     "scale": ["scale"],
     "search_load": ["search_load", "--products", "820", "10000", "--runs", "3"],
@@ -25,7 +26,7 @@ RUNS: dict[str, list[str]] = {
     "search_load-real": ["search_load", "--models", "real", "--products", "10000"],
     "ingest-real": ["ingest", "--models", "real", "--products", "300"],
 }
-NOT_QUICK = {"search_load-large", "search_load-real", "ingest-real"}
+NOT_QUICK = {"encode-real", "search_load-large", "search_load-real", "ingest-real"}
 
 
 def main() -> None:

@@ -116,7 +116,7 @@ TABLES: dict[str, tuple[Sequence[str], list[Column]]] = {
         ],
     ),
     "encode": (
-        ["encode"],
+        ["encode", "encode-real"],
         [
             ("models", lambda row: row["models"]),
             ("what", lambda row: row["what"]),

@@ -24,7 +24,6 @@ from tuwen.settings import PROJECT_ROOT
 
 WORKER = Path(__file__).with_name("encode_worker.py")
 INFINITY = PROJECT_ROOT / ".work" / "infinity-venv" / "bin" / "python"
-BATCHES = (1, 4, 16, 64)
 OURS = ("openvino", "torch")
 BASELINE = "transformers"
 
@@ -49,19 +48,19 @@ class Worker:
 
 def main() -> None:
     options = results.options(__doc__)
-    options.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    options.add_argument("--models", nargs="+", choices=MODELS, default=["demo"])
     options.add_argument("--rounds", type=int, default=5)
     options.add_argument("--seconds", type=float, default=2.0, help="of one measurement")
+    options.add_argument("--batches", type=int, nargs="+", default=[1, 4, 16, 64], help="the first is 1")
     chosen = options.parse_args()
-    batches: Sequence[int] = BATCHES
     if chosen.quick:
-        chosen.models, chosen.rounds, chosen.seconds, batches = ["demo"], 1, 0.01, (1, 2)
+        chosen.models, chosen.rounds, chosen.seconds, chosen.batches = ["demo"], 1, 0.01, [1, 2]
     report = results.Report("encode", quick=chosen.quick)
     for models in chosen.models:
         with ExitStack() as stack:
             workers = {kind: stack.enter_context(_worker(kind, models)) for kind in _kinds(models, chosen.quick)}
-            rates = _measure(workers, batches, chosen.rounds, chosen.seconds)
-        for row in _rows(rates, batches):
+            rates = _measure(workers, chosen.batches, chosen.rounds, chosen.seconds)
+        for row in _rows(rates, chosen.batches):
             report.add(models=models, **row)
     report.write(chosen.json)
 

@@ -67,9 +67,8 @@ def load_infinity(clip: Path, text: Path) -> dict[str, Encode]:
     loop = asyncio.new_event_loop()
 
     def started(folder: Path) -> Any:
-        engine = AsyncEmbeddingEngine.from_args(
-            EngineArgs(model_name_or_path=str(folder), engine="torch", device="cpu")
-        )
+        chosen = EngineArgs(model_name_or_path=str(folder), engine="torch", device="cpu", model_warmup=False)
+        engine = AsyncEmbeddingEngine.from_args(chosen)
         loop.run_until_complete(engine.astart())
         return engine
 

@@ -61,22 +61,28 @@ def real_clip() -> Path:
 
 
 def real_text() -> Path:
-    """BGE-small: 24 million parameters, and the first token's vector."""
+    """BGE-small: 24 million parameters, and the first token's vector; its files as BGE's are published."""
     folder = REAL / "bge-small-zh"
     if (folder / "modules.json").is_file():
         return folder
     import torch  # noqa: PLC0415
-    from sentence_transformers import SentenceTransformer  # noqa: PLC0415
-    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer  # noqa: PLC0415
     from transformers import BertConfig, BertModel  # noqa: PLC0415
 
     torch.manual_seed(0)
-    bert = folder.with_name(f"{folder.name}-bert")
-    BertModel(BertConfig(vocab_size=VOCABULARY, **BGE_SMALL)).save_pretrained(bert)
-    _tokenizer(bert).save_pretrained(bert)
-    transformer = Transformer(str(bert), max_seq_length=512)
-    pooling = Pooling(transformer.get_embedding_dimension(), pooling_mode="cls")
-    SentenceTransformer(modules=[transformer, pooling, Normalize()]).save(str(folder))
+    BertModel(BertConfig(vocab_size=VOCABULARY, **BGE_SMALL)).save_pretrained(folder)
+    _tokenizer(folder).save_pretrained(folder)
+    kinds = {"Transformer": "", "Pooling": "1_Pooling", "Normalize": "2_Normalize"}
+    modules = [
+        {"idx": number, "name": str(number), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for number, (kind, path) in enumerate(kinds.items())
+    ]
+    pooling = {"word_embedding_dimension": BGE_SMALL["hidden_size"], "pooling_mode_cls_token": True}
+    pooling |= {"pooling_mode_mean_tokens": False}
+    for path in filter(None, kinds.values()):
+        (folder / path).mkdir(exist_ok=True)
+    _write(folder / "1_Pooling" / "config.json", pooling)
+    _write(folder / "sentence_bert_config.json", {"max_seq_length": 512, "do_lower_case": True})
+    _write(folder / "modules.json", modules)
     return folder
 
 
@@ -99,10 +105,13 @@ def plain_clip() -> Path:
     spelled = [f"{byte}{end}" for end in ("", "</w>") for byte in bytes_to_unicode().values()]  # type: ignore[no-untyped-call]
     vocabulary = {token: number for number, token in enumerate([*spelled, "<|startoftext|>", "<|endoftext|>"])}
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
+    _write(folder / "vocab.json", vocabulary)
     (folder / "merges.txt").write_text("#version: 0.2\n", encoding="utf-8")
     tokenizer = CLIPTokenizer.from_pretrained(folder)
     CLIPProcessor(CLIPImageProcessorPil(), tokenizer).save_pretrained(folder)  # type: ignore[no-untyped-call]
+    # Where the engine's older transformers looks for it.
+    processor = json.loads((folder / "processor_config.json").read_text(encoding="utf-8"))
+    _write(folder / "preprocessor_config.json", processor["image_processor"])
     CLIPModel(CLIPConfig(vision_config={"patch_size": PATCH})).save_pretrained(folder)
     return folder
 
@@ -116,6 +125,10 @@ def _tokenizer(folder: Path) -> "BertTokenizer":
     words = [*SPECIAL, *characters, *(f"##{each}" for each in characters)]
     (folder / "vocab.txt").write_text("\n".join(words), encoding="utf-8")
     configuration = {"tokenizer_class": "BertTokenizer", "do_lower_case": True, "model_max_length": 512}
-    (folder / "tokenizer_config.json").write_text(json.dumps(configuration), encoding="utf-8")
+    _write(folder / "tokenizer_config.json", configuration)
     tokenizer: BertTokenizer = BertTokenizer.from_pretrained(folder)
     return tokenizer
+
+
+def _write(file: Path, value: object) -> None:
+    file.write_text(json.dumps(value), encoding="utf-8")

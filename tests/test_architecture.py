@@ -115,7 +115,7 @@ OWNERS: dict[str, set[str]] = {
     "pymilvus": {"vector_db"},
     "resvg_py": {"training"},
     "rich": {"cli", "evaluation"},
-    "sentence_transformers": {"tuwen.encoders.sentence", "training", "benchmarks.encode_worker", "benchmarks.models"},
+    "sentence_transformers": {"tuwen.encoders.sentence", "training", "benchmarks.encode_worker"},
     "sqlalchemy": {"orm_models", "migrations", "benchmarks", "tuwen.background", "tuwen.catalogue",
                    "tuwen.database", "tuwen.generation.queries", "tuwen.indexing", "tuwen.messaging.outbox",
                    "tuwen.processes", "tuwen.vectors"},
