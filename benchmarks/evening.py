@@ -57,6 +57,7 @@ def _evening(python: Path, store: str, folder: Path, products: int) -> Iterator[
     command = [str(python), "-m", "uvicorn", "benchmarks.evening_service:app", "--port", str(port)]
     command += ["--log-level", "warning"]
     chosen = {"STORE": store, "FOLDER": str(folder / store), "PRODUCTS": str(products)}
+    chosen["VECTORS"] = str(folder / "vectors.json")
     log = folder / f"{store}.log"
     with services.running(command, log, os.environ | chosen | {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1"}) as process:
         url = f"http://127.0.0.1:{port}"

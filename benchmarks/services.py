@@ -23,7 +23,9 @@ CATALOGUE = PROJECT_ROOT / "demo" / "catalogue.jsonl"
 EXPORTS = PROJECT_ROOT / ".work" / "encoders"
 START_TIMEOUT_S = 900.0  # large models are converted first
 STOP_TIMEOUT_S = 20.0
-POLL_S = 0.01
+POLL_S = 0.02
+# What asks again and again must not read the authorities of TLS each time, which takes a core from what starts.
+WITHOUT_TLS = False
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes], lo
 
 def answers(url: str) -> bool:
     try:
-        return httpx.get(url, timeout=5, trust_env=False).is_success
+        return httpx.get(url, timeout=5, trust_env=False, verify=WITHOUT_TLS).is_success
     except httpx.HTTPError:
         return False
 

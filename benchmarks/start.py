@@ -59,7 +59,9 @@ def start(folder: Path, seconds: int, **settings: object) -> tuple[float, dict[s
 
 def finds(url: str) -> bool:
     try:
-        return httpx.post(f"{url}/search", json=QUERY, timeout=30, trust_env=False).is_success
+        return httpx.post(
+            f"{url}/search", json=QUERY, timeout=30, trust_env=False, verify=services.WITHOUT_TLS
+        ).is_success
     except httpx.HTTPError:
         return False
 
