@@ -1,7 +1,7 @@
 """What one would write in an evening instead of this project: FastAPI, the same CLIP by transformers as its model card
 shows it, and an embedded store, Chroma or LanceDB as their quick starts show them. Only to be measured against.
 
-    STORE=chroma FOLDER=.work/evening VECTORS=.work/v.json PRODUCTS=820 .work/evening-venv/bin/uvicorn benchmarks.evening_service:app
+    STORE=chroma FOLDER=.work/e VECTORS=.work/e.json PRODUCTS=820 .work/evening-venv/bin/uvicorn benchmarks.evening_service:app
 
 A4 and A1. It keeps nothing in step with anything, has no filters, no batches, no limits, and no second text model.
 """
