@@ -6,6 +6,7 @@ Services run side by side and are asked in turns, round after round; the median 
 environment that `make bench` makes, `.work/evening-venv`.
 """
 
+import json
 import os
 import sys
 import tempfile
@@ -21,6 +22,7 @@ from tuwen.settings import PROJECT_ROOT
 PYTHON = PROJECT_ROOT / ".work" / "evening-venv" / "bin" / "python"
 STORES = ("chroma", "lancedb")
 OURS = "tuwen"
+VECTORS = "vectors.json"
 MODES = ("text_to_image", "image_to_image")
 
 
@@ -41,6 +43,8 @@ def main() -> None:
     report = results.Report("evening", quick=chosen.quick)
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder, products = Path(name), 10 if chosen.quick else len(services.demo_items())
+        if stores:
+            write_vectors(folder / VECTORS, products)
         urls = {store: stack.enter_context(_evening(chosen.python, store, folder, products)) for store in stores}
         urls[OURS] = stack.enter_context(_ours(folder / OURS, products))
         for mode in chosen.modes:
@@ -51,13 +55,20 @@ def main() -> None:
     sys.exit(any(row["errors"] for row in report.rows if row["service"] == OURS))
 
 
+def write_vectors(file: Path, products: int) -> None:
+    from benchmarks.synthetic import demo_vectors  # noqa: PLC0415  # loads models
+
+    vectors = demo_vectors(services.settings_of(file.parent), products).image_clip
+    file.write_text(json.dumps(vectors.tolist()), encoding="utf-8")
+
+
 @contextmanager
 def _evening(python: Path, store: str, folder: Path, products: int) -> Iterator[str]:
     port = services.free_port()
     command = [str(python), "-m", "uvicorn", "benchmarks.evening_service:app", "--port", str(port)]
     command += ["--log-level", "warning"]
     chosen = {"STORE": store, "FOLDER": str(folder / store), "PRODUCTS": str(products)}
-    chosen["VECTORS"] = str(folder / "vectors.json")
+    chosen["VECTORS"] = str(folder / VECTORS)
     log = folder / f"{store}.log"
     with services.running(command, log, os.environ | chosen | {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1"}) as process:
         url = f"http://127.0.0.1:{port}"
