@@ -1,6 +1,7 @@
 """That the benchmarks run and write what they measured; what they measure here says nothing."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import httpx
 import pytest
 
 from benchmarks.__main__ import NOT_QUICK, RUNS
+from benchmarks.charts import DOCUMENTS, TABLES, with_tables
 from benchmarks.load import MIXES
 from tests.conftest import create_product, wait_until_indexed
 from tests.processes import ROOT, environment, require_program
@@ -51,3 +53,10 @@ def test_each_benchmark_writes_what_it_measured(name: str, tmp_path: Path) -> No
     assert report["results"]
     assert report["machine"]["cores"] > 0
     assert report["machine"]["cpu"]
+
+
+@pytest.mark.parametrize("language", DOCUMENTS)
+def test_the_tables_are_those_of_the_results(language: str) -> None:
+    text = DOCUMENTS[language].read_text(encoding="utf-8")
+    assert with_tables(text, language) == text, "run: make charts"
+    assert set(re.findall(r"<!-- table: (\w+) -->", text)) == set(TABLES)
