@@ -15,6 +15,7 @@ import httpx
 from benchmarks import load, results, services
 
 CLIENTS = 40
+MODES = ("text_to_image", "image_to_image")
 QUERY = {"mode": "text_to_image", "text": "红色沙发", "top_k": 10}
 
 
@@ -51,7 +52,7 @@ def start(folder: Path, seconds: int, **settings: object) -> tuple[float, dict[s
         took_s = time.monotonic() - began
         memory = {"at start": service.memory()}
         if seconds:
-            for mode in ("text_to_image", "image_to_image"):
+            for mode in MODES:
                 load.run(service.url, mode, CLIENTS, seconds, folder)
             memory["after searches"] = service.memory()
         return took_s, memory
