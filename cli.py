@@ -113,7 +113,7 @@ def reconcile(
         bool, typer.Option("--repair", help="Mend what is found; without it nothing is changed.")
     ] = False,
     delete_many: Annotated[
-        bool, typer.Option("--delete-many", help="With --repair: remove unused pictures even if they are many.")
+        bool, typer.Option("--delete-many", help="With --repair: believe many unused or missing pictures, too.")
     ] = False,
 ) -> None:
     """Say where the database, Milvus and the picture store disagree. Workers look and mend by themselves.

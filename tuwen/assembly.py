@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from tuwen.background import WorkPool
+from tuwen.catalogue.picture_store import open_image_store
 from tuwen.cores import thread_variables
 from tuwen.database.engine import Database
 from tuwen.database.start import open_database
@@ -65,7 +66,7 @@ def open_stores(settings: Settings) -> Iterator[Stores]:
     database = open_database(settings)
     vector_db = VectorDB(settings)
     try:
-        yield Stores(settings, database, vector_db, ImageStore(settings, database.installation_id()))
+        yield Stores(settings, database, vector_db, open_image_store(settings, database))
     finally:
         vector_db.close()
         database.close()

@@ -167,6 +167,29 @@ def test_listings_have_pages_times_and_nobody_elses(settings: Settings) -> None:
     assert all(abs(file.modified_at - now) < timedelta(minutes=5) for page in pages for file in page)
 
 
+def test_a_store_that_holds_nothing_of_what_it_should_is_another_one(settings: Settings) -> None:
+    image, theirs = image_of(), ImageStore(settings, THEIRS)
+    theirs.save(image)
+    ours = ImageStore(settings, OURS, lambda: [ours.path_of(image)])
+    path = ours.path_of(image)
+    calls: list[Callable[[], object]] = [
+        ours.check,
+        lambda: ours.has(path),
+        lambda: ours.read(path),
+        lambda: ours.original_of(thumbnail_path(path)),
+        lambda: ours.save(image),
+    ]
+    for call in calls:
+        with pytest.raises(ImageStoreUnavailable, match="IMAGE_STORE_URL"):
+            call()
+    assert theirs.read(theirs.path_of(image)) == image.data
+    ours.mark()
+    ours.check()
+    assert not ours.has(path)
+    ours.save(image)
+    assert ours.read(path) == image.data
+
+
 # --- S3 alone --------------------------------------------------------------------------------------------------------
 
 
@@ -360,9 +383,7 @@ def test_a_picture_is_synced_before_it_gets_its_name_and_the_name_after(
         assert synced == []
         return
     *folders, (file, named), (folder, holds_it) = synced
-    assert [each for each, _ in folders] == [
-        target.parent.parent.parent,
-        target.parent.parent,
-    ]  # new ones, outermost first
+    root, owner = target.parent.parent.parent, target.parent.parent
+    assert [each for each, _ in folders if each.suffix != ".part"] == [root, owner, owner]  # of the mark, first
     assert (file.parent, file.suffix, named) == (target.parent, ".part", False)
     assert (folder, holds_it) == (target.parent, True)

@@ -107,6 +107,14 @@ class Shop:
         return [hit.product.title for hit in response.hits]
 
 
+def lose_picture(shop: Shop, product_id: int) -> str:
+    with shop.services.database.read() as session:
+        path = session.get_one(ProductRow, product_id).image_path
+    images = shop.services.images
+    images.remove_aside(path, images.set_aside(path))
+    return path
+
+
 @cache
 def encoders_of(clip_model: str, text_model: str) -> Encoders:
     """Loaded once for all tests, which open the stores anew each time."""

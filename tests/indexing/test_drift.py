@@ -16,7 +16,7 @@ from PIL import Image
 from data_models import ProductEvent, ProductFields
 from orm_models import Base, GeneratedImageRow, JobRow, LeaseRow, OutboxRow, ProductRow, ProductVectorRow, utc_now
 from tests.conftest import picture
-from tests.indexing.shop import Mended, Shop, run
+from tests.indexing.shop import Mended, Shop, lose_picture, run
 from tuwen.background import Lease
 from tuwen.catalogue.queries import count_by_index_status
 from tuwen.errors import ImageStoreUnavailable
@@ -383,14 +383,6 @@ def test_an_upload_while_a_picture_is_being_removed_keeps_picture_and_thumbnail(
             assert (folder / thumbnail_path(path)).is_file(), upload_at
 
     run(settings, scenario)
-
-
-def lose_picture(shop: Shop, product_id: int) -> str:
-    with shop.services.database.read() as session:
-        path = session.get_one(ProductRow, product_id).image_path
-    images = shop.services.images
-    images.remove_aside(path, images.set_aside(path))
-    return path
 
 
 def test_a_product_without_its_picture_is_marked_for_a_person_and_keeps_its_row(on_both_databases: Settings) -> None:

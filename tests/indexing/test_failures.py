@@ -2,11 +2,13 @@
 
 import asyncio
 import logging
+import shutil
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from decimal import Decimal
 from functools import partial
 from typing import Self
 
@@ -18,12 +20,12 @@ from PIL import Image
 from data_models import ProductChanges, ProductEvent, SearchMode, SearchRequest
 from orm_models import Base, OutboxRow, ProductRow, ProductVectorRow
 from tests.conftest import picture
-from tests.indexing.shop import Shop, load_on, run
+from tests.indexing.shop import Shop, load_on, lose_picture, run
 from tests.processes import wait_until
 from tuwen.assembly import new_ingestor, new_searcher
 from tuwen.encoders.base import Embeddings, ImageTextEncoder, PreparedPicture, TextEncoder
 from tuwen.encoders.service import EncodingService
-from tuwen.errors import EncodingFailed, ModelsUnavailable, NotFound, VectorDBUnavailable
+from tuwen.errors import EncodingFailed, ImageStoreUnavailable, ModelsUnavailable, NotFound, VectorDBUnavailable
 from tuwen.indexing.ingest import Ingestor
 from tuwen.indexing.retry import PAGE, retry_failed
 from tuwen.messaging.in_process import InProcessQueue
@@ -228,6 +230,66 @@ def test_all_that_failed_is_queued_page_by_page_or_what_failed_for_one_reason(on
         assert shop.status(indexed) == ("pending", None)
 
     run(on_both_databases, scenario)
+
+
+def test_an_empty_folder_under_a_disk_that_is_not_mounted_takes_no_product_out_of_search(settings: Settings) -> None:
+    images = settings.data_dir / "images"
+    disk = images.with_name("disk")
+
+    async def fill(shop: Shop) -> None:
+        shop.create("红色沙发")
+        await shop.ingestor.ingest(shop.messages())
+
+    async def without_the_disk(shop: Shop) -> None:
+        shop.writer.change(1, ProductChanges(price=Decimal("9.99")), None)  # a nightly feed
+        refused: list[Callable[[], object]] = [shop.services.images.check, lambda: shop.create("灯", "blue"), shop.mend]
+        for call in refused:
+            with pytest.raises(ImageStoreUnavailable, match="is a disk not mounted"):
+                call()
+        with pytest.raises(ImageStoreUnavailable, match="is a disk not mounted"):
+            await shop.ingestor.ingest(shop.messages())
+        assert not list(images.rglob("*"))  # what is written there would be gone with the disk's return
+        assert shop.status(1) == ("pending", None)
+        assert await shop.found("红色沙发") == ["红色沙发"]
+
+    async def with_the_disk(shop: Shop) -> None:
+        await shop.ingestor.ingest(shop.messages())
+        assert shop.status(1) == ("indexed", None)
+
+    run(settings, fill)
+    images.rename(disk)
+    images.mkdir()
+    run(settings, without_the_disk)
+    images.rmdir()
+    disk.rename(images)
+    run(settings, with_the_disk)
+
+
+def test_a_store_of_an_older_version_has_no_mark_and_is_known_by_a_picture(settings: Settings) -> None:
+    async def scenario(shop: Shop) -> None:
+        images, lost = settings.data_dir / "images", shop.create("红色沙发")
+        shop.create("蓝色灯", "blue")
+        [mark] = images.rglob("installation")
+        mark.unlink()
+        lose_picture(shop, lost)
+        await shop.ingestor.ingest(shop.messages())
+        assert mark.exists()
+        assert shop.status(lost)[0] == "failed"
+
+    run(settings, scenario)
+
+
+def test_a_store_that_lost_everything_is_taken_as_it_is_when_somebody_says_so(settings: Settings) -> None:
+    async def scenario(shop: Shop) -> None:
+        sofa = shop.create("红色沙发")
+        await shop.ingestor.ingest(shop.messages())
+        shutil.rmtree(settings.data_dir / "images")
+        (settings.data_dir / "images").mkdir()
+        assert shop.mend(may_delete_many=True).products_without_image == 1
+        assert shop.status(sofa)[0] == "failed"
+        shop.create("蓝色灯", "blue")
+
+    run(settings, scenario)
 
 
 def test_a_malformed_message_is_buried_once_however_long_its_batch_waits(on_both_databases: Settings) -> None:

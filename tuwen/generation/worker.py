@@ -17,6 +17,7 @@ from functools import partial
 from data_models import MAX_SEED, GenerateRequest
 from orm_models import GeneratedImageRow, JobRow, utc_now
 from tuwen.background import STOP_SIGNALS, Loop, running_loops, until_up, until_up_or_stopped
+from tuwen.catalogue.picture_store import open_image_store
 from tuwen.database.engine import Database
 from tuwen.database.start import open_database
 from tuwen.errors import AppError, DependencyUnavailable
@@ -204,7 +205,7 @@ async def work(settings: Settings, *, bound_to_parent: bool) -> None:
     """Until SIGTERM, SIGINT, or, where bound to one, the parent's end. Raises AppError at a start that fails."""
     consumer = None if bound_to_parent else new_consumer(settings, settings.generation_topic, settings.generation_group)
     database = open_database(settings)
-    worker = GenerationWorker(settings, database, ImageStore(settings, database.installation_id()))
+    worker = GenerationWorker(settings, database, open_image_store(settings, database))
     for signal_number in STOP_SIGNALS:
         asyncio.get_running_loop().add_signal_handler(signal_number, worker.stop)
     pulses = Pulses(settings.heartbeat_dir)

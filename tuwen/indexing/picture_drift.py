@@ -97,6 +97,8 @@ def mark_products_without_image(work: Pass, after: int) -> Iterator[Step]:
     In the order of the pictures' hashes, and so folder by folder: each is listed once, however many pages its pictures
     fill, and no picture is asked for by itself that is there.
     """
+    if work.repair and work.may_delete_many:
+        work.images.mark()  # somebody says that it is the right store
     seen, lost, listings = 0, list[int](), Listings(work.images)
     for folder, page in _pictured_products(work, after):
         seen += len(page)

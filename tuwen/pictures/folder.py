@@ -14,6 +14,8 @@ from tuwen.pictures.stored_file import StoredFile
 class Folder:
     """Paths are relative to `root`. A path that there is none of is a FileNotFoundError, a root that is gone is not."""
 
+    may_be_unmounted = True
+
     def __init__(self, root: Path, *, durable: bool) -> None:
         self._root = root
         self._durable = durable

@@ -28,6 +28,8 @@ PASSING = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS)
 class ObjectStore:
     """Paths are relative to the address. A path that there is none of is a FileNotFoundError."""
 
+    may_be_unmounted = False
+
     def __init__(self, address: str, *, timeout_s: float) -> None:
         self._timeout_s = timeout_s
         # A listing of before must not answer for now, nor a client of other settings for this one.

@@ -4,13 +4,17 @@ A picture is stored under the installation's id and the SHA-256 of its bytes, so
 never changes, and installations that share a store never touch each other's. (Version 0.2.0 stored without the id: such
 files are read, and never removed.) Files are removed only by reconciliation, once nothing has named them for a while,
 and in two steps, so that an upload of the same picture at the same moment can't lose it.
+
+A store that the installation has used holds its mark. Without it nothing is believed to be missing, and nothing is
+written: it may be the empty folder under a disk that is not mounted, or another bucket.
 """
 
 import logging
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -49,6 +53,9 @@ def sha256_in(path: str) -> str:
 class Files(Protocol):
     """Paths are relative. FileNotFoundError where there is none such; all else raises ImageStoreUnavailable."""
 
+    may_be_unmounted: bool
+    """While the service runs."""
+
     def read(self, path: str) -> bytes: ...
 
     def write(self, path: str, data: bytes, *, derived: bool = False) -> None:
@@ -66,17 +73,24 @@ class Files(Protocol):
 
 
 class ImageStore:
-    """The picture files behind one address."""
+    """The picture files behind one address. `named_paths`: some that lie in the right one, if any do."""
 
-    def __init__(self, settings: Settings, installation_id: str) -> None:
+    def __init__(
+        self, settings: Settings, installation_id: str, named_paths: Callable[[], Sequence[str]] = tuple
+    ) -> None:
         self._owner = installation_id[:OWNER_DIGITS]
+        self._address = settings.image_store_address
         self._files = _open_files(settings)
+        self._named_paths = named_paths
+        self._was_ours = False
 
     def path_of(self, image: CheckedImage) -> str:
         return f"{self._owner}/{image.sha256[:2]}/{image.sha256}.{image.extension}"
 
     def save(self, image: CheckedImage) -> None:
         """Store the picture and its thumbnail; again, if they are there, so that they count as fresh."""
+        if self._files.may_be_unmounted or not self._was_ours:
+            self._require_ours()
         path = self.path_of(image)
         self._files.write(path, image.data)
         self._files.write(thumbnail_path(path), image.thumbnail, derived=True)
@@ -101,6 +115,7 @@ class ImageStore:
             raise _no_picture(path)
         data = self._find(path)
         if not data:
+            self._require_ours()
             raise _no_picture(path)
         return data
 
@@ -112,6 +127,7 @@ class ImageStore:
                 data = self._find(str(original.with_suffix(f".{extension}")))
                 if data:
                     return data
+            self._require_ours()
         raise _no_picture(path)
 
     def save_thumbnail(self, path: str, data: bytes) -> None:
@@ -119,7 +135,10 @@ class ImageStore:
 
     def has(self, path: str) -> bool:
         """Whether it is there, or set aside. Raises ImageStoreUnavailable."""
-        return self._files.exists(path) or bool(self._copies_aside(path)) or self._files.exists(path)
+        if self._files.exists(path) or self._copies_aside(path) or self._files.exists(path):
+            return True
+        self._require_ours()
+        return False
 
     def paths_in(self, folder: str) -> set[str]:
         """What lies in it; nothing that is set aside."""
@@ -175,6 +194,35 @@ class ImageStore:
     def check(self) -> None:
         """Raises ImageStoreUnavailable."""
         self._files.check()
+        self._require_ours()
+
+    def mark(self) -> None:
+        """This is the installation's store, whatever it lacks."""
+        self._files.write(self._mark_path, self._owner.encode())
+        self._was_ours = True
+
+    @property
+    def _mark_path(self) -> str:
+        return f"{self._owner}/installation"
+
+    def _require_ours(self) -> None:
+        """Raises ImageStoreUnavailable. Marks a store that was never used, or only by a version that knew no marks."""
+        if self._has(lambda: self._files.read(self._mark_path)):
+            self._was_ours = True
+            return
+        named = self._named_paths()
+        if named and not any(self._has(partial(self._files.exists, path)) for path in named):
+            raise ImageStoreUnavailable(
+                f"The image store {self._address} holds no picture of this installation's (IMAGE_STORE_URL): is a disk "
+                "not mounted, or is it another store?"
+            )
+        with suppress(ImageStoreUnavailable):  # whoever wants to write will hear of it
+            self.mark()
+
+    def _has(self, look: Callable[[], object]) -> bool:
+        with suppress(FileNotFoundError, PictureUnreadable):  # S3 refuses so what is missing, if it may not list
+            return bool(look())
+        return False
 
     def _list_folders(self, parent: str, unlisted: dict[str, str] | None) -> Iterator[list[StoredFile]]:
         to_list = [parent]
