@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 SLOW_DOWN = (
     b"<?xml version='1.0'?><Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
 )
+INTERNAL_ERROR = b"<?xml version='1.0'?><Error><Code>InternalError</Code><Message>Try again.</Message></Error>"
 Mode = Literal["pass", "slow", "throttle", "cut", "drop"]
 
 
@@ -24,6 +25,8 @@ class S3Proxy(ThreadingHTTPServer):
         self.mode: Mode = "pass"
         self.delay_s = 0.0
         """In the slow mode, before each answer."""
+        self.poison = ""
+        """A read of a path with this in it is answered 500, as S3 does for an object whose storage is broken."""
         self.seen: list[str] = []
         """The method and path of each request."""
 
@@ -50,6 +53,8 @@ class Handler(BaseHTTPRequestHandler):
             time.sleep(proxy.delay_s)
         if proxy.mode == "drop":
             self.close_connection = True
+        elif self.command == "GET" and proxy.poison and proxy.poison in self.path:
+            self.send(500, [("Content-Type", "application/xml")], INTERNAL_ERROR)
         elif proxy.mode == "throttle":
             self.send(503, [("Content-Type", "application/xml")], SLOW_DOWN)
         else:

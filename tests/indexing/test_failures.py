@@ -22,10 +22,13 @@ from orm_models import Base, OutboxRow, ProductRow, ProductVectorRow
 from tests.conftest import picture
 from tests.indexing.shop import Shop, load_on, lose_picture, run
 from tests.processes import wait_until
+from tests.s3_proxy import running_s3_proxy
+from tests.servers import new_bucket
 from tuwen.assembly import new_ingestor, new_searcher
 from tuwen.encoders.base import Embeddings, ImageTextEncoder, PreparedPicture, TextEncoder
 from tuwen.encoders.service import EncodingService
 from tuwen.errors import EncodingFailed, ImageStoreUnavailable, ModelsUnavailable, NotFound, VectorDBUnavailable
+from tuwen.indexing import outcomes
 from tuwen.indexing.ingest import Ingestor
 from tuwen.indexing.retry import PAGE, retry_failed
 from tuwen.messaging.in_process import InProcessQueue
@@ -290,6 +293,34 @@ def test_a_store_that_lost_everything_is_taken_as_it_is_when_somebody_says_so(se
         shop.create("蓝色灯", "blue")
 
     run(settings, scenario)
+
+
+def test_an_object_of_s3_that_always_fails_holds_up_its_batch_for_a_while_alone(
+    settings: Settings, s3: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outcomes, "PATIENCE_S", 1.0)
+    with running_s3_proxy(s3) as proxy:
+        variables = new_bucket(s3) | {"AWS_ENDPOINT_URL": proxy.address}
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+
+        async def scenario(shop: Shop) -> None:
+            bad = shop.create("坏图", "red")
+            with shop.services.database.read() as session:
+                proxy.poison = session.get_one(ProductRow, bad).image_sha256
+            good = [shop.create(f"好图 {number}", "blue") for number in range(3)]
+            async with ingesting(shop, shop.ingestor, shop.messages()) as sending:
+                await asyncio.wait_for(sending, 20)
+            assert [shop.status(each) for each in good] == [("indexed", None)] * 3
+            assert shop.status(bad) == ("pending", None)  # for reconciliation
+            shop.services.images.check()
+            proxy.poison = ""
+            await shop.ingestor.index_products([bad])
+            assert shop.status(bad) == ("indexed", None)
+
+        address = variables["IMAGE_STORE_URL"]
+        options = {"image_store_url": address, "image_store_timeout_s": 2.0, "retry_backoff_max_s": 0.5}
+        run(settings.model_copy(update=options), scenario)
 
 
 def test_a_malformed_message_is_buried_once_however_long_its_batch_waits(on_both_databases: Settings) -> None:

@@ -7,9 +7,8 @@ What can't be encoded becomes `failed` and never stops its batch; what is down i
 import asyncio
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
 
 from pydantic import ValidationError
 from sqlalchemy import orm
@@ -21,7 +20,15 @@ from tuwen.catalogue.queries import load_products, lock_products
 from tuwen.database.engine import Database
 from tuwen.encoders.base import Vector
 from tuwen.encoders.service import EncodingService
-from tuwen.errors import AppError, DependencyUnavailable, IndexChanged, PictureUnreadable, VectorsRejected
+from tuwen.errors import (
+    AppError,
+    DependencyUnavailable,
+    ImageStoreUnavailable,
+    IndexChanged,
+    PictureUnreadable,
+    VectorsRejected,
+)
+from tuwen.indexing.outcomes import Encoded, Failed, Inserted, Patience, Unanswered, Unreadable
 from tuwen.indexing.queries import requeue
 from tuwen.messaging.outbox import add_to_outbox
 from tuwen.messaging.transport import Message, MessageConsumer, dead_letter_topic
@@ -50,26 +57,6 @@ INGEST_THREADS = 4
 LONGEST_STEP_S = 180.0
 
 
-@dataclass(frozen=True)
-class Encoded:
-    product: ProductRow
-    row: VectorRow
-
-
-class Failed(NamedTuple):
-    product: ProductRow
-    reason: str
-
-
-class Unreadable(Failed):
-    """The image store can't give its picture at this moment: it waits for reconciliation."""
-
-
-class Inserted(NamedTuple):
-    product: ProductRow
-    row: RowKey
-
-
 class Ingestor:
     """Consumes one transport until cancelled."""
 
@@ -92,6 +79,7 @@ class Ingestor:
         self._threads = threads or WorkPool("ingestion", threads=INGEST_THREADS, max_waiting=settings.ingest_batch_size)
         # A batch holds no more pictures than the model takes now and next.
         self._pictures = asyncio.Semaphore(2 * settings.ingest_encode_batch_size)
+        self._patience = Patience()
         self._until_up = partial(until_up, "Ingestion", max_wait_s=settings.retry_backoff_max_s)
 
     async def run(self, consumer: MessageConsumer) -> None:
@@ -157,6 +145,8 @@ class Ingestor:
         unbound = await self._threads.run(self._bind, index, inserted, failed)
         product_ids = [product.product_id for product in products]
         await self._threads.run(self._vector_db.delete, index.collection, unbound, product_ids)
+        if unanswered := [each for each in not_encoded if isinstance(each, Unanswered)]:
+            raise ImageStoreUnavailable(unanswered[0].reason)  # the batch comes again, and then is of these alone
         return len(inserted), [*not_encoded, *rejected]
 
     @staticmethod
@@ -205,11 +195,13 @@ class Ingestor:
         for result in results:  # all have ended by now
             if isinstance(result, BaseException):
                 raise result
-        unreadable = [result for result in results if isinstance(result, Unreadable)]
-        if unreadable:
+        if any(isinstance(result, Unreadable) for result in results):
             await self._threads.run(self._images.check)  # raises where the whole store is away: then all of them wait
+        outcomes = self._patience.judge(result for result in results if not isinstance(result, BaseException))
+        unreadable = [each for each in outcomes if type(each) is Unreadable]
+        if unreadable:
             logger.warning("%d products wait for reconciliation: %s", len(unreadable), unreadable[0].reason)
-        return [r for r in results if isinstance(r, Encoded)], [r for r in results if isinstance(r, Failed)]
+        return [r for r in outcomes if isinstance(r, Encoded)], [r for r in outcomes if isinstance(r, Failed)]
 
     async def _encode_one(self, product: ProductRow, encoding: EncodingService) -> Encoded | Failed:
         try:
@@ -220,6 +212,9 @@ class Ingestor:
             )
         except PictureUnreadable as error:
             return Unreadable(product, error.detail)
+        except ImageStoreUnavailable as error:
+            beat(LONGEST_STEP_S)  # it may have waited out a deadline, as the next one will
+            return Unanswered(product, error.detail)
         except DependencyUnavailable:
             raise
         except AppError as error:

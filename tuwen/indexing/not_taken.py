@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Literal, TypedDict
 
 from orm_models import REASON_LENGTH
-from tuwen.indexing.ingest import Failed, Unreadable
+from tuwen.indexing.outcomes import Failed, Unreadable
 
 Kind = Literal["failed", "unreadable"]
 
