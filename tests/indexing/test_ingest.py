@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,11 @@ from tests.processes import free_port, wait_until
 from tests.s3_proxy import running_s3_proxy
 from tests.servers import new_bucket, running_milvus
 from tests.tiny_models import save_tiny_chinese_clip, save_tiny_sentence_model
-from tuwen.assembly import open_services
+from tuwen.assembly import new_ingestor, open_services
 from tuwen.encoders.base import ModelNames
-from tuwen.errors import ModelMismatch, NotFound
+from tuwen.errors import DependencyUnavailable, ModelMismatch, NotFound
+from tuwen.indexing import outcomes
+from tuwen.indexing.drift import Graces
 from tuwen.messaging.in_process import InProcessQueue
 from tuwen.messaging.transport import Message
 from tuwen.pictures.checks import check_image
@@ -68,6 +71,45 @@ def test_what_changes_while_it_is_encoded_is_not_bound_at_its_old_version(settin
         assert shop.in_milvus() == set()
         await shop.ingestor.ingest(shop.messages())
         assert shop.status(sofa)[0] == "indexed"
+
+    run(settings, scenario)
+
+
+def test_who_was_paused_before_binding_replaces_nothing_that_another_has_bound(
+    on_both_databases: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(shop: Shop) -> None:
+        sofa, loop = shop.create("红色沙发"), asyncio.get_running_loop()
+        paused, other = shop.ingestor, new_ingestor(shop.services)
+        bind = paused._bind
+
+        def bind_after_a_pause(*arguments: Any) -> Any:
+            """In which Kafka gives the messages to another worker, and a sweep removes what is unbound."""
+            asyncio.run_coroutine_threadsafe(other.ingest(shop.messages()), loop).result()
+            assert shop.mend(graces=Graces(unbound=timedelta(0))).vectors_without_binding == 1
+            return bind(*arguments)
+
+        monkeypatch.setattr(paused, "_bind", bind_after_a_pause)
+        await paused.ingest(shop.messages())
+        assert shop.status(sofa) == ("indexed", None)
+        assert shop.in_milvus() == set(shop.bound().values())
+        assert await shop.found("红色沙发") == ["红色沙发"]
+
+    run(on_both_databases, scenario)
+
+
+def test_vectors_that_were_made_too_long_ago_are_made_again(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(shop: Shop) -> None:
+        sofa = shop.create("红色沙发")
+        with monkeypatch.context() as patched:
+            patched.setattr(outcomes, "BIND_WITHIN", timedelta(0))
+            with pytest.raises(DependencyUnavailable):
+                await shop.ingestor.ingest(shop.messages())
+        assert (shop.status(sofa)[0], shop.bound()) == ("pending", {})
+        await shop.ingestor.ingest(shop.messages())
+        assert shop.status(sofa) == ("indexed", None)
 
     run(settings, scenario)
 

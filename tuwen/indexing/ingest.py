@@ -28,7 +28,7 @@ from tuwen.errors import (
     PictureUnreadable,
     VectorsRejected,
 )
-from tuwen.indexing.outcomes import Encoded, Failed, Inserted, Patience, Unanswered, Unreadable
+from tuwen.indexing.outcomes import Encoded, Failed, Inserted, Patience, Unanswered, Unreadable, require_fresh
 from tuwen.indexing.queries import requeue
 from tuwen.messaging.outbox import add_to_outbox
 from tuwen.messaging.transport import Message, MessageConsumer, dead_letter_topic
@@ -261,18 +261,21 @@ class Ingestor:
             milvus_ids = [row.milvus_id for _, row in inserted]
             holders = holders_of(session, index.vector_index_id, milvus_ids)
             current = lock_products(session, [*(product.product_id for product in products), *holders])
+            require_fresh(inserted)
             losers = release_milvus_ids(session, index.vector_index_id, milvus_ids)
             if losers and index.is_live:  # else they are found unbound
                 logger.warning("Milvus gave %d ids again; the products that had them are indexed anew", len(losers))
                 requeue(session, losers, "indexed", self._settings.kafka_topic)
+            bound = indexed_versions(session, index.vector_index_id, current)  # by another, while this one was paused
+            to_do = {each: version for each, version in current.items() if bound.get(each) != version}
             for product, row in inserted:
-                if self._is_current(current, product):
+                if self._is_current(to_do, product):
                     replaced = bind_vectors(session, product, index.vector_index_id, row, is_live=index.is_live)
                     unbound += [replaced] if replaced is not None else []
                 else:
                     unbound.append(row.milvus_id)
             for product, reason in failed:
-                if not self._is_current(current, product):
+                if not self._is_current(to_do, product):
                     continue
                 if index.is_live:
                     unbound += self._write_failure(session, product, index, reason)

@@ -5,10 +5,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from orm_models import ProductRow
-from vector_db import RowKey, VectorRow
+from orm_models import ProductRow, utc_now
+from tuwen.errors import DependencyUnavailable
+from tuwen.indexing.drift import Graces
+from vector_db import RowKey, VectorRow, token_made_at
 
 PATIENCE_S = 30.0
+BIND_WITHIN = Graces().unbound / 2
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,13 @@ class Unanswered(Unreadable):
 class Inserted(NamedTuple):
     product: ProductRow
     row: RowKey
+
+
+def require_fresh(inserted: Iterable[Inserted]) -> None:
+    """A row that stays unbound for long is swept away: whoever was paused since the insert makes new ones."""
+    for _, row in inserted:
+        if row.row_token is not None and utc_now() - token_made_at(row.row_token) >= BIND_WITHIN:
+            raise DependencyUnavailable("The vectors of this batch were made too long ago to be bound; it comes again.")
 
 
 class Patience:
