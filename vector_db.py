@@ -62,12 +62,6 @@ Result = TypeVar("Result")
 
 logger = logging.getLogger(__name__)
 
-# Malkov and Yashunin, arXiv 1603.09320: M 16 and efConstruction 200 are their middle ground for recall against size.
-HNSW_PARAMS = {"M": 16, "efConstruction": 200}
-MIN_SEARCH_EF = 64
-# Milvus Lite filters only what the search passes by: with 64, of 2,000 rows a filter that fits one lost it for every
-# fourth query. With this many none was lost, in the same time but for noise.
-MIN_FILTERED_SEARCH_EF = 4096
 MAX_SEARCH_LIMIT = 16_384  # Milvus's own limit of top-k
 # Milvus Lite walks all rows for each query, however few it wants: by 500, 40,000 rows took 80 times two seconds.
 ROWS_OF_A_QUERY = 10_000
@@ -188,10 +182,11 @@ class VectorDB:
         schema.add_field("title_bm25", DataType.SPARSE_FLOAT_VECTOR)
         schema.add_function(Function("title_bm25", FunctionType.BM25, ["title"], ["title_bm25"]))
         index = MilvusClient.prepare_index_params()
-        for field in ("image_clip_vector", "text_clip_vector", "text_bge_vector"):
-            index.add_index(field, index_type="HNSW", metric_type="COSINE", params=HNSW_PARAMS)
         index.add_index("title_bm25", index_type="SPARSE_INVERTED_INDEX", metric_type="BM25")
-        index.add_index("product_id", index_type="INVERTED")
+        if not self.is_file:  # Milvus Lite searches without (`tuwen/lite_search.py`)
+            for field in ("image_clip_vector", "text_clip_vector", "text_bge_vector"):
+                index.add_index(field, index_type="HNSW", metric_type="COSINE", params=self._hnsw_params())
+            index.add_index("product_id", index_type="INVERTED")
 
         def create(client: MilvusClient) -> None:
             client.create_collection(collection, schema=schema, timeout=self._long_timeout_s)
@@ -200,6 +195,17 @@ class VectorDB:
             client.load_collection(collection, timeout=self._long_timeout_s)
 
         self._ask(create)
+
+    def _hnsw_params(self) -> dict[str, int]:
+        """Malkov and Yashunin, arXiv 1603.09320: more of either finds more, and takes longer to build."""
+        return {"M": self._settings.milvus_hnsw_m, "efConstruction": self._settings.milvus_hnsw_ef_construction}
+
+    def _ef(self, limit: int) -> int:
+        """Doubled until it holds the limit: the pages of one query are mostly cut from one and the same search."""
+        ef = self._settings.milvus_search_ef
+        while ef < limit:
+            ef *= 2
+        return ef
 
     def drop_collection(self, collection: str) -> None:
         self._ask(lambda client: client.drop_collection(collection, timeout=self._long_timeout_s))
@@ -223,9 +229,11 @@ class VectorDB:
     def search(
         self, collection: str, field: VectorField, vectors: Sequence[Vector], *, limit: int, filter_expression: str = ""
     ) -> list[list[VectorHit]]:
-        """For each vector the nearest rows, best first: in one call, which costs little more than one vector's."""
-        ef = max(MIN_FILTERED_SEARCH_EF if filter_expression else MIN_SEARCH_EF, limit)
-        params = {"metric_type": "COSINE", "params": {"ef": ef}}
+        """For each vector the nearest rows, best first: in one call, which costs little more than one vector's.
+
+        Exact on Milvus Lite, where rows of one distance come in the order of their ids; elsewhere as HNSW finds them.
+        """
+        params = {"metric_type": "COSINE", "params": {"ef": self._ef(limit)}}
         results = self._read_loaded(
             collection,
             lambda client: client.search(

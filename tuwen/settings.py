@@ -56,6 +56,9 @@ class Settings(BaseSettings):
     milvus_token: SecretStr = SecretStr("")
     milvus_ca_file: Path | None = None
     milvus_timeout_s: float = Field(10.0, gt=0)
+    milvus_hnsw_m: int = Field(16, ge=2, le=2048)
+    milvus_hnsw_ef_construction: int = Field(200, ge=1)
+    milvus_search_ef: int = Field(128, ge=1, le=32_768)
     kafka_bootstrap_servers: str = ""
     kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None

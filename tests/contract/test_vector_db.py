@@ -274,7 +274,7 @@ def test_a_milvus_lite_that_cannot_start_again_is_waited_for(tmp_path: Path) -> 
         db.check()
     file.unlink()
     aside.rename(file)
-    db.check()
+    wait_until(lambda: answers(db), timeout_s=30, what="Milvus Lite to answer")
     db.close()
     with pytest.raises(VectorDBUnavailable, match="stopping"):
         db.check()
