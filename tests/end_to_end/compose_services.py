@@ -3,6 +3,7 @@
 Only what can't be the same outside of containers differs: where the engines are, which ports are free, where data lies.
 """
 
+import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -77,5 +78,6 @@ def _environment(service: dict[str, Any], elsewhere: dict[str, str]) -> dict[str
 
 
 def _words(command: list[str], ports: dict[str, str]) -> list[str]:
-    words = [ports.get(word, word) for word in command]
+    """With .env's values, here the defaults: `${NAME:-default}`."""
+    words = [re.sub(r"\$\{\w+:-(\w*)\}", r"\1", ports.get(word, word)) for word in command]
     return [word.replace(f"port={WEB_PORT}", f"port={ports[WEB_PORT]}") for word in words]
