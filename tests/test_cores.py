@@ -99,7 +99,10 @@ from tuwen.settings import load_settings
 def threads():
     found = {}
     for task in Path("/proc/self/task").iterdir():
-        fields = (task / "stat").read_text().rpartition(")")[2].split()
+        try:
+            fields = (task / "stat").read_text().rpartition(")")[2].split()
+        except FileNotFoundError:  # it has ended
+            continue
         found[int(task.name)] = int(fields[11]) + int(fields[12]), int(fields[16])
     return found
 
