@@ -155,7 +155,7 @@ class Budget:
 
 
 class LeaseLost(Exception):
-    """It ran out during a long pause, and another process may have taken it: stop at once, and touch nothing more."""
+    """It ran out during a long pause, and another process took it: stop at once, and touch nothing more."""
 
 
 class Lease:
@@ -174,7 +174,7 @@ class Lease:
         """How far the one before came, who did not finish; empty at a fresh start. None while somebody else has it."""
         try:
             with self._database.write() as session:
-                if not self._update(session, {}):
+                if not self._update(session, sa.or_(self._is_mine, LeaseRow.expires_at < utc_now()), {}):
                     expires_at = utc_now() + LEASE_TIME
                     session.add(LeaseRow(name=self._name, holder=self._holder, expires_at=expires_at, progress={}))
         except IntegrityError:  # somebody else has it, or took it this moment
@@ -189,23 +189,34 @@ class Lease:
             return row.progress if row else {}
 
     def keep(self, progress: Mapping[str, Any]) -> None:
-        """Raises LeaseLost."""
+        """Raises LeaseLost, even where whoever took it has given it back since: what was read before is old."""
         with self._database.write() as session:
-            if not self._update(session, {"progress": dict(progress)}):
+            if not self._update(session, self._is_mine, {"progress": dict(progress)}):
                 raise LeaseLost(self._name)
 
     def give_back(self, progress: Mapping[str, Any]) -> None:
-        """Anybody may take it now; `progress` is empty when the work is done."""
+        """Anybody may take it now. Nothing where it is lost: how far it is, its present holder says."""
         with self._database.write() as session:
-            self._update(session, {"progress": dict(progress), "expires_at": utc_now() - LEASE_TIME})
+            self._update(session, self._is_mine, self._given_back(progress))
 
-    def _update(self, session: orm.Session, values: dict[str, Any]) -> bool:
-        now = utc_now()
-        is_free = sa.or_(LeaseRow.holder == self._holder, LeaseRow.expires_at < now)
+    def end(self, session: orm.Session) -> None:
+        """Given back with all done, in one transaction with what the work comes to. Raises LeaseLost."""
+        if not self._update(session, self._is_mine, self._given_back({})):
+            raise LeaseLost(self._name)
+
+    @property
+    def _is_mine(self) -> sa.ColumnElement[bool]:
+        return LeaseRow.holder == self._holder
+
+    @staticmethod
+    def _given_back(progress: Mapping[str, Any]) -> dict[str, Any]:
+        return {"progress": dict(progress), "expires_at": utc_now() - LEASE_TIME}
+
+    def _update(self, session: orm.Session, may: sa.ColumnElement[bool], values: dict[str, Any]) -> bool:
         updated: sa.CursorResult[Any] = session.execute(  # type: ignore[assignment]  # an UPDATE's is one
             sa.update(LeaseRow)
-            .where(LeaseRow.name == self._name, is_free)
-            .values({"holder": self._holder, "expires_at": now + LEASE_TIME} | values)
+            .where(LeaseRow.name == self._name, may)
+            .values({"holder": self._holder, "expires_at": utc_now() + LEASE_TIME} | values)
             .execution_options(synchronize_session=False)
         )
         return updated.rowcount == 1

@@ -382,8 +382,16 @@ def test_of_many_processes_one_has_a_lease_and_the_next_goes_on_where_it_was(dat
     with pytest.raises(LeaseLost):
         first.keep({"page": 4})
     assert first.take() is None
-    second.give_back({})
-    assert first.take() == {}
+    second.give_back({"page": 5})
+    with pytest.raises(LeaseLost):  # it is free, but what the first one found before is old by now
+        first.keep({"page": 4})
+    with pytest.raises(LeaseLost), database.write() as session:
+        first.end(session)
+    first.give_back({})
+    assert first.take() == {"page": 5}
+    with database.write() as session:
+        first.end(session)
+    assert second.take() == {}
 
 
 def test_a_process_is_seen_as_long_as_it_renews_its_row(database: Database) -> None:

@@ -1,4 +1,5 @@
-"""Work in processes of their own that are killed after their n-th change of a store: every gap between two steps, by n.
+"""Work in processes of their own that are killed after their n-th change of a store, or stand still before their n-th
+call to Milvus: every gap between two steps, by n.
 
 `python -m tests.faults.steps CLIP_MODEL TEXT_MODEL` loads the models once, and forks for each line on its standard
 input. What is killed is the real code on real stores; only the stores' public methods count here.
@@ -7,6 +8,7 @@ input. What is killed is the real code on real stores; only the stores' public m
 import asyncio
 import faulthandler
 import inspect
+import itertools
 import json
 import os
 import signal
@@ -30,7 +32,7 @@ from tests.conftest import picture
 from tests.indexing.shop import Shop, encoders_of, open_shop
 from tests.processes import environment, wait_until
 from tuwen.assembly import new_reindexer
-from tuwen.background import running_loops
+from tuwen.background import LeaseLost, running_loops
 from tuwen.database.engine import Database
 from tuwen.generation.worker import GenerationWorker
 from tuwen.indexing.drift import Graces
@@ -51,6 +53,7 @@ CHANGES: dict[type, tuple[str, ...]] = {
     Folder: ("write", "move", "remove"),
     InProcessConsumer: ("commit",),
 }
+CALLS_TO_MILVUS = ("has_collection", "create_collection", "drop_collection", "insert")
 HANGS_AFTER_S = 180
 Work = Callable[[Shop, int], Awaitable[None]]
 
@@ -116,7 +119,11 @@ async def draw(shop: Shop, _: int = 0) -> None:
 
 async def reindex(shop: Shop, _: int = 0) -> None:
     """The job that waits, to its end."""
-    await new_reindexer(shop.services).take_turn()
+    reindexer = new_reindexer(shop.services)
+    try:
+        await reindexer.take_turn()
+    except LeaseLost:  # the next turn comes when its thread has done what it was at
+        await reindexer.take_turn()
 
 
 async def prepare(shop: Shop, _: int = 0) -> None:
@@ -124,7 +131,12 @@ async def prepare(shop: Shop, _: int = 0) -> None:
     await asyncio.to_thread(shop.services.registry.prepare)
 
 
-WORKS = (create, ingest, change_title, change_picture, delete, rebuild, sweep, relay, draw, reindex, prepare)
+async def look(shop: Shop, _: int = 0) -> None:
+    """Which index is live; its collection is made where it is missing."""
+    await asyncio.to_thread(shop.services.registry.look)
+
+
+WORKS = (create, ingest, change_title, change_picture, delete, rebuild, sweep, relay, draw, reindex, prepare, look)
 WORK: dict[str, Work] = {work.__name__: work for work in WORKS}
 
 
@@ -142,13 +154,35 @@ class Steps:
 
     def was_killed(self, work: str, settings: Settings, product_id: int, after: int) -> bool:
         """False where the work was done before it came to so many changes."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        job = {"work": work, "settings": settings.as_environment(), "product_id": product_id, "after": after}
-        print(json.dumps(job), file=self._process.stdin, flush=True)
-        status = int(self._process.stdout.readline())
+        self._begin(work=work, settings=settings.as_environment(), product_id=product_id, after=after)
+        status = self._answer()
         assert status in (0, -signal.SIGKILL), self._log.read_text(errors="replace")[-4000:]
         return status != 0
+
+    @contextmanager
+    def paused(self, work: str, settings: Settings, before: int) -> Iterator[bool]:
+        """The work stands still within the block, and then goes on to its end. False where it has come to it already,
+        without so many calls to Milvus.
+        """
+        self._begin(work=work, settings=settings.as_environment(), product_id=0, before=before)
+        answer = self._answer()
+        is_paused = answer > 0
+        try:
+            yield is_paused
+        finally:
+            if is_paused:
+                os.kill(answer, signal.SIGCONT)
+                answer = self._answer()
+        assert answer == 0, self._log.read_text(errors="replace")[-4000:]
+
+    def _begin(self, **job: Any) -> None:
+        assert self._process.stdin is not None
+        print(json.dumps(job), file=self._process.stdin, flush=True)
+
+    def _answer(self) -> int:
+        """The number of a process that stands still; else how one ended: 0, or less."""
+        assert self._process.stdout is not None
+        return int(self._process.stdout.readline())
 
     def close(self) -> None:
         self._process.communicate()
@@ -189,19 +223,37 @@ def _count(store: type, name: str, tally: _Tally) -> None:
     setattr(store, name, wraps(method)(counted))
 
 
+def _pause(name: str, calls: Iterator[int], before: int) -> None:
+    method = getattr(VectorDB, name)
+
+    @wraps(method)
+    def paused(*arguments: Any, **options: Any) -> Any:
+        if next(calls) == before:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return method(*arguments, **options)
+
+    setattr(VectorDB, name, paused)
+
+
 async def _work(job: dict[str, Any]) -> None:
     values = {name.lower(): value for name, value in job["settings"].items() if value != ""}
     settings = Settings(_env_file=None, **values)
-    tally = _Tally(job["after"])
-    for store, names in CHANGES.items():
-        for name in names:
-            _count(store, name, tally)
+    if "before" in job:
+        calls = itertools.count(1)
+        for name in CALLS_TO_MILVUS:
+            _pause(name, calls, job["before"])
+    else:
+        tally = _Tally(job["after"])
+        for store, names in CHANGES.items():
+            for name in names:
+                _count(store, name, tally)
     async with open_shop(settings) as shop:
         await WORK[job["work"]](shop, job["product_id"])
         os._exit(0)
 
 
 def _fork(job: dict[str, Any]) -> int:
+    """How it ended: 0, or less. Says before, on the standard output, which process stands still."""
     process_id = os.fork()
     if process_id == 0:
         faulthandler.dump_traceback_later(HANGS_AFTER_S, exit=True)
@@ -210,8 +262,11 @@ def _fork(job: dict[str, Any]) -> int:
         except BaseException:
             traceback.print_exc()
         os._exit(1)
-    _, status = os.waitpid(process_id, 0)
-    return os.waitstatus_to_exitcode(status)
+    _, status = os.waitpid(process_id, os.WUNTRACED)
+    if os.WIFSTOPPED(status):
+        print(process_id, flush=True)
+        _, status = os.waitpid(process_id, 0)
+    return -abs(os.waitstatus_to_exitcode(status))
 
 
 if __name__ == "__main__":

@@ -20,8 +20,11 @@ class Change:
         self.shop, services = shop, shop.services
         self.jobs = ReindexJobs(services.database, services.vector_db, services.registry)
 
+    def begin(self, **request: Any) -> ReindexJob:
+        return self.jobs.create(ReindexRequest(**request))
+
     async def run(self, **request: Any) -> ReindexJob:
-        job = self.jobs.create(ReindexRequest(**request))
+        job = self.begin(**request)
         await new_reindexer(self.shop.services).take_turn()
         return self.jobs.read(job.job_id)
 

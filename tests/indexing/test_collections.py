@@ -50,7 +50,7 @@ def test_the_lease_is_kept_while_milvus_is_slow_to_make_a_collection(
         def freeze_behind_the_last_look(collection: str) -> bool:
             found = has_collection(collection)
             looks.append(collection)
-            if len(looks) == 3:  # by the watch, under the lease, and before it is made
+            if len(looks) == 2:  # by the watch, and under the lease
                 server.send_signal(signal.SIGSTOP)
             return found
 
@@ -62,8 +62,9 @@ def test_the_lease_is_kept_while_milvus_is_slow_to_make_a_collection(
             await asyncio.sleep(0.01)
         server.send_signal(signal.SIGCONT)
         assert not making.done()
-        assert (await making).collection == lost
-        assert has_collection(lost)
+        made = (await making).collection
+        assert made != lost  # whoever drops the lost one late drops nothing
+        assert has_collection(made)
 
     run(settings, scenario)
 

@@ -28,8 +28,8 @@ from tuwen.indexing.reindex_attempts import Attempt, JobReport, begin_attempt, n
 from tuwen.indexing.reindex_gate import ReindexGate, processes_without
 from tuwen.pulse import beat
 from tuwen.settings import Settings
-from tuwen.vectors.dropping import drop_given_up, drop_if_ours, forget_bindings
-from tuwen.vectors.indexes import active_index, has_bindings, indexes_with, new_index
+from tuwen.vectors.dropping import drop_given_up, drop_if_ours
+from tuwen.vectors.indexes import active_index, has_bindings, indexes_with, new_collection_name, new_index
 from tuwen.vectors.registry import IndexRegistry, ServedIndex
 from vector_db import VectorDB
 
@@ -160,7 +160,7 @@ class Reindexer:
         row = await self._thread.run(self._open_index, report, models)
         load = partial(self._thread.run, self._registry.encoders_of, row)  # behind another process that loads them, too
         encoding = await until_up("Reindexing", load, max_wait_s=LOOK_EVERY_S)
-        await self._thread.run(self._open_collection, report, row, encoding)
+        row = await self._thread.run(self._open_collection, report, row, encoding)
         slow = await self._slow_encoding(encoding)
         try:
             shadow = ServedIndex(row.vector_index_id, row.collection, None, slow, is_live=False)
@@ -176,7 +176,8 @@ class Reindexer:
         await self._thread.run(self._registry.look)
 
     def _open_index(self, report: JobReport, models: Models) -> VectorIndexRow:
-        """The index that is built: of an earlier job, if it is of these models."""
+        """The index that is built: of an earlier job, if it is of these models and has what was bound in it."""
+        lost = self._lost_builds()
         with self._database.write() as session:
             job = report.require_running(session)
             active = active_index(session)
@@ -184,7 +185,7 @@ class Reindexer:
                 raise GateClosed("The index is of these very models already.")
             found = None
             for row in indexes_with(session, "building"):
-                if row.model_fingerprint == models.fingerprint:
+                if row.model_fingerprint == models.fingerprint and row.vector_index_id not in lost:
                     found = row
                 else:
                     row.status = "dropping"
@@ -194,18 +195,41 @@ class Reindexer:
             report.note_collection(job, found.collection)
             return found
 
-    def _open_collection(self, report: JobReport, row: VectorIndexRow, encoding: EncodingService) -> None:
-        """Whole: one in which something was bound was so; any other may have been left in the middle."""
+    def _lost_builds(self) -> set[int]:
+        """Of which Milvus has lost the collection, and with it all that was bound."""
         with self._database.read() as session:
-            is_begun = has_bindings(session, row.vector_index_id)
-        if is_begun and self._vector_db.has_collection(row.collection):
-            return
-        report.confirm()  # models take long to load, and by now another process may fill what this one would drop
-        forget_bindings(self._database, row.vector_index_id)
-        drop_if_ours(self._database, self._vector_db, row.collection)
-        report.confirm()
+            begun = [row for row in indexes_with(session, "building") if has_bindings(session, row.vector_index_id)]
+        return {row.vector_index_id for row in begun if not self._vector_db.has_collection(row.collection)}
+
+    def _open_collection(self, report: JobReport, row: VectorIndexRow, encoding: EncodingService) -> VectorIndexRow:
+        """Whole: one in which something was bound was so. Any other may have been left in the middle, or be made this
+        moment by a process that was paused: it is given up for another one, of another name.
+        """
+        with self._database.read() as session:
+            if has_bindings(session, row.vector_index_id):
+                return row
+        row = self._rename(report, row, is_left=self._vector_db.has_collection(row.collection))
         clip, text = encoding.encoders.clip, encoding.encoders.text
         self._vector_db.create_collection(row.collection, clip_dim=clip.dim, text_dim=text.dim)
+        try:
+            report.confirm()
+        except IndexChanged:  # while it was made; nobody else has put anything in it
+            drop_if_ours(self._database, self._vector_db, row.collection)
+            raise
+        return row
+
+    def _rename(self, report: JobReport, row: VectorIndexRow, *, is_left: bool) -> VectorIndexRow:
+        with self._database.write() as session:
+            job = report.require_running(session)
+            row = session.get_one(VectorIndexRow, row.vector_index_id)
+            before, row.collection = row.collection, new_collection_name(session, row.model_fingerprint)
+            session.flush()  # a name is unique
+            if is_left:
+                session.add(
+                    VectorIndexRow(collection=before, model_fingerprint=row.model_fingerprint, status="dropping")
+                )
+            report.note_collection(job, row.collection)
+            return row
 
     async def _fill(self, report: JobReport, shadow: ServedIndex) -> Round:
         """Round after round, until one finds next to nothing. Returns the last one."""

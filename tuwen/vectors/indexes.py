@@ -5,6 +5,8 @@ locks an index and products locks the index first. Never commits: the caller's `
 transaction.
 """
 
+import secrets
+
 import sqlalchemy as sa
 from sqlalchemy import orm
 
@@ -25,16 +27,24 @@ def indexes_with(session: orm.Session, *statuses: str) -> list[VectorIndexRow]:
 
 
 def new_index(session: orm.Session, fingerprint: str, models: ModelNames) -> VectorIndexRow:
-    """To be built; the caller adds it. Its collection is named for this installation, the models and a number."""
-    number = 1 + (session.scalar(sa.select(sa.func.max(VectorIndexRow.vector_index_id))) or 0)
-    installation_id = session.scalars(sa.select(InstallationRow.installation_id)).one()
+    """To be built; the caller adds it."""
     return VectorIndexRow(
-        collection=f"{collection_mark(installation_id)}{fingerprint[:8]}_{number}",
+        collection=new_collection_name(session, fingerprint),
         model_fingerprint=fingerprint,
         **columns_of(models),
         status="building",
         created_at=utc_now(),
     )
+
+
+def new_collection_name(session: orm.Session, fingerprint: str) -> str:
+    """Of this installation and the models, and never given twice, not for one that is made again either.
+
+    No check keeps a process from being paused between it and the drop that it allows, nor a call from arriving late at
+    Milvus. What is late then meets a name that is dead.
+    """
+    installation_id = session.scalars(sa.select(InstallationRow.installation_id)).one()
+    return f"{collection_mark(installation_id)}{fingerprint[:8]}_{secrets.token_hex(8)}"
 
 
 def collection_mark(installation_id: str) -> str:
@@ -93,9 +103,16 @@ def has_bindings(session: orm.Session, vector_index_id: int) -> bool:
     return session.scalar(bound.limit(1)) is not None
 
 
-def delete_bindings_page(session: orm.Session, vector_index_id: int, limit: int) -> int:
-    """Of an index that is dropped; returns how many there were."""
-    mine = ProductVectorRow.vector_index_id == vector_index_id
+def is_there(row: VectorIndexRow) -> sa.ColumnElement[bool]:
+    """The very one: SQLite gives the number of the newest again, once it is deleted; no name is given twice."""
+    return sa.and_(VectorIndexRow.vector_index_id == row.vector_index_id, VectorIndexRow.collection == row.collection)
+
+
+def delete_bindings_page(session: orm.Session, row: VectorIndexRow, limit: int) -> int:
+    """Of an index that is dropped; returns how many there were. None where it is gone already."""
+    if session.scalar(sa.select(VectorIndexRow.vector_index_id).where(is_there(row))) is None:
+        return 0
+    mine = ProductVectorRow.vector_index_id == row.vector_index_id
     page = list(session.scalars(sa.select(ProductVectorRow.product_id).where(mine).limit(limit)))
     session.execute(sa.delete(ProductVectorRow).where(mine, ProductVectorRow.product_id.in_(page)))
     return len(page)

@@ -21,11 +21,19 @@ from tuwen.background import Lease, LeaseLost, WorkPool
 from tuwen.database.engine import Database
 from tuwen.encoders.base import ModelNames
 from tuwen.encoders.service import EncodingService
-from tuwen.errors import AppError, ConfigurationError, ModelsUnavailable, VectorDBUnavailable
+from tuwen.errors import AppError, ConfigurationError, IndexChanged, ModelsUnavailable, VectorDBUnavailable
 from tuwen.pulse import beat
 from tuwen.vectors.careful_loading import load_carefully
-from tuwen.vectors.dropping import drop_if_ours, is_ours_alone
-from tuwen.vectors.indexes import active_index, columns_of, indexes_with, models_of, new_index
+from tuwen.vectors.dropping import drop_if_ours
+from tuwen.vectors.indexes import (
+    active_index,
+    columns_of,
+    indexes_with,
+    models_of,
+    new_collection_name,
+    new_index,
+    require_status,
+)
 from tuwen.vectors.kept_lease import kept
 from vector_db import VectorDB
 
@@ -226,55 +234,59 @@ class IndexRegistry:
         if begun is None:
             raise VectorDBUnavailable("Another process is making the collection in Milvus at this moment.")
         try:
-            return self._make(begun)
+            return self._find_or_make(begun)
         except LeaseLost as error:
             raise VectorDBUnavailable("This process took too long to make the collection: another does.") from error
+        except IndexChanged as error:
+            raise VectorDBUnavailable(f"{error.detail} Try again in a second.") from error
 
     def _is_whole(self, row: VectorIndexRow) -> bool:
-        """Made to its end; whoever began it may have died."""
+        """Made to its end, which its row alone says unless its maker ran when names were given again, and died."""
         begun = self._making.left().get(MAKING)
         return begun != row.collection and self._vector_db.has_collection(row.collection)
 
-    def _make(self, begun: dict[str, Any]) -> VectorIndexRow:
-        """The lease is ours."""
+    def _find_or_make(self, begun: dict[str, Any]) -> VectorIndexRow:
+        """The lease is ours, and so nobody puts in use any more what its last holder began."""
+        unfinished = begun.get(MAKING)
+        if unfinished:
+            drop_if_ours(self._database, self._vector_db, unfinished)
         with self._database.read() as session:
             row = active_index(session)
-            first = new_index(session, self._first.encoders.fingerprint, self._first.encoders.models)
-        if row is None:
-            row = first
-            row.status, row.activated_at = "active", utc_now()
-        elif begun.get(MAKING) == row.collection or not self._vector_db.has_collection(row.collection):
-            # Milvus is derived: reconciliation sees the new date, finds nothing of what is bound, and has it indexed.
+            new = new_index(session, self._first.encoders.fingerprint, self._first.encoders.models)
+            if row is not None:
+                new.collection = new_collection_name(session, row.model_fingerprint)
+        if row is not None:
+            if row.collection != unfinished and self._vector_db.has_collection(row.collection):
+                self._making.give_back({})  # another process has just made it
+                return row
             logger.warning("The collection %s is gone from Milvus; all products are indexed again", row.collection)
-            row.activated_at = utc_now()
-            if not is_ours_alone(self._database, self._vector_db, row.collection):
-                row.collection = first.collection  # nobody knows whose the old name is
-        else:
-            self._making.give_back({})  # another process has just made it
-            return row
-        mark = {MAKING: row.collection}  # whoever dies after this leaves it to be dropped
+        self._make(row or new, new.collection)
+        try:
+            return self._put_in_use(row, new)
+        except (LeaseLost, IndexChanged):  # nothing names it, and nobody else knows of it
+            drop_if_ours(self._database, self._vector_db, new.collection)
+            raise
+
+    def _make(self, row: VectorIndexRow, collection: str) -> None:
+        mark = {MAKING: collection}  # whoever dies after this leaves it to be dropped
         with kept(self._making, mark):
-            drop_if_ours(self._database, self._vector_db, row.collection)
-            self._write(row)
             encoders = self._encoding_of(row).encoders
             self._making.keep(mark)  # loading may have taken long, and this process may have been paused
-            self._vector_db.create_collection(row.collection, clip_dim=encoders.clip.dim, text_dim=encoders.text.dim)
-            self._making.keep(mark)
-        self._making.give_back({})
-        logger.info("Created the collection %s", row.collection)
-        return row
+            self._vector_db.create_collection(collection, clip_dim=encoders.clip.dim, text_dim=encoders.text.dim)
 
-    def _write(self, row: VectorIndexRow) -> None:
-        """The first one, or date and name alone of one that is there: it may have retired since it was read."""
+    def _put_in_use(self, row: VectorIndexRow | None, new: VectorIndexRow) -> VectorIndexRow:
+        """The first one, or under its new name one that is there, if it has not retired meanwhile: whole, in any case.
+
+        Milvus is derived: reconciliation sees the new date, finds nothing of what is bound, and has it indexed.
+        """
+        new.status, new.activated_at = "active", utc_now()
         with self._database.write() as session:
-            if row.vector_index_id is None:
-                session.add(row)
-                return
-            is_active = VectorIndexRow.vector_index_id == row.vector_index_id, VectorIndexRow.status == "active"
-            updated: sa.CursorResult[Any] = session.execute(  # type: ignore[assignment]  # an UPDATE's is one
-                sa.update(VectorIndexRow)
-                .where(*is_active)
-                .values(collection=row.collection, activated_at=row.activated_at)
-            )
-            if updated.rowcount != 1:
-                raise VectorDBUnavailable("Another index has been put in use at this moment; try again in a second.")
+            self._making.end(session)
+            if row is None:
+                session.add(new)
+            else:
+                require_status(session, row.vector_index_id, "active")
+                row = session.get_one(VectorIndexRow, row.vector_index_id)
+                row.collection, row.activated_at = new.collection, new.activated_at
+        logger.info("Created the collection %s", new.collection)
+        return row or new
