@@ -11,13 +11,14 @@ from uuid import uuid4
 
 import pytest
 import sqlalchemy as sa
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError, OutOfOrderSequenceNumber
 
 from data_models import DeadLetter, GenerationEvent, ProductEvent
 from orm_models import OutboxRow
 from tests.servers import new_mysql_database, running_kafka_process
 from tuwen.background import running_loops
 from tuwen.database.engine import Database
-from tuwen.errors import QueueUnavailable
+from tuwen.errors import MessageRefused, QueueUnavailable
 from tuwen.messaging.in_process import InProcessQueue
 from tuwen.messaging.kafka import KafkaConsumer, KafkaSender
 from tuwen.messaging.outbox import add_to_outbox, outbox_backlog
@@ -195,6 +196,53 @@ def test_a_message_that_the_broker_refuses_stops_nothing_behind_it(settings: Set
 
     run(scenario)
     database.close()
+
+
+@pytest.mark.parametrize("settings", ["kafka"], indirect=True)
+@pytest.mark.parametrize("refused", [OutOfOrderSequenceNumber, MessageSizeTooLargeError])
+def test_a_producer_that_broke_is_replaced(settings: Settings, refused: type[KafkaError]) -> None:
+    message = Message(settings.kafka_topic, "1", b"sent in the end")
+
+    async def scenario() -> None:
+        async with transport(settings) as (sender, consumer):
+            assert isinstance(sender, KafkaSender)
+            await sender.send([Message(dead_letter_topic(settings.kafka_topic), "1", b"connects")])
+            broken = sender._producer
+            assert broken is not None
+            broken._message_accumulator.fail_all(refused())  # aiokafka's own, when its task ends; it lasts
+            with pytest.raises((QueueUnavailable, MessageRefused)):
+                await sender.send([message])
+            await sender.send([message])
+            await sender.check()
+            assert await consumer.next_batch(10) == [message]
+            assert broken._closed
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("settings", ["kafka"], indirect=True)
+def test_a_consumer_that_broke_is_replaced(settings: Settings) -> None:
+    first, second = (Message(settings.kafka_topic, "1", value) for value in (b"first", b"second"))
+
+    async def scenario() -> None:
+        async with transport(settings) as (sender, consumer):
+            assert isinstance(consumer, KafkaConsumer)
+            await sender.send([first])
+            assert await consumer.next_batch(10) == [first]
+            await consumer.commit()
+            broken = consumer._consumer
+            assert broken is not None
+            task, coordinator = broken._coordinator._coordination_task, broken._coordinator
+            coordinator._coordination_task = asyncio.get_running_loop().create_future()
+            coordinator._coordination_task.set_exception(KafkaError("as when aiokafka's own task dies"))
+            task.cancel()
+            with pytest.raises(QueueUnavailable, match="own task dies"):
+                await consumer.next_batch(10)
+            await sender.send([second])
+            assert await consumer.next_batch(10) == [second]
+            await consumer.commit()
+
+    run(scenario)
 
 
 @pytest.mark.parametrize("settings", ["in process"], indirect=True)

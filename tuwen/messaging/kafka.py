@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import (
     CorruptRecordException,
@@ -31,6 +31,7 @@ CONNECT_TIMEOUT_S = 30.0
 COMMIT_TIMEOUT_S = 10.0
 SEND_TIMEOUT_S = 10.0
 CHECK_TIMEOUT_S = 5.0
+STOP_TIMEOUT_S = 5.0
 # A worker that waits for Milvus stays in its group, and is at work the moment Milvus is back; leaving (aiokafka does
 # after five minutes) and joining again takes half a minute. One that hangs is found by its pulse, not by its polls;
 # one that is frozen or dead by the heartbeats of its session.
@@ -40,7 +41,7 @@ REFUSALS = (MessageSizeTooLargeError, RecordListTooLargeError, InvalidTopicError
 
 
 class KafkaSender:
-    """Connects at the first message, and again after a failure."""
+    """Connects at the first message, and again after a failure; a producer that waits for the broker goes on itself."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -50,13 +51,23 @@ class KafkaSender:
     async def send(self, messages: Sequence[Message]) -> None:
         try:
             async with asyncio.timeout(SEND_TIMEOUT_S):  # an idempotent producer would try for ever
-                producer = await self._connected()
-                sends = [await producer.send(m.topic, key=m.key.encode(), value=m.value) for m in messages]
-                await asyncio.gather(*sends)
+                await self._send(await self._connected(), messages)
         except REFUSALS as error:
             raise MessageRefused(f"Kafka refused a message: {error}") from error
         except (KafkaError, OSError, TimeoutError) as error:
             raise _queue_unavailable(error) from error
+
+    async def _send(self, producer: AIOKafkaProducer, messages: Sequence[Message]) -> None:
+        try:
+            sends = [await producer.send(m.topic, key=m.key.encode(), value=m.value) for m in messages]
+            await asyncio.gather(*sends)
+        except KafkaError:
+            # It may never send again: its task is dead; or, idempotent, it has counted a batch that the broker refused,
+            # to which every later one is out of order.
+            if self._producer is producer:
+                self._producer = None
+            await _stop(producer)
+            raise
 
     async def check(self) -> None:
         try:
@@ -68,7 +79,7 @@ class KafkaSender:
 
     async def close(self) -> None:
         if self._producer is not None:
-            await self._producer.stop()
+            await _stop(self._producer)
 
     async def _connected(self) -> AIOKafkaProducer:
         async with self._connecting:
@@ -100,7 +111,7 @@ class KafkaConsumer:
                 consumer = await self._connected()
             while True:
                 beat()
-                records = await consumer.getmany(timeout_ms=POLL_TIMEOUT_MS, max_records=max_messages)
+                records = await self._poll(consumer, max_messages)
                 if records:
                     break
         except (KafkaError, OSError, TimeoutError) as error:
@@ -111,6 +122,17 @@ class KafkaConsumer:
             for batch in records.values()
             for record in batch
         ]
+
+    async def _poll(self, consumer: AIOKafkaConsumer, max_messages: int) -> dict[TopicPartition, list[ConsumerRecord]]:
+        try:
+            records: dict[TopicPartition, list[ConsumerRecord]] = await consumer.getmany(
+                timeout_ms=POLL_TIMEOUT_MS, max_records=max_messages
+            )
+        except KafkaError:  # never of a broker that is away; a member whose task is dead says it for ever
+            self._consumer = None
+            await _stop(consumer)
+            raise
+        return records
 
     async def commit(self) -> None:
         assert self._consumer is not None, "commit follows next_batch"
@@ -123,7 +145,7 @@ class KafkaConsumer:
 
     async def close(self) -> None:
         if self._consumer is not None:
-            await self._consumer.stop()
+            await _stop(self._consumer)
 
     async def _connected(self) -> AIOKafkaConsumer:
         if self._consumer is None:
@@ -184,6 +206,15 @@ async def _start(client: AIOKafkaProducer | AIOKafkaConsumer | AIOKafkaAdminClie
         # A client that never started still holds sockets and tasks.
         await (client.close() if isinstance(client, AIOKafkaAdminClient) else client.stop())
         raise
+
+
+async def _stop(client: AIOKafkaProducer | AIOKafkaConsumer) -> None:
+    """With what it still has to send or to say, if the broker answers."""
+    try:
+        async with asyncio.timeout(STOP_TIMEOUT_S):
+            await client.stop()
+    except (KafkaError, OSError, TimeoutError) as error:
+        logger.warning("A Kafka client did not end well: %s", error or type(error).__name__)
 
 
 def _queue_unavailable(error: Exception) -> QueueUnavailable:
