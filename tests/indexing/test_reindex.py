@@ -314,6 +314,34 @@ def test_no_rollback_to_models_that_a_process_lacks(settings: Settings, other_mo
     run(settings, scenario)
 
 
+def test_what_is_written_while_others_load_the_models_is_there_after_the_switch(
+    settings: Settings, other_models: dict[str, str]
+) -> None:
+    async def scenario(shop: Shop) -> None:
+        await fill(shop, TITLES[:2])
+        change, now, database = Change(shop), utc_now(), shop.services.database
+        with database.write() as session:  # a process that takes its time
+            session.add(
+                ProcessRow(process_id="a" * 32, kind="api", name="api-2", started_at=now, seen_at=now, state={})
+            )
+        job = change.jobs.create(ReindexRequest(**other_models))
+        working = asyncio.create_task(new_reindexer(shop.services).take_turn())
+        while change.jobs.read(job.job_id).phase != "loading":  # noqa: ASYNC110  # of the database
+            await asyncio.sleep(0.05)
+        written = [f"新品 {number}" for number in range(12)]
+        for title in written:
+            shop.create(title)
+        await shop.ingestor.ingest(shop.messages())
+        with database.write() as session:
+            session.execute(sa.delete(ProcessRow))
+        await working
+        assert change.jobs.read(job.job_id).phase == "switched"
+        assert change.jobs.read(job.job_id).new_count == 14
+        assert set(written) <= set(await shop.found("新品"))
+
+    run(settings, scenario)
+
+
 def test_a_product_that_failed_is_found_in_no_index(settings: Settings, other_models: dict[str, str]) -> None:
     async def scenario(shop: Shop) -> None:
         sofa, *_ = await fill(shop, TITLES[:2])

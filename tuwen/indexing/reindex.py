@@ -155,8 +155,7 @@ class Reindexer:
 
     async def _build(self, report: JobReport, request: ReindexRequest) -> None:
         await self._say(report, "preparing")
-        names = ModelNames(request.clip_model, request.text_model)
-        models = await self._thread.run(self._find_models, names)
+        models = await self._thread.run(self._find_models, ModelNames(request.clip_model, request.text_model))
         row = await self._thread.run(self._open_index, report, models)
         load = partial(self._thread.run, self._registry.encoders_of, row)  # behind another process that loads them, too
         encoding = await until_up("Reindexing", load, max_wait_s=LOOK_EVERY_S)
@@ -164,14 +163,20 @@ class Reindexer:
         slow = await self._slow_encoding(encoding)
         try:
             shadow = ServedIndex(row.vector_index_id, row.collection, None, slow, is_live=False)
-            await self._check(report, request, shadow, await self._fill(report, shadow))
+            gate = ReindexGate(self._database, self._vector_db, shadow, self._thread)
+            await self._complete(report, request, gate, gate.unbind_lost)
+            if request.queries:
+                live = await self._thread.run(self._registry.live)
+                await gate.require_recall(live, request, partial(self._say, report, "checking"))
+            if request.switch:
+                await self._say(report, "loading")
+                await self._until_loaded_everywhere(row)  # for minutes, in which writes go on
+                await self._complete(report, request, gate)
         finally:
             await slow.close()
         if not request.switch:
             await self._thread.run(report.finish, "ready", None)
             return
-        await self._say(report, "loading")
-        await self._until_loaded_everywhere(row)
         await self._thread.run(report.finish, "switched", row.vector_index_id)
         await self._thread.run(self._registry.look)
 
@@ -267,25 +272,22 @@ class Reindexer:
             after = page.last
         return this
 
-    async def _check(self, report: JobReport, request: ReindexRequest, shadow: ServedIndex, last: Round) -> None:
-        gate = ReindexGate(self._database, self._vector_db, shadow, self._thread)
-        await self._say(report, "checking")
+    async def _complete(
+        self, report: JobReport, request: ReindexRequest, gate: ReindexGate, unbind_lost: Callable[[], int] = int
+    ) -> None:
+        """Fill until next to nothing is missing. Raises GateClosed where that can't be."""
         live = await self._thread.run(self._registry.live)
+        last = await self._fill(report, gate.shadow)
+        await self._say(report, "checking")
         for _ in range(ROUNDS):
-            lost = await self._thread.run(gate.unbind_lost)
+            lost = await self._thread.run(unbind_lost)
             missing = await self._thread.run(gate.missing, live, last.not_taken)
             if not lost and missing.unexplained <= FEW:
                 break
-            last = await self._fill(report, shadow)
+            last = await self._fill(report, gate.shadow)
         await self._say(report, "checking", live_count=missing.live, new_count=missing.live - missing.count)
         if not request.force:
             missing.require_few(last.not_taken, FEW)
-        if request.queries:
-            before = await gate.recall(live, request.queries)
-            new = await gate.recall(shadow, request.queries)
-            await self._say(report, "checking", recall_live=before, recall_new=new)
-            if new < before - request.margin and not request.force:
-                raise GateClosed(f"Recall at 10 falls from {before:.3f} to {new:.3f}, by more than {request.margin}.")
 
     async def _until_loaded_everywhere(self, row: VectorIndexRow) -> None:
         deadline = time.monotonic() + LOADED_WITHIN_S

@@ -1,10 +1,10 @@
 """What a new index must show before it takes the live one's place: nothing is missing, and it finds as well."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from data_models import ReindexQuery, SearchMode
+from data_models import ReindexQuery, ReindexRequest, SearchMode
 from tuwen.background import WorkPool
 from tuwen.database.engine import Database
 from tuwen.encoders.base import Vector
@@ -70,19 +70,19 @@ class ReindexGate:
     def __init__(self, database: Database, vector_db: VectorDB, shadow: ServedIndex, threads: WorkPool) -> None:
         self._database = database
         self._vector_db = vector_db
-        self._shadow = shadow
+        self.shadow = shadow
         self._threads = threads
 
     def unbind_lost(self) -> int:
         """Bindings whose row Milvus lacks, so that they are filled again. Reads strongly, page by page."""
-        index_id, after, lost_in_all = self._shadow.vector_index_id, -1, 0
+        index_id, after, lost_in_all = self.shadow.vector_index_id, -1, 0
         while True:
             with self._database.read() as session:
                 page = bindings_after(session, index_id, after, PAGE)
             if not page:
                 return lost_in_all
             ids = [row.milvus_id for row in page]
-            lost = set(page) - self._vector_db.existing_rows(self._shadow.collection, ids, strong=True)
+            lost = set(page) - self._vector_db.existing_rows(self.shadow.collection, ids, strong=True)
             if lost:
                 with self._database.write() as session:
                     lost_in_all += len(unbind(session, index_id, list(lost)))
@@ -90,11 +90,21 @@ class ReindexGate:
 
     def missing(self, live: LiveIndex, not_taken: NotTaken) -> Missing:
         in_live, counts = 0, Counter[str]()
-        both = live.vector_index_id, self._shadow.vector_index_id
+        both = live.vector_index_id, self.shadow.vector_index_id
         for covered, lacking in covered_by_first_alone(self._database, *both):
             in_live += covered
             counts.update(not_taken.kind_of(product_id) or "unexplained" for product_id in lacking)
         return Missing(in_live, **counts)
+
+    async def require_recall(
+        self, live: ServedIndex, request: ReindexRequest, say: Callable[..., Awaitable[None]]
+    ) -> None:
+        """Raises GateClosed where the new index finds less of what the queries name."""
+        before = await self.recall(live, request.queries)
+        new = await self.recall(self.shadow, request.queries)
+        await say(recall_live=before, recall_new=new)
+        if new < before - request.margin and not request.force:
+            raise GateClosed(f"Recall at 10 falls from {before:.3f} to {new:.3f}, by more than {request.margin}.")
 
     async def recall(self, index: ServedIndex, queries: Sequence[ReindexQuery]) -> float:
         """The share of the queries that find their product among the first ten."""
