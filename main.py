@@ -78,7 +78,7 @@ async def _open_api(services: Services) -> AsyncIterator[Api]:
     relay = OutboxRelay(database, sender, settings)
     pulses = Pulses(settings.heartbeat_dir)
     presence = new_presence(services, "api", pulses)
-    loops: dict[str, Loop] = relay.loops() | {"index watch": services.registry.watch, "presence": presence.run}
+    loops: dict[str, Loop] = relay.loops() | services.registry.loops() | {"presence": presence.run}
     if isinstance(sender, InProcessQueue):
         loops |= _embedded_loops(services, sender, relay)
     writer = ProductWriter(database, services.images, services.registry, settings.kafka_topic, relay.wake)

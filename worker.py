@@ -32,8 +32,7 @@ async def work(settings: Settings) -> None:
         pulses = Pulses(settings.heartbeat_dir)
         ingestor = new_ingestor(services)
         reconciler = new_reconciler(services, services.registry.live)
-        loops: dict[str, Loop] = {
-            "index watch": services.registry.watch,
+        loops: dict[str, Loop] = services.registry.loops() | {
             "ingestion": lambda: ingestor.run(consumer),
             "reconciliation": lambda: reconciler.run(lambda: None, lambda: services.registry.known),
             "reindex": new_reindexer(services).run,

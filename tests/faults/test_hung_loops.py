@@ -19,6 +19,7 @@ from tests.servers import running_milvus_process
 
 LOOPS = {
     "generation",
+    "index models",
     "index watch",
     "ingestion",
     "outbox relay of generation-jobs",

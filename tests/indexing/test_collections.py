@@ -2,7 +2,7 @@
 
 import asyncio
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 from subprocess import Popen
@@ -13,12 +13,15 @@ import sqlalchemy as sa
 
 from orm_models import LeaseRow, VectorIndexRow
 from tests.indexing.shop import Shop, run
-from tests.processes import free_port
+from tests.processes import free_port, wait_until
 from tests.servers import running_milvus_process
 from tuwen.assembly import new_reindexer
+from tuwen.background import running_loops
 from tuwen.errors import VectorDBUnavailable
+from tuwen.pulse import Pulses
 from tuwen.settings import Settings
 from tuwen.vectors import kept_lease
+from tuwen.vectors import registry as vector_registry
 
 
 @pytest.fixture
@@ -132,3 +135,29 @@ def test_a_look_that_fails_leaves_the_collection_missing(settings: Settings) -> 
     run(settings, make_it)
     away = {"milvus_uri": f"http://127.0.0.1:{free_port()}", "milvus_timeout_s": 1}
     run(settings.model_copy(update=away), scenario)
+
+
+def test_a_look_that_hangs_is_missed_while_the_models_are_looked_after(
+    frozen: tuple[Settings, Popen[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, server = frozen
+    monkeypatch.setattr(vector_registry, "LONGEST_LOOK_S", 2.0)
+
+    async def scenario(shop: Shop) -> None:
+        pulses = Pulses(None)
+        async with running_loops(shop.services.registry.loops(), pulses):
+
+            async def until(condition: Callable[[float], bool], what: str) -> None:
+                await asyncio.to_thread(
+                    wait_until, lambda: condition(pulses.overdue_s().get("index watch", 0.0)), what=what
+                )
+
+            server.send_signal(signal.SIGSTOP)
+            try:
+                shop.services.vector_db.missed_collection.set()
+                await until(lambda overdue: overdue > 0.2, "the look to be missed")
+            finally:
+                server.send_signal(signal.SIGCONT)
+            await until(lambda overdue: overdue == 0, "the look to go on")
+
+    run(settings, scenario)

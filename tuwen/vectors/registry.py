@@ -17,7 +17,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from orm_models import VectorIndexRow, utc_now
-from tuwen.background import Lease, LeaseLost, WorkPool
+from tuwen.background import Lease, LeaseLost, Loop, WorkPool
 from tuwen.database.engine import Database
 from tuwen.encoders.base import ModelNames
 from tuwen.encoders.service import EncodingService
@@ -40,6 +40,7 @@ from vector_db import VectorDB
 logger = logging.getLogger(__name__)
 
 LOOK_EVERY_S, LONGEST_LOOK_S = 1.0, 180.0  # a collection may have to be made
+LONGEST_LOAD_S = 900.0  # so long a change of the models waits for it
 LOAD_AGAIN_AFTER_S = 60.0  # a hub may have been away
 MAKING = "making"  # in the lease's progress: a collection that was begun, and may be half made
 READY = "ready"
@@ -113,14 +114,20 @@ class IndexRegistry:
         """Blocks. Raises VectorDBUnavailable, DatabaseUnavailable or ModelUnavailable."""
         return self._live or self.look()
 
-    async def watch(self) -> None:
-        """Looks again and again, until cancelled. What is down is waited for: whoever needs it says so."""
-        await asyncio.gather(self._repeat(self._looking, self.look), self._repeat(self._loading, self.prepare))
+    def loops(self) -> dict[str, Loop]:
+        """Look again and again, until cancelled. What is down is waited for: whoever needs it says so.
 
-    async def _repeat(self, thread: WorkPool, step: Callable[[], Any]) -> None:
+        Two, since the one that goes round would hide the one that hangs.
+        """
+        return {
+            "index watch": partial(self._repeat, self._looking, self.look, LONGEST_LOOK_S),
+            "index models": partial(self._repeat, self._loading, self.prepare, LONGEST_LOAD_S),
+        }
+
+    async def _repeat(self, thread: WorkPool, step: Callable[[], Any], longest_s: float) -> None:
         said = ""
         while True:
-            beat(LONGEST_LOOK_S)
+            beat(longest_s)
             try:
                 await thread.run(step)
                 said = ""
