@@ -6,72 +6,87 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
 import httpx
 import sqlalchemy as sa
 from sqlalchemy import orm
 
-from orm_models import GeneratedImageRow, JobRow, LeaseRow, OutboxRow, ProductRow, ProductVectorRow, utc_now
+from orm_models import GeneratedImageRow, JobRow, OutboxRow, ProductRow, ProductVectorRow
 from tests.faults.clients import Pictures
 from tests.faults.history import State, Violation
-from tests.faults.stack import Stack
+from tests.faults.stack import GRACE_S, Stack
 from tuwen.assembly import Stores
-from tuwen.background import LeaseLost
-from tuwen.errors import DependencyUnavailable
-from tuwen.indexing.drift import Graces
-from tuwen.indexing.reconciliation import LEASE, Reconciler
-from tuwen.messaging.outbox import outbox_backlog
 from tuwen.vectors.registry import require_live_index
 from vector_db import RowKey
 
-MOST_LOOKS = 6
+MOST_PASSES = 8
+FOUND = "tuwen_drift_found"
 QUIET_S = 45.0  # a relay that was killed keeps its claims for 30 s, and a consumer its partitions not as long
 DRAWING_S = 150.0  # the process that draws has to start first
+LONGEST_PASSES_S = 600.0
+# Pictures, and products that were queued again, are left alone for so long; and a lease is held for two minutes.
+GRACES_OVER_S = max(6 * GRACE_S, 130.0)
 POLL_S = 0.5
 FULL_SCORE = 0.999  # of a query that is the very title or picture; the next product is at 0.998 at most
 PAGE = 1000
-# The service waits before it takes something for left behind. Here hours pass at once: nobody is in the middle of
-# anything any more, and if somebody is, the next pass finds what this one broke.
-NO_GRACE = Graces(*[timedelta(0)] * 4)
 
 
 @dataclass
 class Look:
-    """What a pass of reconciliation mended, and what was found right after it."""
+    """What is in the stores, and what is wrong there."""
 
-    mended: dict[str, int]
-    is_quiet: bool
     stored: dict[str, State]
     violations: list[Violation]
 
 
 @dataclass
-class Settled:
-    """What it took until there was nothing left to do, and what was found then."""
-
+class Settled(Look):
     seconds: float
+    """What it took the service until its own reconciliation found nothing more."""
     mended: Counter[str]
-    stored: dict[str, State]
-    violations: list[Violation]
+    """By those passes, by kind."""
 
 
 def settle(stack: Stack) -> Settled:
-    """Until a pass of reconciliation finds nothing, or many have found something; what is wrong then stays so."""
-    mended, started = Counter[str](), time.monotonic()
-    for _ in range(MOST_LOOKS):
-        _wait_until_quiet(stack)
-        look = stack.look(look_into)
-        mended.update(look.mended)
-        if look.is_quiet and not any(look.mended.values()):
-            break
-    return Settled(time.monotonic() - started, mended, look.stored, look.violations)
+    """Until a pass of the service's own reconciliation finds nothing, or many have found something.
+
+    Nothing here mends: what is wrong then stays so until a person acts.
+    """
+    started = time.monotonic()
+    _wait_until_quiet(stack)
+    mended = _passes_after(stack, time.time() + GRACES_OVER_S)
+    _wait_until_quiet(stack)
+    seconds = time.monotonic() - started
+    look = stack.look(look_into)
+    return Settled(look.stored, look.violations, seconds, mended)
 
 
 def look_into(stores: Stores) -> Look:
-    mended = _reconcile(stores)
-    return Look(mended, _is_quiet(stores), _stored(stores), list(check_stores(stores)))
+    return Look(_stored(stores), list(check_stores(stores)))
+
+
+def _gauges(client: httpx.Client) -> dict[str, float]:
+    lines = client.get("/metrics").text.splitlines()
+    return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))}
+
+
+def _passes_after(stack: Stack, begun_after: float) -> Counter[str]:
+    """What the passes mended that were begun after this moment, up to the first that found nothing."""
+    mended, seen, deadline = Counter[str](), set[float](), time.monotonic() + GRACES_OVER_S + LONGEST_PASSES_S
+    with httpx.Client(base_url=stack.urls[0], timeout=30, trust_env=False) as client:
+        while time.monotonic() < deadline and len(seen) < MOST_PASSES:
+            with suppress(httpx.HTTPError, KeyError):
+                gauges = _gauges(client)
+                ended = gauges["tuwen_reconciliation_finished_timestamp_seconds"]
+                if ended - gauges["tuwen_reconciliation_seconds"] >= begun_after and ended not in seen:
+                    seen.add(ended)
+                    found = {name: int(value) for name, value in gauges.items() if name.startswith(FOUND) and value}
+                    if not found:
+                        break
+                    mended.update({name.removeprefix(FOUND): count for name, count in found.items()})
+            time.sleep(POLL_S)
+    return mended
 
 
 def _wait_until_quiet(stack: Stack) -> None:
@@ -81,47 +96,16 @@ def _wait_until_quiet(stack: Stack) -> None:
         while time.monotonic() - started < longest_s:
             with suppress(httpx.HTTPError, KeyError):
                 pending = client.get("/product/list", params={"index_status": "pending"}).json()["total"]
-                lines = client.get("/metrics").text.splitlines()
-                gauges = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
-                jobs = float(gauges["tuwen_generation_jobs_waiting"])
-                if pending == 0 and jobs == 0 and float(gauges["tuwen_outbox_backlog"]) == 0:
+                gauges = _gauges(client)
+                jobs = gauges["tuwen_generation_jobs_waiting"]
+                if pending == 0 and jobs == 0 and gauges["tuwen_outbox_backlog"] == 0:
                     return
                 longest_s = DRAWING_S if jobs else QUIET_S
             time.sleep(POLL_S)
 
 
-def _is_quiet(stores: Stores) -> bool:
-    with stores.database.read() as session:
-        return not (_count_pending(session) or outbox_backlog(session) or _unfinished_jobs(session))
-
-
-def _count_pending(session: orm.Session) -> int:
-    return session.scalar(sa.select(sa.func.count()).where(ProductRow.index_status == "pending")) or 0
-
-
 def _unfinished_jobs(session: orm.Session) -> list[int]:
     return list(session.scalars(sa.select(JobRow.job_id).where(JobRow.status.in_(("queued", "running")))))
-
-
-def _reconcile(stores: Stores) -> dict[str, int]:
-    with stores.database.write() as session:  # the lease of a process that was killed; a live one loses its turn
-        lease = sa.update(LeaseRow).where(LeaseRow.name == LEASE)
-        # Without the place that the pass had reached: with its own graces it has left what this one is to find.
-        session.execute(lease.values(expires_at=utc_now() - timedelta(minutes=1), progress={}))
-    reconciler = Reconciler(
-        stores.settings,
-        stores.database,
-        stores.vector_db,
-        stores.images,
-        lambda: require_live_index(stores.database, stores.vector_db),
-        graces=NO_GRACE,
-        may_delete_many=True,
-    )
-    with suppress(LeaseLost, DependencyUnavailable):
-        drifts = reconciler.reconcile()
-        if drifts is not None:
-            return {kind: drift.found for kind, drift in drifts.items()}
-    return {"passes_cut_off": 1}
 
 
 def _stored(stores: Stores) -> dict[str, State]:

@@ -10,7 +10,9 @@ from tests.faults.actor import Actor
 from tests.faults.history import History
 from tests.faults.stack import FaultKind
 
-SHORT_S, LONG_S, LONG_SHARE = (0.2, 4.0), (8.0, 20.0), 0.05
+# For how long, and how often. The last outlive every lease, claim and session.
+DURATIONS_S = [(0.2, 4.0), (8.0, 20.0), (121.0, 140.0)]
+SHARES = [0.94, 0.05, 0.01]
 POLL_S = 0.05
 
 
@@ -52,7 +54,7 @@ class Nemesis(Actor):
 
     def _begin_one(self) -> None:
         kind = self._chance.choices(self._kinds, [kind.weight for kind in self._kinds])[0]
-        seconds = self._chance.uniform(*(LONG_S if self._chance.random() < LONG_SHARE else SHORT_S))
+        seconds = self._chance.uniform(*self._chance.choices(DURATIONS_S, SHARES)[0])
         self._recovering = [each for each in self._recovering if not each.has_recovered()]
         busy = {each.target for each in [*self._recovering, *(kind for *_, kind in self._running)]}
         if len(busy) >= self._at_once or kind.target in busy:

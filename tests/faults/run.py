@@ -68,15 +68,20 @@ class Report:
         yield "faults: " + ", ".join(f"{count} × {name}" for name, count in sorted(faults.items()))
         yield from (f"skipped: {reason}" for reason in self.not_possible)
         mended = {name: count for name, count in self.settled.mended.items() if count}
-        yield f"settled after {self.settled.seconds:.0f} s; left to the last passes of reconciliation: {mended}"
-        unforeseen = Counter(
+        yield f"settled after {self.settled.seconds:.0f} s; the service's own passes found after all graces: {mended}"
+        yield from (
+            f"unforeseen answer, {count} times: {answer}" for answer, count in self.unforeseen().most_common(10)
+        )
+        for kind in get_args(Violated):
+            yield from self._shortest([each for each in self.violations if each.kind == kind])
+
+    def unforeseen(self) -> Counter[str]:
+        """A 500, for one: nothing that may come of a fault."""
+        return Counter(
             f"{each.kind}: {each.answer}"
             for each in self.history.operations
             if each.answer and not each.answer.startswith(FORESEEN) and not each.answer.endswith(("Timeout", "Error"))
         )
-        yield from (f"unforeseen answer, {count} times: {answer}" for answer, count in unforeseen.most_common(10))
-        for kind in get_args(Violated):
-            yield from self._shortest([each for each in self.violations if each.kind == kind])
 
     def _shortest(self, violations: list[Violation]) -> Iterator[str]:
         """Of all violations of a kind, the one whose product has the shortest history, with what was going on."""
@@ -148,7 +153,7 @@ def main() -> int:
         (folder / name).mkdir()
         report = run(name, arguments.seed, arguments.minutes * 60, folder / name, models)
         print(report.summary(), *report.details(), sep="\n", flush=True)
-        violations += len(report.violations)
+        violations += len(report.violations) + report.unforeseen().total()
     if not violations:
         shutil.rmtree(folder)
     return 1 if violations else 0

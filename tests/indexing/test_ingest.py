@@ -22,7 +22,6 @@ from tests.tiny_models import save_tiny_chinese_clip, save_tiny_sentence_model
 from tuwen.assembly import new_ingestor, open_services
 from tuwen.encoders.base import ModelNames
 from tuwen.errors import DependencyUnavailable, ModelMismatch, NotFound
-from tuwen.indexing import outcomes
 from tuwen.indexing.drift import Graces
 from tuwen.messaging.in_process import InProcessQueue
 from tuwen.messaging.transport import Message
@@ -104,7 +103,7 @@ def test_vectors_that_were_made_too_long_ago_are_made_again(
     async def scenario(shop: Shop) -> None:
         sofa = shop.create("红色沙发")
         with monkeypatch.context() as patched:
-            patched.setattr(outcomes, "BIND_WITHIN", timedelta(0))
+            patched.setattr(Graces, "of", lambda _: Graces(unbound=timedelta(0)))
             with pytest.raises(DependencyUnavailable):
                 await shop.ingestor.ingest(shop.messages())
         assert (shop.status(sofa)[0], shop.bound()) == ("pending", {})

@@ -9,7 +9,7 @@ the picture store's kinds, `reconciliation.py` runs them all.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from orm_models import utc_now
 from tuwen.catalogue.queries import lock_products
@@ -39,6 +39,11 @@ class Graces:
     queued_again: timedelta = timedelta(hours=1)  # a long backlog must not grow by itself
     unbound: timedelta = timedelta(minutes=10)  # insert and bind are one database call apart
     image: timedelta = timedelta(hours=1)
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        grace = timedelta(seconds=settings.reconcile_grace_s)
+        return cls(pending=grace, queued_again=6 * grace, unbound=grace, image=6 * grace)
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from tuwen.errors import (
     PictureUnreadable,
     VectorsRejected,
 )
+from tuwen.indexing.drift import Graces
 from tuwen.indexing.outcomes import Encoded, Failed, Inserted, Patience, Unanswered, Unreadable, require_fresh
 from tuwen.indexing.queries import requeue
 from tuwen.messaging.outbox import add_to_outbox
@@ -261,7 +262,7 @@ class Ingestor:
             milvus_ids = [row.milvus_id for _, row in inserted]
             holders = holders_of(session, index.vector_index_id, milvus_ids)
             current = lock_products(session, [*(product.product_id for product in products), *holders])
-            require_fresh(inserted)
+            require_fresh(inserted, Graces.of(self._settings))
             losers = release_milvus_ids(session, index.vector_index_id, milvus_ids)
             if losers and index.is_live:  # else they are found unbound
                 logger.warning("Milvus gave %d ids again; the products that had them are indexed anew", len(losers))

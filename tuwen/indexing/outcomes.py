@@ -11,7 +11,6 @@ from tuwen.indexing.drift import Graces
 from vector_db import RowKey, VectorRow, token_made_at
 
 PATIENCE_S = 30.0
-BIND_WITHIN = Graces().unbound / 2
 
 
 @dataclass(frozen=True)
@@ -38,10 +37,11 @@ class Inserted(NamedTuple):
     row: RowKey
 
 
-def require_fresh(inserted: Iterable[Inserted]) -> None:
+def require_fresh(inserted: Iterable[Inserted], graces: Graces) -> None:
     """A row that stays unbound for long is swept away: whoever was paused since the insert makes new ones."""
+    bind_within = graces.unbound / 2
     for _, row in inserted:
-        if row.row_token is not None and utc_now() - token_made_at(row.row_token) >= BIND_WITHIN:
+        if row.row_token is not None and utc_now() - token_made_at(row.row_token) >= bind_within:
             raise DependencyUnavailable("The vectors of this batch were made too long ago to be bound; it comes again.")
 
 

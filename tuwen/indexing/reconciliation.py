@@ -111,7 +111,7 @@ class Reconciler:
         images: ImageStore,
         live_index: Callable[[], LiveIndex],
         *,
-        graces: Graces = Graces(),  # noqa: B008  # frozen
+        graces: Graces | None = None,
         may_delete_many: bool = False,
     ) -> None:
         self._settings = settings
@@ -119,7 +119,7 @@ class Reconciler:
         self._vector_db = vector_db
         self._images = images
         self._live_index = live_index
-        self._graces = graces
+        self._graces = graces or Graces.of(settings)
         self._may_delete_many = may_delete_many
         self._lease = Lease(database, LEASE)
         self._stopping = threading.Event()
