@@ -36,7 +36,7 @@ from vector_db import RANDOM_BITS, RowKey, VectorRow
 
 BATCH = 2000
 ONE_IN = 1000  # drifted, of each kind
-STALE, UNBOUND, LOST, ORPHAN, UNUSED = range(5)  # a product's number, modulo ONE_IN, says which
+STALE, UNBOUND, LOST, ORPHAN, UNUSED, PICTURELESS = range(6)  # a product's number, modulo ONE_IN, says which
 COLLECTION = "products_benchmark"
 AGO = timedelta(hours=2)  # longer than every grace
 
@@ -139,9 +139,11 @@ def product_row(owner: str, number: int) -> dict[str, Any]:
 
 
 def write_pictures(folder: Path, owner: str, numbers: range) -> None:
-    """One for each product, and for one in so many another that nothing names; all of them old."""
+    """One for each product but one in so many, and another for as many that nothing names; all of them old."""
     moment = (utc_now() - AGO).timestamp()
-    names = [f"product {n}" for n in numbers] + [f"unused {n}" for n in numbers if n % ONE_IN == UNUSED]
+    names = [f"product {n}" for n in numbers if n % ONE_IN != PICTURELESS] + [
+        f"unused {n}" for n in numbers if n % ONE_IN == UNUSED
+    ]
     for name in names:
         file = folder / picture_of(owner, name)[0]
         file.parent.mkdir(parents=True, exist_ok=True)
