@@ -145,7 +145,7 @@ class Steps:
 
     def __init__(self, models: dict[str, str], log: Path) -> None:
         command = [sys.executable, "-m", "tests.faults.steps", models["CLIP_MODEL"], models["TEXT_MODEL"]]
-        env = environment(TOKENIZERS_PARALLELISM="false")
+        env = environment(TOKENIZERS_PARALLELISM="false", MODEL_THREADS="1")  # OpenVINO's would not survive the fork
         with log.open("wb") as output:
             self._process = subprocess.Popen(
                 command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=output, text=True
