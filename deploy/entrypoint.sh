@@ -10,8 +10,11 @@ fi
 # Processes of one service share this folder (API_WORKERS); of the container's former life nothing counts.
 [ -z "$HEARTBEAT_DIR" ] || rm -f "$HEARTBEAT_DIR"/*.loop
 # Where several API processes add up what /metrics shows; one alone needs none.
+# In memory: on a full disk the kernel would end whoever touches a new page of these files.
+several=
 if [ "${API_WORKERS:-1}" != 1 ] && [ "$1" = fastapi ]; then
-    PROMETHEUS_MULTIPROC_DIR=$(mktemp -d) || exit 73
+    several=1
+    PROMETHEUS_MULTIPROC_DIR=$(mktemp -d -p /dev/shm) || exit 73
     export PROMETHEUS_MULTIPROC_DIR
 fi
 
@@ -35,6 +38,8 @@ while kill -0 "$child" 2>/dev/null; do
 done
 child=
 
+# The process that supervises several ends with 0 where none of them can start.
+[ -z "$several" ] || [ -n "$stopping" ] || [ "$status" -ne 0 ] || status=1
 pause_s=${RESTART_PAUSE_S:-30}
 if [ "$status" -ne 0 ] && [ -z "$stopping" ]; then
     echo "$1 ended with status $status; it may start again in $pause_s s" >&2

@@ -123,7 +123,6 @@ def serve(path: str) -> None:
     jieba.initialize()  # else the first insert would wait seconds for the dictionary
     try:
         server, db, port = _open_once_free(path)
-        lite_search.drop_needless_indexes(db)
     except LiteLocked:
         _say(answer, is_locked=True)
         return

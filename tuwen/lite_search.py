@@ -5,7 +5,9 @@ HNSW graph, which is made anew with each compaction, minutes behind what is writ
 all queries of a call takes less than that walk, has a recall of 1 with any filter, and is there with the first row.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +26,7 @@ ROUNDING = 1e-5
 SPARSE_SHARE = 0.25
 # Rows of deleted products take places until a compaction removes them.
 SPARE_ROWS = 8
+CHUNK = 4096  # rows that are looked at again at a time
 # Its index has no file.
 SPARSE_FIELD = "title_bm25"
 # The column of those that the schema does not name.
@@ -45,22 +48,28 @@ class _Source(NamedTuple):
 
 def install() -> None:
     """For all collections of this process."""
-    own = engine.execute_search_with_index
+    own_search, own_load = engine.execute_search_with_index, engine.Collection.load
 
     def execute(query_vectors: Vectors, **call: Any) -> list[list[dict[str, Any]]]:
         if call["metric_type"] != "COSINE" or call["partition_names"] or call["output_fields"] is None:
-            return own(query_vectors=query_vectors, **call)  # type: ignore[no-any-return]
+            return own_search(query_vectors=query_vectors, **call)  # type: ignore[no-any-return]
         return search_exactly(query_vectors, **call)
 
-    engine.execute_search_with_index = execute
+    def load(collection: Any) -> None:
+        if collection.load_state != "loaded":
+            _drop_needless_indexes(collection)
+        own_load(collection)
+
+    engine.execute_search_with_index, engine.Collection.load = execute, load
 
 
-def drop_needless_indexes(database: Any) -> None:
+def _drop_needless_indexes(collection: Any) -> None:
     """Those that earlier versions made: they take memory, and a file of one that was cut off stops its collection."""
-    for name in database.list_collections():
-        collection = database.get_collection(name)
+    try:
         for field in set(collection.list_indexes()) - {SPARSE_FIELD}:
             collection.drop_index(field)
+    except OSError as error:  # a full disk; they are no harm until it is well
+        print(f"Indexes of {collection.name} could not be dropped: {error}", file=sys.stderr)
 
 
 def search_exactly(
@@ -114,15 +123,26 @@ class _Search:
             places = _best(scores, wanted)
             numbers = np.searchsorted(self._starts, places, side="right") - 1
             rows = places - self._starts[numbers]
-            alive = [(n, row) for n, row in zip(numbers.tolist(), rows.tolist(), strict=True) if self._is_alive(n, row)]
-            if len(alive) >= top_k or wanted == found:
-                break
+            nearest = self._alive(self._in_order(query, numbers, rows), top_k)
+            if len(nearest) == top_k or wanted == found:
+                return nearest
             wanted = min(wanted * 2, found)
-        distances = _distances(query, [self.sources[n].vectors[row] for n, row in alive])
-        exact = sorted(
-            (each, self.sources[n].pks[row], n, row) for each, (n, row) in zip(distances, alive, strict=True)
-        )
-        return exact[:top_k]
+
+    def _in_order(
+        self, query: Vectors, numbers: NDArray[np.intp], rows: NDArray[np.intp]
+    ) -> Iterator[tuple[float, Any, int, int]]:
+        """By distance, and by id where that is the same: thousands are, where products share a picture."""
+        distances, ids = np.empty(len(rows)), np.empty(len(rows), np.int64)
+        for number in np.unique(numbers).tolist():
+            of_source, source = np.flatnonzero(numbers == number), self.sources[number]
+            ids[of_source] = [source.pks[row] for row in rows[of_source].tolist()]
+            for chunk in np.split(of_source, range(CHUNK, len(of_source), CHUNK)):
+                distances[chunk] = 1.0 - (source.vectors[rows[chunk]].astype(np.float64) * query).sum(axis=1)
+        for place in np.lexsort((ids, distances)).tolist():
+            yield float(distances[place]), int(ids[place]), int(numbers[place]), int(rows[place])
+
+    def _alive(self, in_order: Iterable[tuple[float, Any, int, int]], top_k: int) -> list[tuple[float, Any, int, int]]:
+        return list(islice((each for each in in_order if self._is_alive(each[2], each[3])), top_k))
 
     def record(self, number: int, row: int, fields: Sequence[str]) -> dict[str, Any]:
         """These fields alone: a row's vectors as Python's floats would take longer than the search for it."""
@@ -183,11 +203,6 @@ def _best(scores: Vectors, wanted: int) -> NDArray[np.intp]:
         return np.empty(0, np.intp)
     last = np.partition(scores, len(scores) - wanted)[len(scores) - wanted]
     return np.flatnonzero(scores >= last - ROUNDING)
-
-
-def _distances(query: Vectors, vectors: Sequence[Vectors]) -> list[float]:
-    exact: list[float] = (1.0 - (np.array(vectors, np.float64) * query).sum(axis=1)).tolist() if vectors else []
-    return exact
 
 
 def _of_length_one(vectors: Vectors) -> Vectors:

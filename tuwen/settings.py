@@ -110,7 +110,7 @@ class Settings(BaseSettings):
     relay_poll_s: float = Field(1.0, gt=0)
     retry_backoff_max_s: float = Field(5.0, gt=0)
     reconcile_interval_s: float = Field(600.0, ge=0)
-    reconcile_grace_s: float = Field(600.0, ge=10)
+    reconcile_grace_s: float = Field(600.0, ge=30)
 
     # Limits
     upload_max_bytes: int = Field(10 * 1024 * 1024, ge=1)

@@ -135,3 +135,35 @@ def test_indexes_of_earlier_versions_are_dropped_and_a_torn_one_is_in_nobodys_wa
         assert opened.insert("products", rows(vectors(1, seed=9), ROWS))
         opened.close()
     assert sorted(folder.rglob("*.*idx")) == []
+
+
+def test_of_thousands_with_one_picture_the_oldest_come_first(tmp_path: Path) -> None:
+    opened = VectorDB(Settings(_env_file=None, data_dir=tmp_path))
+    opened.create_collection("products", clip_dim=DIM, text_dim=8)
+    alike = np.repeat(vectors(1, seed=6), 3000, axis=0)
+    ids = [each for first in range(0, 3000, 500) for each in opened.insert("products", rows(alike[:500], first))]
+    opened.delete("products", ids[:50], list(range(50)))
+    for _ in range(2):
+        hits = opened.search("products", "image_clip_vector", [alike[0]], limit=10)[0]
+        assert [hit.row.product_id for hit in hits] == list(range(50, 60))
+        opened.close()  # and from the disk
+        opened = VectorDB(Settings(_env_file=None, data_dir=tmp_path))
+    opened.close()
+
+
+@pytest.mark.parametrize("torn", ["*.parquet", "schema.json"])
+def test_a_damaged_collection_is_in_no_others_way(tmp_path: Path, torn: str) -> None:
+    """One that is built, or was given up, and that nobody asks for."""
+    opened = VectorDB(Settings(_env_file=None, data_dir=tmp_path))
+    for name in ("products", "other"):
+        opened.create_collection(name, clip_dim=DIM, text_dim=8)
+        for first in range(0, ROWS, 500):
+            opened.insert(name, rows(vectors(500, seed=first), first))
+    opened.close()
+    files = [file for file in tmp_path.rglob(torn) if "other" in file.parts]
+    assert files
+    for file in files:
+        file.write_bytes(file.read_bytes()[:10])
+    opened = VectorDB(Settings(_env_file=None, data_dir=tmp_path))
+    assert len(opened.search("products", "image_clip_vector", list(vectors(1, seed=7)), limit=5)[0]) == 5
+    opened.close()

@@ -203,8 +203,8 @@ def test_the_image_leaves_out_secrets_and_data() -> None:
 
 
 @contextmanager
-def entrypoint(*command: str, pause_s: int = 0) -> Iterator[subprocess.Popen[str]]:
-    env = environment(RESTART_PAUSE_S=pause_s)
+def entrypoint(*command: str, pause_s: int = 0, **settings: str) -> Iterator[subprocess.Popen[str]]:
+    env = environment(RESTART_PAUSE_S=pause_s, **settings)
     pipe = subprocess.PIPE
     with subprocess.Popen(
         [ENTRYPOINT, *command], env=env, stdout=pipe, stderr=pipe, text=True, start_new_session=True
@@ -229,6 +229,16 @@ def test_a_failed_start_is_held_back_and_keeps_its_status() -> None:
     assert time.monotonic() - started >= 1
     assert process.returncode == 3
     assert "status 3" in err
+
+
+def test_several_of_which_none_can_start_are_held_back_though_who_supervises_them_ends_well(tmp_path: Path) -> None:
+    supervisor = tmp_path / "fastapi"  # as uvicorn's ends then
+    supervisor.write_text("#!/bin/sh\nexit 0\n")
+    supervisor.chmod(0o755)
+    path = os.pathsep.join([str(tmp_path), os.environ["PATH"]])
+    with entrypoint("fastapi", "run", pause_s=1, API_WORKERS="2", PATH=path) as process:
+        _, err = process.communicate(timeout=20)
+    assert (process.returncode, "status 1" in err) == (1, True)
 
 
 def test_a_stop_reaches_the_command_and_waits_for_it(tmp_path: Path) -> None:

@@ -51,6 +51,7 @@ QUICK = {
     "RELAY_POLL_S": 0.3,
     "RECONCILE_INTERVAL_S": 10,
     "RECONCILE_GRACE_S": GRACE_S,
+    "KAFKA_PARTITIONS": 4,  # as the broker makes topics that it lost when it was killed
     "GENERATION_HEARTBEAT_S": 1,
     "DISK_MIN_FREE_MB": 10,  # of a small disk
     "MODEL_HUB": "none",

@@ -221,9 +221,9 @@ def test_all_that_failed_is_queued_page_by_page_or_what_failed_for_one_reason(on
         row = {"title": "沙发", "attributes": {}, "image_path": "aa/a.png", "image_sha256": "a", "image_width": 1}
         row |= {"image_height": 1, "index_status": "failed"}
         reasons = ["out of memory"] * (PAGE + 3) + ["100% broken"] * 2 + ["1000 broken"]
+        indexed = shop.create("红色沙发")
         with shop.services.database.write() as session:
             session.execute(sa.insert(ProductRow), [row | {"index_error": reason} for reason in reasons])
-        indexed = shop.create("红色沙发")
         database = shop.services.database
         assert list(retry_failed(database, shop.topic, reason_contains="0% broken")) == [2]
         assert list(retry_failed(database, shop.topic)) == [PAGE, 4]

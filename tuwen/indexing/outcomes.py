@@ -11,6 +11,7 @@ from tuwen.indexing.drift import Graces
 from vector_db import RowKey, VectorRow, token_made_at
 
 PATIENCE_S = 30.0
+FORGET_AFTER_S = 3600.0  # a fill of many products comes back to one of them late
 
 
 @dataclass(frozen=True)
@@ -49,14 +50,20 @@ class Patience:
     """How long a batch is held up by pictures that a store does not give, which answers otherwise."""
 
     def __init__(self) -> None:
-        self._since: dict[str, float] = {}
+        self._asked: dict[str, tuple[float, float]] = {}
+        """Path → when it was asked for in vain first, and last. Batches take turns, and a fill begins again."""
 
     def judge(self, outcomes: Iterable[Encoded | Failed]) -> list[Encoded | Failed]:
-        """Of one batch, which comes again: what was unanswered for too long is unreadable."""
-        before, now, self._since = self._since, time.monotonic(), {}
-        return [self._judge(each, before, now) if isinstance(each, Unanswered) else each for each in outcomes]
+        """Of a batch that comes again: what was unanswered for too long is unreadable."""
+        now = time.monotonic()
+        self._asked = {path: asked for path, asked in self._asked.items() if now - asked[1] < FORGET_AFTER_S}
+        return [self._judge(each, now) for each in outcomes]
 
-    def _judge(self, unanswered: Unanswered, before: dict[str, float], now: float) -> Unreadable:
-        path = unanswered.product.image_path
-        since = self._since[path] = before.get(path, now)
-        return Unreadable(*unanswered) if now - since >= PATIENCE_S else unanswered
+    def _judge(self, outcome: Encoded | Failed, now: float) -> Encoded | Failed:
+        path = outcome.product.image_path
+        if not isinstance(outcome, Unanswered):
+            self._asked.pop(path, None)
+            return outcome
+        since, _ = self._asked.get(path, (now, now))
+        self._asked[path] = since, now
+        return Unreadable(*outcome) if now - since >= PATIENCE_S else outcome
