@@ -12,12 +12,13 @@ import itertools
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 import traceback
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import timedelta
 from functools import wraps
 from pathlib import Path
@@ -223,13 +224,17 @@ def _count(store: type, name: str, tally: _Tally) -> None:
     setattr(store, name, wraps(method)(counted))
 
 
-def _pause(name: str, calls: Iterator[int], before: int) -> None:
+def _pause(name: str, calls: Iterator[int], before: int, file: str) -> None:
+    """`file`: SQLite's. Not in the middle of another thread's write: its lock would hold up everybody else."""
     method = getattr(VectorDB, name)
 
     @wraps(method)
     def paused(*arguments: Any, **options: Any) -> Any:
         if next(calls) == before:
-            os.kill(os.getpid(), signal.SIGSTOP)
+            with closing(sqlite3.connect(file, timeout=30)) as database:
+                database.execute("BEGIN IMMEDIATE")
+                database.rollback()
+                os.kill(os.getpid(), signal.SIGSTOP)
         return method(*arguments, **options)
 
     setattr(VectorDB, name, paused)
@@ -241,7 +246,7 @@ async def _work(job: dict[str, Any]) -> None:
     if "before" in job:
         calls = itertools.count(1)
         for name in CALLS_TO_MILVUS:
-            _pause(name, calls, job["before"])
+            _pause(name, calls, job["before"], settings.database_dsn.removeprefix("sqlite:///"))
     else:
         tally = _Tally(job["after"])
         for store, names in CHANGES.items():
