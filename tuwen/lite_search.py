@@ -17,7 +17,6 @@ from milvus_lite.search.indexed_filter import evaluate_segment_filter
 from numpy.typing import NDArray
 
 Vectors = NDArray[np.float32]
-Mask = NDArray[np.bool_]
 
 # float32 adds up 512 products in an order that depends on how many rows and queries there are. What is nearer to the
 # last place than this is looked at again in float64, row by row, so that the order of hits is the same at every limit.
@@ -41,7 +40,8 @@ class _Source(NamedTuple):
     vectors: Vectors
     """Of length 1 each."""
     pk_to_row: dict[Any, int]
-    mask: Mask | None
+    fitting: NDArray[np.intp] | None
+    """The rows that the filter lets through; None: all."""
     places: Callable[[int], tuple[Any, int]]
     """Of a row: the Arrow table or batch that it is in, and where."""
 
@@ -93,7 +93,7 @@ def search_exactly(
         if segment.num_rows
     ]
     sources.append(_in_memory(memtable, vector_field, compiled_filter))
-    search = _Search([source for source in sources if len(source.pks)], delta_index, memtable.delete_index_snapshot())
+    search = _Search([source for source in sources if _count(source)], delta_index, memtable.delete_index_snapshot())
     if not search.sources:
         return [[] for _ in query_vectors]
     queries = _of_length_one(np.asarray(query_vectors, np.float32))
@@ -110,23 +110,32 @@ def search_exactly(
 class _Search:
     def __init__(self, sources: list[_Source], delta_index: Any, local_deletes: dict[Any, tuple[int, str]]) -> None:
         self.sources = sources
-        self._starts = np.cumsum([0, *(len(source.pks) for source in sources)])
+        self._starts = np.cumsum([0, *map(_count, sources)])
         self._delta_index = delta_index
         self._local_deletes = local_deletes
         """What was deleted and is not on the disk yet: when, and from which partition."""
 
     def nearest(self, query: Vectors, scores: Vectors, top_k: int) -> list[tuple[float, Any, int, int]]:
-        """Distance, id, source and row of each, best first. `scores`: of all rows."""
-        found = int(np.isfinite(scores).sum())
+        """Distance, id, source and row of each, best first. `scores`: of all rows that fit."""
+        found = len(scores)
         wanted = min(top_k + SPARE_ROWS, found)
         while True:
             places = _best(scores, wanted)
             numbers = np.searchsorted(self._starts, places, side="right") - 1
-            rows = places - self._starts[numbers]
+            rows = self._rows(numbers, places - self._starts[numbers])
             nearest = self._alive(self._in_order(query, numbers, rows), top_k)
             if len(nearest) == top_k or wanted == found:
                 return nearest
             wanted = min(wanted * 2, found)
+
+    def _rows(self, numbers: NDArray[np.intp], positions: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Of what is so far behind in each source's fitting rows."""
+        for number in np.unique(numbers).tolist():
+            fitting = self.sources[number].fitting
+            if fitting is not None:
+                of_source = numbers == number
+                positions[of_source] = fitting[positions[of_source]]
+        return positions
 
     def _in_order(
         self, query: Vectors, numbers: NDArray[np.intp], rows: NDArray[np.intp]
@@ -163,8 +172,9 @@ class _Search:
 
 def _as_source(segment: Any, vector_field: str, compiled_filter: Any, plan: Any) -> _Source:
     vectors, _ = segment.vector_data(vector_field)
-    mask = None if compiled_filter is None else evaluate_segment_filter(segment, compiled_filter, plan).astype(bool)
-    return _Source(segment.pks, segment.seqs, vectors, segment.pk_to_row, mask, lambda row: (segment.table, row))
+    mask = None if compiled_filter is None else evaluate_segment_filter(segment, compiled_filter, plan)
+    fitting = None if mask is None else np.flatnonzero(mask)
+    return _Source(segment.pks, segment.seqs, vectors, segment.pk_to_row, fitting, lambda row: (segment.table, row))
 
 
 def _in_memory(memtable: Any, vector_field: str, compiled_filter: Any) -> _Source:
@@ -174,9 +184,9 @@ def _in_memory(memtable: Any, vector_field: str, compiled_filter: Any) -> _Sourc
     batches = memtable._insert_batches  # which only grows; its own snapshot makes a Python list of every vector
     vectors_of = {number: _as_matrix(batches[number].column(vector_field)) for number in {place[0] for place in places}}
     vectors = np.stack([vectors_of[number][row] for number, row in places]) if places else np.zeros((0, 1), np.float32)
-    mask = evaluate_mask(compiled_filter, table).astype(bool) if table is not None and len(pks) else None
+    fitting = np.flatnonzero(evaluate_mask(compiled_filter, table)) if table is not None and len(pks) else None
     pk_to_row = {pk: row for row, pk in enumerate(pks)}
-    return _Source(pks, seqs, vectors, pk_to_row, mask, lambda row: (batches[places[row][0]], places[row][1]))
+    return _Source(pks, seqs, vectors, pk_to_row, fitting, lambda row: (batches[places[row][0]], places[row][1]))
 
 
 def _as_matrix(column: Any) -> Vectors:
@@ -184,17 +194,17 @@ def _as_matrix(column: Any) -> Vectors:
     return np.asarray(column.flatten(), np.float32).reshape(len(column), -1)
 
 
+def _count(source: _Source) -> int:
+    return len(source.pks) if source.fitting is None else len(source.fitting)
+
+
 def _scores(queries: Vectors, source: _Source) -> Vectors:
-    """(queries, rows), −inf where the filter leaves a row out."""
-    mask = source.mask
-    if mask is None:
+    """(queries, rows that fit)."""
+    if source.fitting is None:
         return queries @ source.vectors.T
-    if mask.mean() >= SPARSE_SHARE:
-        return np.where(mask, queries @ source.vectors.T, np.float32(-np.inf))
-    scores = np.full((len(queries), len(mask)), -np.inf, np.float32)
-    rows = np.flatnonzero(mask)
-    scores[:, rows] = queries @ source.vectors[rows].T
-    return scores
+    if len(source.fitting) >= SPARSE_SHARE * len(source.pks):
+        return (queries @ source.vectors.T)[:, source.fitting]
+    return queries @ source.vectors[source.fitting].T
 
 
 def _best(scores: Vectors, wanted: int) -> NDArray[np.intp]:
