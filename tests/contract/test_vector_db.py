@@ -110,7 +110,7 @@ def test_filters_find_exactly_what_they_say(vector_db: VectorDB, collection: str
 
 
 def test_a_filter_that_fits_one_row_finds_it_however_far_it_is(tmp_path: Path) -> None:
-    """Of rows enough for Milvus Lite to write indexed segments, which it does at half a mebibyte."""
+    """Some of them in segments, the last ones in memory still."""
     vector_db = VectorDB(Settings(_env_file=None, data_dir=tmp_path))
     vector_db.create_collection("products", clip_dim=FAR_DIM, text_dim=DIM)
     vectors = np.random.default_rng(0).standard_normal((ROWS, FAR_DIM)).astype(np.float32)
