@@ -12,13 +12,12 @@ import itertools
 import json
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 import threading
 import traceback
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from datetime import timedelta
 from functools import wraps
 from pathlib import Path
@@ -224,29 +223,37 @@ def _count(store: type, name: str, tally: _Tally) -> None:
     setattr(store, name, wraps(method)(counted))
 
 
-def _pause(name: str, calls: Iterator[int], before: int, file: str) -> None:
-    """`file`: SQLite's. Not in the middle of another thread's write: its lock would hold up everybody else."""
-    method = getattr(VectorDB, name)
+def _pause_before(number: int) -> None:
+    """The n-th call to Milvus, and in no thread's write: SQLite's lock would hold up everybody else."""
+    calls = itertools.count(1)
+    writing = threading.RLock()
+    write = Database.write
 
-    @wraps(method)
-    def paused(*arguments: Any, **options: Any) -> Any:
-        if next(calls) == before:
-            with closing(sqlite3.connect(file, timeout=30)) as database:
-                database.execute("BEGIN IMMEDIATE")
-                database.rollback()
-                os.kill(os.getpid(), signal.SIGSTOP)
-        return method(*arguments, **options)
+    @contextmanager
+    def writes(*arguments: Any, **options: Any) -> Iterator[Any]:
+        with writing, write(*arguments, **options) as session:
+            yield session
 
-    setattr(VectorDB, name, paused)
+    def pausing(method: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(method)
+        def call(*arguments: Any, **options: Any) -> Any:
+            if next(calls) == number:
+                with writing:
+                    os.kill(os.getpid(), signal.SIGSTOP)
+            return method(*arguments, **options)
+
+        return call
+
+    Database.write = writes  # type: ignore[method-assign]
+    for name in CALLS_TO_MILVUS:
+        setattr(VectorDB, name, pausing(getattr(VectorDB, name)))
 
 
 async def _work(job: dict[str, Any]) -> None:
     values = {name.lower(): value for name, value in job["settings"].items() if value != ""}
     settings = Settings(_env_file=None, **values)
     if "before" in job:
-        calls = itertools.count(1)
-        for name in CALLS_TO_MILVUS:
-            _pause(name, calls, job["before"], settings.database_dsn.removeprefix("sqlite:///"))
+        _pause_before(job["before"])
     else:
         tally = _Tally(job["after"])
         for store, names in CHANGES.items():
