@@ -3,10 +3,12 @@
 import base64
 import io
 import json
+import socket
 import sqlite3
 import struct
 import zlib
 from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -209,6 +211,28 @@ def test_a_body_over_the_limit_is_refused_declared_or_not(api: httpx.Client) -> 
     assert_problem(api.post("/search", content=huge, headers=headers), 413, "body", "over")
     chunks = (huge[start : start + 65536] for start in range(0, len(huge), 65536))
     assert_problem(api.post("/search", content=chunks, headers=headers), 413, "body", "over")
+
+
+def test_bodies_of_all_together_have_a_limit_as_well(api: httpx.Client) -> None:
+    """Of many senders who don't come to their end, as of many large pictures at once."""
+    size = 500_000
+    head = f"POST /search HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {size}\r\n\r\n"
+    address = (api.base_url.host, api.base_url.port or 80)
+    by_text = {"mode": "text_to_text", "text": "沙发"}
+    by_picture = {"mode": "image_to_image", "image_base64": base64.b64encode(noise(500)).decode()}
+    assert api.post("/search", json=by_picture).is_success
+    with ExitStack() as senders:
+        for _ in range(200):
+            sender = senders.enter_context(socket.create_connection(address, timeout=30))
+            with suppress(ConnectionError):  # one that is refused already
+                sender.sendall(head.encode() + b" " * (size - 1))
+            refused = api.post("/search", json=by_picture)
+            if not refused.is_success:
+                break
+        assert_problem(refused, 503, None, "Too many large requests")
+        assert refused.headers["Retry-After"] == "1"
+        assert api.post("/search", json=by_text).is_success
+    wait_until(lambda: api.post("/search", json=by_picture).is_success, what="room once they have gone")
 
 
 def test_unknown_products_pictures_and_routes_are_404(api: httpx.Client) -> None:

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -27,6 +28,7 @@ class PictureServer(http.server.BaseHTTPRequestHandler):
         "/moved.png": (302, b""),
         "/page.html": (200, b"<html>no picture</html>"),
         "/huge.png": (200, b"x" * 2_000_000),
+        "/slow.png": (200, b"x" * 1_000),
     }
 
     def do_GET(self) -> None:
@@ -35,7 +37,16 @@ class PictureServer(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.send_header("Location", "/red.png")
         self.end_headers()
+        if self.path == "/slow.png":
+            self._drip()
         self.wfile.write(body)
+
+    def _drip(self) -> None:
+        """A byte now and then, for longer than anybody waits."""
+        with suppress(ConnectionError):
+            for _ in range(200):
+                self.wfile.write(b"x")
+                time.sleep(0.1)
 
     def log_message(self, *_: object) -> None:
         """Quiet."""
@@ -55,6 +66,7 @@ def elsewhere() -> Iterator[str]:
 def open_api(tmp_path_factory: pytest.TempPathFactory, tiny_models: dict[str, str]) -> Iterator[httpx.Client]:
     """Lets a shop's scripts call it, and fetches pictures from this machine."""
     settings = {"CORS_ALLOW_ORIGINS": f"{SHOP_ORIGIN}, http://localhost:3000", "IMAGE_URL_HOSTS": "127.0.0.1"}
+    settings["IMAGE_URL_TIMEOUT_S"] = "2"
     with (
         running_api(tmp_path_factory.mktemp("open"), **tiny_models, **settings, UPLOAD_MAX_BYTES=1_000_000) as url,
         httpx.Client(base_url=url, timeout=30, trust_env=False) as client,
@@ -109,6 +121,7 @@ def test_a_picture_behind_a_url_finds_what_the_picture_itself_finds(open_api: ht
         ("/moved.png", 422, "image_url", "answered 302"),
         ("/page.html", 422, "image", "not a picture"),
         ("/huge.png", 413, "image_url", "1,000,000 bytes"),
+        ("/slow.png", 422, "image_url", "within 2 s"),
     ],
 )
 def test_what_a_url_answers_instead_of_a_picture_is_said(

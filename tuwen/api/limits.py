@@ -3,15 +3,23 @@
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tuwen.api.problems import problem_response
-from tuwen.errors import ImageTooLarge
+from tuwen.errors import ImageTooLarge, Overloaded
+
+# A body is kept until its request is answered, and a JSON body is there two or three times while it is parsed.
+LARGEST_BODIES_AT_ONCE = 16
+SMALL_BODY_BYTES = 64 * 1024  # which finds room always: nobody's pictures keep a search by text out
 
 
 class BodyLimit:
-    """Refuses a request body over `max_bytes` without reading the rest of it."""
+    """Refuses a request body over `max_bytes`, and one that finds too much of others here, without reading its rest.
+
+    What counts is what has come in, not what was announced: a slow sender keeps nobody out.
+    """
 
     def __init__(self, app: ASGIApp, max_bytes: int) -> None:
         self._app = app
         self._max_bytes = max_bytes
+        self._at_once_bytes = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -26,12 +34,19 @@ class BodyLimit:
         async def counting_receive() -> Message:
             nonlocal received
             message = await receive()
-            received += len(message.get("body", b""))
+            size = len(message.get("body", b""))
+            received += size
+            self._at_once_bytes += size
             if received > self._max_bytes:
                 raise self._too_large()
+            if received > SMALL_BODY_BYTES and self._at_once_bytes > LARGEST_BODIES_AT_ONCE * self._max_bytes:
+                raise Overloaded("Too many large requests are being read already; try again in a second.")
             return message
 
-        await self._app(scope, counting_receive, send)
+        try:
+            await self._app(scope, counting_receive, send)
+        finally:
+            self._at_once_bytes -= received
 
     def _too_large(self) -> ImageTooLarge:
         return ImageTooLarge.in_field("body", f"the request is over {self._max_bytes:,} bytes; send a smaller picture")

@@ -1,5 +1,6 @@
 """Fetches a query picture from a URL: only from hosts that the settings allow, and no more than an upload may have."""
 
+import asyncio
 from urllib.parse import urlsplit
 
 import httpx
@@ -13,6 +14,7 @@ async def download_image(url: str, settings: Settings) -> bytes:
     _require_allowed(url, settings)
     try:
         async with (
+            asyncio.timeout(settings.image_url_timeout_s),  # httpx's is for each of its waits
             httpx.AsyncClient(timeout=settings.image_url_timeout_s, follow_redirects=False) as client,
             client.stream("GET", url) as response,
         ):
@@ -24,6 +26,9 @@ async def download_image(url: str, settings: Settings) -> bytes:
                 if len(data) > settings.upload_max_bytes:
                     raise ImageTooLarge.in_field("image_url", f"has more than {settings.upload_max_bytes:,} bytes")
             return bytes(data)
+    except TimeoutError as error:
+        within = f"within {settings.image_url_timeout_s:g} s (IMAGE_URL_TIMEOUT_S)"
+        raise InvalidInput.in_field("image_url", f"can't be fetched {within}") from error
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise InvalidInput.in_field("image_url", f"can't be fetched: {error or type(error).__name__}") from error
 

@@ -10,7 +10,7 @@ from data_models import (
     SearchResponse,
     SearchTimings,
 )
-from tuwen.background import WorkPool
+from tuwen.background import Budget, WorkPool
 from tuwen.catalogue.queries import load_products
 from tuwen.database.engine import Database
 from tuwen.encoders.base import Vector
@@ -27,6 +27,8 @@ from tuwen.vectors.registry import IndexRegistry, LiveIndex
 from vector_db import VECTOR_FIELDS, VECTOR_FIELDS_OF_PRODUCT, VectorDB, filter_expression
 
 SEARCH_THREADS = 8
+# Each may be as large as an upload, and stays in memory until its search has its vector.
+DOWNLOADS_AT_ONCE, DOWNLOAD_WAIT_S = 8, 10.0
 
 
 class Stopwatch:
@@ -60,6 +62,7 @@ class Searcher:
         self._decoder = decoder
         self._registry = registry
         self._threads = WorkPool("searching", threads=SEARCH_THREADS, max_waiting=settings.query_queue_size)
+        self._downloads = Budget("Memory for the picture of image_url", DOWNLOADS_AT_ONCE)
         # Milvus Lite answers one call at a time; a server's next batch need not wait for this one.
         self._lookups = Lookups(
             database, vector_db, lanes=1 if settings.milvus_is_file else 4, queue_size=settings.query_queue_size
@@ -78,8 +81,12 @@ class Searcher:
         index = self._registry.known
         if index is None:
             index = await self._threads.run(self._registry.live)
-        query = await self._resolve(request, image, is_stored, index)
-        vector = await self._encode(query, index.encoding)
+        if request.image_url is None:
+            query = await self._resolve(request, image, is_stored, index)
+            vector = await self._encode(query, index.encoding)
+        else:
+            query = Query(request.mode)
+            vector = await self._encode_download(request.image_url, index.encoding)
         encode_ms = watch.lap_ms()
         found = await self._lookups.find(_as_lookup(request, query, index, vector))
         vector_ms = max(0.0, round(watch.lap_ms() - found.metadata_ms, 2))
@@ -106,8 +113,6 @@ class Searcher:
                 image = await self._threads.run(decode_base64, request.image_base64)
             else:
                 image = decode_base64(request.image_base64)
-        elif request.image_url is not None:
-            image = await download_image(request.image_url, self._settings)
         return Query(request.mode, image=image, is_stored=is_stored)
 
     def _query_of_product(self, mode: SearchMode, product_id: int, index: LiveIndex) -> Query:
@@ -135,6 +140,10 @@ class Searcher:
         if VECTOR_FIELDS[query.mode] == "text_bge_vector":
             return await encoding.query_text(query.text)
         return await encoding.query_clip_text(query.text)
+
+    async def _encode_download(self, url: str, encoding: EncodingService) -> Vector:
+        async with self._downloads.share(1, max_wait_s=DOWNLOAD_WAIT_S):
+            return await self.encode_image(await download_image(url, self._settings), encoding, is_stored=False)
 
     async def encode_image(self, data: bytes, encoding: EncodingService, *, is_stored: bool) -> Vector:
         """CLIP's vector of an encoded picture, cached by its bytes."""
