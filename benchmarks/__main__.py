@@ -3,6 +3,7 @@
     python -m benchmarks [--quick] [--only start evening] [--out .work/bench]
 
 Each leaves a JSON file with the machine's facts; `make charts` makes the pictures and tables of docs/performance.md.
+`gpu` is passed over where there is no CUDA GPU.
 """
 
 import subprocess
@@ -11,6 +12,7 @@ import time
 from pathlib import Path
 
 from benchmarks import results
+from tuwen.encoders.device import choose_device
 from tuwen.settings import PROJECT_ROOT
 
 # Name of the file that each leaves → module and options. The shortest come first.
@@ -18,6 +20,7 @@ RUNS: dict[str, list[str]] = {
     "start": ["start"],
     "evening": ["evening"],
     "encode": ["encode"],
+    "gpu": ["gpu"],
     "encode-real": ["encode", "--models", "real", "--batches", "1", "16", "--rounds", "3"],
     "ingest": ["ingest"],
     "scale": ["scale"],
@@ -26,7 +29,7 @@ RUNS: dict[str, list[str]] = {
     "search_load-real": ["search_load", "--models", "real", "--products", "10000"],
     "ingest-real": ["ingest", "--models", "real", "--products", "300"],
 }
-NOT_QUICK = {"encode-real", "search_load-large", "search_load-real", "ingest-real"}
+NOT_QUICK = {"gpu", "encode-real", "search_load-large", "search_load-real", "ingest-real"}
 
 
 def main() -> None:
@@ -39,6 +42,9 @@ def main() -> None:
         if chosen.quick and name in NOT_QUICK:
             continue
         module, *its_options = RUNS[name]
+        if module == "gpu" and choose_device("auto") != "cuda":
+            print("== gpu: no CUDA GPU here", flush=True)
+            continue
         command = [sys.executable, "-m", f"benchmarks.{module}", "--json", str(chosen.out / f"{name}.json")]
         command += ["--quick"] if chosen.quick else its_options
         started = time.monotonic()

@@ -126,7 +126,7 @@ OWNERS: dict[str, set[str]] = {
     "tokenizers": {"tuwen.encoders.exported.export", "tuwen.encoders.exported.texts", "training"},
     "torch": {"tuwen.encoders.device", "tuwen.encoders.loading", "tuwen.encoders.transformers_clip",
               "tuwen.encoders.cn_clip", "tuwen.encoders.exported.export", "tuwen.generation.pipeline", "training",
-              "benchmarks.encode_worker", "benchmarks.evening_service", "benchmarks.models"},
+              "benchmarks.encode_worker", "benchmarks.evening_service", "benchmarks.gpu", "benchmarks.models"},
     "transformers": {"tuwen.encoders.transformers_clip", "training", "benchmarks.encode_worker",
                      "benchmarks.evening_service", "benchmarks.models"},
     "typer": {"cli"},

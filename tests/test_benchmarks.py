@@ -12,6 +12,7 @@ import pytest
 
 from benchmarks.__main__ import NOT_QUICK, RUNS
 from benchmarks.charts import DOCUMENTS, TABLES, with_tables
+from benchmarks.gpu import NO_GPU
 from benchmarks.load import MIXES
 from tests.conftest import create_product, wait_until_indexed
 from tests.processes import ROOT, environment, require_program
@@ -53,6 +54,20 @@ def test_each_benchmark_writes_what_it_measured(name: str, tmp_path: Path) -> No
     assert report["results"]
     assert report["machine"]["cores"] > 0
     assert report["machine"]["cpu"]
+
+
+def test_the_encoders_on_a_gpu_are_measured_where_there_is_one(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks.gpu", "--quick", "--json", str(tmp_path / "report.json")]
+    hidden = environment() | {"CUDA_VISIBLE_DEVICES": ""}
+    without = subprocess.run(command, cwd=ROOT, env=hidden, capture_output=True, text=True, check=False)
+    assert (without.returncode, without.stdout) == (1, "")
+    assert without.stderr.splitlines() == [NO_GPU]
+    command += ["--device", "cpu", "--precisions", "bfloat16"]
+    subprocess.run(command, cwd=ROOT, env=hidden, capture_output=True, text=True, check=True)
+    device, *rows = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["results"]
+    assert device["name"] == "cpu"
+    assert {row["what"] for row in rows} == {"images", "clip texts", "titles", "mixed titles"}
+    assert all(row["per_s"] > 0 and row["cosine"] > 0.99 for row in rows)
 
 
 @pytest.mark.parametrize("language", DOCUMENTS)

@@ -12,6 +12,7 @@ from PIL import Image
 
 from tuwen.encoders.base import CHINESE_CLIP_CONTEXT, Embeddings, ImageTextEncoder, PreparedPicture, unit_rows
 from tuwen.encoders.picture import prepare_picture
+from tuwen.encoders.token_batches import MOST_TOKENS, in_token_batches
 
 # They pool the last position, be it padding, and were trained on texts of full length ("make sure to set
 # padding='max_length' as that's how the model was trained": get_text_features in transformers' modeling_siglip.py).
@@ -19,9 +20,12 @@ PADDED_TO_THE_END = {"siglip_text_model", "siglip2_text_model"}
 
 
 class TransformersClip(ImageTextEncoder):
+    most_tokens = MOST_TOKENS
+
     def __init__(self, folder: Path, device: str, dtype: torch.dtype = torch.float32) -> None:
         self._device = device
         self._dtype = dtype
+        self.pin_memory = device.startswith("cuda")
         model = transformers.AutoModel.from_pretrained(folder, dtype=dtype, trust_remote_code=False)
         self.model = model.to(device).eval()
         _pool_by_mean(self.model)
@@ -45,12 +49,15 @@ class TransformersClip(ImageTextEncoder):
         return dict(self.image_processor(images=[prepared], return_tensors="np"))
 
     def encode_prepared(self, pictures: Sequence[PreparedPicture]) -> Embeddings:
-        inputs = {name: np.concatenate([picture[name] for picture in pictures]) for name in pictures[0]}
+        inputs = {name: self._batch([picture[name] for picture in pictures]) for name in pictures[0]}
         with torch.inference_mode():
-            features = self.model.get_image_features(**{name: self._tensor(each) for name, each in inputs.items()})
+            features = self.model.get_image_features(**inputs)
         return unit_rows(features.pooler_output.float().cpu().numpy())
 
     def encode_texts(self, texts: Sequence[str]) -> Embeddings:
+        return in_token_batches(self._encode_texts, texts, longest=self._max_tokens, most_tokens=self.most_tokens)
+
+    def _encode_texts(self, texts: Sequence[str]) -> Embeddings:
         with torch.inference_mode():
             features = self.model.get_text_features(**self.tokenize(texts).to(self._device))
         return unit_rows(features.pooler_output.float().cpu().numpy())
@@ -58,9 +65,14 @@ class TransformersClip(ImageTextEncoder):
     def on_one_thread(self) -> Self:
         return self  # torch asks the thread that calls it
 
-    def _tensor(self, array: NDArray[Any]) -> torch.Tensor:
-        tensor = torch.from_numpy(array).to(self._device)
-        return tensor.to(self._dtype) if tensor.is_floating_point() else tensor
+    def _batch(self, arrays: Sequence[NDArray[Any]]) -> torch.Tensor:
+        """On the device. Put together in pinned memory for a GPU, which fetches it from there by itself."""
+        first = torch.from_numpy(arrays[0])
+        shape = (sum(len(array) for array in arrays), *first.shape[1:])
+        batch = torch.empty(shape, dtype=first.dtype, pin_memory=self.pin_memory)
+        np.concatenate(arrays, out=batch.numpy())
+        batch = batch.to(self._device, non_blocking=self.pin_memory)
+        return batch.to(self._dtype) if batch.is_floating_point() else batch
 
     def tokenize(self, texts: Sequence[str]) -> transformers.BatchEncoding:
         tokens: transformers.BatchEncoding = self.tokenizer(
