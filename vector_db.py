@@ -185,20 +185,26 @@ class VectorDB:
         index.add_index("title_bm25", index_type="SPARSE_INVERTED_INDEX", metric_type="BM25")
         if not self.is_file:  # Milvus Lite searches without (`tuwen/lite_search.py`)
             for field in ("image_clip_vector", "text_clip_vector", "text_bge_vector"):
-                index.add_index(field, index_type="HNSW", metric_type="COSINE", params=self._hnsw_params())
-            index.add_index("product_id", index_type="INVERTED")
+                index.add_index(
+                    field, self._settings.milvus_index_type, metric_type="COSINE", params=self._hnsw_params()
+                )
+            for filtered in ("product_id", "category", "price"):  # else each search reads them row by row
+                index.add_index(filtered, index_type="INVERTED")
 
         def create(client: MilvusClient) -> None:
-            client.create_collection(collection, schema=schema, timeout=self._long_timeout_s)
+            shards = {} if self.is_file else {"num_shards": self._settings.milvus_shards}
+            client.create_collection(collection, schema=schema, timeout=self._long_timeout_s, **shards)
             # Not waited for: there is nothing to index yet, and pymilvus looks only every half second.
             client.create_index(collection, index_params=index, timeout=self._long_timeout_s, sync=False)
             client.load_collection(collection, timeout=self._long_timeout_s)
 
         self._ask(create)
 
-    def _hnsw_params(self) -> dict[str, int]:
-        """Malkov and Yashunin, arXiv 1603.09320: more of either finds more, and takes longer to build."""
-        return {"M": self._settings.milvus_hnsw_m, "efConstruction": self._settings.milvus_hnsw_ef_construction}
+    def _hnsw_params(self) -> dict[str, int | str]:
+        """Malkov and Yashunin, arXiv 1603.09320: more of either number finds more, and takes longer to build."""
+        settings = self._settings
+        quantized = {"sq_type": "SQ8"} if settings.milvus_index_type == "HNSW_SQ" else {}
+        return {"M": settings.milvus_hnsw_m, "efConstruction": settings.milvus_hnsw_ef_construction, **quantized}
 
     def _ef(self, limit: int) -> int:
         """Doubled until it holds the limit: the pages of one query are mostly cut from one and the same search."""

@@ -71,7 +71,12 @@ def _measure(report: results.Report, chosen: argparse.Namespace) -> Mapping[tupl
         clip = TransformersClip(clip_folder(chosen.models), chosen.device, getattr(torch, precision))
         sentence = SentenceEncoder(text_folder(chosen.models), chosen.device, Prompts(), precision)
         pictures = [clip.prepare(picture) for picture in _pictures()]
-        items = {"images": pictures, "clip texts": texts, "titles": texts, "mixed titles": _mixed(texts)}
+        items: dict[str, Sequence[Any]] = {
+            "images": pictures,
+            "clip texts": texts,
+            "titles": texts,
+            "mixed titles": _mixed(texts),
+        }
         vectors = _vectors(clip, sentence, items, min(PICTURES, max(chosen.batches)))
         reference = reference or vectors
         cosines |= {(what, precision): least_cosine(rows, reference[what]) for what, rows in vectors.items()}

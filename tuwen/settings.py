@@ -56,6 +56,8 @@ class Settings(BaseSettings):
     milvus_token: SecretStr = SecretStr("")
     milvus_ca_file: Path | None = None
     milvus_timeout_s: float = Field(10.0, gt=0)
+    milvus_index_type: Literal["HNSW", "HNSW_SQ"] = "HNSW"
+    milvus_shards: int = Field(1, ge=1, le=16)  # Milvus's own limit
     milvus_hnsw_m: int = Field(16, ge=2, le=2048)
     milvus_hnsw_ef_construction: int = Field(200, ge=1)
     milvus_search_ef: int = Field(128, ge=1, le=32_768)

@@ -14,6 +14,7 @@ from uuid import uuid4
 import numpy as np
 import psutil
 import pytest
+from pymilvus import MilvusClient
 
 from tests.processes import ROOT, environment, wait_until
 from tuwen.errors import ConfigurationError, VectorDBUnavailable, VectorsRejected
@@ -125,6 +126,22 @@ def test_a_filter_that_fits_one_row_finds_it_however_far_it_is(tmp_path: Path) -
         hits = vector_db.search("products", "image_clip_vector", [far], limit=1, filter_expression=expression)[0]
         assert [hit.row.milvus_id for hit in hits] == [ids[number]]
     vector_db.close()
+
+
+def test_a_quantized_index_finds_a_row_by_its_own_vector(milvus: str, tmp_path: Path) -> None:
+    settings = Settings(
+        _env_file=None, data_dir=tmp_path, milvus_uri=milvus, milvus_index_type="HNSW_SQ", milvus_shards=2
+    )
+    vector_db, name = VectorDB(settings), f"products_{uuid4().hex[:8]}"
+    vector_db.create_collection(name, clip_dim=FAR_DIM, text_dim=DIM)
+    vectors = np.random.default_rng(0).standard_normal((ROWS, FAR_DIM)).astype(np.float32)
+    ids = vector_db.insert(name, [row(n, image_clip_vector=v, text_clip_vector=v) for n, v in enumerate(vectors)])
+    found = vector_db.search(name, "image_clip_vector", list(vectors[::50]), limit=1)
+    index = MilvusClient(milvus).describe_index(name, "image_clip_vector")
+    vector_db.drop_collection(name)
+    vector_db.close()
+    assert [hits[0].row.milvus_id for hits in found] == ids[::50]
+    assert index["index_type"] == "HNSW_SQ"
 
 
 def test_a_token_is_never_given_twice_and_tells_when_it_was_made() -> None:
