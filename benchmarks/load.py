@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 import httpx
+from PIL import Image
 
 from benchmarks.services import CATALOGUE
 from data_models import SearchMode
@@ -17,6 +18,7 @@ from tuwen.settings import PROJECT_ROOT
 
 PICTURES = PROJECT_ROOT / "evaluation" / "views"  # of the catalogue's products, from other sides
 PICTURES_USED = 60
+PICTURE_SIZE = (512, 512)  # what a shop's page shows; the views are smaller
 SCRIPT = Path(__file__).with_name("search_load.lua")
 TIMEOUT_S = 30
 Draw = Literal["new", "known", "zipf"]
@@ -87,7 +89,12 @@ def _texts(folder: Path, draw: Draw) -> Path:
 def _pictures(folder: Path) -> Path:
     views = sorted(PICTURES.iterdir())
     chosen = views[:: max(1, len(views) // PICTURES_USED)][:PICTURES_USED]
-    return _written(folder / "pictures.txt", [str(each) for each in chosen])
+    files = [(folder / view.name).with_suffix(".webp") for view in chosen]
+    for view, file in zip(chosen, files, strict=True):
+        if not file.exists():
+            with Image.open(view) as picture:
+                picture.resize(PICTURE_SIZE).save(file, quality=80)
+    return _written(folder / "pictures.txt", [str(each) for each in files])
 
 
 def _written(file: Path, lines: Sequence[str]) -> Path:
