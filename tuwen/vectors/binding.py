@@ -15,7 +15,20 @@ from orm_models import REASON_LENGTH, ProductRow, ProductVectorRow, VectorIndexR
 from vector_db import RowKey
 
 MAX_IDS_A_STATEMENT = 5000  # SQLite takes 32,766 values in a statement
-PRODUCT_COLUMNS = [getattr(ProductRow, column.key) for column in sa.inspect(ProductRow).column_attrs]
+# Put together once, and of the tables' columns: the ORM's ways took half of a search's time in the database.
+_PRODUCT, _BINDING = ProductRow.__table__, ProductVectorRow.__table__
+_PRODUCTS_BOUND_TO = (
+    sa.select(
+        _BINDING.c.milvus_id,
+        _BINDING.c.row_token,
+        *(attribute.columns[0].label(attribute.key) for attribute in sa.inspect(ProductRow).column_attrs),
+    )
+    .join_from(_BINDING, _PRODUCT, _PRODUCT.c.id == _BINDING.c.product_id)
+    .where(
+        _BINDING.c.vector_index_id == sa.bindparam("vector_index_id"),
+        _BINDING.c.milvus_id.in_(sa.bindparam("milvus_ids", expanding=True)),
+    )
+)
 
 
 def products_bound_to(
@@ -26,11 +39,8 @@ def products_bound_to(
     remaining = list(rows)
     while remaining:
         some, remaining = remaining[:MAX_IDS_A_STATEMENT], remaining[MAX_IDS_A_STATEMENT:]
-        found = session.execute(
-            sa.select(ProductVectorRow.milvus_id, ProductVectorRow.row_token, *PRODUCT_COLUMNS)
-            .join(ProductRow, ProductRow.product_id == ProductVectorRow.product_id)
-            .where(*_has_one_of(vector_index_id, some))
-        )
+        asked = {"vector_index_id": vector_index_id, "milvus_ids": [row.milvus_id for row in some]}
+        found = session.connection().execute(_PRODUCTS_BOUND_TO, asked)
         bound |= {RowKey(product.milvus_id, product.product_id, product.row_token): product for product in found}
     return {row: bound[row] for row in rows if row in bound}
 
