@@ -44,8 +44,8 @@ FROM base AS app
 ARG PIP_INDEX_URL=https://pypi.org/simple
 ARG PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
 
-COPY requirements.txt requirements-web.txt constraints.txt ./
-RUN pip install --no-cache-dir --disable-pip-version-check -r requirements.txt -c constraints.txt
+COPY requirements.txt requirements-web.txt requirements-int8.txt constraints.txt ./
+RUN pip install --no-cache-dir --disable-pip-version-check -r requirements.txt -r requirements-int8.txt -c constraints.txt
 
 # A volume that is first mounted on /data takes over its owner, so that the process may write there.
 RUN install -d -o tuwen -g tuwen /data

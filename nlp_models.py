@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from tuwen.encoders.base import Encoders, ImageTextEncoder, KnownIndex, ModelNames
+from tuwen.encoders.base import Encoders, ImageTextEncoder, KnownIndex, ModelNames, Precision
 from tuwen.encoders.device import choose_device, limit_torch
 from tuwen.encoders.hub import fetch_from_huggingface, fetch_from_modelscope, pinned_name, resolve_model
 from tuwen.encoders.loading import FoundModel, load_clip, load_sentence
@@ -62,10 +62,10 @@ def find_models(names: ModelNames, settings: Settings) -> FoundModels:
     files = _file_digests(clip), _file_digests(text)
     return FoundModels(
         pinned,
-        FoundModel(clip, hashlib.sha256(b"".join(files[0])).hexdigest()),
-        FoundModel(text, hashlib.sha256(b"".join(files[1])).hexdigest()),
+        FoundModel(clip, hashlib.sha256(b"".join(files[0])).hexdigest(), names.precision),
+        FoundModel(text, hashlib.sha256(b"".join(files[1])).hexdigest(), names.precision),
         prompts,
-        _fingerprint(files, _recipe(clip, prompts)),
+        _fingerprint(files, _recipe(clip, prompts, names.precision)),
         _fingerprint(files, ()),
     )
 
@@ -77,8 +77,11 @@ def choose_models(settings: Settings, active: KnownIndex | None, others: Sequenc
     is_named = recorded is not None and _names_same(wanted, recorded)
     if recorded is not None and is_named:
         _tell_of_other_prompts(wanted, recorded)
-        # A hub's newer revision does not come in by a restart, nor does another document prompt.
+        _tell_of_other_precision(wanted, recorded)
+        # A hub's newer revision does not come in by a restart, nor does another document prompt, or int8.
         wanted = replace(recorded, query_prompt=wanted.query_prompt)
+    if active is not None and recorded is None:
+        wanted = replace(wanted, precision=None)  # version 0.2.0 had no other
     found = find_models(wanted, settings)
     if active is None or found.fingerprint == active.fingerprint:
         return found
@@ -110,13 +113,16 @@ def choose_models(settings: Settings, active: KnownIndex | None, others: Sequenc
 
 def names_of(settings: Settings) -> ModelNames:
     prompts = settings.text_query_prompt, settings.text_document_prompt
-    return ModelNames(settings.clip_model, settings.text_model, *prompts)
+    precision = settings.encoder_precision
+    return ModelNames(settings.clip_model, settings.text_model, *prompts, None if precision == "auto" else precision)
 
 
 def names_to_build(clip: str, text: str, settings: Settings) -> ModelNames:
     """The settings' prompts belong to their TEXT_MODEL; another that the index is changed for has its own."""
     wanted = names_of(settings)
-    return replace(wanted, clip=clip, text=text) if _names_this(wanted.text, text) else ModelNames(clip, text)
+    if _names_this(wanted.text, text):
+        return replace(wanted, clip=clip, text=text)
+    return ModelNames(clip, text, precision=wanted.precision)
 
 
 def how_to_set_prompts(names: ModelNames) -> str:
@@ -142,6 +148,19 @@ def _tell_of_other_prompts(wanted: ModelNames, recorded: ModelNames) -> None:
             "an index made with it by 'python cli.py reindex' with the same models.",
             *(_said(wanted.document_prompt), _said(recorded.document_prompt)),
         )
+
+
+def _tell_of_other_precision(wanted: ModelNames, recorded: ModelNames) -> None:
+    if wanted.precision != recorded.precision:
+        logger.warning(
+            "ENCODER_PRECISION asks for %s, and the index was made in %s, which goes on: vectors of both must not mix. "
+            "Have an index made by 'python cli.py reindex --clip-model %s --text-model %s', or change it back.",
+            *(_precision(wanted), _precision(recorded), wanted.clip, wanted.text),
+        )
+
+
+def _precision(names: ModelNames) -> str:
+    return names.precision or "float32 or half precision"
 
 
 def _said(prompt: str | None) -> str:
@@ -194,11 +213,13 @@ def _prompts(names: ModelNames, folder: Path) -> Prompts:
         raise ModelUnavailable(f"TEXT_MODEL: the prompts of the model in {folder} can't be read: {error}") from error
 
 
-def _recipe(clip: Path, prompts: Prompts) -> list[str]:
+def _recipe(clip: Path, prompts: Prompts, precision: Precision | None) -> list[str]:
     """What decides the vectors in a collection beside the files, and was otherwise in version 0.2.0."""
     recipe = [f"document prompt: {prompts.document}"] if prompts.document != prompts.unasked else []
     if _is_siglip(clip):
         recipe.append("texts padded to the end")
+    if precision is not None:
+        recipe.append(f"precision: {precision}")
     return recipe
 
 
@@ -234,6 +255,8 @@ def _load_clip(found: FoundModel, settings: Settings) -> ImageTextEncoder:
     path = found.path
     if path.suffix != ".pt":
         return _load("CLIP_MODEL", path, lambda: load_clip(found, settings))
+    if found.precision is not None:
+        raise ModelUnavailable(f"CLIP_MODEL={path} is a cn_clip checkpoint, which can't be run in {found.precision}.")
     try:
         # Imported here: cn_clip is an optional extra that most installations lack.
         from tuwen.encoders.cn_clip import CnClipCheckpoint  # noqa: PLC0415
@@ -256,6 +279,8 @@ def _load(setting: str, path: Path, load: Callable[[], Encoder]) -> Encoder:
     """Raises ModelUnavailable, in one sentence."""
     try:
         return load()
+    except ModelUnavailable:
+        raise
     except ImportError as error:
         raise ModelUnavailable(
             f"{setting}: the model in {path} needs a Python package that is missing here ({_in_a_line(error)}): "

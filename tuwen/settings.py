@@ -84,6 +84,7 @@ class Settings(BaseSettings):
     model_hub: Literal["huggingface", "modelscope", "none"] = "huggingface"
     model_device: str = "auto"
     encoder_backend: Literal["auto", "torch", "openvino"] = "auto"
+    encoder_precision: Literal["auto", "int8"] = "auto"
     encoder_cache_dir: Path | None = None
     model_threads: int = Field(0, ge=0)
     text_query_prompt: str | None = None

@@ -7,7 +7,8 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,9 @@ from tests.tiny_models import (
     save_tiny_sentence_model,
     save_tiny_siglip,
 )
-from tuwen.encoders.base import Embeddings, ModelNames
-from tuwen.encoders.exported.cache import REFUSED, export_folder, load_export, tidy
-from tuwen.encoders.exported.encoders import TEXT_NETWORK, ExportedClip, ExportedSentence
+from tuwen.encoders.base import Embeddings, ImageTextEncoder, ModelNames, TextEncoder
+from tuwen.encoders.exported.cache import QUANTIZER, REFUSED, export_folder, load_export, tidy
+from tuwen.encoders.exported.encoders import IMAGE_NETWORK, TEXT_NETWORK, ExportedClip, ExportedSentence
 from tuwen.encoders.exported.export import export_clip, export_sentence
 from tuwen.encoders.prompts import Prompts
 from tuwen.encoders.sentence import SentenceEncoder
@@ -140,21 +141,51 @@ def test_openvino_reports_to_nobody(demo: Loaded) -> None:
     assert not any(module.startswith("openvino_telemetry") for module in demo.modules)
 
 
-def test_the_demo_models_converted_find_what_torch_finds(demo: Loaded, catalogue: dict[str, list[str]]) -> None:
+@pytest.fixture(scope="module")
+def by_torch(catalogue: dict[str, list[str]]) -> dict[str, Embeddings]:
     clip = TransformersClip(Path(DEMO.clip), "cpu")
     sentence = SentenceEncoder(Path(DEMO.text), "cpu", Prompts())
+    return _vectors(clip, sentence, catalogue)
+
+
+def _vectors(clip: ImageTextEncoder, text: TextEncoder, catalogue: dict[str, list[str]]) -> dict[str, Embeddings]:
     images = [Image.open(path) for path in catalogue["images"]]
-    by_torch = {
+    return {
         "images": np.concatenate([clip.encode_images(images[i : i + 16]) for i in range(0, len(images), 16)]),
         "clip_texts": clip.encode_texts(catalogue["titles"]),
-        "texts": sentence.encode_documents(catalogue["titles"]),
+        "texts": text.encode_documents(catalogue["titles"]),
     }
+
+
+def test_the_demo_models_converted_find_what_torch_finds(demo: Loaded, by_torch: dict[str, Embeddings]) -> None:
+    _assert_find_the_same(demo.vectors, by_torch, cosine=0.999)
+
+
+def _assert_find_the_same(vectors: dict[str, Embeddings], by_torch: dict[str, Embeddings], cosine: float) -> None:
     for kind, rows in by_torch.items():
-        assert _least_cosine(rows, demo.vectors[kind]) > 0.999, kind
+        assert _least_cosine(rows, vectors[kind]) > cosine, kind
     for query, found in (("images", "images"), ("texts", "texts"), ("images", "clip_texts"), ("clip_texts", "images")):
-        assert _overlap(by_torch[query], by_torch[found], demo.vectors[query], demo.vectors[found]) >= 0.95
+        assert _overlap(by_torch[query], by_torch[found], vectors[query], vectors[found]) >= 0.95
         # A collection of version 0.2.0, which torch filled, is searched with new queries.
-        assert _overlap(by_torch[query], by_torch[found], demo.vectors[query], by_torch[found]) >= 0.95
+        assert _overlap(by_torch[query], by_torch[found], vectors[query], by_torch[found]) >= 0.95
+
+
+@pytest.mark.skipif(find_spec(QUANTIZER) is None, reason=f"{QUANTIZER} is not installed: requirements-dev.txt has it")
+def test_the_demo_models_in_int8_find_what_torch_finds(
+    by_torch: dict[str, Embeddings], catalogue: dict[str, list[str]], caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = Settings(_env_file=None, encoder_cache_dir=ROOT / ".work" / "encoders")
+    with caplog.at_level(logging.INFO):
+        encoders = load_encoders(settings, find_models(replace(DEMO, precision="int8"), settings))
+    assert isinstance(encoders.clip, ExportedClip)
+    # EfficientNet would lose too much; that it is seen decides what becomes of other models.
+    assert list(encoders.clip.manifest.not_int8) == [IMAGE_NETWORK]
+    assert "image.xml" in caplog.text
+    assert isinstance(encoders.text, ExportedSentence)
+    assert encoders.text.manifest.not_int8 == {}
+    vectors = _vectors(encoders.clip, encoders.text, catalogue)
+    assert _least_cosine(vectors["clip_texts"], by_torch["clip_texts"]) < 0.9999, "in int8 they are others"
+    _assert_find_the_same(vectors, by_torch, cosine=0.99)
 
 
 def _overlap(queries: Embeddings, rows: Embeddings, other_queries: Embeddings, other_rows: Embeddings) -> float:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol, Self, TypeAlias
+from typing import Any, Literal, Protocol, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,8 @@ from PIL import Image
 Embeddings: TypeAlias = NDArray[np.float32]  # [n, dim], rows of length 1
 Vector: TypeAlias = NDArray[np.float32]  # [dim], length 1
 PreparedPicture: TypeAlias = Mapping[str, NDArray[Any]]  # arrays [1, …] by the names of the network's inputs
+
+Precision: TypeAlias = Literal["int8"]
 
 
 # Chinese-CLIP has 512 positions but was trained on 52 (`context_length` in cn_clip/clip/utils.py, Apache-2.0).
@@ -64,6 +66,8 @@ class ModelNames:
     query_prompt: str | None = None
     document_prompt: str | None = None
     """As the settings give them; None: the model's own."""
+    precision: Precision | None = None
+    """None: float32, or a half precision whose vectors are as good."""
 
     @cached_property
     def short(self) -> str:

@@ -1,13 +1,13 @@
 """Where an encoder runs: torch, or an export of it on this processor. Imports either only when it is to run."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from tuwen.encoders.base import ImageTextEncoder, TextEncoder
+from tuwen.encoders.base import ImageTextEncoder, Precision, TextEncoder
 from tuwen.encoders.device import choose_device, choose_threads, half_precision, limit_torch
 from tuwen.encoders.exported.cache import Kind, NotExportable, export_folder, load_export
 from tuwen.encoders.prompts import Prompts
@@ -21,6 +21,7 @@ from tuwen.encoders.self_test import (
     require_sound_clip,
     require_sound_text,
 )
+from tuwen.errors import ModelUnavailable
 from tuwen.settings import Settings
 
 Encoder = TypeVar("Encoder")
@@ -35,6 +36,8 @@ class FoundModel:
     path: Path
     files: str
     """Digest of those that decide the vectors."""
+    precision: Precision | None = None
+    """None: float32, or a half precision whose vectors are as good."""
 
 
 def load_clip(model: FoundModel, settings: Settings) -> ImageTextEncoder:
@@ -57,6 +60,8 @@ def _load(
     load: Callable[[Path], Encoder],
     load_in_torch: Callable[[str, str], Encoder],
 ) -> Encoder:
+    if model.precision == "int8":
+        return _load_int8(kind, model, settings, load)
     device = "cpu" if settings.encoder_backend == "openvino" else choose_device(settings.model_device)
     if settings.encoder_backend != "torch" and device == "cpu":
         try:
@@ -69,20 +74,42 @@ def _load(
     return load_in_torch(device, half_precision(device))
 
 
+def _load_int8(kind: Kind, model: FoundModel, settings: Settings, load: Callable[[Path], Encoder]) -> Encoder:
+    """By OpenVINO, whatever else there is: vectors of other precisions are others. Raises ModelUnavailable."""
+    refused = f"{model.path} can't be run in int8, which ENCODER_PRECISION or the index asks for"
+    if settings.encoder_backend == "torch":
+        raise ModelUnavailable(f"{refused}: ENCODER_BACKEND=torch does not compute in it.")
+    try:
+        half, folder = (export_folder(settings.encoder_cache, kind, model.files, int8=int8) for int8 in (False, True))
+        return load_export(kind, model.path, folder, load, int8_of=half)
+    except NotExportable as error:
+        raise ModelUnavailable(f"{refused}: {error}.") from error
+
+
+def _tell_of_not_int8(not_int8: Mapping[str, float], folder: Path) -> None:
+    for network, cosine in not_int8.items():
+        logger.info(
+            "%s in %s stays in half precision: in int8 its vectors would be others (cosine %.4f)",
+            *(network, folder, cosine),
+        )
+
+
 def _exported_clip(threads: int, folder: Path) -> ImageTextEncoder:
-    from tuwen.encoders.exported.encoders import ExportedClip, require_as_good_as_torch  # noqa: PLC0415
+    from tuwen.encoders.exported.encoders import ExportedClip, require_as_good_as_converted  # noqa: PLC0415
 
     encoder = ExportedClip(folder, threads)
-    require_as_good_as_torch(folder, clip_probes(encoder))
+    _tell_of_not_int8(encoder.manifest.not_int8, folder)
+    require_as_good_as_converted(folder, clip_probes(encoder))
     require_sound_clip(encoder, SAME_IN_HALF)
     return encoder
 
 
 def _exported_sentence(prompts: Prompts, threads: int, folder: Path) -> TextEncoder:
-    from tuwen.encoders.exported.encoders import ExportedSentence, require_as_good_as_torch  # noqa: PLC0415
+    from tuwen.encoders.exported.encoders import ExportedSentence, require_as_good_as_converted  # noqa: PLC0415
 
     encoder = ExportedSentence(folder, prompts, threads)
-    require_as_good_as_torch(folder, encoder.encode([SHORT_TEXT, LONG_TEXT], prompt=""))
+    _tell_of_not_int8(encoder.manifest.not_int8, folder)
+    require_as_good_as_converted(folder, encoder.encode([SHORT_TEXT, LONG_TEXT], prompt=""))
     require_sound_text(encoder, SAME_IN_HALF)
     return encoder
 

@@ -56,7 +56,7 @@ def models_of(row: VectorIndexRow) -> ModelNames | None:
     """None where version 0.2.0 made it, which did not write them down."""
     if not (row.clip_model and row.text_model):
         return None
-    return ModelNames(row.clip_model, row.text_model, row.query_prompt, row.document_prompt)
+    return ModelNames(row.clip_model, row.text_model, row.query_prompt, row.document_prompt, row.precision)
 
 
 def columns_of(models: ModelNames) -> dict[str, str | None]:
@@ -66,6 +66,7 @@ def columns_of(models: ModelNames) -> dict[str, str | None]:
         "text_model": models.text,
         "query_prompt": models.query_prompt,
         "document_prompt": models.document_prompt,
+        "precision": models.precision,
     }
 
 

@@ -3,10 +3,13 @@
 import hashlib
 import importlib.metadata
 import logging
+import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, TypeAlias, TypeVar
@@ -21,6 +24,8 @@ logger = logging.getLogger(__name__)
 # Goes up with every change of what an export holds or how it is used.
 FORMAT = 1
 LIBRARIES = ("openvino", "torch", "transformers", "sentence-transformers", "tokenizers")
+QUANTIZER = "nncf"
+NICENESS = 10
 REFUSED = "refused.txt"
 # The largest CLIP, ViT-H/14, takes some minutes.
 LONGEST_EXPORT_S = 1800.0
@@ -30,21 +35,28 @@ class NotExportable(Exception):
     """In a sentence's second half: why this model is not run this way."""
 
 
-def export_folder(cache: Path, kind: Kind, files: str) -> Path:
+def export_folder(cache: Path, kind: Kind, files: str, *, int8: bool = False) -> Path:
     """Where the export of a model is, or would be; `files` is the digest of its files. Raises NotExportable."""
+    libraries = (*LIBRARIES, QUANTIZER) if int8 else LIBRARIES
     try:
-        versions = [f"{library}=={importlib.metadata.version(library)}" for library in LIBRARIES]
+        versions = [f"{library}=={importlib.metadata.version(library)}" for library in libraries]
     except importlib.metadata.PackageNotFoundError as error:
-        raise NotExportable(f"the package {error.name} is not installed") from error
+        how = ": pip install -r requirements-int8.txt -c constraints.txt" if error.name == QUANTIZER else ""
+        raise NotExportable(f"the package {error.name} is not installed{how}") from error
     key = hashlib.sha256("\n".join([str(FORMAT), files, *versions]).encode()).hexdigest()
     return cache.resolve() / f"{kind}-{key[:32]}"
 
 
-def load_export(kind: Kind, model: Path, folder: Path, load: Callable[[Path], Encoder]) -> Encoder:
-    """`load` of the export, which is made first where there is none. Raises NotExportable."""
+def load_export(
+    kind: Kind, model: Path, folder: Path, load: Callable[[Path], Encoder], int8_of: Path | None = None
+) -> Encoder:
+    """`load` of the export, which is made first where there is none. Raises NotExportable.
+
+    `int8_of` is the folder of the export that one in int8 is made from; it need not be there either.
+    """
     is_new = not folder.is_dir()
     if is_new:
-        _export(kind, model, folder)
+        _export(kind, model, folder, int8_of)
     if (folder / REFUSED).is_file():
         raise NotExportable((folder / REFUSED).read_text(encoding="utf-8"))
     try:
@@ -54,14 +66,18 @@ def load_export(kind: Kind, model: Path, folder: Path, load: Callable[[Path], En
             raise NotExportable(str(error)) from error
         logger.warning("The export of %s in %s can't be used, and is made anew: %s", model, folder, error)
     shutil.rmtree(folder, ignore_errors=True)
-    return load_export(kind, model, folder, load)
+    return load_export(kind, model, folder, load, int8_of)
 
 
-def _export(kind: Kind, model: Path, folder: Path) -> None:
+def _export(kind: Kind, model: Path, folder: Path, int8_of: Path | None) -> None:
     """In a process of its own, whose libraries are gone with it."""
     logger.info("Converting %s for this processor, once: this takes half a minute, with large models some", model)
     started = time.monotonic()
-    command = [sys.executable, "-m", "tuwen.encoders.exported.export", kind, str(model.resolve()), str(folder)]
+    if int8_of is None:
+        way = ["tuwen.encoders.exported.export", kind, str(model.resolve())]
+    else:
+        way = ["tuwen.encoders.exported.quantize", kind, str(model.resolve()), str(int8_of)]
+    command = [sys.executable, "-m", *way, str(folder)]
     try:
         done = subprocess.run(
             command, cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=LONGEST_EXPORT_S, check=False
@@ -72,6 +88,32 @@ def _export(kind: Kind, model: Path, folder: Path) -> None:
         lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
         raise NotExportable(f"its conversion failed: {lines[-1]}")
     logger.info("Converted %s in %.0f s; kept in %s", model, time.monotonic() - started, folder)
+
+
+def make_export(target: Path, convert: Callable[[Path], None]) -> None:
+    """What `convert` puts into a folder. It appears whole or not at all; where two are at it, the first one's stays."""
+    if hasattr(os, "nice"):
+        os.nice(NICENESS)  # a service that answers searches may be waiting for it
+    target.parent.mkdir(parents=True, exist_ok=True)
+    tidy(target.parent, now=time.time())
+    folder = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    try:
+        try:
+            convert(folder)
+        except (OSError, MemoryError):
+            raise  # nothing that the model is to blame for
+        except Exception as error:  # tracers raise whatever they like
+            traceback.print_exc()
+            shutil.rmtree(folder)
+            folder.mkdir()
+            (folder / REFUSED).write_text(str(error).strip().split("\n")[0] or type(error).__name__, encoding="utf-8")
+        try:
+            folder.rename(target)
+        except OSError:
+            if not target.is_dir():
+                raise
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def tidy(cache: Path, *, now: float) -> None:

@@ -27,6 +27,8 @@ class Manifest(BaseModel, frozen=True):
     tokens: TokenRecipe
     pixels: PixelRecipe | None = None
     """None for a sentence model."""
+    not_int8: dict[str, float] = {}
+    """Of an export in int8: the networks that are not, and the cosine that they would have had."""
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -36,7 +38,7 @@ def read_manifest(folder: Path) -> Manifest:
 class ExportedClip(ImageTextEncoder):
     def __init__(self, folder: Path, threads: int) -> None:
         self._folder = folder
-        manifest = read_manifest(folder)
+        self.manifest = manifest = read_manifest(folder)
         if manifest.pixels is None:
             raise ValueError(f"{folder} takes no pictures")
         self.dim = manifest.dim
@@ -61,7 +63,7 @@ class ExportedClip(ImageTextEncoder):
 class ExportedSentence:
     def __init__(self, folder: Path, prompts: Prompts, threads: int) -> None:
         self._folder = folder
-        manifest = read_manifest(folder)
+        self.manifest = manifest = read_manifest(folder)
         self.dim = manifest.dim
         self._prompts = prompts
         self._texts = Texts(folder, manifest.tokens)
@@ -80,9 +82,11 @@ class ExportedSentence:
         return type(self)(self._folder, self._prompts, threads=1)
 
 
-def require_as_good_as_torch(folder: Path, probes: Embeddings) -> None:
-    """Raises ValueError where this processor's vectors are others than those of torch in float32."""
+def require_as_good_as_converted(folder: Path, probes: Embeddings) -> None:
+    """Raises ValueError where this processor's vectors are others than those of torch in float32; in int8: than those
+    of the processor that converted it.
+    """
     with np.load(folder / REFERENCE, allow_pickle=False) as file:
         cosine = least_cosine(file["vectors"], probes)
     if not cosine >= AS_GOOD:
-        raise ValueError(f"its vectors are not those of torch (cosine {cosine:.4f})")
+        raise ValueError(f"its vectors are not those that it was converted for (cosine {cosine:.4f})")

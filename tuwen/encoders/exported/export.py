@@ -3,12 +3,7 @@
 python -m tuwen.encoders.exported.export {clip|sentence} MODEL FOLDER
 """
 
-import os
-import shutil
 import sys
-import tempfile
-import time
-import traceback
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -22,7 +17,7 @@ from tokenizers import Tokenizer
 
 from tuwen.cores import available_cores
 from tuwen.encoders.base import Embeddings, unit_rows
-from tuwen.encoders.exported.cache import REFUSED, tidy
+from tuwen.encoders.exported.cache import make_export
 from tuwen.encoders.exported.encoders import (
     IMAGE_NETWORK,
     MANIFEST,
@@ -38,7 +33,6 @@ from tuwen.encoders.prompts import Prompts
 from tuwen.encoders.self_test import LONG_TEXT, PICTURE, SHORT_TEXT, clip_probes, least_cosine
 from tuwen.encoders.transformers_clip import TransformersClip
 
-NICENESS = 10
 # By the one picture and the texts at hand; AS_GOOD must hold for all others.
 WELL_ABOVE = 0.9995
 SHARES_IN_FLOAT32 = (0, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1)
@@ -224,31 +218,5 @@ def _write(folder: Path, manifest: Manifest, probes: Any) -> None:
 EXPORTERS = {"clip": export_clip, "sentence": export_sentence}
 
 
-def main(kind: str, model: Path, target: Path) -> None:
-    """The folder appears whole or not at all; where two export at once, the first one's stays."""
-    if hasattr(os, "nice"):
-        os.nice(NICENESS)  # a service that answers searches may be waiting for it
-    target.parent.mkdir(parents=True, exist_ok=True)
-    tidy(target.parent, now=time.time())
-    folder = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    try:
-        try:
-            EXPORTERS[kind](model, folder)
-        except (OSError, MemoryError):
-            raise  # nothing that the model is to blame for
-        except Exception as error:  # tracers raise whatever they like
-            traceback.print_exc()
-            shutil.rmtree(folder)
-            folder.mkdir()
-            (folder / REFUSED).write_text(str(error).strip().split("\n")[0] or type(error).__name__, encoding="utf-8")
-        try:
-            folder.rename(target)
-        except OSError:
-            if not target.is_dir():
-                raise
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))
+    make_export(Path(sys.argv[3]), partial(EXPORTERS[sys.argv[1]], Path(sys.argv[2])))

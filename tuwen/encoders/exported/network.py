@@ -111,7 +111,16 @@ def write_network(module: object, example: Sequence[object], path: Path) -> None
         free = openvino.PartialShape([-1] * len(tensor.shape))  # type: ignore[attr-defined]
         given.get_node().set_partial_shape(free)
     converted.validate_nodes_and_infer_types()
-    openvino.save_model(converted, path, compress_to_fp16=False)
+    save_network(converted, path)
+
+
+def read_network(path: Path) -> Any:
+    """As OpenVINO has it, to be changed and saved elsewhere."""
+    return openvino.Core().read_model(path)
+
+
+def save_network(network: object, path: Path) -> None:
+    openvino.save_model(network, path, compress_to_fp16=False)
 
 
 def with_precise_beginning(xml: str, share: float) -> str:
