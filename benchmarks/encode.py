@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from tuwen.settings import PROJECT_ROOT
 WORKER = Path(__file__).with_name("encode_worker.py")
 INFINITY = PROJECT_ROOT / ".work" / "infinity-venv" / "bin" / "python"
 OURS = ("openvino", "torch")
+INT8 = ("int8",) if find_spec("nncf") else ()
 BASELINE = "transformers"
 
 
@@ -67,7 +69,7 @@ def main() -> None:
 
 def _kinds(models: str, is_quick: bool) -> list[str]:
     infinity = ["infinity"] if models == "real" and INFINITY.is_file() else []
-    return [BASELINE, *(OURS[:1] if is_quick else OURS), *infinity]
+    return [BASELINE, *(OURS[:1] if is_quick else (*OURS, *INT8)), *infinity]
 
 
 @contextmanager

@@ -54,7 +54,8 @@ def load_ours(clip: Path, text: Path, backend: str, cache: str) -> dict[str, Enc
     from nlp_models import load_encoders  # noqa: PLC0415
     from tuwen.settings import Settings  # noqa: PLC0415
 
-    named = {"clip_model": str(clip), "text_model": str(text), "encoder_backend": backend, "encoder_cache_dir": cache}
+    named = {"clip_model": str(clip), "text_model": str(text), "encoder_cache_dir": cache}
+    named |= {"encoder_precision": "int8"} if backend == "int8" else {"encoder_backend": backend}
     encoders = load_encoders(Settings(_env_file=None, **named))  # type: ignore[arg-type]
     of_titles = encoders.text.encode_documents
     return {"images": encoders.clip.encode_images, "clip texts": encoders.clip.encode_texts, "titles": of_titles}
