@@ -164,9 +164,8 @@ def new_reindexer(services: Services) -> Reindexer:
         encoders = await compiling.run(encoding.encoders.on_one_thread)
         return EncodingService(encoders, settings, prepare_thread=run_behind_all_others)
 
-    threads = WorkPool(
-        "filling", threads=1, max_waiting=settings.ingest_batch_size, prepare_thread=run_behind_all_others
-    )
+    at_once = settings.pictures_indexed_at_once  # no fewer than the ingestor sends, or no fill would ever end
+    threads = WorkPool("filling", threads=1, max_waiting=at_once, prepare_thread=run_behind_all_others)
     stores = settings, services.database, services.vector_db
     ingestor = Ingestor(*stores, services.images, services.decoder, services.registry, threads)
     return Reindexer(*stores, services.registry, ingestor, find, slow)

@@ -218,6 +218,11 @@ class Settings(BaseSettings):
         return (self.encoder_cache_dir or self.data_dir / "encoders").resolve()
 
     @property
+    def pictures_indexed_at_once(self) -> int:
+        """By one `Ingestor`: as many as the model takes now and next."""
+        return 2 * self.ingest_encode_batch_size
+
+    @property
     def local_folders(self) -> list[Path]:
         """The folders of this machine that are filled."""
         images = [] if "://" in self.image_store_address else [Path(self.image_store_address)]

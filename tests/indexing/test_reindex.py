@@ -360,6 +360,19 @@ def test_a_product_that_failed_is_found_in_no_index(settings: Settings, other_mo
     run(settings, scenario)
 
 
+@pytest.mark.parametrize("sizes", [(4, 64, 256), (1, 64, 1), (1000, 1, 1)])
+def test_no_choice_of_sizes_has_ingestion_or_a_fill_refused_for_ever(
+    settings: Settings, other_models: dict[str, str], sizes: tuple[int, int, int]
+) -> None:
+    async def scenario(shop: Shop) -> None:
+        await fill(shop)
+        job = await Change(shop).run(**other_models)
+        assert (job.status, job.phase, job.done) == ("done", "switched", len(TITLES)), job
+
+    names = ("ingest_batch_size", "ingest_encode_batch_size", "query_queue_size")
+    run(settings.model_copy(update=dict(zip(names, sizes, strict=True))), scenario)
+
+
 def test_pictures_that_cannot_be_read_are_not_taken_for_changes_that_are_too_fast(
     settings: Settings, other_models: dict[str, str]
 ) -> None:

@@ -1,5 +1,6 @@
 """Bytes into pixels: how large, which way up, what is refused, and what it costs."""
 
+import asyncio
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from tests.pictures.files import encoded, huge_png
 from tuwen.encoders.picture import prepare_picture
 from tuwen.errors import UnreadableImage
 from tuwen.pictures.checks import check_image
+from tuwen.pictures.decoder import PictureDecoder
 from tuwen.pictures.decoding import DECODE_SIDE, decode_image, open_image, pixels_to_decode
 from tuwen.settings import PROJECT_ROOT, Settings
 
@@ -38,6 +40,19 @@ def test_what_is_cut_down_by_bands_is_what_pillow_makes_of_the_whole(mode: str) 
     decoded = decode_image(encoded(image, "PNG", compress_level=1))
     assert decoded.mode == mode
     assert np.array_equal(np.asarray(decoded), np.asarray(whole))
+
+
+def test_what_is_indexed_is_never_refused_for_the_queue_of_searches() -> None:
+    settings = SETTINGS.model_copy(update={"query_queue_size": 1, "ingest_encode_batch_size": 64})
+    data, sent_by_two = encoded(noise((40, 30)), "PNG"), 2 * settings.pictures_indexed_at_once
+
+    async def decode_all() -> list[tuple[int, int]]:
+        decoder = PictureDecoder(settings)
+        return await asyncio.gather(
+            *(decoder.stored_picture(data, lambda image: image.size) for _ in range(sent_by_two))
+        )
+
+    assert asyncio.run(decode_all()) == [(40, 30)] * sent_by_two
 
 
 def test_a_small_picture_stays_as_it_is() -> None:

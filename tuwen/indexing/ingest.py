@@ -77,9 +77,10 @@ class Ingestor:
         self._images = images
         self._decoder = decoder
         self._registry = registry
-        self._threads = threads or WorkPool("ingestion", threads=INGEST_THREADS, max_waiting=settings.ingest_batch_size)
-        # A batch holds no more pictures than the model takes now and next.
-        self._pictures = asyncio.Semaphore(2 * settings.ingest_encode_batch_size)
+        # Whatever a batch's size, it reads no more pictures at once; of all else it does one thing at a time.
+        at_once = settings.pictures_indexed_at_once
+        self._pictures = asyncio.Semaphore(at_once)
+        self._threads = threads or WorkPool("ingestion", threads=INGEST_THREADS, max_waiting=at_once)
         self._patience = Patience()
         self._until_up = partial(until_up, "Ingestion", max_wait_s=settings.retry_backoff_max_s)
 

@@ -20,6 +20,7 @@ Result = TypeVar("Result")
 
 # A picture of 40 megapixels takes a second or two of a core.
 DECODE_WAIT_S = 30.0
+INGESTORS = 2  # the live index's, and one that fills another: neither may be refused for what it sends by itself
 HASHED_AT_ONCE_BYTES = 256 * 1024  # a fraction of a millisecond, less than another thread costs
 
 
@@ -30,8 +31,9 @@ class PictureDecoder:
         self._settings = settings
         self._budget = Budget("Memory to decode the picture", settings.decode_max_megapixels * 1_000_000)
         # Few, because a header is not counted: text in a PNG or a GIF's background may be megabytes.
-        self._header_threads = WorkPool("picture headers", threads=2, max_waiting=2 * settings.query_queue_size)
-        self._threads = WorkPool("decoding", threads=available_cores(), max_waiting=2 * settings.query_queue_size)
+        max_waiting = 2 * settings.query_queue_size + INGESTORS * settings.pictures_indexed_at_once
+        self._header_threads = WorkPool("picture headers", threads=2, max_waiting=max_waiting)
+        self._threads = WorkPool("decoding", threads=available_cores(), max_waiting=max_waiting)
 
     async def check(self, data: bytes) -> CheckedImage:
         """An upload. Raises ImageTooLarge, UnsupportedImageType, UnreadableImage or Overloaded."""
