@@ -175,6 +175,16 @@ class GeneratedImageRow(Base):
     image_height: orm.Mapped[int]
 
 
+class UnusedImageRow(Base):
+    """A stored picture that nothing names any more, as reconciliation has found it; it goes when that is long ago."""
+
+    __tablename__ = "unused_image"
+    __table_args__ = (TABLE_OPTIONS,)
+
+    image_path: orm.Mapped[str] = orm.mapped_column(sa.String(500), primary_key=True)
+    since: orm.Mapped[datetime] = orm.mapped_column(UtcDateTime)
+
+
 class InstallationRow(Base):
     """The one row says who this installation is, among others that may share its Milvus and its picture store."""
 

@@ -63,6 +63,7 @@ from tuwen.indexing.queries import (
     product_versions_after,
     products_with_message_since,
     requeue,
+    unused_since,
     without_waiting_message,
 )
 from tuwen.messaging.outbox import (
@@ -644,6 +645,7 @@ def test_no_statement_of_a_page_reads_or_sorts_a_whole_table(tmp_path: Path) -> 
         "bindings_after": lambda session: bindings_after(session, index_id, 1, 500),
         "bound_rows": lambda session: bound_rows(session, index_id, rows),
         "image_paths_in_use": lambda session: image_paths_in_use(session, paths),
+        "unused_since": lambda session: unused_since(session, paths),
         "claim_outbox": lambda session: claim_outbox(session, "topic", 100, until=now),
         "delete_published_before": lambda session: delete_published_before(session, now, 500),
         "oldest_waiting_at": oldest_waiting_at,

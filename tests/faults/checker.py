@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import httpx
@@ -72,9 +73,12 @@ def look_into(stores: Stores) -> Look:
 
 
 def _remove_many_pictures(stores: Stores) -> None:
-    """What a person would say to a service that finds more of its pictures unused than it removes by itself."""
+    """What a person would say to a service that finds more of its pictures unused than it removes by itself.
+
+    It is at rest, and so the hour that each waits is over at once.
+    """
     live = require_live_index(stores.database, stores.vector_db)
-    graces = Graces.of(stores.settings)
+    graces = Graces(image=timedelta(0))
     work = Pass(stores.settings, stores.database, stores.vector_db, stores.images, live, graces, may_delete_many=True)
     for _ in delete_unused_images(work, 0):
         pass

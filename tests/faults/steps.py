@@ -94,7 +94,7 @@ async def rebuild(shop: Shop, _: int) -> None:
 
 
 async def sweep(shop: Shop, _: int) -> None:
-    shop.mend(graces=Graces(unbound=timedelta(0)))
+    shop.mend(graces=GRACES_OVER)
 
 
 async def relay(shop: Shop, _: int = 0) -> None:
@@ -136,6 +136,7 @@ async def look(shop: Shop, _: int = 0) -> None:
     await asyncio.to_thread(shop.services.registry.look)
 
 
+GRACES_OVER = Graces(unbound=timedelta(0), image=timedelta(0))
 WORKS = (create, ingest, change_title, change_picture, delete, rebuild, sweep, relay, draw, reindex, prepare, look)
 WORK: dict[str, Work] = {work.__name__: work for work in WORKS}
 

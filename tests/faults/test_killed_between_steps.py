@@ -15,10 +15,9 @@ import sqlalchemy as sa
 
 from data_models import SearchRequest
 from orm_models import GeneratedImageRow, JobRow, LeaseRow, OutboxRow, ProductRow, ProductVectorRow, utc_now
-from tests.faults.steps import Steps, draw, relay
+from tests.faults.steps import GRACES_OVER, Steps, draw, relay
 from tests.indexing.shop import Mended, Shop, open_shop
 from tuwen.errors import CollectionGone
-from tuwen.indexing.drift import Graces
 from tuwen.messaging.outbox import outbox_backlog
 from tuwen.settings import Settings
 from vector_db import VectorRow, new_row_token
@@ -119,7 +118,7 @@ async def recover(shop: Shop) -> None:
         await relay(shop)
         await draw(shop)
         with suppress(CollectionGone):  # seen now: the next look makes it again
-            if shop.mend(graces=Graces(unbound=timedelta(0))) == Mended() and not waiting(shop):
+            if shop.mend(graces=GRACES_OVER) == Mended() and not waiting(shop):
                 return
     pytest.fail("still not at rest")
 

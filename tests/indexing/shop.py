@@ -3,23 +3,28 @@
 import asyncio
 import json
 import logging
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 
 from data_models import ProductChanges, ProductFields, SearchRequest
 from nlp_models import load_encoders
-from orm_models import OutboxRow, ProductRow, ProductVectorRow
+from orm_models import OutboxRow, ProductRow, ProductVectorRow, UnusedImageRow
 from tests.conftest import picture
 from tuwen.assembly import Services, new_ingestor, new_searcher, open_stores
 from tuwen.catalogue.products import ProductWriter
 from tuwen.encoders.base import Encoders, ModelNames
 from tuwen.encoders.service import EncodingService
 from tuwen.errors import VectorDBUnavailable
+from tuwen.indexing.drift import Pass
+from tuwen.indexing.picture_drift import delete_unused_images
 from tuwen.indexing.reconciliation import Reconciler
 from tuwen.messaging.transport import Message, dead_letter_topic
 from tuwen.pictures.checks import check_image
@@ -105,6 +110,23 @@ class Shop:
     async def found(self, text: str) -> list[str]:
         response = await self.searcher.search(SearchRequest(mode="text_to_text", text=text, top_k=100))
         return [hit.product.title for hit in response.hits]
+
+
+def age_pictures(shop: Shop) -> None:
+    """All are old, and what nothing names has been noted as such long ago."""
+    services = shop.services
+    for file in Path(services.settings.image_store_address).rglob("*.*"):
+        os.utime(file, (0, 0))
+    stores = services.settings, services.database, services.vector_db, services.images
+    for _ in delete_unused_images(Pass(*stores, services.registry.live()), 0):
+        pass
+    age_notes(shop, timedelta(days=1))
+
+
+def age_notes(shop: Shop, by: timedelta) -> None:
+    with shop.services.database.write() as session:
+        for row in session.scalars(sa.select(UnusedImageRow)):
+            row.since -= by
 
 
 def lose_picture(shop: Shop, product_id: int) -> str:

@@ -13,10 +13,20 @@ import pytest
 import sqlalchemy as sa
 from PIL import Image
 
-from data_models import ProductEvent, ProductFields
-from orm_models import Base, GeneratedImageRow, JobRow, LeaseRow, OutboxRow, ProductRow, ProductVectorRow, utc_now
+from data_models import ProductChanges, ProductEvent, ProductFields
+from orm_models import (
+    Base,
+    GeneratedImageRow,
+    JobRow,
+    LeaseRow,
+    OutboxRow,
+    ProductRow,
+    ProductVectorRow,
+    UnusedImageRow,
+    utc_now,
+)
 from tests.conftest import picture
-from tests.indexing.shop import Mended, Shop, lose_picture, run
+from tests.indexing.shop import Mended, Shop, age_notes, age_pictures, lose_picture, run
 from tuwen.background import Lease
 from tuwen.catalogue.queries import count_by_index_status
 from tuwen.errors import ImageStoreUnavailable
@@ -72,8 +82,7 @@ def test_lost_vectors_stale_products_and_unused_pictures_are_mended(settings: Se
             old = utc_now() - timedelta(hours=2)
             session.execute(sa.update(ProductRow).where(ProductRow.product_id == forgotten).values(updated_at=old))
             session.execute(sa.delete(OutboxRow))
-        for file in (settings.data_dir / "images").rglob("*.*"):
-            os.utime(file, (0, 0))
+        age_pictures(shop)
 
         drift = Mended(stale_pending_products=1, bindings_without_vector=1, images_without_product=1)
         assert shop.look() == drift
@@ -94,8 +103,8 @@ def test_old_generated_pictures_go_and_those_that_a_product_shows_stay(settings:
         for image, hours in ((kept, 200), (unused, 200), (recent, 1)):
             add_finished_job(shop, image, utc_now() - timedelta(hours=hours))
         shop.writer.create(ProductFields(title="红色的沙发"), kept)
-        for file in (settings.data_dir / "images").rglob("*.*"):
-            os.utime(file, (0, 0))
+        assert shop.mend().images_without_product == 0  # its job goes first
+        age_pictures(shop)
         assert shop.mend().images_without_product == 1
         left = {file.name for file in (settings.data_dir / "images").rglob("*.png")}
         assert left == {f"{kept.sha256}.png", f"{recent.sha256}.png"}
@@ -272,9 +281,46 @@ def pictures_in(folder: Path) -> set[str]:
     return {str(file.relative_to(folder)) for file in folder.rglob("*.png")}
 
 
-def age(folder: Path) -> None:
-    for file in folder.rglob("*.*"):
-        os.utime(file, (0, 0))
+def test_a_picture_stays_for_the_grace_from_its_last_row_on_however_old_it_is(on_both_databases: Settings) -> None:
+    """A backup copies the rows first, and has as long for the pictures that they name."""
+
+    async def scenario(shop: Shop) -> None:
+        services, folder, grace = shop.services, on_both_databases.data_dir / "images", Graces().image
+        deleted, changed = shop.create("红色沙发"), shop.create("蓝色灯", "blue")
+        age_pictures(shop)
+        before = pictures_in(folder)
+        assert len(before) == 2
+        shop.writer.delete(deleted)
+        shop.writer.change(changed, ProductChanges(), check_image(picture("tan"), services.settings))
+        for _ in range(2):
+            assert shop.look() == shop.mend() == Mended()
+        age_notes(shop, grace - timedelta(minutes=1))
+        assert shop.mend().images_without_product == 0
+        assert before < pictures_in(folder)
+        age_notes(shop, timedelta(minutes=1))
+        assert shop.look().images_without_product == shop.mend().images_without_product == 2
+        assert len(pictures_in(folder)) == 1
+        with services.database.read() as session:
+            assert session.scalars(sa.select(UnusedImageRow)).all() == []
+
+    run(on_both_databases, scenario)
+
+
+def test_a_picture_that_was_named_again_meanwhile_begins_its_grace_anew(settings: Settings) -> None:
+    async def scenario(shop: Shop) -> None:
+        folder = settings.data_dir / "images"
+        shop.writer.delete(shop.create("红色沙发"))
+        age_pictures(shop)
+        named_again = shop.create("红色沙发")
+        for file in folder.rglob("*.*"):
+            os.utime(file, (time.time() - 7200,) * 2)  # no sweep came in two hours
+        shop.writer.delete(named_again)
+        assert shop.mend() == shop.look() == Mended()
+        assert len(pictures_in(folder)) == 1
+        age_notes(shop, Graces().image)
+        assert shop.mend().images_without_product == 1
+
+    run(settings, scenario)
 
 
 def test_installations_that_share_a_store_never_remove_each_others_pictures(settings: Settings, tmp_path: Path) -> None:
@@ -291,7 +337,7 @@ def test_installations_that_share_a_store_never_remove_each_others_pictures(sett
     async def reconcile(shop: Shop) -> None:
         await add(shop)  # the very same pictures
         shop.writer.delete(shop.create("白床", "white"))
-        age(shared)
+        age_pictures(shop)
         for _ in range(3):
             shop.mend()
 
@@ -322,7 +368,7 @@ def test_a_large_share_of_the_pictures_is_not_removed_without_being_told_to(
         images, folder = shop.services.images, settings.data_dir / "images"
         for number in range(MANY_IMAGES + 1):
             images.save(encode_generated(Image.new("RGB", (1, 1)), {"number": str(number)}))
-        age(folder)
+        age_pictures(shop)
         assert shop.mend().images_without_product == 0
         assert "is this the right database" in caplog.text
         assert len(pictures_in(folder)) == MANY_IMAGES + 1
@@ -339,7 +385,7 @@ def test_leftovers_and_foreign_files_stop_no_clean_up(settings: Settings) -> Non
         [path] = pictures_in(folder)
         for name in (f"{path}.0123.part", "readme.txt", str(Path(path).with_name("cat.png"))):
             (folder / name).write_bytes(b"somebody's")
-        age(folder)
+        age_pictures(shop)
         assert shop.mend().images_without_product == 1
         assert pictures_in(folder) == {str(Path(path).with_name("cat.png"))}
 
@@ -535,7 +581,7 @@ def test_a_folder_of_pictures_that_cannot_be_listed_is_a_finding_and_stops_nothi
         path.parent.rename(aside)
         lose_picture(shop, lost)
         shop.services.images.save(check_image(picture("tan"), settings))
-        age(settings.data_dir / "images")
+        age_pictures(shop)
         path.parent.symlink_to(path.parent)  # ELOOP, as EIO of a bad sector, ESTALE of NFS, EACCES of a wrong owner
         findings = shop.reconciler().reconcile()
         assert findings is not None
@@ -578,7 +624,7 @@ def test_looking_names_every_kind_of_drift_and_changes_nothing(on_both_databases
     async def scenario(shop: Shop) -> None:
         images = on_both_databases.data_dir / "images"
         forgotten = await add_every_kind_of_drift(shop)
-        age(images)
+        age_pictures(shop)
         before = everything(shop, images)
         findings = shop.reconciler(graces=Graces(unbound=timedelta(0))).look()
         assert everything(shop, images) == before

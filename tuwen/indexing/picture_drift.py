@@ -14,7 +14,13 @@ from orm_models import ProductRow, utc_now
 from tuwen.catalogue.queries import lock_products
 from tuwen.errors import PictureUnreadable
 from tuwen.indexing.drift import PAGE, Pass, Step
-from tuwen.indexing.queries import image_paths_in_use, pictured_products_after
+from tuwen.indexing.queries import (
+    forget_unused,
+    image_paths_in_use,
+    note_unused,
+    pictured_products_after,
+    unused_since,
+)
 from tuwen.pictures.store import ImageStore
 from tuwen.pictures.stored_file import StoredFile
 from tuwen.vectors.binding import mark_failed
@@ -40,7 +46,7 @@ def delete_unused_images(work: Pass, _: int) -> Iterator[Step]:
     for page in work.images.list_pages(IMAGE_PAGE if may_remove else PAGE, unlisted):
         unused = _unused(work, page)
         if may_remove:
-            unused = [path for path in unused if _remove(work, path)]
+            unused = _remove_all(work, unused)
         yield Step(0, unused, len(unused) if may_remove else 0)
     yield _say_unlisted(0, unlisted)
 
@@ -69,15 +75,29 @@ def _may_remove_unused(work: Pass) -> Generator[Step, None, bool]:
 
 
 def _unused(work: Pass, page: list[StoredFile]) -> list[str]:
-    oldest = utc_now() - work.graces.image
-    old = [file.path for file in page if file.modified_at < oldest]
+    """Those that nothing has named for the whole grace, by what earlier sweeps have noted; a picture's age says nothing
+    of that. Who names one again stores it anew, so that an older note of it does not count.
+    """
+    grace, now = work.graces.image, utc_now()
+    old = {file.path: file.modified_at for file in page if file.modified_at <= now - grace}
     with work.database.read() as session:
-        used = image_paths_in_use(session, old)
-    return [path for path in old if path not in used]
+        used, noted = image_paths_in_use(session, list(old)), unused_since(session, list(old))
+    unused = {path: since for path, since in noted.items() if path not in used and since >= old[path] + grace}
+    outdated, new = noted.keys() - unused.keys(), old.keys() - used - unused.keys()
+    if work.repair and (outdated or new):
+        with work.database.write() as session:
+            forget_unused(session, outdated)
+            note_unused(session, new, now)
+    unused |= dict.fromkeys(new, now)
+    return [path for path in old if path in unused and unused[path] <= now - grace]
 
 
-def _remove(work: Pass, path: str) -> bool:
-    return _remove_or_take_back(work, path, work.images.set_aside(path))
+def _remove_all(work: Pass, unused: list[str]) -> list[str]:
+    removed = [path for path in unused if _remove_or_take_back(work, path, work.images.set_aside(path))]
+    if unused:
+        with work.database.write() as session:
+            forget_unused(session, unused)
+    return removed
 
 
 def _remove_or_take_back(work: Pass, path: str, mark: str) -> bool:

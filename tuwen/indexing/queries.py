@@ -3,7 +3,7 @@
 Never commits: the caller's `Database.write()` block is the transaction.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy import orm
 
 from data_models import IndexStatus
-from orm_models import GeneratedImageRow, OutboxRow, ProductRow, utc_now
+from orm_models import GeneratedImageRow, OutboxRow, ProductRow, UnusedImageRow, utc_now
 from tuwen.messaging.outbox import WAITING, add_upsert_events, forget_refused
 from tuwen.pictures.store import sha256_in
 
@@ -120,3 +120,19 @@ def image_paths_in_use(session: orm.Session, paths: Sequence[str]) -> set[str]:
     hashes = {sha256_in(path) for path in paths}
     statements = (sa.select(table.image_path).where(table.image_sha256.in_(hashes)) for table in PICTURE_TABLES)
     return {path for statement in statements for path in session.scalars(statement)} & set(paths)
+
+
+def unused_since(session: orm.Session, paths: Sequence[str]) -> dict[str, datetime]:
+    """When a sweep found that nothing named them, for those of which one did."""
+    statement = sa.select(UnusedImageRow.image_path, UnusedImageRow.since).where(UnusedImageRow.image_path.in_(paths))
+    return dict(session.execute(statement).all())
+
+
+def note_unused(session: orm.Session, paths: Iterable[str], since: datetime) -> None:
+    rows = [{"image_path": path, "since": since} for path in sorted(paths)]
+    if rows:
+        session.execute(sa.insert(UnusedImageRow), rows)
+
+
+def forget_unused(session: orm.Session, paths: Iterable[str]) -> None:
+    session.execute(sa.delete(UnusedImageRow).where(UnusedImageRow.image_path.in_(sorted(paths))))
