@@ -74,6 +74,19 @@ def test_a_disk_that_is_nearly_full_and_a_backlog_are_said(settings: Settings) -
         assert (backlog["pending"], backlog["oldest_s"] >= 300) == (1, True)
 
 
+def test_ready_is_who_can_search_whatever_else_is_away(settings: Settings) -> None:
+    with TestClient(create_app(settings)) as client:
+        images = settings.data_dir / "images"
+        images.rename(settings.data_dir / "elsewhere")  # all APIs share it: without it none must be taken out
+        assert part(client, "image_store")[0] == "down"
+        assert client.get("/health").status_code == httpx.codes.SERVICE_UNAVAILABLE
+        assert client.get("/health/ready").status_code == httpx.codes.OK
+        assert client.post("/search", json={"mode": "text_to_text", "text": "沙发"}).is_success
+        assert client.portal is not None
+        client.portal.call(end_the_loops_that_feed_the_models)
+        assert client.get("/health/ready").status_code == httpx.codes.SERVICE_UNAVAILABLE
+
+
 def test_who_indexes_and_who_draws_is_known(settings: Settings) -> None:
     """As on the full stack, whose workers are processes of their own; no broker is needed to see them."""
     with TestClient(create_app(settings.model_copy(update={"kafka_bootstrap_servers": "127.0.0.1:9"}))) as client:

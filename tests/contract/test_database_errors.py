@@ -16,6 +16,7 @@ import pytest
 import sqlalchemy as sa
 
 from orm_models import JobRow, ProductRow
+from tests.processes import wait_until
 from tests.servers import new_mysql_database
 from tuwen.database.engine import Database
 from tuwen.errors import (
@@ -109,6 +110,25 @@ def test_a_lock_that_is_waited_for_too_long_is_busy_and_no_lost_connection(datab
             session.get_one(JobRow, job, with_for_update=True)
         assert time.monotonic() - started < TIMEOUT_S + 1
     add_job(database)
+
+
+def test_a_machine_that_disappears_within_a_transaction_keeps_no_locks(on_mariadb: Database) -> None:
+    job = add_job(on_mariadb)
+    with on_mariadb.engine.connect() as silent:  # and says nothing more, as one without power
+        silent.execute(sa.select(JobRow.job_id).where(JobRow.job_id == job).with_for_update())
+
+        def is_free() -> bool:
+            with suppress(DatabaseBusy), on_mariadb.write() as session:
+                session.get_one(JobRow, job, with_for_update=True)
+                return True
+            return False
+
+        assert not is_free()
+        wait_until(is_free, what="the server to forget who is silent")
+        with pytest.raises(sa.exc.OperationalError):  # its transaction is gone, with all that it had done
+            silent.execute(sa.text("SELECT 1"))
+        silent.invalidate()
+    add_job(on_mariadb)  # what the pool holds was closed as well
 
 
 def test_a_mistake_of_ours_is_not_taken_for_a_database_that_is_away(database: Database) -> None:

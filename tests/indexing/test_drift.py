@@ -3,6 +3,7 @@
 import asyncio
 import os
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -27,19 +28,19 @@ from orm_models import (
 )
 from tests.conftest import picture
 from tests.indexing.shop import Mended, Shop, age_notes, age_pictures, lose_picture, run
-from tuwen.background import Lease
+from tuwen.background import Lease, LeaseLost
 from tuwen.catalogue.queries import count_by_index_status
 from tuwen.errors import ImageStoreUnavailable
-from tuwen.indexing.drift import PAGE, Graces, Pass, requeue_forgotten
-from tuwen.indexing.picture_drift import FEW_LOST, MANY_IMAGES, PICTURED_PAGE
-from tuwen.indexing.reconciliation import WAITING_SINCE, PassRecord, last_pass
+from tuwen.indexing.drift import PAGE, Graces, Pass, Step, requeue_forgotten
+from tuwen.indexing.picture_drift import FEW_LOST, MANY_IMAGES, PICTURED_PAGE, Listings
+from tuwen.indexing.reconciliation import KINDS, WAITING_SINCE, PassRecord, last_pass
 from tuwen.messaging.outbox import WAITING, add_upsert_events, count_refused, mark_refused, outbox_backlog
 from tuwen.pictures.checked_image import CheckedImage
 from tuwen.pictures.checks import check_image
 from tuwen.pictures.provenance import encode_generated
 from tuwen.pictures.thumbnails import thumbnail_path
 from tuwen.settings import Settings
-from vector_db import VectorRow, new_row_token
+from vector_db import RowKey, VectorDB, VectorRow, new_row_token
 
 
 def test_rows_that_nothing_binds_are_invisible_and_removed_later(settings: Settings) -> None:
@@ -222,6 +223,75 @@ def test_a_product_whose_message_was_refused_is_queued_again_and_the_message_for
                 assert (outbox_backlog(session), count_refused(session)) == (1, 0)
 
     run(on_both_databases, scenario)
+
+
+def test_old_records_are_deleted_and_those_that_cannot_be_keep_nothing_from_being_mended(settings: Settings) -> None:
+    async def scenario(shop: Shop) -> None:
+        def messages_left() -> int:
+            with shop.services.database.read() as session:
+                return session.scalar(sa.select(sa.func.count()).select_from(OutboxRow)) or 0
+
+        for title in ("删掉的沙发", "删掉的椅子"):
+            shop.writer.delete(shop.create(title))
+        waiting = add_rows(shop, 3, updated_at=utc_now() - timedelta(hours=3))
+        long_ago = utc_now() - timedelta(days=8)
+        sent, refused = {"published_at": long_ago}, {"refused_at": long_ago, "error": "too large"}
+        with shop.services.database.write() as session:
+            for position, row in enumerate(session.scalars(sa.select(OutboxRow)).all()):
+                for name, value in (refused if position % 2 else sent).items():
+                    setattr(row, name, value)
+            guard = "CREATE TRIGGER guard BEFORE DELETE ON outbox BEGIN SELECT RAISE(ABORT, 'not now'); END"
+            session.execute(sa.text(guard))
+        old = messages_left()
+        assert shop.mend().stale_pending_products == len(waiting)
+        assert messages_left() == old + len(waiting)
+        with shop.services.database.write() as session:
+            session.execute(sa.text("DROP TRIGGER guard"))
+        shop.mend()
+        assert messages_left() == len(waiting)
+
+    run(settings, scenario)
+
+
+def test_who_has_lost_the_lease_between_two_pages_changes_nothing_more(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = []
+
+    async def scenario(shop: Shop) -> None:
+        def overtaken(_: Pass, __: int) -> Iterator[Step]:
+            begun.append("first page")
+            with shop.services.database.write() as session:  # a pause of minutes, in which another begins
+                session.execute(sa.update(LeaseRow).values(expires_at=utc_now() - timedelta(minutes=1)))
+            assert Lease(shop.services.database, "reconciliation").take() is not None
+            yield Step(1, (), 0)
+            begun.append("second page")
+
+        monkeypatch.setitem(KINDS, "stale_pending_products", overtaken)
+        with pytest.raises(LeaseLost):
+            shop.reconciler().reconcile()
+        assert begun == ["first page"]
+
+    run(settings, scenario)
+
+
+def test_a_row_that_a_server_does_not_show_yet_is_not_lost(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a Milvus with several nodes may answer within its bounded staleness, which Milvus Lite does not have."""
+
+    async def scenario(shop: Shop) -> None:
+        sofa = shop.create("红色沙发")
+        await shop.ingestor.ingest(shop.messages())
+        existing = VectorDB.existing_rows
+
+        def stale(vector_db: VectorDB, collection: str, ids: Sequence[int], *, strong: bool = False) -> set[RowKey]:
+            return existing(vector_db, collection, ids, strong=True) if strong else set()
+
+        monkeypatch.setattr(VectorDB, "existing_rows", stale)
+        assert shop.look().bindings_without_vector == 0
+        assert shop.mend().bindings_without_vector == 0
+        assert shop.status(sofa) == ("indexed", None)
+
+    run(settings, scenario)
 
 
 def test_a_product_that_was_bound_meanwhile_is_indexed_and_not_queued_again(on_both_databases: Settings) -> None:
@@ -453,6 +523,33 @@ def test_a_product_without_its_picture_is_marked_for_a_person_and_keeps_its_row(
         assert shop.status(lost) == ("indexed", None)
 
     run(on_both_databases, scenario)
+
+
+def test_a_product_whose_picture_came_back_while_it_was_looked_for_is_not_marked(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(shop: Shop) -> None:
+        sofa = shop.create("红色沙发")
+        await shop.ingestor.ingest(shop.messages())
+        path = lose_picture(shop, sofa)
+        lacks = Listings.lacks
+
+        def mended_behind_its_back(listings: Listings, looked_for: str) -> bool:
+            is_lacking = lacks(listings, looked_for)
+            if is_lacking and not (settings.data_dir / "images" / path).exists() and len(looks) == 1:
+                shop.writer.change(sofa, ProductChanges(), check_image(picture(), settings))  # the very same picture
+            looks.append(is_lacking)
+            return is_lacking
+
+        looks: list[bool] = []
+        monkeypatch.setattr(Listings, "lacks", mended_behind_its_back)
+        assert shop.mend().products_without_image == 0
+        assert looks[:2] == [True, True]
+        await shop.ingestor.ingest(shop.messages())
+        assert shop.status(sofa) == ("indexed", None)
+        assert await shop.found("红色沙发") == ["红色沙发"]
+
+    run(settings, scenario)
 
 
 def test_a_picture_store_that_is_empty_takes_no_product_out_of_search(

@@ -21,7 +21,7 @@ from tests.servers import new_bucket, running_milvus
 from tests.tiny_models import save_tiny_chinese_clip, save_tiny_sentence_model
 from tuwen.assembly import new_ingestor, open_services
 from tuwen.encoders.base import ModelNames
-from tuwen.errors import DependencyUnavailable, ModelMismatch, NotFound
+from tuwen.errors import DependencyUnavailable, IndexChanged, ModelMismatch, NotFound
 from tuwen.indexing.drift import Graces
 from tuwen.messaging.in_process import InProcessQueue
 from tuwen.messaging.transport import Message
@@ -95,6 +95,31 @@ def test_who_was_paused_before_binding_replaces_nothing_that_another_has_bound(
         assert await shop.found("红色沙发") == ["红色沙发"]
 
     run(on_both_databases, scenario)
+
+
+def test_what_went_into_a_collection_that_was_made_anew_meanwhile_is_not_bound(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(shop: Shop) -> None:
+        sofa, vector_db = shop.create("红色沙发"), shop.services.vector_db
+        bind = shop.ingestor._bind
+
+        def bind_after_a_pause(*arguments: Any) -> Any:
+            """In which Milvus loses the collection, and another process makes it again under a new name."""
+            vector_db.drop_collection(shop.services.registry.live().collection)
+            vector_db.missed_collection.set()
+            shop.services.registry.look()
+            return bind(*arguments)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(shop.ingestor, "_bind", bind_after_a_pause)
+            with pytest.raises(IndexChanged):
+                await shop.ingestor.ingest(shop.messages())
+        assert (shop.status(sofa)[0], shop.bound()) == ("pending", {})
+        await shop.ingestor.ingest(shop.messages())
+        assert await shop.found("红色沙发") == ["红色沙发"]
+
+    run(settings, scenario)
 
 
 def test_vectors_that_were_made_too_long_ago_are_made_again(

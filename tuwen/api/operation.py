@@ -16,7 +16,7 @@ from tuwen.api.workforce import NOTHING_KNOWN, Workforce
 from tuwen.errors import AppError
 from tuwen.settings import VERSION
 
-NEEDED_TO_SERVE = {"database", "vector_db", "models", "image_store"}
+NEEDED_TO_SERVE = {"database", "vector_db", "models"}
 
 router = APIRouter(tags=["operation"])
 
@@ -27,9 +27,9 @@ async def get_liveness() -> Liveness:
     return Liveness()
 
 
-@router.get("/health/ready", summary="Can it search and take writes?", responses={503: {"model": Health}})
+@router.get("/health/ready", summary="Can it search?", responses={503: {"model": Health}})
 async def get_readiness(api: ApiDependency, response: Response) -> Health:
-    """For load balancers: as `/health`, but 200 as long as what searches and writes need is up."""
+    """For load balancers: as `/health`, but 200 as long as what searches need is up; all processes share the rest."""
     health = await _health(api)
     ready = all(part.status == "ok" for name, part in health.components if name in NEEDED_TO_SERVE)
     response.status_code = 200 if ready else 503

@@ -13,6 +13,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from tuwen.database.errors import SQLITE_KINDS, sqlite_code
 from tuwen.errors import ConfigurationError, DatabaseBusy
 
+SILENCES = 3  # of the longest answer's time
 EXAMPLE_URL = "mysql+pymysql://user:password@host:3306/database?charset=utf8mb4"
 
 
@@ -50,14 +51,20 @@ def mysql_engine(url: sa.URL, connect_s: float, answer_s: float, **pool: Any) ->
 
 def limit_statements(timeout_s: float, connection: Any, _: ConnectionPoolEntry) -> None:
     """The server gives up before its answer is given up here: else a lock looks like a lost connection, and statements
-    that nobody waits for any more pile up. MySQL has such a limit for SELECT alone."""
+    that nobody waits for any more pile up. MySQL has such a limit for SELECT alone.
+
+    And it forgets whoever says nothing any more: a machine that disappears within a transaction would keep its locks
+    for eight hours, the server's own limit. No transaction of ours pauses for so long between two statements, and a
+    connection that was closed in the pool is replaced when it is next taken.
+    """
     lock_wait_s, statement_s = max(1, int(timeout_s / 2)), timeout_s * 0.9
+    silence_s = max(1, int(timeout_s * SILENCES))
     if "MariaDB" in connection.get_server_info():
         statement = f"max_statement_time = {statement_s}"
     else:
         statement = f"max_execution_time = {int(statement_s * 1000)}"
     with connection.cursor() as cursor:
-        cursor.execute(f"SET SESSION innodb_lock_wait_timeout = {lock_wait_s}, {statement}")
+        cursor.execute(f"SET SESSION innodb_lock_wait_timeout = {lock_wait_s}, wait_timeout = {silence_s}, {statement}")
 
 
 def sqlite_engine(url: sa.URL, lock_wait_s: float, *, durable: bool) -> sa.Engine:

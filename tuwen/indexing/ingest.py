@@ -184,7 +184,7 @@ class Ingestor:
         if index.is_live and asked_again:
             with self._database.write() as session:
                 # They may wait for an index that took this one's place a moment ago.
-                require_status(session, index.vector_index_id, "active")
+                require_status(session, index.vector_index_id, index.collection, "active")
                 confirm_indexed(session, index.vector_index_id, [product.product_id for product in done])
         return [product for product in products if product not in done]
 
@@ -258,7 +258,8 @@ class Ingestor:
         """One transaction: bind where the version still matches. Returns the Milvus ids that nothing binds any more."""
         unbound: list[int] = []
         with self._database.write() as session:
-            require_status(session, index.vector_index_id, "active" if index.is_live else "building")
+            status = "active" if index.is_live else "building"
+            require_status(session, index.vector_index_id, index.collection, status)
             products = [*(each.product for each in inserted), *(each.product for each in failed)]
             milvus_ids = [row.milvus_id for _, row in inserted]
             holders = holders_of(session, index.vector_index_id, milvus_ids)

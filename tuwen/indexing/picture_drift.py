@@ -176,20 +176,22 @@ class Listings:
 
 
 def _mark_lost(work: Pass, product_ids: list[int]) -> int:
-    """Those that lack their picture still, whichever it is by now."""
+    """Those that lack their picture still, and were not changed since it was looked for: the very same may be back."""
     listings = Listings(work.images)
     with work.database.read() as session:
         rows = session.execute(
-            sa.select(ProductRow.product_id, ProductRow.image_path).where(ProductRow.product_id.in_(product_ids))
-        )
-        paths = {product_id: path for product_id, path in rows if listings.lacks(path)}
+            sa.select(ProductRow.product_id, ProductRow.version, ProductRow.image_path).where(
+                ProductRow.product_id.in_(product_ids)
+            )
+        ).all()
+    versions = {row.product_id: row.version for row in rows if listings.lacks(row.image_path)}
     unbound, marked, index = list[int](), 0, work.index
     with work.database.write() as session:
-        lock_products(session, list(paths))
-        for product in session.scalars(sa.select(ProductRow).where(ProductRow.product_id.in_(paths))):
-            if product.image_path == paths[product.product_id] and product.index_status != "failed":
+        lock_products(session, list(versions))
+        for product in session.scalars(sa.select(ProductRow).where(ProductRow.product_id.in_(versions))):
+            if product.version == versions[product.product_id] and product.index_status != "failed":
                 reason = f"There is no picture {product.image_path}."  # as ingestion says it
                 unbound += mark_failed(session, product, index.vector_index_id, reason)
                 marked += 1
-    work.vector_db.delete(index.collection, unbound, list(paths))
+    work.vector_db.delete(index.collection, unbound, list(versions))
     return marked

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import orm
@@ -17,9 +17,7 @@ from orm_models import utc_now
 from tuwen.background import LEASE_TIME, Lease, LeaseLost, WorkPool, read_progress
 from tuwen.database.engine import Database
 from tuwen.errors import AppError, DependencyUnavailable
-from tuwen.generation.queries import delete_jobs_finished_before
 from tuwen.indexing.drift import (
-    PAGE,
     Graces,
     Kind,
     Pass,
@@ -29,8 +27,8 @@ from tuwen.indexing.drift import (
     requeue_forgotten,
     requeue_unbound,
 )
+from tuwen.indexing.old_records import delete_old_records
 from tuwen.indexing.picture_drift import delete_unused_images, mark_products_without_image
-from tuwen.messaging.outbox import delete_published_before
 from tuwen.pictures.store import ImageStore
 from tuwen.pulse import beat
 from tuwen.settings import Settings
@@ -47,7 +45,6 @@ KINDS: dict[str, Kind] = {
     "products_without_image": mark_products_without_image,
     "images_without_product": delete_unused_images,
 }
-KEEP_PUBLISHED = timedelta(days=7)
 LONGEST_PAGE_S = 300.0
 RETRY_S, LOOK_EVERY_S = 5.0, 1.0
 LEASE = "reconciliation"
@@ -213,7 +210,9 @@ class Reconciler:
         A kind whose store is down is left for the next try; those that are done wait an interval for it, no longer.
         """
         progress.setdefault(STARTED_AT, utc_now().timestamp())
-        self._forget_old_records(progress)
+        # First, so that their pictures go in this same pass.
+        keep_jobs = timedelta(hours=self._settings.generation_keep_hours)
+        delete_old_records(self._database, keep_jobs, lambda: self._go_on(progress))
         work = self._new_pass(index, repair=True)
         findings, failures = _no_drift(), list[DependencyUnavailable]()
         for name, kind in KINDS.items():
@@ -238,32 +237,24 @@ class Reconciler:
         started = time.monotonic()
         beat(LONGEST_PAGE_S)
         for step in steps:
-            beat(LONGEST_PAGE_S)
             drift.add(step)
             drift.took_s = time.monotonic() - started
             progress[name] = step.after
             for counts, number in ((FOUND, len(step.found)), (MENDED_IN_ALL, step.mended)):
                 of_kind = progress.setdefault(counts, {})
                 of_kind[name] = of_kind.get(name, 0) + number
-            self._lease.keep(progress)
-            if self._stopping.is_set():
-                raise _Stopped
+            self._go_on(progress)
+
+    def _go_on(self, progress: dict[str, Any]) -> None:
+        """Between two pages. Raises LeaseLost or _Stopped."""
+        beat(LONGEST_PAGE_S)
+        self._lease.keep(progress)
+        if self._stopping.is_set():
+            raise _Stopped
 
     def _new_pass(self, index: LiveIndex, *, repair: bool) -> Pass:
         stores = self._database, self._vector_db, self._images
         return Pass(self._settings, *stores, index, self._graces, self._may_delete_many, repair)
-
-    def _forget_old_records(self, progress: dict[str, Any]) -> None:
-        """First, so that their pictures go in this same pass."""
-        keep_jobs = timedelta(hours=self._settings.generation_keep_hours)
-        kept = ((delete_published_before, KEEP_PUBLISHED), (delete_jobs_finished_before, keep_jobs))
-        for forget, moment in ((forget, utc_now() - keep) for forget, keep in kept):
-            while self._forget_page(forget, moment) == PAGE:
-                self._lease.keep(progress)
-
-    def _forget_page(self, forget: Callable[..., int], moment: datetime) -> int:
-        with self._database.write() as session:
-            return forget(session, moment, PAGE)
 
 
 def _no_drift() -> dict[str, Drift]:

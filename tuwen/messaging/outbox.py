@@ -96,7 +96,17 @@ def forget_refused(session: orm.Session, topic: str, keys: Sequence[str]) -> Non
 def delete_published_before(session: orm.Session, moment: datetime, limit: int) -> int:
     """Some of them, the oldest first; returns how many."""
     old = sa.select(OutboxRow.outbox_id).where(OutboxRow.published_at < moment).order_by(OutboxRow.published_at)
-    outbox_ids = list(session.scalars(old.limit(limit)))
+    return _delete(session, old.limit(limit))
+
+
+def delete_refused_before(session: orm.Session, moment: datetime, limit: int) -> int:
+    """The same: what waits to be indexed is queued again long before, and nobody waits for the others any more."""
+    old = sa.select(OutboxRow.outbox_id).where(OutboxRow.published_at.is_(None), OutboxRow.refused_at < moment)
+    return _delete(session, old.order_by(OutboxRow.outbox_id).limit(limit))
+
+
+def _delete(session: orm.Session, old: sa.Select[int]) -> int:
+    outbox_ids = list(session.scalars(old))
     session.execute(sa.delete(OutboxRow).where(OutboxRow.outbox_id.in_(outbox_ids)))
     return len(outbox_ids)
 

@@ -70,15 +70,17 @@ def columns_of(models: ModelNames) -> dict[str, str | None]:
     }
 
 
-def require_status(session: orm.Session, vector_index_id: int, status: str) -> None:
-    """It has this status until the transaction ends. Raises IndexChanged where it has not."""
-    found = session.scalar(
-        sa.select(VectorIndexRow.status)
+def require_status(session: orm.Session, vector_index_id: int, collection: str, status: str) -> None:
+    """It has this collection and status until the transaction ends. Raises IndexChanged where it has not."""
+    found = session.execute(
+        sa.select(VectorIndexRow.collection, VectorIndexRow.status)
         .where(VectorIndexRow.vector_index_id == vector_index_id)
         .with_for_update(read=True)
-    )
-    if found != status:
-        raise IndexChanged(f"Another index is in use since a moment ago: {vector_index_id} is {found}, not {status}.")
+    ).first()
+    if found is None or tuple(found) != (collection, status):
+        raise IndexChanged(
+            f"Another index is in use since a moment ago: {vector_index_id} is {found}, not {collection}, {status}."
+        )
 
 
 def activate(session: orm.Session, vector_index_id: int, status: str) -> None:

@@ -292,7 +292,7 @@ class IndexRegistry:
             if row is None:
                 session.add(new)
             else:
-                require_status(session, row.vector_index_id, "active")
+                require_status(session, row.vector_index_id, row.collection, "active")
                 row = session.get_one(VectorIndexRow, row.vector_index_id)
                 row.collection, row.activated_at = new.collection, new.activated_at
         logger.info("Created the collection %s", new.collection)
