@@ -138,7 +138,11 @@ class VectorDB:
         self._settings = settings
         self._client: MilvusClient | None = None
         self._is_closed = False
-        self._lite = LiteProcess(Path(settings.milvus_address)) if settings.milvus_is_file else None
+        self._lite = (
+            LiteProcess(Path(settings.milvus_address), durable=settings.durable_writes)
+            if settings.milvus_is_file
+            else None
+        )
         self._connect_lock = threading.Lock()
         self._probe_lock = threading.Lock()
         self._silence: str | None = None

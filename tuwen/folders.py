@@ -1,7 +1,4 @@
-"""Folders of this machine that something is kept in.
-
-Asked at the start, so that one that can't be written in is named as what it is, and not as a database that is away.
-"""
+"""Folders of this machine that something is kept in."""
 
 import os
 import tempfile
@@ -13,6 +10,7 @@ from tuwen.errors import ConfigurationError
 def require_writable(path: Path, setting: str) -> None:
     """The folder of the file `path`, made where it is missing, and the file if there is one.
 
+    Asked at the start, so that one that can't be written in is named as what it is, and not as a database that is away.
     Raises ConfigurationError, naming the setting that says where it is.
     """
     folder = path.parent
@@ -28,3 +26,12 @@ def require_writable(path: Path, setting: str) -> None:
             f"{setting}: {folder} can't be written ({error.strerror}). Make it writable for the user who runs this, "
             f"or set {setting} to another place."
         ) from error
+
+
+def sync(path: Path) -> None:
+    """To the disk: a file, or a folder's names. A new name is only as durable as the folder that holds it."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -12,13 +12,16 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
 from tuwen.cores import available_cores, thread_variables
 
 ROOT = Path(__file__).parents[1]
-START_S = 120.0
+DURABLE = "--durable"
+START_S = 120.0  # for each sign of life: to open what there is takes the longer, the more there is
+GOES_ON = {"goes_on": True}
 STOP_S = 15.0
 # A service that was killed and starts again finds the child of its former life still closing its files.
 LOCK_PATIENCE_S = 10.0
@@ -44,8 +47,9 @@ class LiteSilent(Exception):
 class LiteProcess:
     """At most one child for one file. `VectorDB` starts and stops it under a lock; anyone may ask whether it runs."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, durable: bool) -> None:
         self.path = path.resolve()  # a relative one is meant from the folder that the service was started in
+        self._durable = durable
         self.address = ""
         self._child: subprocess.Popen[str] | None = None
 
@@ -57,26 +61,19 @@ class LiteProcess:
     def start(self) -> None:
         """`address` is where it listens then. Raises LiteRefused, LiteLocked or LiteSilent."""
         self.stop()
-        command = [sys.executable, "-P", "-m", __name__, str(self.path)]
+        command = [sys.executable, "-P", "-m", __name__, str(self.path), *([DURABLE] if self._durable else [])]
         pipe = subprocess.PIPE
         try:
             child = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=_environment())
         except OSError as error:  # no memory, or no process more
             raise LiteSilent(f"could not be started: {error}") from error
         self._child = child
-        assert child.stdout is not None, "it is a pipe"
-        too_late = threading.Timer(START_S, child.kill)
-        too_late.start()
-        try:
-            said = child.stdout.readline()
-        finally:
-            too_late.cancel()
-        answer = json.loads(said) if said else {}
+        answer = _answer_of(child)
         if "port" in answer:
             self.address = f"http://127.0.0.1:{answer['port']}"
             return
         self.stop()
-        if not said:
+        if not answer:
             raise LiteSilent(f"ended with {child.returncode}")
         raise LiteLocked if answer.get("is_locked") else LiteRefused(answer["error"])
 
@@ -94,6 +91,21 @@ class LiteProcess:
         self._child = None
 
 
+def _answer_of(child: subprocess.Popen[str]) -> dict[str, Any]:
+    """What it said of its file; nothing, if it ended or was silent for too long. Meanwhile it says that it goes on."""
+    assert child.stdout is not None, "it is a pipe"
+    answer: dict[str, Any] = GOES_ON
+    while answer == GOES_ON:
+        too_late = threading.Timer(START_S, child.kill)
+        too_late.start()
+        try:
+            said = child.stdout.readline()
+        finally:
+            too_late.cancel()
+        answer = json.loads(said) if said else {}
+    return answer
+
+
 def _environment() -> dict[str, str]:
     return {
         "MILVUS_LITE_MEMTABLE_MEMORY_LIMIT_BYTES": str(MEMTABLE_BYTES),
@@ -105,8 +117,10 @@ def _environment() -> dict[str, str]:
     }
 
 
-def serve(path: str) -> None:
+def serve(path: str, *, durable: bool) -> None:
     """The child: until the pipe's end."""
+    is_open = threading.Event()
+    parent = _watch_parent(is_open)
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # a terminal and systemd send it to all; the parent says when
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
@@ -116,9 +130,10 @@ def serve(path: str) -> None:
     # Slow to import, and the parent needs none of it.
     import jieba  # noqa: PLC0415
 
-    from tuwen import lite_search  # noqa: PLC0415
+    from tuwen import lite_search, lite_storage  # noqa: PLC0415
 
     lite_search.install()
+    lite_storage.install(durable=durable)
     jieba.setLogLevel(logging.WARNING)
     jieba.initialize()  # else the first insert would wait seconds for the dictionary
     try:
@@ -129,15 +144,31 @@ def serve(path: str) -> None:
     except Exception as error:  # whatever a damaged file makes of it
         _say(answer, error=str(error) or type(error).__name__)
         return
+    lite_storage.open_all(db, is_alive=partial(_say, answer, **GOES_ON))
     gc.collect()
     gc.freeze()  # what was imported stays; to look through it for garbage stops every search
+    is_open.set()
     _say(answer, port=port)
-    sys.stdin.read()
+    parent.join()
     too_long = threading.Timer(STOP_S, os._exit, [1])  # whoever comes next needs the file
     too_long.daemon = True
     too_long.start()
     server.stop(GRACE_S).wait(GRACE_S)
     db.close()
+
+
+def _watch_parent(is_open: threading.Event) -> threading.Thread:
+    """Ends at the pipe's end; and with the process, while that opens its file: whoever comes next needs it soon."""
+
+    def watch() -> None:
+        while os.read(0, 1024):
+            pass
+        if not is_open.is_set():
+            os._exit(1)
+
+    watching = threading.Thread(target=watch, daemon=True)
+    watching.start()
+    return watching
 
 
 def _open_once_free(path: str) -> tuple[Any, Any, int]:
@@ -163,4 +194,4 @@ def _say(answer: TextIO, **what: object) -> None:
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1])
+    serve(sys.argv[1], durable=DURABLE in sys.argv[2:])

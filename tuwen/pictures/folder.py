@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tuwen.errors import ConfigurationError, ImageStoreUnavailable, PictureUnreadable
+from tuwen.folders import sync
 from tuwen.pictures.stored_file import StoredFile
 
 
@@ -46,7 +47,7 @@ class Folder:
                 part.unlink(missing_ok=True)
                 raise
             if durable:
-                _sync(target.parent)
+                sync(target.parent)
 
     def exists(self, path: str) -> bool:
         with self._translated():
@@ -76,7 +77,7 @@ class Folder:
         self._make(folder.parent, durable=durable)
         folder.mkdir(exist_ok=True)
         if durable:
-            _sync(folder.parent)
+            sync(folder.parent)
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -88,15 +89,6 @@ class Folder:
             raise FileNotFoundError(str(error)) from error
         except OSError as error:
             raise PictureUnreadable(f"The image store does not answer (IMAGE_STORE_URL): {error}") from error
-
-
-def _sync(folder: Path) -> None:
-    """A new name is only as durable as the folder that holds it."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _modified_at(entry: os.DirEntry[str]) -> datetime:
