@@ -114,6 +114,7 @@ class Settings(BaseSettings):
     retry_backoff_max_s: float = Field(5.0, gt=0)
     reconcile_interval_s: float = Field(600.0, ge=0)
     reconcile_grace_s: float = Field(600.0, ge=30)
+    reconcile_large_share: float = Field(0.1, ge=0, le=1)
 
     # Limits
     upload_max_bytes: int = Field(10 * 1024 * 1024, ge=1)

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
 import httpx
@@ -18,8 +17,6 @@ from tests.faults.clients import Pictures
 from tests.faults.history import State, Violation
 from tests.faults.stack import GRACE_S, Stack
 from tuwen.assembly import Stores
-from tuwen.indexing.drift import Graces, Pass
-from tuwen.indexing.picture_drift import delete_unused_images
 from tuwen.vectors.registry import require_live_index
 from vector_db import RowKey
 
@@ -28,8 +25,9 @@ FOUND = "tuwen_drift_found"
 QUIET_S = 45.0  # a relay that was killed keeps its claims for 30 s, and a consumer its partitions not as long
 DRAWING_S = 150.0  # the process that draws has to start first
 LONGEST_PASSES_S = 600.0
-# Pictures, and products that were queued again, are left alone for so long; and a lease is held for two minutes.
-GRACES_OVER_S = max(6 * GRACE_S, 130.0)
+# Products that were queued again are left alone for six times the grace, pictures for six times after they were stored
+# and six times more once a sweep has found them unused; a lease is held for two minutes.
+GRACES_OVER_S = max(12 * GRACE_S, 130.0)
 POLL_S = 0.5
 FULL_SCORE = 0.999  # of a query that is the very title or picture; the next product is at 0.998 at most
 PAGE = 1000
@@ -68,20 +66,7 @@ def settle(stack: Stack) -> Settled:
 
 
 def look_into(stores: Stores) -> Look:
-    _remove_many_pictures(stores)
     return Look(_stored(stores), list(check_stores(stores)))
-
-
-def _remove_many_pictures(stores: Stores) -> None:
-    """What a person would say to a service that finds more of its pictures unused than it removes by itself.
-
-    It is at rest, and so the hour that each waits is over at once.
-    """
-    live = require_live_index(stores.database, stores.vector_db)
-    graces = Graces(image=timedelta(0))
-    work = Pass(stores.settings, stores.database, stores.vector_db, stores.images, live, graces, may_delete_many=True)
-    for _ in delete_unused_images(work, 0):
-        pass
 
 
 def _gauges(client: httpx.Client) -> dict[str, float]:
@@ -100,7 +85,6 @@ def _passes_after(stack: Stack, begun_after: float) -> tuple[Counter[str], bool]
                 if ended - gauges["tuwen_reconciliation_seconds"] >= begun_after and ended not in seen:
                     seen.add(ended)
                     found = {name: int(value) for name, value in gauges.items() if name.startswith(FOUND) and value}
-                    found.pop(f'{FOUND}{{kind="images_without_product"}}', None)  # of many a person has to say so
                     if not found:
                         return mended, True
                     mended.update({name.removeprefix(FOUND): count for name, count in found.items()})

@@ -51,6 +51,7 @@ QUICK = {
     "RELAY_POLL_S": 0.3,
     "RECONCILE_INTERVAL_S": 10,
     "RECONCILE_GRACE_S": GRACE_S,
+    "RECONCILE_LARGE_SHARE": 1,  # many products are deleted within minutes, and nobody is there to say that it is right
     "KAFKA_PARTITIONS": 4,  # as the broker makes topics that it lost when it was killed
     "GENERATION_HEARTBEAT_S": 1,
     "DISK_MIN_FREE_MB": 10,  # of a small disk

@@ -27,6 +27,7 @@ def test_nothing_acknowledged_is_lost_and_nothing_deleted_comes_back(
     assert report.faults
     assert report.settled.stored
     assert not report.violations
+    assert not report.unforeseen()
 
 
 class Shop:

@@ -28,8 +28,8 @@ from tuwen.vectors.binding import mark_failed
 logger = logging.getLogger(__name__)
 
 IMAGE_PAGE = 50
-# More pictures than this, and than this share of all, are not removed without being told to.
-MANY_IMAGES, LARGE_SHARE = 100, 0.1
+# More pictures than this, and than RECONCILE_LARGE_SHARE of all, are not removed without being told to.
+MANY_IMAGES = 100
 PICTURED_PAGE = 100  # of few products each may lie in a folder of its own, which is listed
 KEPT_LISTINGS = 2  # of one beginning of the hashes: the installation's own folder, and that of version 0.2.0
 # More products than the first, and than that share of all, or than the second, are not marked without being told to.
@@ -64,7 +64,7 @@ def _may_remove_unused(work: Pass) -> Generator[Step, None, bool]:
         total += len(page)
         unused += len(_unused(work, page))
         yield Step(0, (), 0)
-    if unused <= max(MANY_IMAGES, int(total * LARGE_SHARE)) or work.may_delete_many:
+    if unused <= max(MANY_IMAGES, int(total * work.settings.reconcile_large_share)) or work.may_delete_many:
         return True
     logger.error(
         "%d of %d pictures are named by nothing, and none of them is removed: is this the right database? "
@@ -127,7 +127,7 @@ def mark_products_without_image(work: Pass, after: int) -> Iterator[Step]:
         yield Step(folder, found, _mark_lost(work, found) if may_mark else 0)
         lost += found if work.repair and not may_mark else []
     yield _say_unlisted(after, listings.unlisted)
-    if len(lost) > min(MOST_LOST, max(FEW_LOST, int(seen * LARGE_SHARE))):
+    if len(lost) > min(MOST_LOST, max(FEW_LOST, int(seen * work.settings.reconcile_large_share))):
         logger.error(
             "The pictures of %d of %d products are gone, and none of these is marked: is this the right picture store? "
             "If it is: python cli.py reconcile --repair --delete-many",
