@@ -14,16 +14,19 @@ PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 MINUTES ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test faults bench charts lint format audit constraints hooks models catalogue clean
+.PHONY: help demo test test-long faults bench charts lint format audit constraints hooks models catalogue clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/installed ## Install, start the API and the pages, load the demo catalogue
 	@exec $(BIN)/python cli.py demo
 
 test: $(VENV)/installed-dev ## Set up and run the tests
 	$(BIN)/python -m tests
+
+test-long: $(VENV)/installed-dev ## The tests that take minutes each, in full: faults, outages, kills at every step (an hour and a half)
+	LONG_TESTS=1 $(BIN)/python -m pytest tests/faults tests/test_starts.py
 
 faults: $(VENV)/installed-dev ## Kill, freeze and cut off the service's processes at random, and check that nothing is lost; MINUTES=2 SEED=
 	$(BIN)/python -m tests.faults --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(if $(STACK),--stack $(STACK))

@@ -39,7 +39,7 @@ DOORS = {
     "generator": [sys.executable, "-m", "tuwen.generation.worker"],
     "cli": [sys.executable, "cli.py", "migrate"],
 }
-needs_long = pytest.mark.skipif(not os.environ.get("LONG_TESTS"), reason="LONG_TESTS=1 starts every door")
+needs_long = pytest.mark.skipif(not os.environ.get("LONG_TESTS"), reason="make test-long starts every door")
 # Told by their frames alone: `Traceback` may also be the word of a log line.
 TRACEBACK = '  File "'
 

@@ -24,8 +24,6 @@ from vector_db import VectorRow, new_row_token
 
 LONG = bool(os.environ.get("LONG_TESTS"))
 LONG_AGO = timedelta(hours=2)
-# Of the long works, which have a step for each page, the short form kills after every third.
-STRIDES = {"rebuild": 3, "sweep": 3, "relay": 3, "draw": 3}
 LEAST_CHANGES = {"create": 3, "ingest": 3, "change_title": 4, "change_picture": 6, "delete": 2, "rebuild": 10}
 LEAST_CHANGES |= {"sweep": 10, "relay": 6, "draw": 4}
 
@@ -47,11 +45,9 @@ def settings(tmp_path: Path, tiny_models: dict[str, str], milvus: str) -> Settin
 
 @pytest.mark.parametrize("work", list(LEAST_CHANGES) if LONG else ["create", "ingest"])
 def test_whatever_is_killed_comes_right_by_itself(work: str, steps: Steps, settings: Settings) -> None:
-    stride = 1 if LONG else STRIDES.get(work, 1)
-
     async def scenario() -> None:
         async with open_shop(settings) as shop:
-            for number in itertools.count(1, stride):
+            for number in itertools.count(1):
                 product_id = await prepare(shop, work, number)
                 killed = steps.was_killed(work, settings, product_id, number)
                 let_time_pass(shop)
@@ -59,7 +55,7 @@ def test_whatever_is_killed_comes_right_by_itself(work: str, steps: Steps, setti
                 await assert_right(shop)
                 if not killed:
                     break
-            assert number > LEAST_CHANGES[work] - stride
+            assert number > LEAST_CHANGES[work] - 1
 
     asyncio.run(scenario())
 

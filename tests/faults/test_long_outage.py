@@ -22,7 +22,7 @@ OUTAGES: dict[str, tuple[Callable[[Supervised], None], Callable[[Supervised], No
 }
 
 
-@pytest.mark.skipif(not os.environ.get("LONG_TESTS"), reason="Milvus is away for minutes: LONG_TESTS=1")
+@pytest.mark.skipif(not os.environ.get("LONG_TESTS"), reason="Milvus is away for minutes: make test-long")
 @pytest.mark.parametrize("outage", OUTAGES)
 def test_all_are_back_at_once_after_a_long_outage(outage: str, tmp_path: Path, tiny_models: dict[str, str]) -> None:
     begin, end = OUTAGES[outage]

@@ -24,12 +24,11 @@ from clients import catalogue_import
 from tests.conftest import create_product, picture, wait_until_indexed
 from tests.demo.test_demo_command import run_cli
 from tests.processes import ROOT, running_api, running_api_process, wait_until
-from tests.tiny_models import save_tiny_chinese_clip
 
-LONG = bool(os.environ.get("LONG_TESTS"))
+pytestmark = pytest.mark.skipif(not os.environ.get("LONG_TESTS"), reason="they take minutes: make test-long")
 SEARCHES_PER_S = 20
-IDLE_S = 30.0 if LONG else 3.0
-WRITE_EVERY_S = 3.0 if LONG else 0.5  # the fill must be faster than the writes, or it never comes to an end
+IDLE_S = 30.0
+WRITE_EVERY_S = 3.0  # the fill must be faster than the writes, or it never comes to an end
 
 
 @dataclass
@@ -91,37 +90,22 @@ def load(url: str, texts: list[str], until: threading.Event) -> Iterator[Load]:
 
 
 @pytest.fixture
-def second_models(tmp_path: Path, tiny_models: dict[str, str]) -> dict[str, str]:
-    """Other models than those of the service: the demo's picture model, told apart by a file, or tiny ones."""
-    if LONG:
-        shutil.copytree(ROOT / "models" / "demo-clip", tmp_path / "demo-clip-2")
-        (tmp_path / "demo-clip-2" / "of-another-day.json").write_text("{}")
-        return {"clip_model": str(tmp_path / "demo-clip-2"), "text_model": str(ROOT / "models" / "demo-bge")}
-    return {
-        "clip_model": str(save_tiny_chinese_clip(tmp_path / "clip-2", seed=7, dim=24)),
-        "text_model": tiny_models["TEXT_MODEL"],
-    }
+def second_models(tmp_path: Path) -> dict[str, str]:
+    """Other models than those of the service: the demo's picture model, told apart by a file."""
+    shutil.copytree(ROOT / "models" / "demo-clip", tmp_path / "demo-clip-2")
+    (tmp_path / "demo-clip-2" / "of-another-day.json").write_text("{}")
+    return {"clip_model": str(tmp_path / "demo-clip-2"), "text_model": str(ROOT / "models" / "demo-bge")}
 
 
 def fill(client: catalogue_import.ServiceClient) -> list[str]:
-    if LONG:
-        items = catalogue_import.read_catalogue(DEMO_CATALOGUE)
-        catalogue_import.load_catalogue(client, items, lambda _: None)
-        titles = [item.title for item in items]
-    else:
-        titles = [f"{color}{thing}" for color in ("红色", "蓝色", "绿色", "黑色") for thing in ("沙发", "椅子", "餐桌")]
-        for title in titles:
-            create_product(client, title, picture("red", (64, 32 + titles.index(title))))
+    items = catalogue_import.read_catalogue(DEMO_CATALOGUE)
+    catalogue_import.load_catalogue(client, items, lambda _: None)
     wait_until_indexed(client, timeout_s=600)
-    return titles
+    return [item.title for item in items]
 
 
-@pytest.mark.skipif(not LONG, reason="it takes minutes on two cores: LONG_TESTS=1")
-def test_models_change_and_change_back_under_searches_and_writes(
-    tmp_path: Path, tiny_models: dict[str, str], second_models: dict[str, str]
-) -> None:
-    settings: dict[str, Any] = {} if LONG else tiny_models
-    with running_api(tmp_path, **settings) as url, catalogue_import.open_client(url) as client:
+def test_models_change_and_change_back_under_searches_and_writes(tmp_path: Path, second_models: dict[str, str]) -> None:
+    with running_api(tmp_path) as url, catalogue_import.open_client(url) as client:
         texts = fill(client)
         with load(url, texts, threading.Event()) as seen:
             started = time.monotonic()
@@ -136,7 +120,7 @@ def test_models_change_and_change_back_under_searches_and_writes(
 
             wait_until(
                 lambda: state()["status"] not in ("queued", "running"),
-                timeout_s=1800 if LONG else 120,
+                timeout_s=1800,
                 what="the change to end",
             )
             busy_until = time.monotonic()
@@ -158,8 +142,7 @@ def test_models_change_and_change_back_under_searches_and_writes(
         }))  # fmt: skip
         assert {status for _, status, _, _ in seen.answers} == {200}
         assert rollback_s < 5
-        if LONG:
-            assert busy < 2 * idle
+        assert busy < 2 * idle
         # What was written before, during and after the switch is all found by the index that came back.
         wait_until_indexed(client, timeout_s=300)
 
@@ -177,7 +160,6 @@ def test_models_change_and_change_back_under_searches_and_writes(
         assert (refused.returncode, "no retired index" in refused.stderr) == (1, True)
 
 
-@pytest.mark.skipif(not LONG, reason="its lease runs out after two minutes: LONG_TESTS=1")
 def test_a_change_whose_process_is_killed_is_taken_up_by_the_next(
     tmp_path: Path, second_models: dict[str, str]
 ) -> None:

@@ -17,7 +17,7 @@ SHOWN = State(7, 1, "红色沙发", 9.5, "a" * 64)
 SENT = {"title": SHOWN.title, "price": "9.50", "picture": SHOWN.picture}
 
 
-@pytest.mark.skipif(not LONG, reason="takes five minutes with its settling: LONG_TESTS=1, or make faults")
+@pytest.mark.skipif(not LONG, reason="takes five minutes with its settling: make test-long, or make faults")
 @pytest.mark.parametrize("stack", STACKS)
 def test_nothing_acknowledged_is_lost_and_nothing_deleted_comes_back(
     stack: str, tmp_path: Path, tiny_models: dict[str, str]
