@@ -27,7 +27,7 @@ from clients.reindex import drop_retired as drop_retired_indexes
 from clients.reindex import follow, model_name, read_queries
 from clients.reindex import roll_back as roll_back_index
 from demo.stack import Stopped, demo_stack, stop_on_signals, wait_for_exit
-from tuwen.errors import AppError, ConfigurationError
+from tuwen.errors import AppError, MilvusFileInUse
 from tuwen.settings import PROJECT_ROOT, Settings, load_settings
 
 if TYPE_CHECKING:
@@ -107,6 +107,17 @@ def migrate() -> None:
 
 
 @app.command()
+def backup(
+    folder: Annotated[Path, typer.Argument(help="Where to. One that has a backup gets what is new.")],
+) -> None:
+    """Copy the embedded default's database and pictures, while it runs."""
+    from tuwen.database.backup import back_up  # noqa: PLC0415  # other commands need no database
+
+    copied = back_up(load_settings(), folder)
+    console.print(f"{folder} has {copied.products} products; {copied.pictures} files of pictures were new.")
+
+
+@app.command()
 def reconcile(
     passes: Annotated[int, typer.Option(min=1, help="How often to look.")] = 1,
     repair: Annotated[
@@ -125,7 +136,7 @@ def reconcile(
         raise typer.BadParameter("it goes with --repair", param_hint="--delete-many")
     from tuwen.background import LeaseLost  # noqa: PLC0415  # other commands need no stores
 
-    settings = load_settings()
+    settings = load_settings().model_copy(update={"auto_migrate": False})
     try:
         for findings in _reconcile(settings, passes, repair=repair, delete_many=delete_many):
             console.print(_drift_table(findings))
@@ -133,7 +144,7 @@ def reconcile(
         error_console.print("Another process reconciles at this moment, and mends what there is: try again later.")
         raise typer.Exit(COULD_NOT_LOOK) from None
     except AppError as error:
-        held = isinstance(error, ConfigurationError) and settings.milvus_is_file
+        held = isinstance(error, MilvusFileInUse)
         error_console.print(f"{error.detail} {HELD_BY_THE_API}" if held else error.detail)
         raise typer.Exit(COULD_NOT_LOOK) from None
     if any(drift.found > drift.mended or drift.failed for drift in findings.values()):
@@ -144,8 +155,10 @@ def _reconcile(settings: Settings, passes: int, *, repair: bool, delete_many: bo
     """What each pass finds. Raises AppError, or LeaseLost where another process is at it."""
     from tuwen.assembly import new_reconciler, open_stores  # noqa: PLC0415
     from tuwen.background import LeaseLost  # noqa: PLC0415
+    from tuwen.database.start import require_installation  # noqa: PLC0415
     from tuwen.vectors.registry import require_live_index  # noqa: PLC0415
 
+    require_installation(settings)
     with open_stores(settings) as stores:
         index = partial(require_live_index, stores.database, stores.vector_db)
         reconciler = new_reconciler(stores, index, may_delete_many=delete_many)
@@ -170,11 +183,11 @@ def retry_failed(
 ) -> None:
     """Have products that failed indexed again, once the reason is mended. Safe beside running services, which do it."""
     from tuwen.database.engine import Database  # noqa: PLC0415  # other commands need no database
+    from tuwen.database.start import require_installation  # noqa: PLC0415
     from tuwen.indexing.retry import retry_failed as retry  # noqa: PLC0415
 
     settings = load_settings()
-    if not (settings.database_url or (settings.data_dir / "tuwen.db").exists()):
-        raise ConfigurationError(f"There is no installation in DATA_DIR={settings.data_dir.resolve()}: no tuwen.db.")
+    require_installation(settings)
     database = Database(settings.database_dsn, settings.database_timeout_s)
     database.require_current_schema()
     queued = sum(retry(database, settings.kafka_topic, reason_contains))

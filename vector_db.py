@@ -36,7 +36,13 @@ if _milvus_uri is not None:
 
 from data_models import SearchMode  # noqa: E402
 from tuwen.encoders.base import Vector  # noqa: E402
-from tuwen.errors import CollectionGone, ConfigurationError, VectorDBUnavailable, VectorsRejected  # noqa: E402
+from tuwen.errors import (  # noqa: E402
+    CollectionGone,
+    ConfigurationError,
+    MilvusFileInUse,
+    VectorDBUnavailable,
+    VectorsRejected,
+)
 from tuwen.folders import require_writable  # noqa: E402
 from tuwen.lite_process import LiteLocked, LiteProcess, LiteRefused, LiteSilent  # noqa: E402
 from tuwen.settings import TITLE_COLUMN_LENGTH, Settings  # noqa: E402
@@ -443,7 +449,7 @@ class VectorDB:
                 f"The Milvus Lite file {lite.path} is open already: another process has it. Stop that one (after a "
                 f"kill, tuwen.lite_process), set another {setting}, or name a Milvus server in MILVUS_URI."
             )
-            raise _not_started(lite, reason) from error
+            raise _not_started(lite, reason, MilvusFileInUse) from error
         except LiteRefused as error:
             reason = (
                 f"The Milvus Lite file {lite.path} can't be read ({error}). If it is damaged, move it away: what was "
@@ -454,8 +460,10 @@ class VectorDB:
             raise _not_started(lite, f"The process of Milvus Lite {error}; the log says more.") from error
 
 
-def _not_started(lite: LiteProcess, reason: str) -> ConfigurationError | VectorDBUnavailable:
-    return VectorDBUnavailable(reason) if lite.address else ConfigurationError(reason)
+def _not_started(
+    lite: LiteProcess, reason: str, at_start: type[ConfigurationError] = ConfigurationError
+) -> ConfigurationError | VectorDBUnavailable:
+    return VectorDBUnavailable(reason) if lite.address else at_start(reason)
 
 
 def _spare_loopback_the_proxy() -> None:

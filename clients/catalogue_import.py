@@ -57,21 +57,24 @@ class ServiceClient(httpx.Client):
 
 def read_catalogue(file: Path) -> list[CatalogueItem]:
     """Raises CatalogueError, naming the line."""
-    items = []
+    return [_read_line(line, file.parent, number) for number, line in read_lines(file, "catalogue")]
+
+
+def read_lines(file: Path, what: str) -> list[tuple[int, str]]:
+    """Those that are not empty, each with its number, from 1 on. Raises CatalogueError."""
     try:
         # Editors on Windows put a mark in front of UTF-8, which `utf-8-sig` leaves out. Not `splitlines`, which would
-        # also split at U+2028 and its kind inside of a title.
-        for number, line in enumerate(file.read_text(encoding="utf-8-sig").split("\n"), start=1):
-            if line.strip():
-                items.append(_read_line(line, file.parent, number))
+        # also split at U+2028 and its kind inside of a text.
+        lines = enumerate(file.read_text(encoding="utf-8-sig").split("\n"), start=1)
     except OSError as error:
-        raise CatalogueError(f"The catalogue can't be read: {error}") from error
+        raise CatalogueError(f"The {what} can't be read: {error}") from error
     except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
         raise CatalogueError(
-            f"The catalogue {file} is not UTF-8 (byte {error.start}): save it as UTF-8, or convert it, such as by "
-            "'iconv -f GBK -t UTF-8'."
+            f"The {what} {file} is not UTF-8 (line {line}, byte {error.start}): save it as UTF-8, or convert it, such "
+            "as by 'iconv -f GBK -t UTF-8'."
         ) from error
-    return items
+    return [(number, line) for number, line in lines if line.strip()]
 
 
 def open_client(api_url: str) -> ServiceClient:

@@ -8,18 +8,21 @@ from typing import Any
 
 import httpx
 
-from clients.catalogue_import import CatalogueError, answer_of
+from clients.catalogue_import import CatalogueError, answer_of, read_lines
 
 POLL_S = 0.5
 ENDED = ("done", "failed", "cancelled")
 
 
 def read_queries(file: Path) -> list[dict[str, Any]]:
-    """JSON lines of text, mode, and sku or product_id. Raises CatalogueError."""
-    try:
-        return [json.loads(line) for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    except (OSError, ValueError) as error:
-        raise CatalogueError(f"The queries in {file} can't be read: {error}") from error
+    """JSON lines of text, mode, and sku or product_id. Raises CatalogueError, naming the line."""
+    queries = []
+    for number, line in read_lines(file, "file of queries"):
+        try:
+            queries.append(json.loads(line))
+        except ValueError as error:
+            raise CatalogueError(f"Line {number} of the queries is not JSON: {error}") from error
+    return queries
 
 
 def model_name(model: str) -> str:

@@ -2,9 +2,11 @@
 
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import httpx
+import pytest
 import sqlalchemy as sa
 
 from orm_models import ProductVectorRow
@@ -25,12 +27,32 @@ def test_what_only_opens_the_stores_loads_no_model() -> None:
 
 
 def test_reconcile_without_an_index_says_what_makes_it(tmp_path: Path) -> None:
-    result = run_cli("reconcile", DATA_DIR=str(tmp_path), MILVUS_URI="http://127.0.0.1:9", MILVUS_TIMEOUT_S="1")
+    settings = {"DATA_DIR": str(tmp_path), "MILVUS_URI": "http://127.0.0.1:9", "MILVUS_TIMEOUT_S": "1"}
+    assert run_cli("migrate", **settings).returncode == 0
+    result = run_cli("reconcile", **settings)
     assert result.returncode == 2
     assert result.stderr.splitlines()[-1] == (
         "No index is live (there is none yet): starting the API or a worker makes it."
     )
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("options", [(), ("--repair", "--delete-many")])
+def test_reconcile_makes_no_installation_and_migrates_none(tmp_path: Path, options: tuple[str, ...]) -> None:
+    empty = run_cli("reconcile", *options, DATA_DIR=str(tmp_path / "typo"))
+    assert (empty.returncode, empty.stdout) == (2, "")
+    assert empty.stderr == f"There is no installation in DATA_DIR={tmp_path / 'typo'}: no tuwen.db.\n"
+    with tarfile.open(ROOT / "tests" / "data" / "data-0.2.0.tar.gz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    before = contents_of(tmp_path)
+    old = run_cli("reconcile", *options, DATA_DIR=str(tmp_path))
+    assert (old.returncode, old.stdout) == (2, "")
+    assert "run 'python cli.py migrate'" in old.stderr.splitlines()[-1]
+    assert contents_of(tmp_path) == before
+
+
+def contents_of(folder: Path) -> dict[Path, bytes]:
+    return {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
 def test_reconcile_looks_and_mends_only_if_told_to(tmp_path: Path, tiny_models: dict[str, str]) -> None:

@@ -244,6 +244,10 @@ class ConfigurationError(AppError):
     title = "Configuration error"
 
 
+class MilvusFileInUse(ConfigurationError):
+    """Another process has the Milvus Lite file open: a running API, mostly."""
+
+
 class ModelUnavailable(ConfigurationError):
     """A model can't be had or can't be read."""
 

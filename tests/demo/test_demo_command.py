@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from clients.catalogue_import import CatalogueError, load_catalogue, open_client, read_catalogue, wait_until_indexed
+from clients.reindex import read_queries
 from evaluation.retrieval import evaluate_retrieval
 from tests.conftest import picture
 from tests.processes import ROOT, answers, environment, free_port, running, stop, wait_until
@@ -144,9 +145,25 @@ def test_a_separator_inside_a_title_ends_no_line(tmp_path: Path) -> None:
     (tmp_path / "sofa.png").write_bytes(picture())
     titles = [f"红色{separator}沙发" for separator in "\u2028\u2029\x85"]
     lines = [json.dumps({"sku": title, "title": title, "image": "sofa.png"}, ensure_ascii=False) for title in titles]
+    queries = [{"text": title, "mode": "text_to_text", "sku": "1"} for title in titles]
     for end in ("\n", "\r\n"):
         (tmp_path / "catalogue.jsonl").write_bytes(end.join(lines).encode())
         assert [item.title for item in read_catalogue(tmp_path / "catalogue.jsonl")] == titles
+        of_queries = [json.dumps(query, ensure_ascii=False) for query in queries]
+        (tmp_path / "queries.jsonl").write_bytes(end.join(of_queries).encode())
+        assert read_queries(tmp_path / "queries.jsonl") == queries
+
+
+def test_queries_that_cannot_be_read_name_their_line(tmp_path: Path) -> None:
+    file = tmp_path / "queries.jsonl"
+    file.write_text('{"text": "sofa"}\n{"text": "红色沙发"}\n', encoding="gbk")
+    result = run_cli("reindex", "--clip-model", "a", "--text-model", "b", "--queries", str(file))
+    assert_one_sentence(result, "is not UTF-8 (line 2, byte ", "iconv -f GBK -t UTF-8")
+    file.write_text('{"text": "sofa"}\n\n{"text": \n')
+    with pytest.raises(CatalogueError, match="Line 3 of the queries"):
+        read_queries(file)
+    with pytest.raises(CatalogueError, match="can't be read"):
+        read_queries(tmp_path / "none.jsonl")
 
 
 def test_a_catalogue_that_is_not_utf_8_says_so_and_a_mark_in_front_is_no_harm(tmp_path: Path) -> None:
@@ -156,7 +173,7 @@ def test_a_catalogue_that_is_not_utf_8_says_so_and_a_mark_in_front_is_no_harm(tm
     assert read_catalogue(file) == items
     file.write_text(text, encoding="gbk")
     result = run_cli("import", str(file))
-    assert_one_sentence(result, "is not UTF-8 (byte ", "save it as UTF-8")
+    assert_one_sentence(result, "is not UTF-8 (line 1, byte ", "save it as UTF-8")
 
 
 def test_without_a_service_import_and_evaluate_say_how_to_start_or_name_one(

@@ -93,7 +93,7 @@ class Database:
         if found != wanted:
             raise ConfigurationError(
                 f"The database schema is at revision {found}, this version needs {wanted}: "
-                "run 'python cli.py migrate', or set AUTO_MIGRATE=true."
+                "run 'python cli.py migrate', or start the service with AUTO_MIGRATE=true."
             )
 
     def close(self) -> None:

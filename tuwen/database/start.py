@@ -40,6 +40,12 @@ def open_database(settings: Settings) -> Database:
     return database
 
 
+def require_installation(settings: Settings) -> None:
+    """For what must make none. Raises ConfigurationError where the embedded default's database is not there."""
+    if not (settings.database_url or (settings.data_dir / "tuwen.db").exists()):
+        raise ConfigurationError(f"There is no installation in DATA_DIR={settings.data_dir.resolve()}: no tuwen.db.")
+
+
 def _require_usable_file(path: Path, setting: str) -> None:
     require_writable(path, setting)
     if path.exists():

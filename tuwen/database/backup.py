@@ -1,0 +1,77 @@
+"""Copies the embedded default's database and pictures while it runs. The order is what makes the copy whole.
+
+The rows first, then the pictures: one is stored before the row that names it, and stays for an hour after that is gone.
+The copied rows get their name last, so that a copy that was cut off leaves the one before as it was.
+"""
+
+import shutil
+import sqlite3
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from tuwen.database.start import require_installation
+from tuwen.errors import ConfigurationError
+from tuwen.settings import Settings
+
+PART = ".part"  # what is being written; `Folder` calls its own so, too
+
+
+class Copied(NamedTuple):
+    products: int
+    pictures: int
+    """Files that were not there yet, thumbnails among them."""
+
+
+def back_up(settings: Settings, folder: Path) -> Copied:
+    """Into a folder of any name, the one of the last time too. Raises ConfigurationError, and `folder` is as before."""
+    require_installation(settings)
+    images = settings.image_store_address.removeprefix("file://")
+    if settings.database_url or "://" in images:
+        raise ConfigurationError(
+            "This copies an SQLite file and a folder of pictures. The engines of DATABASE_URL and IMAGE_STORE_URL have "
+            "ways of their own: docs/operations.md, Backup."
+        )
+    rows = folder / f"tuwen.db{PART}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        rows.unlink(missing_ok=True)
+        paths = _copy_rows(settings.data_dir.resolve() / "tuwen.db", rows)
+        if paths and not any((Path(images) / path).is_file() for path in paths):
+            raise ConfigurationError(f"None of the products' pictures is in {images}: is a disk not mounted?")
+        new = _copy_new(Path(images), folder / "images")
+        rows.replace(folder / "tuwen.db")
+    except (OSError, sqlite3.Error) as error:
+        raise ConfigurationError(f"The backup in {folder} failed, and is not to be used: {error}") from error
+    return Copied(len(paths), new)
+
+
+def _copy_rows(source: Path, target: Path) -> list[str]:
+    """With what is in the write-ahead log. Returns the path of each product's picture."""
+    with closing(sqlite3.connect(f"{source.as_uri()}?mode=ro", uri=True)) as connection:
+        connection.execute("VACUUM INTO ?", [str(target)])
+    with closing(sqlite3.connect(target)) as connection:
+        return [path for (path,) in connection.execute("SELECT image_path FROM product")]
+
+
+def _copy_new(source: Path, target: Path) -> int:
+    new = 0
+    for file in source.rglob("*"):
+        copy = target / file.relative_to(source)
+        with suppress(FileNotFoundError):  # a sweep has removed it this moment: no copied row names it
+            if file.is_dir() or file.suffix == PART or _is_copied(file, copy):
+                continue
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            part = copy.with_name(copy.name + PART)
+            shutil.copy2(file, part)
+            part.replace(copy)
+            new += 1
+    return new
+
+
+def _is_copied(file: Path, copy: Path) -> bool:
+    there = file.stat()
+    with suppress(FileNotFoundError):
+        here = copy.stat()
+        return (here.st_size, here.st_mtime_ns) == (there.st_size, there.st_mtime_ns)
+    return False
