@@ -15,17 +15,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 
+from clients import reindex as client_reindex
 from clients.catalogue_import import (
-    CatalogueError,
     Loaded,
     load_catalogue,
     open_client,
     read_catalogue,
     wait_until_indexed,
 )
-from clients.reindex import drop_retired as drop_retired_indexes
-from clients.reindex import follow, model_name, read_queries
-from clients.reindex import roll_back as roll_back_index
 from demo.stack import Stopped, demo_stack, stop_on_signals, wait_for_exit
 from tuwen.errors import AppError, MilvusFileInUse
 from tuwen.settings import PROJECT_ROOT, Settings, load_settings
@@ -35,12 +32,14 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 console = Console(highlight=False)
+say = partial(console.print, markup=False, soft_wrap=True)  # as it is, for what is copied from it
 error_console = Console(highlight=False, stderr=True, soft_wrap=True)
 
 DEMO_CATALOGUE = PROJECT_ROOT / "demo" / "catalogue.jsonl"
 DEMO_VIEWS = PROJECT_ROOT / "evaluation" / "views"
 OPENAPI_FILE = PROJECT_ROOT / "docs" / "openapi.json"
 COULD_NOT_LOOK = 2
+INTERRUPTED = 130
 HELD_BY_THE_API = (
     "A running API reconciles by itself, at its start and every RECONCILE_INTERVAL_S seconds, and GET /metrics says "
     "what it found; to reconcile by hand, stop it first."
@@ -197,37 +196,40 @@ def retry_failed(
 
 @app.command()
 def reindex(
+    context: typer.Context,
     clip_model: Annotated[str, typer.Option(help="As CLIP_MODEL; every process must find it under this name.")] = "",
     text_model: Annotated[str, typer.Option(help="As TEXT_MODEL.")] = "",
     queries: Annotated[Path | None, typer.Option(help="JSON lines: text, mode, sku or product_id.")] = None,
     margin: Annotated[float, typer.Option(help="By how much recall at 10 over the queries may fall.")] = 0.02,
     switch: Annotated[bool, typer.Option("--switch/--no-switch", help="Use the new index once it passed.")] = True,
     force: Annotated[bool, typer.Option("--force", help="Switch whatever the check says.")] = False,
-    rollback: Annotated[bool, typer.Option("--rollback", help="Go back to the index before.")] = False,
+    rollback: Annotated[bool, typer.Option("--rollback", help="Go back to the index before. Safe to repeat.")] = False,
+    to: Annotated[str | None, typer.Option(help="With --rollback: this collection, to go the other way, too.")] = None,
     drop_retired: Annotated[
         bool, typer.Option("--drop-retired", help="Drop the index before, and given up ones.")
     ] = False,
+    cancel: Annotated[
+        int | None, typer.Option(metavar="JOB", min=1, help="Give up this job, and drop what it built.")
+    ] = None,
     api_url: ApiUrl = "",
 ) -> None:
     """Change the models of a running service without an outage. Ctrl-C ends this command, not the change."""
+    sources = {name: context.get_parameter_source(name) for name in context.params if name != "api_url"}
+    given = {name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"}
+    if contradiction := client_reindex.contradiction_in(given):
+        raise typer.BadParameter(contradiction)
     with open_client(api_url or load_settings().api_address) as client:
         if rollback:
-            index = roll_back_index(client)
-            console.print(
-                f"{index['collection']} answers again, of {index['model']}. Set CLIP_MODEL and TEXT_MODEL to it."
-            )
+            say(client_reindex.roll_back(client, to))
         elif drop_retired:
-            collections = drop_retired_indexes(client)["collections"]
-            console.print(f"Dropped: {', '.join(collections) or 'nothing, there was none'}.")
-        elif not (clip_model and text_model):
-            raise CatalogueError(
-                "Name both models by --clip-model and --text-model, or use --rollback or --drop-retired."
-            )
+            say(client_reindex.drop_retired(client))
+        elif cancel:
+            say(client_reindex.cancel(client, cancel))
         else:
             request = {
-                "clip_model": model_name(clip_model),
-                "text_model": model_name(text_model),
-                "queries": read_queries(queries) if queries else [],
+                "clip_model": client_reindex.model_name(clip_model),
+                "text_model": client_reindex.model_name(text_model),
+                "queries": client_reindex.read_queries(queries) if queries else [],
                 "margin": margin,
                 "switch": switch,
                 "force": force,
@@ -255,30 +257,28 @@ def _load_with_progress(client: httpx.Client, file: Path) -> Loaded:
 
 
 def _follow_reindex(client: httpx.Client, request: dict[str, Any]) -> None:
+    job = client_reindex.begin(client, request)
+    where = str(client.base_url).rstrip("/") + job["status_url"]
+    say(f"Job {job['job_id']}: {where}")
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task("waiting")
+    try:
+        with Progress(*columns, console=console) as progress:
+            task = progress.add_task("waiting")
 
-        def show(job: dict[str, Any]) -> None:
-            left = f", {job['seconds_left']} s left" if job["seconds_left"] else ""
-            failed = f", {job['failed']} failed" if job["failed"] else ""
-            text = f"{job['phase']}{left}{failed}"
-            progress.update(task, description=text, completed=job["done"], total=job["total"] or None)
+            def show(job: dict[str, Any]) -> None:
+                text = client_reindex.progress_of(job)
+                progress.update(task, description=text, completed=job["done"], total=job["total"] or None)
 
-        job = follow(client, request, show)
-    for failure in job["failures"]:
-        console.print(f"  product {failure['product_id']}: {failure['reason']}")
-    if job["recall_new"] is not None:
-        console.print(f"Recall at 10: {job['recall_live']:.3f} before, {job['recall_new']:.3f} now.")
-    if job["status"] != "done":
-        raise CatalogueError(f"Job {job['job_id']} {job['status']}: {job['error'] or ''}")
-    if job["phase"] == "switched":
-        console.print(
-            f"{job['collection']} answers now. Set CLIP_MODEL={job['clip_model']} TEXT_MODEL={job['text_model']}, "
-            "and remove TEXT_QUERY_PROMPT and TEXT_DOCUMENT_PROMPT if they were the model's before."
+            job = client_reindex.follow(client, job, show, say)
+    except KeyboardInterrupt:
+        say(
+            f"\nJob {job['job_id']} goes on. The same command follows it again, and so does GET {where}; "
+            f"--cancel {job['job_id']} gives it up."
         )
-    else:
-        console.print(f"{job['collection']} is ready; the same command without --no-switch has it answer.")
+        raise typer.Exit(INTERRUPTED) from None
+    for line in client_reindex.findings_of(job):
+        say(line)
+    say(client_reindex.outcome_of(job))
 
 
 @contextmanager

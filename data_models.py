@@ -389,6 +389,27 @@ class ReindexJob(BaseModel):
     finished_at: AwareDatetime | None
 
 
+class RollbackRequest(BaseModel):
+    """Which index shall answer. Sent twice it changes nothing more, with a name or without."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    collection: Annotated[str, StringConstraints(min_length=1, max_length=255)] | None = Field(
+        None, description="Of the index that shall answer. Null: the one before the last change of the models."
+    )
+
+
+class RolledBackIndex(IndexInfo):
+    """The index that answers now, and what it was made with, as the settings take it."""
+
+    clip_model: str
+    text_model: str
+    query_prompt: str | None = Field(description="As TEXT_QUERY_PROMPT; null: the model's own.")
+    document_prompt: str | None = Field(description="As TEXT_DOCUMENT_PROMPT; null: the model's own.")
+    since: AwareDatetime | None = Field(description="When it began to answer: long ago where nothing was changed.")
+    retired: str | None = Field(description="The collection that is kept: naming it goes the other way.")
+
+
 class DroppedIndexes(BaseModel):
     collections: list[str] = Field(description="Dropped within seconds.")
 

@@ -22,6 +22,10 @@ class CatalogueError(AppError):
     """The catalogue's file or the service made loading impossible; the message says which and why."""
 
 
+class ServiceAway(CatalogueError):
+    """It could not be reached, or broke off. Whoever had its answers before may wait for it."""
+
+
 @dataclass(frozen=True)
 class CatalogueItem:
     """One line: `sku`, `title` and `image` (a path beside the file) are needed."""
@@ -42,14 +46,14 @@ class Loaded:
 
 
 class ServiceClient(httpx.Client):
-    """Raises CatalogueError where no service answers."""
+    """Raises ServiceAway where no service answers."""
 
     def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
         try:
             return super().send(request, **options)
         except httpx.TransportError as error:
             reason = str(error) or type(error).__name__
-            raise CatalogueError(
+            raise ServiceAway(
                 f"No service answers at {self.base_url} ({reason}). Start it with 'fastapi run main.py', or name the "
                 "address of another by --api-url or API_URL."
             ) from error

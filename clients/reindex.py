@@ -2,15 +2,18 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from clients.catalogue_import import CatalogueError, answer_of, read_lines
+from clients.catalogue_import import CatalogueError, ServiceAway, answer_of, read_lines
 
 POLL_S = 0.5
+AWAY, AWAY_S = (502, 503, 504), 300.0  # an API that restarts loads its models first
+ACTIONS = {"rollback": {"to"}, "drop_retired": set[str](), "cancel": set[str]()}  # each with what goes with it
 ENDED = ("done", "failed", "cancelled")
 
 
@@ -30,20 +33,109 @@ def model_name(model: str) -> str:
     return str(Path(model).resolve()) if Path(model).exists() else model
 
 
-def follow(client: httpx.Client, request: dict[str, Any], on_progress: Callable[[dict[str, Any]], None]) -> Any:
-    """The job as it ended. Raises CatalogueError where it is refused."""
-    job = answer_of(client.post("/reindex", json=request))
-    while job["status"] not in ENDED:
-        on_progress(job)
-        time.sleep(POLL_S)
-        job = answer_of(client.get(job["status_url"]))
+def contradiction_in(options: set[str]) -> str | None:
+    """Of the command line's options, why these can't stand together."""
+    for action, goes_with in ACTIONS.items():
+        others = options - {action} - goes_with
+        if action in options and others:
+            return f"{_spelled(action)} stands alone, without {', '.join(sorted(map(_spelled, others)))}."
+    if "to" in options and "rollback" not in options:
+        return "--to goes with --rollback."
+    if not options & ACTIONS.keys() and not {"clip_model", "text_model"} <= options:
+        return "Name both models by --clip-model and --text-model, or use --rollback, --drop-retired or --cancel."
+    return None
+
+
+def _spelled(option: str) -> str:
+    return "--no-switch" if option == "switch" else f"--{option.replace('_', '-')}"
+
+
+def begin(client: httpx.Client, request: dict[str, Any]) -> Any:
+    """The job, which may be under way already. Raises CatalogueError where it is refused."""
+    return answer_of(client.post("/reindex", json=request))
+
+
+def follow(
+    client: httpx.Client, job: dict[str, Any], on_progress: Callable[[dict[str, Any]], None], say: Callable[[str], None]
+) -> Any:
+    """The job as it ended. Raises CatalogueError where the service is away for longer than a restart takes."""
     on_progress(job)
+    while job["status"] not in ENDED:
+        time.sleep(POLL_S)
+        job = _wait_for_answer(client, job, say)
+        on_progress(job)
     return job
 
 
-def roll_back(client: httpx.Client) -> Any:
-    return answer_of(client.post("/reindex/rollback"))
+def _wait_for_answer(client: httpx.Client, job: dict[str, Any], say: Callable[[str], None]) -> Any:
+    """The job goes on while the service is asked in vain, or waits for it: no reason to give it up."""
+    away_since = None
+    while True:
+        try:
+            response = client.get(job["status_url"])
+            if response.status_code not in AWAY:
+                return answer_of(response)
+            reason = f"{response.status_code} {response.reason_phrase}"
+        except ServiceAway as error:
+            reason = error.detail.partition(". Start")[0]
+        if away_since is None:
+            away_since = time.monotonic()
+            say(f"{reason}. Waiting up to {AWAY_S:.0f} s for the service; job {job['job_id']} is not lost.")
+        elif time.monotonic() - away_since > AWAY_S:
+            raise CatalogueError(
+                f"{reason}. Job {job['job_id']} goes on with the service: the same command follows it."
+            )
+        time.sleep(POLL_S)
 
 
-def drop_retired(client: httpx.Client) -> Any:
-    return answer_of(client.delete("/reindex/retired"))
+def progress_of(job: dict[str, Any]) -> str:
+    left = f", {job['seconds_left']} s left" if job["seconds_left"] else ""
+    failed = f", {job['failed']} failed" if job["failed"] else ""
+    return f"{job['phase']}{left}{failed}"
+
+
+def findings_of(job: dict[str, Any]) -> Iterator[str]:
+    for failure in job["failures"]:
+        yield f"  product {failure['product_id']}: {failure['reason']}"
+    if job["recall_new"] is not None:
+        yield f"Recall at 10: {job['recall_live']:.3f} before, {job['recall_new']:.3f} now."
+
+
+def outcome_of(job: dict[str, Any]) -> str:
+    """Of one that ended. Raises CatalogueError where it changed nothing."""
+    if job["status"] != "done":
+        raise CatalogueError(f"Job {job['job_id']} {job['status']}: {job['error'] or ''}")
+    if job["phase"] != "switched":
+        return f"{job['collection']} is ready; the same command without --no-switch has it answer."
+    return (
+        f"{job['collection']} answers now. {_settings_of(job)}\n"
+        "and remove TEXT_QUERY_PROMPT and TEXT_DOCUMENT_PROMPT if they were the model's before."
+    )
+
+
+def roll_back(client: httpx.Client, collection: str | None) -> str:
+    """What came of it, which is the same where it had happened already."""
+    index = answer_of(client.post("/reindex/rollback", json={"collection": collection}))
+    since = datetime.fromisoformat(index["since"]).astimezone().isoformat(" ", "seconds") if index["since"] else "ever"
+    lines = [f"{index['collection']} answers, since {since}. {_settings_of(index)}"]
+    if index["retired"]:
+        lines.append(f"To go the other way, name what retired: --rollback --to {index['retired']}")
+    return "\n".join(lines)
+
+
+def drop_retired(client: httpx.Client) -> str:
+    collections = answer_of(client.delete("/reindex/retired"))["collections"]
+    return f"Dropped: {', '.join(collections) or 'nothing, there was none'}."
+
+
+def cancel(client: httpx.Client, job_id: int) -> str:
+    response = client.post(f"/reindex/{job_id}/cancel")
+    if not response.is_success:
+        answer_of(response)
+    return f"Job {job_id} is cancelled: what it built is dropped, and the index in use stays."
+
+
+def _settings_of(models: dict[str, Any]) -> str:
+    names = {"clip_model": "", "text_model": "", "query_prompt": "TEXT_", "document_prompt": "TEXT_"}
+    lines = [f"  {prefix}{name.upper()}={models[name]}" for name, prefix in names.items() if models.get(name)]
+    return "\n".join(["Set:", *lines])

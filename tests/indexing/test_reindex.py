@@ -189,8 +189,9 @@ def test_models_that_cannot_be_had_or_are_in_use_and_a_cancelled_change_leave_al
         assert (job.status, "these very models" in str(job.error)) == ("failed", True)
         job = await change.run(**other_models, switch=False)
         waiting = change.jobs.create(ReindexRequest(**other_models))
+        assert change.jobs.create(ReindexRequest(**other_models)) == waiting  # asked twice
         with pytest.raises(ReindexConflict, match="under way"):
-            change.jobs.create(ReindexRequest(**other_models))
+            change.jobs.create(ReindexRequest(**other_models, switch=False))
         change.jobs.cancel(waiting.job_id)
         change.jobs.cancel(waiting.job_id)
         with pytest.raises(NotCancellable):
@@ -289,6 +290,47 @@ def test_a_collection_that_is_made_again_does_not_undo_a_rollback(
             shop.services.registry.look()
         assert change.indexes() == {before.collection: "active", job.collection: "retired"}
         assert shop.services.registry.look().collection == before.collection
+
+    run(settings, scenario)
+
+
+def test_a_rollback_that_is_asked_for_again_stays_one(settings: Settings, other_models: dict[str, str]) -> None:
+    async def scenario(shop: Shop) -> None:
+        await fill(shop, TITLES[:1])
+        change, before = Change(shop), shop.services.registry.live()
+        job = await change.run(**other_models)
+        first = change.jobs.roll_back()
+        assert (first.collection, first.retired) == (before.collection, job.collection)
+        assert (first.clip_model, first.text_model) == (settings.clip_model, settings.text_model)
+        for name in (None, before.collection):
+            assert change.jobs.roll_back(name) == first
+        forth = change.jobs.roll_back(job.collection)
+        assert (forth.collection, forth.retired) == (job.collection, before.collection)
+        assert {"clip_model": forth.clip_model, "text_model": forth.text_model} == other_models
+        assert change.jobs.roll_back(job.collection) == forth
+        assert change.jobs.roll_back().collection == before.collection
+        with pytest.raises(ReindexConflict, match=f"no index products_x that could answer.*{before.collection}"):
+            change.jobs.roll_back("products_x")
+        assert await change.index_of_a_search() == before.collection
+
+    run(settings, scenario)
+
+
+def test_two_rollbacks_at_once_are_one(settings: Settings, other_models: dict[str, str]) -> None:
+    async def scenario(shop: Shop) -> None:
+        await fill(shop, TITLES[:1])
+        change, before, vector_db = Change(shop), shop.services.registry.live(), shop.services.vector_db
+        job = await change.run(**other_models)
+        has_collection = vector_db.has_collection
+
+        def has_collection_while_the_other_rolls_back(collection: str) -> bool:
+            vector_db.has_collection = has_collection  # type: ignore[method-assign]
+            activate_elsewhere(shop, before.collection, "retired")
+            return has_collection(collection)
+
+        vector_db.has_collection = has_collection_while_the_other_rolls_back  # type: ignore[method-assign]
+        assert change.jobs.roll_back().collection == before.collection
+        assert change.indexes() == {before.collection: "active", job.collection: "retired"}
 
     run(settings, scenario)
 

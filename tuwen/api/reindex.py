@@ -3,7 +3,7 @@
 from fastapi import Response
 from fastapi.routing import APIRouter
 
-from data_models import DroppedIndexes, IndexInfo, ReindexJob, ReindexRequest
+from data_models import DroppedIndexes, ReindexJob, ReindexRequest, RollbackRequest, RolledBackIndex
 from tuwen.api.problems import problem_responses
 from tuwen.api.state import ApiDependency, JobId
 from tuwen.errors import (
@@ -35,11 +35,16 @@ async def reindex(body: ReindexRequest, response: Response, api: ApiDependency) 
 @router.post(
     "/reindex/rollback",
     summary="Go back to the models before",
-    responses=problem_responses(ReindexConflict, DatabaseUnavailable, VectorDBUnavailable),
+    responses=problem_responses(
+        MalformedRequest, InvalidInput, ReindexConflict, DatabaseUnavailable, VectorDBUnavailable
+    ),
 )
-async def roll_back(api: ApiDependency) -> IndexInfo:
-    """The retired index answers again, everywhere within two seconds; what changed since then is indexed again."""
-    return await api.threads.writes.run(api.reindex.roll_back)
+async def roll_back(api: ApiDependency, body: RollbackRequest | None = None) -> RolledBackIndex:
+    """The index before answers again, everywhere within two seconds; what changed since then is indexed again.
+
+    Safe to repeat: what answers already goes on to. Only whoever names the other index by its collection goes forth.
+    """
+    return await api.threads.writes.run(api.reindex.roll_back, body.collection if body else None)
 
 
 @router.delete(

@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import orm
 
-from data_models import DroppedIndexes, IndexInfo, ReindexJob, ReindexRequest
+from data_models import DroppedIndexes, ReindexJob, ReindexRequest, RolledBackIndex
 from orm_models import JobRow, VectorIndexRow, utc_now
 from tuwen.database.engine import Database
 from tuwen.errors import GateClosed, IndexChanged, NotCancellable, NotFound, ReindexConflict
@@ -28,8 +28,14 @@ class ReindexJobs:
         self._registry = registry
 
     def create(self, request: ReindexRequest) -> ReindexJob:
-        """Raises ReindexConflict while another is under way, or a retired index still takes its place in memory."""
+        """Raises ReindexConflict while another is under way, or a retired index still takes its place in memory.
+
+        The very same that is under way is given again: whoever lost sight of it finds it so.
+        """
         with self._database.write() as session:
+            same = _under_way(session)
+            if same is not None and ReindexRequest.model_validate(same.request) == request:
+                return describe(same)
             _require_none_under_way(session)
             retired = indexes_with(session, "retired")
             if retired:
@@ -57,28 +63,50 @@ class ReindexJobs:
             job.status, job.finished_at = "cancelled", utc_now()
             drop_opened(session, job)
 
-    def roll_back(self) -> IndexInfo:
-        """The retired index answers again, within two seconds everywhere."""
+    def roll_back(self, collection: str | None = None) -> RolledBackIndex:
+        """This index answers again, within two seconds everywhere; by default the one before the last change.
+
+        Whoever heard no answer may ask again: an index that answers already goes on to.
+        """
         with self._database.read() as session:
-            retired = indexes_with(session, "retired")
-        if not retired:
-            raise ReindexConflict("There is no retired index to go back to.")
-        if not self._vector_db.has_collection(retired[0].collection):
-            raise ReindexConflict(f"The collection {retired[0].collection} is gone from Milvus: there is no way back.")
+            chosen = _to_go_back_to(session, collection)
+        if chosen.status == "retired":
+            self._require_ready(chosen)
+            try:
+                with self._database.write() as session:
+                    _require_none_under_way(session)
+                    activate(session, chosen.vector_index_id, "retired")
+            except IndexChanged as error:
+                with self._database.read() as session:
+                    if _to_go_back_to(session, collection).status == "retired":
+                        raise ReindexConflict(error.detail) from error
+        return self._describe_live()
+
+    def _require_ready(self, retired: VectorIndexRow) -> None:
+        if not self._vector_db.has_collection(retired.collection):
+            raise ReindexConflict(f"The collection {retired.collection} is gone from Milvus: there is no way back.")
         try:
-            without = processes_without(self._database, retired[0].model_fingerprint)
+            without = processes_without(self._database, retired.model_fingerprint)
         except GateClosed as error:
             raise ReindexConflict(error.detail) from error
         if without:
             raise ReindexConflict(f"Its models are not loaded by {', '.join(without)}: try again in a minute.")
-        try:
-            with self._database.write() as session:
-                _require_none_under_way(session)
-                activate(session, retired[0].vector_index_id, "retired")
-        except IndexChanged as error:
-            raise ReindexConflict(error.detail) from error
+
+    def _describe_live(self) -> RolledBackIndex:
         index = self._registry.look()
-        return IndexInfo(collection=index.collection, model=index.encoding.encoders.name)
+        with self._database.read() as session:
+            retired = indexes_with(session, "retired")
+        encoders = index.encoding.encoders
+        return RolledBackIndex(
+            collection=index.collection,
+            model=encoders.name,
+            clip_model=encoders.models.clip,
+            text_model=encoders.models.text,
+            query_prompt=encoders.models.query_prompt,
+            document_prompt=encoders.models.document_prompt,
+            since=index.activated_at,
+            retired=retired[0].collection if retired else None,
+        )
 
     def drop_retired(self) -> DroppedIndexes:
         """And builds that were given up. The loops drop them within seconds."""
@@ -111,8 +139,28 @@ def _find(session: orm.Session, job_id: int, *, lock: bool = False) -> JobRow:
     return job
 
 
-def _require_none_under_way(session: orm.Session) -> None:
+def _to_go_back_to(session: orm.Session, collection: str | None) -> VectorIndexRow:
+    """Retired, or active where it has gone back to it already."""
+    known = indexes_with(session, "active", "retired")
+    if collection is not None:
+        named = next((row for row in known if row.collection == collection), None)
+        if named is None:
+            there = ", ".join(row.collection for row in known)
+            raise ReindexConflict(f"There is no index {collection} that could answer. There is: {there or 'none'}.")
+        return named
+    retired = [row for row in known if row.status == "retired"][:1]
+    if not retired:
+        raise ReindexConflict("There is no retired index to go back to.")
+    active = [row for row in known if row.status == "active"]
+    return min(active + retired, key=lambda row: row.vector_index_id)  # a change of the models made the newer one
+
+
+def _under_way(session: orm.Session) -> JobRow | None:
     session.execute(sa.select(VectorIndexRow.status).where(VectorIndexRow.status == "active").with_for_update())  # one
-    job = next_job(session)
+    return next_job(session)
+
+
+def _require_none_under_way(session: orm.Session) -> None:
+    job = _under_way(session)
     if job is not None:
         raise ReindexConflict(f"Reindex job {job.job_id} is under way: let it end, or cancel it.")
