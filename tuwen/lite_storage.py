@@ -3,7 +3,7 @@
 It opens a folder once for each of the first calls, if they come at once, and each opening has ids, a manifest and a
 compaction of its own, which lose the others' rows. It names files in its manifest that the disk does not have yet. And
 one file that is cut off stops its collection for good, though all in it is derived: such a collection is lost, and made
-again as any that Milvus loses.
+again as any that Milvus loses. Its searches wait while it merges segments; and what was deleted it keeps for ever.
 """
 
 import shutil
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from milvus_lite import db as databases
+from milvus_lite.engine import collection as engine
 from milvus_lite.engine import compaction, flush
 from milvus_lite.exceptions import (
     CollectionNotFoundError,
@@ -49,9 +50,49 @@ def install(*, durable: bool) -> None:
     database.get_collection = _opened_once(opening, database.get_collection)
     for name in ("create_collection", "drop_collection", "close"):
         setattr(database, name, _one_at_a_time(opening, getattr(database, name)))
+    _let_readers_pass()
     if durable:
         flush.write_data_file = compaction.write_data_file = _written_through(flush.write_data_file)
         flush.write_delta_file = _written_through(flush.write_delta_file)
+
+
+def _let_readers_pass() -> None:
+    """They take what stood there last, and wait for a flush alone: to merge segments takes seconds."""
+    collection = engine.Collection
+    own_init, own_flush, own_refresh = collection.__init__, collection._trigger_flush, collection._refresh_segment_cache
+
+    def init(self: Any, *args: Any, **kwargs: Any) -> None:
+        self._flushing = threading.RLock()
+        own_init(self, *args, **kwargs)
+
+    def trigger_flush(self: Any) -> None:
+        """In its turn before it begins: its rows are in no segment and no longer in memory until it ends."""
+        with self._maintenance_lock, self._flushing:
+            own_flush(self)
+
+    def refresh_segment_cache(self: Any) -> None:
+        before = set(self._segment_cache)
+        own_refresh(self)
+        if before - set(self._segment_cache):  # segments were merged
+            _forget_deletions(self)
+        self._published = tuple(self._segment_cache.values()), self._delta_index.frozen_copy()
+
+    def read_snapshot(self: Any) -> tuple[tuple[Segment, ...], Any]:
+        with self._flushing:
+            return self._published  # type: ignore[no-any-return]
+
+    collection.__init__, collection._trigger_flush = init, trigger_flush
+    collection._refresh_segment_cache, collection._read_snapshot = refresh_segment_cache, read_snapshot
+
+
+def _forget_deletions(collection: Any) -> None:
+    """Of rows that no segment has any more. Milvus Lite forgets only what is older than every row there is."""
+    deletions, segments = collection._delta_index, collection._segment_cache.values()
+    deletions._map = {
+        pk: seq for pk, seq in deletions._map.items() if any(pk in segment.pk_to_row for segment in segments)
+    }
+    oldest = min(deletions._map.values(), default=sys.maxsize)
+    collection._compaction_mgr._gc_delta_files(collection._manifest, oldest)
 
 
 def open_all(database: Any, is_alive: Callable[[], None]) -> None:

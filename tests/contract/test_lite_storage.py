@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from milvus_lite import MilvusLite
 from milvus_lite import db as databases
+from milvus_lite.engine import collection as engine
 from milvus_lite.engine import compaction, flush
 from milvus_lite.exceptions import CollectionNotFoundError
 from milvus_lite.schema.types import CollectionSchema, DataType, FieldSchema
@@ -37,6 +38,8 @@ def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What lite_storage replaces in this process is as before afterwards. What was synced, in its order."""
     for owner, name in [
         *((MilvusLite, name) for name in ("get_collection", "create_collection", "drop_collection", "close")),
+        *((engine.Collection, name) for name in ("__init__", "_trigger_flush", "_refresh_segment_cache")),
+        (engine.Collection, "_read_snapshot"),
         (flush, "write_data_file"),
         (flush, "write_delta_file"),
         (compaction, "write_data_file"),
@@ -104,6 +107,47 @@ def test_what_a_manifest_names_is_on_the_disk(tmp_path: Path, synced: list[str])
         place = parts.index(written)
         after = parts[place + 1 : min(each for each in manifests if each > place)]
         assert {Path(written).name.split("_")[0], "_default", "partitions"} <= set(after)
+
+
+def test_nobody_waits_for_segments_to_be_merged_but_a_flush(tmp_path: Path, synced: list[str]) -> None:
+    lite_storage.install(durable=False)
+    with MilvusLite(str(tmp_path / "milvus.db")) as database, ThreadPoolExecutor() as others:
+        collection = database.create_collection("products", SCHEMA)
+        collection.insert([{"id": 1, "vector": [1.0, 0, 0, 0]}])
+        collection.flush()
+        with collection._maintenance_lock:  # as a compaction has it for seconds
+            collection.insert([{"id": 2, "vector": [0, 1.0, 0, 0]}])
+            flushing = others.submit(collection.flush)
+            for _ in range(20):
+                assert len(others.submit(collection.get, [1, 2]).result(5)) == 2
+                assert len(others.submit(collection.search, [[1.0, 0, 0, 0]]).result(5)[0]) == 2
+            assert not flushing.done()
+        flushing.result(5)
+        assert len(collection.get([1, 2])) == 2
+        assert collection._memtable.size() == 0
+
+
+def test_deletions_of_rows_that_are_gone_are_forgotten(tmp_path: Path, synced: list[str]) -> None:
+    """One row stays from before all of them: Milvus Lite kept them all for its sake."""
+    lite_storage.install(durable=False)
+    many = 3 * compaction.COMPACTION_MIN_FILES_PER_BUCKET
+    left: list[tuple[list[int], int]] = []
+    for _ in range(2):
+        with MilvusLite(str(tmp_path / "milvus.db")) as database:
+            if not left:
+                database.create_collection("products", SCHEMA)
+            collection = database.get_collection("products")
+            for number in [] if left else range(many):
+                collection.insert([{"id": number, "vector": [1.0, 0, 0, 0]}])
+                collection.delete([number - 1] if number > 1 else [])
+                collection.flush()
+                collection._wait_for_bg()
+            found = [hit["id"] for hit in collection.search([[1.0, 0, 0, 0]], top_k=100)[0]]
+            left.append((sorted(found), len(collection._delta_index)))
+    kept = [name for names in collection._manifest.get_all_delta_files().values() for name in names]
+    assert [ids for ids, _ in left] == [[0, many - 1]] * 2
+    assert max(count for _, count in left) < compaction.COMPACTION_MIN_FILES_PER_BUCKET
+    assert len(kept) < compaction.COMPACTION_MIN_FILES_PER_BUCKET
 
 
 def test_files_are_not_waited_for_where_that_is_not_wished(tmp_path: Path, synced: list[str]) -> None:
