@@ -28,6 +28,8 @@ INFINITY = PROJECT_ROOT / ".work" / "infinity-venv" / "bin" / "python"
 OURS = ("openvino", "torch")
 INT8 = ("int8",) if find_spec("nncf") else ()
 BASELINE = "transformers"
+# For --one-core; whoever waits for another thread has no part in it.
+ONE_CORE = {"OMP_NUM_THREADS": "1", "MODEL_THREADS": "1", "BY_PROCESSOR_TIME": "1"}
 
 
 class Worker:
@@ -54,13 +56,19 @@ def main() -> None:
     options.add_argument("--rounds", type=int, default=5)
     options.add_argument("--seconds", type=float, default=2.0, help="of one measurement")
     options.add_argument("--batches", type=int, nargs="+", default=[1, 4, 16, 64], help="the first is 1")
+    options.add_argument(
+        "--one-core", action="store_true", help="one thread each, by its processor time: for a machine that is busy"
+    )
     chosen = options.parse_args()
     if chosen.quick:
         chosen.models, chosen.rounds, chosen.seconds, chosen.batches = ["demo"], 1, 0.01, [1, 2]
     report = results.Report("encode", quick=chosen.quick)
     for models in chosen.models:
         with ExitStack() as stack:
-            workers = {kind: stack.enter_context(_worker(kind, models)) for kind in _kinds(models, chosen.quick)}
+            workers = {
+                kind: stack.enter_context(_worker(kind, models, chosen.one_core))
+                for kind in _kinds(models, chosen.quick)
+            }
             rates = _measure(workers, chosen.batches, chosen.rounds, chosen.seconds)
         for row in _rows(rates, chosen.batches):
             report.add(models=models, **row)
@@ -73,11 +81,12 @@ def _kinds(models: str, is_quick: bool) -> list[str]:
 
 
 @contextmanager
-def _worker(kind: str, models: str) -> Iterator[Worker]:
+def _worker(kind: str, models: str, one_core: bool) -> Iterator[Worker]:
     is_infinity = kind == "infinity"
     python = str(INFINITY) if is_infinity else sys.executable
     clip = plain_clip() if is_infinity else clip_folder(models)
     quiet = {"DO_NOT_TRACK": "1", "INFINITY_ANONYMOUS_USAGE_STATS": "0", "HF_HUB_OFFLINE": "1", "TUWEN_ENV_FILE": ""}
+    quiet |= ONE_CORE if one_core else {}
     command = [python, str(WORKER), kind, str(clip), str(text_folder(models)), str(EXPORTS)]
     log = results.RESULTS / f"encode-{kind}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
