@@ -260,21 +260,11 @@ def _follow_reindex(client: httpx.Client, request: dict[str, Any]) -> None:
     job = client_reindex.begin(client, request)
     where = str(client.base_url).rstrip("/") + job["status_url"]
     say(f"Job {job['job_id']}: {where}")
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     try:
-        with Progress(*columns, console=console) as progress:
-            task = progress.add_task("waiting")
-
-            def show(job: dict[str, Any]) -> None:
-                text = client_reindex.progress_of(job)
-                progress.update(task, description=text, completed=job["done"], total=job["total"] or None)
-
-            job = client_reindex.follow(client, job, show, say)
+        with _progress("waiting", None) as advance:
+            job = client_reindex.follow(client, job, lambda job: advance(**client_reindex.progress_of(job)), say)
     except KeyboardInterrupt:
-        say(
-            f"\nJob {job['job_id']} goes on. The same command follows it again, and so does GET {where}; "
-            f"--cancel {job['job_id']} gives it up."
-        )
+        say(f"\n{client_reindex.ways_back(job, where)}")
         raise typer.Exit(INTERRUPTED) from None
     for line in client_reindex.findings_of(job):
         say(line)
@@ -282,12 +272,12 @@ def _follow_reindex(client: httpx.Client, request: dict[str, Any]) -> None:
 
 
 @contextmanager
-def _progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar; yields the function that says how many are done."""
+def _progress(label: str, total: int | None) -> Iterator[Callable[..., None]]:
+    """A progress bar; yields the function that says how many are done, and what else has changed."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
         task = progress.add_task(label, total=total)
-        yield lambda done: progress.update(task, completed=done)
+        yield lambda completed, **changes: progress.update(task, completed=completed, **changes)
 
 
 def _print_welcome(settings: Settings, loaded: Loaded, seconds: float) -> None:

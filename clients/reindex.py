@@ -88,10 +88,20 @@ def _wait_for_answer(client: httpx.Client, job: dict[str, Any], say: Callable[[s
         time.sleep(POLL_S)
 
 
-def progress_of(job: dict[str, Any]) -> str:
+def ways_back(job: dict[str, Any], url: str) -> str:
+    """For whoever leaves a job that goes on."""
+    return (
+        f"Job {job['job_id']} goes on. The same command follows it again, and GET {url} says how it stands; "
+        f"--cancel {job['job_id']} gives it up."
+    )
+
+
+def progress_of(job: dict[str, Any]) -> dict[str, Any]:
+    """For a progress bar."""
     left = f", {job['seconds_left']} s left" if job["seconds_left"] else ""
     failed = f", {job['failed']} failed" if job["failed"] else ""
-    return f"{job['phase']}{left}{failed}"
+    description = f"{job['phase']}{left}{failed}"
+    return {"description": description, "completed": job["done"], "total": job["total"] or None}
 
 
 def findings_of(job: dict[str, Any]) -> Iterator[str]:
