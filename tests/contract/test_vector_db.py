@@ -17,7 +17,7 @@ import pytest
 from pymilvus import MilvusClient
 
 from tests.processes import ROOT, environment, wait_until
-from tuwen.errors import ConfigurationError, VectorDBUnavailable, VectorsRejected
+from tuwen.errors import MilvusFileInUse, VectorDBUnavailable, VectorsRejected
 from tuwen.settings import Settings
 from vector_db import RowKey, VectorDB, VectorRow, filter_expression, new_row_token, token_made_at
 
@@ -205,7 +205,7 @@ def test_a_file_of_another_process_is_named(tmp_path: Path) -> None:
         text=True,
         check=False,
     )
-    assert ConfigurationError.__name__ in other.stderr
+    assert MilvusFileInUse.__name__ in other.stderr
     assert "another process has it" in other.stderr
     holder.close()
 
