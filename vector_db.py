@@ -90,6 +90,9 @@ GRPC_OPTIONS = {
     "grpc.max_reconnect_backoff_ms": 1000,
     "grpc.min_reconnect_backoff_ms": 5000,  # how long one attempt may take
 }
+# A Milvus Lite that was frozen or busy takes the pings that piled up for an attack, and ends the connection. They are
+# not needed: its process is watched, and every call has a deadline.
+WITHOUT_PINGS = {"grpc.keepalive_time_ms": 2**31 - 1, "grpc.keepalive_permit_without_calls": False}
 QUIET_S = 0.5
 # What pymilvus refuses before it asks the server.
 CLIENT_REFUSALS = (DataNotMatchException, DataTypeNotMatchException, ParamError)
@@ -431,7 +434,7 @@ class VectorDB:
             server_pem_path=str(self._settings.milvus_ca_file or ""),  # empty: the authorities that gRPC knows
             timeout=self._timeout_s,
             dedicated=True,  # pymilvus would share one of this address, whatever its options
-            grpc_options=GRPC_OPTIONS,
+            grpc_options=GRPC_OPTIONS | (WITHOUT_PINGS if self.is_file else {}),
         )
 
     def _start_lite(self, lite: LiteProcess) -> None:
