@@ -59,11 +59,17 @@ def install(*, durable: bool) -> None:
 def _let_readers_pass() -> None:
     """They take what stood there last, and wait for a flush alone: to merge segments takes seconds."""
     collection = engine.Collection
-    own_init, own_flush, own_refresh = collection.__init__, collection._trigger_flush, collection._refresh_segment_cache
+    own_init, own_apply = collection.__init__, collection._apply
+    own_flush, own_refresh = collection._trigger_flush, collection._refresh_segment_cache
 
     def init(self: Any, *args: Any, **kwargs: Any) -> None:
         self._flushing = threading.RLock()
         own_init(self, *args, **kwargs)
+
+    def apply(self: Any, operation: Any) -> None:
+        """Log and memory together: a flush that has waited long puts others in their places, between two writes."""
+        with self._flushing:
+            own_apply(self, operation)
 
     def trigger_flush(self: Any) -> None:
         """In its turn before it begins: its rows are in no segment and no longer in memory until it ends."""
@@ -73,15 +79,17 @@ def _let_readers_pass() -> None:
     def refresh_segment_cache(self: Any) -> None:
         before = set(self._segment_cache)
         own_refresh(self)
-        if before - set(self._segment_cache):  # segments were merged
-            _forget_deletions(self)
-        self._published = tuple(self._segment_cache.values()), self._delta_index.frozen_copy()
+        try:
+            if before - set(self._segment_cache):  # segments were merged
+                _forget_deletions(self)
+        finally:  # on a full disk, too
+            self._published = tuple(self._segment_cache.values()), self._delta_index.frozen_copy()
 
     def read_snapshot(self: Any) -> tuple[tuple[Segment, ...], Any]:
         with self._flushing:
             return self._published  # type: ignore[no-any-return]
 
-    collection.__init__, collection._trigger_flush = init, trigger_flush
+    collection.__init__, collection._apply, collection._trigger_flush = init, apply, trigger_flush
     collection._refresh_segment_cache, collection._read_snapshot = refresh_segment_cache, read_snapshot
 
 

@@ -1,5 +1,6 @@
 """The HTTP contract: what a product looks like, and what every bad input gets, with nothing changed behind it."""
 
+import asyncio
 import base64
 import io
 import json
@@ -15,11 +16,15 @@ from typing import Any
 import httpx
 import pytest
 from PIL import Image
+from starlette.requests import Request
+from starlette.types import Receive, Scope, Send
 
 from data_models import PICTURE_FORMATS
 from tests.conftest import broken_picture, create_product, picture, wait_until_indexed
 from tests.demo.test_demo_command import run_cli
 from tests.processes import wait_until
+from tuwen.api import limits
+from tuwen.errors import MalformedRequest
 
 Snapshot = Callable[[], object]
 
@@ -233,6 +238,30 @@ def test_bodies_of_all_together_have_a_limit_as_well(api: httpx.Client) -> None:
         assert refused.headers["Retry-After"] == "1"
         assert api.post("/search", json=by_text).is_success
     wait_until(lambda: api.post("/search", json=by_picture).is_success, what="room once they have gone")
+
+
+@pytest.mark.parametrize(("silence_s", "longest_s"), [(0.2, 60), (60, 0.5)], ids=["silent", "drop by drop"])
+def test_a_body_whose_sender_vanishes_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch, silence_s: float, longest_s: float
+) -> None:
+    monkeypatch.setattr(limits, "SILENCE_S", silence_s)
+    monkeypatch.setattr(limits, "LONGEST_BODY_S", longest_s)
+    seconds = iter([0, 0.05, 0.05, *[1000 if silence_s < longest_s else 0.1] * 100])
+
+    async def receive() -> dict[str, Any]:
+        await asyncio.sleep(next(seconds))
+        return {"type": "http.request", "body": b"x" * 1000, "more_body": True}
+
+    async def read_all(scope: Scope, receive: Receive, _: Send) -> None:
+        await Request(scope, receive).body()
+
+    async def send(_: Any) -> None:
+        pytest.fail("nothing is answered here")
+
+    limited = limits.BodyLimit(read_all, max_bytes=10**6)
+    with pytest.raises(MalformedRequest, match="rest of the body did not come"):
+        asyncio.run(asyncio.wait_for(limited({"type": "http", "headers": []}, receive, send), 30))
+    assert limited._at_once_bytes == 0
 
 
 def test_unknown_products_pictures_and_routes_are_404(api: httpx.Client) -> None:

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from milvus_lite.engine import compaction, flush
 from milvus_lite.exceptions import CollectionNotFoundError
 from milvus_lite.schema.types import CollectionSchema, DataType, FieldSchema
 from milvus_lite.storage.data_file import read_data_file
+from milvus_lite.storage.memtable import MemTable
 
 from tests.contract.test_exact_search import DIM, rows, vectors
 from tests.processes import ROOT, environment
@@ -38,7 +39,7 @@ def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What lite_storage replaces in this process is as before afterwards. What was synced, in its order."""
     for owner, name in [
         *((MilvusLite, name) for name in ("get_collection", "create_collection", "drop_collection", "close")),
-        *((engine.Collection, name) for name in ("__init__", "_trigger_flush", "_refresh_segment_cache")),
+        *((engine.Collection, name) for name in ("__init__", "_apply", "_trigger_flush", "_refresh_segment_cache")),
         (engine.Collection, "_read_snapshot"),
         (flush, "write_data_file"),
         (flush, "write_delta_file"),
@@ -125,6 +126,32 @@ def test_nobody_waits_for_segments_to_be_merged_but_a_flush(tmp_path: Path, sync
         flushing.result(5)
         assert len(collection.get([1, 2])) == 2
         assert collection._memtable.size() == 0
+
+
+def test_a_write_beside_a_flush_that_waited_is_kept(
+    tmp_path: Path, synced: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lite_storage.install(durable=False)
+    between, own_insert = threading.Event(), MemTable.apply_insert
+    with MilvusLite(str(tmp_path / "milvus.db")) as database, ThreadPoolExecutor() as others:
+        collection = database.create_collection("products", SCHEMA)
+        collection.insert([{"id": 1, "vector": [1.0, 0, 0, 0]}])
+
+        def insert_slowly(memtable: MemTable, batch: Any) -> None:
+            between.set()  # its log has it, its memory not yet
+            wait([flushing], timeout=0.5)
+            own_insert(memtable, batch)
+
+        with collection._maintenance_lock:
+            flushing = others.submit(collection.flush)
+            monkeypatch.setattr(MemTable, "apply_insert", insert_slowly)
+            writing = others.submit(collection.insert, [{"id": 2, "vector": [0, 1.0, 0, 0]}])
+            assert between.wait(5)
+        writing.result(5)
+        flushing.result(5)
+        assert len(collection.get([1, 2])) == 2
+    with MilvusLite(str(tmp_path / "milvus.db")) as database:
+        assert len(database.get_collection("products").get([1, 2])) == 2
 
 
 def test_deletions_of_rows_that_are_gone_are_forgotten(tmp_path: Path, synced: list[str]) -> None:

@@ -1,5 +1,7 @@
 """The backup of docs/operations.md, by its own commands: made while products come in, restored without Milvus."""
 
+import fcntl
+import os
 import re
 import sqlite3
 import subprocess
@@ -85,6 +87,17 @@ def test_the_same_folder_takes_a_second_backup_and_each_is_whole(data: Path, tmp
     connection.close()
     assert products_in(backup) == {"1": b"picture 1", "two": b"picture 2"}
     assert not list(backup.rglob("*.part*"))
+
+
+def test_of_two_backups_into_one_folder_the_second_is_refused(data: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "backup"
+    folder.mkdir()
+    descriptor = os.open(folder, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)  # as one that is under way has it
+    refused = run_cli("backup", str(folder), DATA_DIR=str(data))
+    assert (refused.returncode, "Another backup" in refused.stderr) == (1, True), refused.stderr
+    os.close(descriptor)
+    assert run_cli("backup", str(folder), DATA_DIR=str(data)).returncode == 0
 
 
 def test_a_backup_of_a_folder_without_an_installation_fails_and_makes_none(tmp_path: Path) -> None:

@@ -1,19 +1,23 @@
 """What a request may cost before anything looks into it."""
 
+import asyncio
+
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tuwen.api.problems import problem_response
-from tuwen.errors import ImageTooLarge, Overloaded
+from tuwen.errors import ImageTooLarge, MalformedRequest, Overloaded
 
 # A body is kept until its request is answered, and a JSON body is there two or three times while it is parsed.
 LARGEST_BODIES_AT_ONCE = 16
+# Senders that vanish without a word would fill that for good.
+SILENCE_S, LONGEST_BODY_S = 30.0, 300.0
 SMALL_BODY_BYTES = 64 * 1024  # which finds room always: nobody's pictures keep a search by text out
 
 
 class BodyLimit:
     """Refuses a request body over `max_bytes`, and one that finds too much of others here, without reading its rest.
 
-    What counts is what has come in, not what was announced: a slow sender keeps nobody out.
+    What counts is what has come in, not what was announced: a slow sender keeps nobody out, and only for so long.
     """
 
     def __init__(self, app: ASGIApp, max_bytes: int) -> None:
@@ -29,11 +33,13 @@ class BodyLimit:
         if declared.isdigit() and int(declared) > self._max_bytes:
             await problem_response(self._too_large())(scope, receive, send)
             return
-        received = 0
+        received, is_whole = 0, False
+        ends_at = asyncio.get_running_loop().time() + LONGEST_BODY_S
 
         async def counting_receive() -> Message:
-            nonlocal received
-            message = await receive()
+            nonlocal received, is_whole
+            message = await (receive() if is_whole else _soon(receive, ends_at))
+            is_whole = not message.get("more_body", False)
             size = len(message.get("body", b""))
             received += size
             self._at_once_bytes += size
@@ -50,3 +56,14 @@ class BodyLimit:
 
     def _too_large(self) -> ImageTooLarge:
         return ImageTooLarge.in_field("body", f"the request is over {self._max_bytes:,} bytes; send a smaller picture")
+
+
+async def _soon(receive: Receive, ends_at: float) -> Message:
+    until = min(ends_at, asyncio.get_running_loop().time() + SILENCE_S)
+    try:
+        async with asyncio.timeout_at(until):
+            return await receive()
+    except TimeoutError as error:
+        raise MalformedRequest(
+            f"The rest of the body did not come: {SILENCE_S:g} s without any of it, or {LONGEST_BODY_S:g} s in all."
+        ) from error

@@ -4,9 +4,12 @@ The rows first, then the pictures: one is stored before the row that names it, a
 The copied rows get their name last, so that a copy that was cut off leaves the one before as it was.
 """
 
+import fcntl
+import os
 import shutil
 import sqlite3
-from contextlib import closing, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,15 +38,41 @@ def back_up(settings: Settings, folder: Path) -> Copied:
     rows = folder / f"tuwen.db{PART}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        rows.unlink(missing_ok=True)
-        paths = _copy_rows(settings.data_dir.resolve() / "tuwen.db", rows)
-        if paths and not any((Path(images) / path).is_file() for path in paths):
-            raise ConfigurationError(f"None of the products' pictures is in {images}: is a disk not mounted?")
-        new = _copy_new(Path(images), folder / "images")
-        rows.replace(folder / "tuwen.db")
+        with _alone_in(folder):
+            rows.unlink(missing_ok=True)
+            paths = _copy_rows(settings.data_dir.resolve() / "tuwen.db", rows)
+            there = [path for path in paths if (Path(images) / path).is_file()]
+            if paths and not there:
+                raise ConfigurationError(f"None of the products' pictures is in {images}: is a disk not mounted?")
+            new = _copy_new(Path(images), folder / "images")
+            _require_all(there, folder / "images")
+            rows.replace(folder / "tuwen.db")
     except (OSError, sqlite3.Error) as error:
         raise ConfigurationError(f"The backup in {folder} failed, and is not to be used: {error}") from error
     return Copied(len(paths), new)
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """The lock goes with the process, however that ends."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise ConfigurationError(f"Another backup into {folder} is under way: wait for its end.") from error
+    finally:
+        os.close(descriptor)
+
+
+def _require_all(paths: Sequence[str], copies: Path) -> None:
+    missing = [path for path in paths if not (copies / path).is_file()]
+    if missing:
+        raise ConfigurationError(
+            f"{len(missing)} pictures that the rows name were removed while they were copied, the first {missing[0]}, "
+            "since their products were deleted or changed: copying took longer than reconciliation leaves them "
+            "(six times RECONCILE_GRACE_S). Run it again: what is copied already is not copied again."
+        )
 
 
 def _copy_rows(source: Path, target: Path) -> list[str]:
@@ -58,7 +87,7 @@ def _copy_new(source: Path, target: Path) -> int:
     new = 0
     for file in source.rglob("*"):
         copy = target / file.relative_to(source)
-        with suppress(FileNotFoundError):  # a sweep has removed it this moment: no copied row names it
+        with suppress(FileNotFoundError):  # a sweep has removed it this moment
             if file.is_dir() or file.suffix == PART or _is_copied(file, copy):
                 continue
             copy.parent.mkdir(parents=True, exist_ok=True)
