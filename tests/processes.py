@@ -18,6 +18,8 @@ from tests.launch import Program
 from tuwen.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
+# Converted once for all tests, as they are once for all processes of a machine.
+EXPORTS = ROOT / ".work" / "encoders"
 START_TIMEOUT_S = 180.0
 # What decides how our programs run: all settings, and where the hubs' clients look.
 DECISIVE = {name.upper() for name in Settings.model_fields} | {"TUWEN_ENV_FILE", "RESTART_PAUSE_S"}
@@ -57,8 +59,7 @@ def environment(**settings: object) -> dict[str, str]:
     """This process's environment without any setting of ours, and then these settings. No .env is read."""
     foreign = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "MODELSCOPE_"))}
     kept = {name: value for name, value in foreign.items() if name not in DECISIVE}
-    # Exports of the same models serve all tests, as they serve all processes of a machine.
-    ours = {"ENCODER_CACHE_DIR": str(ROOT / ".work" / "encoders")}
+    ours = {"ENCODER_CACHE_DIR": str(EXPORTS)}
     ours |= {"NO_PROXY": "*", "PYTHONUNBUFFERED": "1", "TUWEN_ENV_FILE": ""}
     return kept | ours | {name: str(value) for name, value in settings.items()}
 

@@ -12,6 +12,7 @@ from starlette.testclient import TestClient
 
 from main import create_app
 from orm_models import ProcessRow, ProductRow, utc_now
+from tests.processes import EXPORTS
 from tuwen.database.start import open_database
 from tuwen.processes import GONE_AFTER, Presence
 from tuwen.settings import Settings
@@ -28,7 +29,7 @@ async def end_the_loops_that_feed_the_models() -> None:
 @pytest.fixture
 def settings(tmp_path: Path, tiny_models: dict[str, str]) -> Settings:
     models: dict[str, Any] = {name.lower(): value for name, value in tiny_models.items()}
-    return Settings(_env_file=None, data_dir=tmp_path, **models)
+    return Settings(_env_file=None, data_dir=tmp_path, encoder_cache_dir=EXPORTS, **models)
 
 
 def test_models_that_answer_no_more_are_said_and_refused(settings: Settings) -> None:

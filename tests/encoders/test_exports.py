@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from nlp_models import find_models, load_encoders
-from tests.processes import ROOT, environment, wait_until
+from tests.processes import EXPORTS, ROOT, environment, wait_until
 from tests.tiny_models import (
     save_tiny_chinese_clip,
     save_tiny_naflex,
@@ -116,7 +116,7 @@ def catalogue() -> dict[str, list[str]]:
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory, catalogue: dict[str, list[str]]) -> Loaded:
     """By a process that finds them converted, as all but the first of a machine do."""
-    settings = Settings(_env_file=None, encoder_backend="openvino", encoder_cache_dir=ROOT / ".work" / "encoders")
+    settings = Settings(_env_file=None, encoder_backend="openvino", encoder_cache_dir=EXPORTS)
     load_encoders(settings, find_models(DEMO, settings))
     vectors = tmp_path_factory.mktemp("demo") / "vectors.npz"
     process = subprocess.run(
@@ -174,7 +174,7 @@ def _assert_find_the_same(vectors: dict[str, Embeddings], by_torch: dict[str, Em
 def test_the_demo_models_in_int8_find_what_torch_finds(
     by_torch: dict[str, Embeddings], catalogue: dict[str, list[str]], caplog: pytest.LogCaptureFixture
 ) -> None:
-    settings = Settings(_env_file=None, encoder_cache_dir=ROOT / ".work" / "encoders")
+    settings = Settings(_env_file=None, encoder_cache_dir=EXPORTS)
     with caplog.at_level(logging.INFO):
         encoders = load_encoders(settings, find_models(replace(DEMO, precision="int8"), settings))
     assert isinstance(encoders.clip, ExportedClip)

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from tests.processes import EXPORTS
 from tests.servers import new_mysql_database
 from tests.tiny_models import save_tiny_chinese_clip, save_tiny_sentence_model
 from tuwen.settings import Settings
@@ -14,7 +15,7 @@ from tuwen.settings import Settings
 def settings(tmp_path: Path, tiny_models: dict[str, str], milvus: str) -> Settings:
     """A new database each time, and so collections of its own on the one Milvus of all tests."""
     models: dict[str, Any] = {name.lower(): value for name, value in tiny_models.items()}
-    return Settings(_env_file=None, data_dir=tmp_path, milvus_uri=milvus, **models)
+    return Settings(_env_file=None, data_dir=tmp_path, encoder_cache_dir=EXPORTS, milvus_uri=milvus, **models)
 
 
 @pytest.fixture(params=["sqlite", "mariadb"])
