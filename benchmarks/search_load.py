@@ -40,7 +40,8 @@ def main() -> None:
     chosen = options.parse_args()
     require_wrk()
     if chosen.quick:
-        chosen.products, chosen.clients, chosen.seconds, chosen.modes = [20], [2], 1, chosen.modes[:2]
+        chosen.products, chosen.clients, chosen.seconds = [20], [2], 1
+        chosen.modes, chosen.draw = chosen.modes[:2], chosen.draw[:1]
     report = results.Report("search_load", quick=chosen.quick)
     for products in [None] if chosen.url else chosen.products:
         with tempfile.TemporaryDirectory() as name, _service(chosen.url, products, chosen.models, Path(name)) as url:
