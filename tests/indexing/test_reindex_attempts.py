@@ -2,9 +2,11 @@
 
 import asyncio
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -16,6 +18,7 @@ from tests.indexing.change import TITLES, Change, fill
 from tests.indexing.shop import Shop, run
 from tests.tiny_models import save_tiny_chinese_clip
 from tuwen.assembly import new_reindexer
+from tuwen.background import Lease
 from tuwen.errors import IndexChanged, ModelUnavailable
 from tuwen.indexing.reindex_attempts import MOST_LOST, Attempt, JobReport, begin_attempt
 from tuwen.settings import Settings
@@ -55,6 +58,31 @@ def test_models_that_kill_whoever_builds_with_them_end_the_job_after_a_few(
         assert change.indexes() == {before.collection: "active"}  # so that no process loads them any more
         again = await change.run(**other_models)  # with more memory
         assert (again.status, again.phase) == ("done", "switched"), again
+
+    run(settings, scenario)
+
+
+def test_a_process_that_stops_while_it_takes_the_lease_leaves_it_to_the_next(
+    settings: Settings, other_models: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(shop: Shop) -> None:
+        await fill(shop, TITLES[:1])
+        change = Change(shop)
+        change.jobs.create(ReindexRequest(**other_models))
+        asked, stopping, take = threading.Event(), threading.Event(), Lease.take
+
+        def slow_take(lease: Lease) -> dict[str, Any] | None:
+            asked.set()
+            assert stopping.wait(10)
+            return take(lease)
+
+        monkeypatch.setattr(Lease, "take", slow_take)
+        turn = asyncio.create_task(new_reindexer(shop.services).take_turn())
+        await asyncio.to_thread(asked.wait, 10)
+        turn.cancel()
+        stopping.set()
+        await asyncio.wait([turn])
+        assert Lease(shop.services.database, "reindex").take() is not None
 
     run(settings, scenario)
 

@@ -98,11 +98,12 @@ class Reindexer:
 
     async def take_turn(self) -> None:
         """What there is to do, to its end; nothing while another process is at it."""
-        if not await self._thread.run(self._has_work) or await self._lease_thread.run(self._lease.take) is None:
+        if not await self._thread.run(self._has_work):
             return
         try:
-            await self._keeping_the_lease(self._work())
-        finally:
+            if await self._lease_thread.run(self._lease.take) is not None:
+                await self._keeping_the_lease(self._work())
+        finally:  # even where this was cancelled while it was being taken: the thread went on to take it
             with suppress(AppError):
                 await self._lease_thread.run(self._lease.give_back, {})
 
@@ -255,6 +256,7 @@ class Reindexer:
                 this.bound += inserted
                 this.not_taken.add(not_taken)
                 rate = this.bound / max(time.monotonic() - started, 0.001)
+                left = max(total - done - this.bound - len(this.not_taken), 0)
                 await self._say(
                     report,
                     "filling",
@@ -262,9 +264,7 @@ class Reindexer:
                     done=done + this.bound,
                     total=total,
                     rate_per_s=round(rate, 2),
-                    seconds_left=round(max(total - done - this.bound - len(this.not_taken), 0) / rate)
-                    if rate
-                    else None,
+                    seconds_left=round(left / rate) if rate else None,
                     failed=len(this.not_taken),
                     failures=this.not_taken.failures,
                 )
