@@ -28,10 +28,12 @@ from orm_models import (
 )
 from tests.conftest import picture
 from tests.indexing.shop import Mended, Shop, age_notes, age_pictures, lose_picture, run
+from tests.processes import wait_until
+from tests.servers import new_mysql_database
 from tuwen.background import Lease, LeaseLost
-from tuwen.catalogue.queries import count_by_index_status
+from tuwen.catalogue.queries import count_by_index_status, lock_products
 from tuwen.errors import ImageStoreUnavailable
-from tuwen.indexing.drift import PAGE, Graces, Pass, Step, requeue_forgotten
+from tuwen.indexing.drift import PAGE, Graces, Kind, Pass, Step, rebind_lost, requeue_forgotten
 from tuwen.indexing.picture_drift import FEW_LOST, MANY_IMAGES, PICTURED_PAGE, Listings
 from tuwen.indexing.reconciliation import KINDS, WAITING_SINCE, PassRecord, last_pass
 from tuwen.messaging.outbox import WAITING, add_upsert_events, count_refused, mark_refused, outbox_backlog
@@ -305,6 +307,40 @@ def test_a_product_that_was_bound_meanwhile_is_indexed_and_not_queued_again(on_b
         assert shop.messages() == []
 
     run(on_both_databases, scenario)
+
+
+def waiting_for_locks(shop: Shop) -> int:
+    with shop.services.database.read() as session:  # not information_schema.innodb_trx, old for whoever asks often
+        return int(session.execute(sa.text("SHOW GLOBAL STATUS LIKE 'Innodb_row_lock_current_waits'")).one()[1])
+
+
+@pytest.mark.parametrize(
+    ("kind", "status"), [(requeue_forgotten, "pending"), (rebind_lost, "indexed")], ids=["forgotten", "lost"]
+)
+def test_what_mends_waits_for_who_binds_and_holds_nothing_that_it_needs(
+    settings: Settings, mariadb: str, kind: Kind, status: str
+) -> None:
+    """Else the two lock the product and its binding in different orders, and the database ends one of them."""
+
+    async def scenario(shop: Shop) -> None:
+        [sofa] = add_rows(shop, 1, updated_at=utc_now() - timedelta(hours=3), index_status=status)
+        bind_to_nothing(shop, [sofa])
+        with shop.services.database.write() as session:
+            assert lock_products(session, [sofa]) == {sofa: 1}
+            mending = asyncio.create_task(asyncio.to_thread(next, kind(new_pass(shop), 0)))
+            await asyncio.to_thread(
+                wait_until, lambda: waiting_for_locks(shop) > 0, what="the pass to come to the product"
+            )
+            binding = session.get_one(ProductVectorRow, (sofa, shop.services.registry.live().vector_index_id))
+            binding.milvus_id, binding.row_token = 1_000_000, new_row_token()
+            session.flush()
+            session.execute(sa.update(ProductRow).values(index_status="indexed"))
+        await mending
+        assert shop.bound() == {sofa: 1_000_000}
+        assert shop.status(sofa) == ("indexed", None)
+        assert shop.messages() == []
+
+    run(settings.model_copy(update={"database_url": new_mysql_database(mariadb)}), scenario)
 
 
 def new_pass(shop: Shop) -> Pass:
