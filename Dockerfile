@@ -27,7 +27,7 @@ COPY .streamlit/ .streamlit/
 COPY deploy/ deploy/
 COPY pages/ pages/
 COPY web/ web/
-COPY tuwen/__init__.py tuwen/errors.py tuwen/settings.py tuwen/
+COPY tuwen/__init__.py tuwen/errors.py tuwen/settings.py tuwen/texts.py tuwen/
 COPY data_models.py web_demo.py ./
 
 USER 10001:10001

@@ -21,7 +21,8 @@ from pydantic import (
     model_validator,
 )
 
-from tuwen.settings import MAX_GUIDANCE, TITLE_COLUMN_LENGTH
+from tuwen.settings import CATEGORY_COLUMN_LENGTH, MAX_GUIDANCE, SKU_COLUMN_LENGTH, TITLE_COLUMN_LENGTH
+from tuwen.texts import canonical_text
 
 # Milvus ids and JavaScript: an INT64 auto id is beyond 2**53, where a browser's JSON.parse starts to round.
 Int64AsString = Annotated[int, PlainSerializer(str, return_type=str)]
@@ -56,7 +57,19 @@ def _one_clean_line(text: str) -> str:
     # Control characters (Unicode's Cc) and lone surrogates (Cs) can't be shown, and not every store takes them.
     if any(unicodedata.category(character) in ("Cc", "Cs") for character in text):
         raise ValueError("has line breaks or other control characters; take them out")
+    return _visible(text)
+
+
+def _visible(text: str) -> str:
+    if not canonical_text(text):
+        raise ValueError("has nothing that can be seen; write it, or leave it out")
     return text
+
+
+def _short_enough(sku: str) -> str:
+    if len(canonical_text(sku)) > SKU_COLUMN_LENGTH:
+        raise ValueError(f"has over {SKU_COLUMN_LENGTH} characters when ㌢ is written as センチ; shorten it")
+    return sku
 
 
 def _storable(value: JsonValue) -> JsonValue:
@@ -91,10 +104,15 @@ Title = Annotated[
     AfterValidator(_one_clean_line),
 ]
 Sku = Annotated[
-    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=64), AfterValidator(_one_clean_line)
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=SKU_COLUMN_LENGTH),
+    AfterValidator(_one_clean_line),
+    AfterValidator(_short_enough),
 ]
 Category = Annotated[
-    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100), AfterValidator(_one_clean_line)
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=CATEGORY_COLUMN_LENGTH),
+    AfterValidator(_one_clean_line),
 ]
 Attributes = Annotated[dict[str, JsonValue], AfterValidator(_storable_object)]
 IndexStatus = Literal["pending", "indexed", "failed"]
@@ -210,7 +228,7 @@ class SearchRequest(BaseModel):
     @field_validator("text")
     @classmethod
     def text_is_not_blank(cls, text: str | None) -> str | None:
-        if text == "":
+        if text is not None and not canonical_text(text):
             raise ValueError("is empty; write what to search for")
         return text
 

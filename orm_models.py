@@ -1,6 +1,7 @@
 """The tables of the relational database. How they are reached stands in `tuwen/database/`."""
 
 import decimal
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -8,8 +9,10 @@ import sqlalchemy as sa
 from sqlalchemy import orm
 from sqlalchemy.dialects import mysql
 from sqlalchemy.engine import Dialect
+from sqlalchemy.engine.default import DefaultExecutionContext
 
-from tuwen.settings import TITLE_COLUMN_LENGTH
+from tuwen.settings import CATEGORY_COLUMN_LENGTH, SKU_COLUMN_LENGTH, TITLE_COLUMN_LENGTH
+from tuwen.texts import canonical_text, lexical_text, normalise_text
 
 REASON_LENGTH = 1000
 MODEL_LENGTH = 1000
@@ -45,6 +48,28 @@ class Base(orm.DeclarativeBase):
     pass
 
 
+# What a product is looked up by, which stands in a column beside how it was typed.
+COMPARABLE: Mapping[str, Callable[[str], str]] = {
+    "sku": canonical_text,
+    "title": lambda title: lexical_text(title)[:TITLE_COLUMN_LENGTH],
+    "category": lambda category: normalise_text(category)[:CATEGORY_COLUMN_LENGTH],
+}
+
+
+def comparable(column: str, value: str | None) -> str | None:
+    return None if value is None else COMPARABLE[column](value)
+
+
+def _comparable(of_column: str) -> Callable[[DefaultExecutionContext], str | None]:
+    """For rows that are inserted past the mapped class."""
+
+    def default(context: DefaultExecutionContext) -> str | None:
+        parameters: dict[str, str | None] = context.get_current_parameters()  # type: ignore[no-untyped-call]
+        return comparable(of_column, parameters.get(of_column))
+
+    return default
+
+
 class ProductRow(Base):
     """`sqlite_autoincrement`: the id of a deleted product is never given again, as on MySQL."""
 
@@ -52,9 +77,9 @@ class ProductRow(Base):
     __table_args__ = ({**TABLE_OPTIONS, "sqlite_autoincrement": True},)
 
     product_id: orm.Mapped[int] = orm.mapped_column("id", BigId, primary_key=True, autoincrement=True)
-    sku: orm.Mapped[str | None] = orm.mapped_column(sa.String(64), unique=True)
+    sku: orm.Mapped[str | None] = orm.mapped_column(sa.String(SKU_COLUMN_LENGTH), unique=True)
     title: orm.Mapped[str] = orm.mapped_column(sa.String(TITLE_COLUMN_LENGTH))
-    category: orm.Mapped[str | None] = orm.mapped_column(sa.String(100), index=True)
+    category: orm.Mapped[str | None] = orm.mapped_column(sa.String(CATEGORY_COLUMN_LENGTH), index=True)
     price: orm.Mapped[decimal.Decimal | None] = orm.mapped_column(sa.Numeric(12, 2))
     attributes: orm.Mapped[dict[str, Any]] = orm.mapped_column(sa.JSON, default=dict)
     image_path: orm.Mapped[str] = orm.mapped_column(sa.String(500))
@@ -72,6 +97,23 @@ class ProductRow(Base):
     created_at: orm.Mapped[datetime] = orm.mapped_column(UtcDateTime, default=utc_now)
     updated_at: orm.Mapped[datetime] = orm.mapped_column(UtcDateTime, default=utc_now)
     indexed_at: orm.Mapped[datetime | None] = orm.mapped_column(UtcDateTime)
+    # As the three are compared. An UPDATE that goes past this class has to set them itself.
+    sku_normalised: orm.Mapped[str | None] = orm.mapped_column(
+        sa.String(SKU_COLUMN_LENGTH), default=_comparable("sku"), unique=True, index=True
+    )
+    """Null, too, where migration 0013 found another product whose sku is the same but for how it is typed."""
+    title_normalised: orm.Mapped[str | None] = orm.mapped_column(
+        sa.String(TITLE_COLUMN_LENGTH), default=_comparable("title")
+    )
+    category_normalised: orm.Mapped[str | None] = orm.mapped_column(
+        sa.String(CATEGORY_COLUMN_LENGTH), default=_comparable("category"), index=True
+    )
+
+    @orm.validates("sku", "title", "category")
+    def _keep_comparable(self, name: str, value: str | None) -> str | None:
+        if value != getattr(self, name):  # one of two old skus stays as it is for as long as nobody changes it
+            setattr(self, f"{name}_normalised", comparable(name, value))
+        return value
 
 
 class VectorIndexRow(Base):

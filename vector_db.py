@@ -45,7 +45,8 @@ from tuwen.errors import (  # noqa: E402
 )
 from tuwen.folders import require_writable  # noqa: E402
 from tuwen.lite_process import LiteLocked, LiteProcess, LiteRefused, LiteSilent  # noqa: E402
-from tuwen.settings import TITLE_COLUMN_LENGTH, Settings  # noqa: E402
+from tuwen.settings import CATEGORY_COLUMN_LENGTH, TITLE_COLUMN_LENGTH, Settings  # noqa: E402
+from tuwen.texts import normalise_text  # noqa: E402
 
 VectorField: TypeAlias = Literal["image_clip_vector", "text_clip_vector", "text_bge_vector"]
 
@@ -77,6 +78,7 @@ KEY_FIELDS = ["product_id", "row_token"]
 LOWEST_IDS_FIRST = {"iterator": "True", "reduce_stop_for_best": "True"}
 # Milvus counts VARCHAR in bytes; UTF-8 takes up to four for a character.
 BYTES_PER_CHARACTER = 4
+LONGEST_CATEGORY_BYTES = CATEGORY_COLUMN_LENGTH * BYTES_PER_CHARACTER
 # Invalid parameter, in Milvus Lite and in Milvus; every other failure leaves open whether the same call works later.
 REFUSED_CODES = frozenset({6, 1100})
 # There is no such collection.
@@ -190,7 +192,7 @@ class VectorDB:
             enable_analyzer=True,
             analyzer_params={"tokenizer": "jieba"},
         )
-        schema.add_field("category", DataType.VARCHAR, max_length=100 * BYTES_PER_CHARACTER, nullable=True)
+        schema.add_field("category", DataType.VARCHAR, max_length=LONGEST_CATEGORY_BYTES, nullable=True)
         schema.add_field("price", DataType.DOUBLE, nullable=True)
         schema.add_field("title_bm25", DataType.SPARSE_FLOAT_VECTOR)
         schema.add_function(Function("title_bm25", FunctionType.BM25, ["title"], ["title_bm25"]))
@@ -486,13 +488,19 @@ def filter_expression(
     """A Milvus boolean expression. Every value is written as a literal, so none can break out of its place."""
     parts = []
     if categories:
-        parts.append(f"category in [{', '.join(_literal(category) for category in categories)}]")
+        # As they are typed, too: so they stand in rows that earlier versions made.
+        typed_and_stored = dict.fromkeys(each for typed in categories for each in (typed, _comparable_category(typed)))
+        parts.append(f"category in [{', '.join(map(_literal, typed_and_stored))}]")
     if price_min is not None:
         parts.append(f"price >= {float(price_min)}")
     if price_max is not None:
         parts.append(f"price <= {float(price_max)}")
     parts += [f"attributes[{_literal(key)}] == {_literal(value)}" for key, value in (attributes or {}).items()]
     return " and ".join(parts)
+
+
+def _comparable_category(category: str) -> str:
+    return normalise_text(category)[:CATEGORY_COLUMN_LENGTH]
 
 
 def _literal(value: str | int | float | bool) -> str:
@@ -512,8 +520,8 @@ def _as_entity(row: VectorRow) -> dict[str, Any]:
         "text_clip_vector": row.text_clip_vector,
         "text_bge_vector": row.text_bge_vector,
         "image_path": row.image_path,
-        "title": row.title,
-        "category": row.category,
+        "title": normalise_text(row.title)[:TITLE_COLUMN_LENGTH],
+        "category": None if row.category is None else _comparable_category(row.category),
         "price": None if row.price is None else float(row.price),
         "attributes": dict(row.attributes),
     }

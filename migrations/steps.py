@@ -25,9 +25,18 @@ def drop_column(table: str, name: str) -> None:
         op.drop_column(table, name)
 
 
-def create_index(name: str, table: str, columns: list[str]) -> None:
-    if name not in {index["name"] for index in sa.inspect(op.get_bind()).get_indexes(table)}:
-        op.create_index(name, table, columns)
+def has_index(table: str, name: str) -> bool:
+    return name in {index["name"] for index in sa.inspect(op.get_bind()).get_indexes(table)}
+
+
+def create_index(name: str, table: str, columns: list[str], *, unique: bool = False) -> None:
+    if not has_index(table, name):
+        op.create_index(name, table, columns, unique=unique)
+
+
+def drop_index(name: str, table: str) -> None:
+    if has_index(table, name):
+        op.drop_index(name, table)
 
 
 def create_table(name: str, *items: sa.schema.SchemaItem, **options: Any) -> None:

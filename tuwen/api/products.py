@@ -10,14 +10,16 @@ from data_models import Product, ProductChanges, ProductFields, ProductPage
 from tuwen.api.forms import checked_upload, generated_image_id, multipart_body, product_fields, read_form
 from tuwen.api.problems import IMAGE_ERRORS, problem_responses
 from tuwen.api.state import Api, ApiDependency, ProductId
-from tuwen.catalogue.queries import SORT_COLUMNS, find_product, list_products
+from tuwen.catalogue.queries import MAX_WORDS, SORT_COLUMNS, find_product, list_products
 from tuwen.catalogue.representation import as_product
 from tuwen.errors import DatabaseUnavailable, DuplicateSku, InvalidInput, MalformedRequest, NotFound, Overloaded
 from tuwen.pictures.checked_image import CheckedImage
+from tuwen.texts import words_of
 
 router = APIRouter(tags=["products"])
 
 MAX_PAGE = 1_000_000
+Q_DESCRIPTION = "Words or parts of words that the title has, in any order; or a whole sku."
 SORT_PATTERN = f"^-?({'|'.join(SORT_COLUMNS)})$"
 
 
@@ -47,9 +49,12 @@ async def get_products(
     page_size: Annotated[int, Query(ge=1, le=200)] = 20,
     category: str | None = None,
     index_status: Literal["pending", "indexed", "failed"] | None = None,
-    q: Annotated[str | None, Query(max_length=500, description="A part of the title, or a whole sku.")] = None,
+    q: Annotated[str | None, Query(max_length=500, description=Q_DESCRIPTION)] = None,
     sort: Annotated[str, Query(pattern=SORT_PATTERN, description="Descending behind a minus.")] = "-product_id",
 ) -> ProductPage:
+    if q is not None and len(words_of(q)) > MAX_WORDS:
+        raise InvalidInput.in_field("q", f"has over {MAX_WORDS} words; leave some out")
+
     def read() -> ProductPage:
         with api.services.database.read() as session:
             rows, total = list_products(

@@ -7,9 +7,11 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy import orm
 
-from orm_models import ProductRow, ProductVectorRow
+from orm_models import ProductRow, ProductVectorRow, comparable
+from tuwen.texts import canonical_text, words_of
 
 OLDEST_AMONG = 1000  # so that a long backlog costs no more
+MAX_WORDS = 20  # each of which is looked for in every title
 SORT_COLUMNS = ("product_id", "title", "price", "created_at", "updated_at")
 
 
@@ -39,19 +41,20 @@ def list_products(
     """One page and the count of all that match. `sort` is a name of SORT_COLUMNS, descending behind a minus."""
     conditions: list[sa.ColumnElement[bool]] = []
     if category is not None:
-        conditions.append(ProductRow.category == category)
+        conditions.append(ProductRow.category_normalised == comparable("category", category))
     if index_status is not None:
         conditions.append(ProductRow.index_status == index_status)
-    if title_or_sku:
-        conditions.append(
-            sa.or_(ProductRow.title.icontains(title_or_sku, autoescape=True), ProductRow.sku == title_or_sku)
-        )
+    if title_or_sku and (words := words_of(title_or_sku)):
+        in_title = (sa.func.instr(ProductRow.title_normalised, word) > 0 for word in words)
+        conditions.append(sa.or_(sa.and_(*in_title), _has_sku(title_or_sku)))
     column: orm.InstrumentedAttribute[Any] = getattr(ProductRow, sort.removeprefix("-"))
-    order = column.desc() if sort.startswith("-") else column.asc()
+    order = [column.desc() if sort.startswith("-") else column.asc()]
+    if column is ProductRow.price:
+        order.insert(0, column.is_(None).asc())  # what has no price is neither the cheapest nor the dearest
     rows = session.execute(
         _select_with_binding(vector_index_id)
         .where(*conditions)
-        .order_by(order, ProductRow.product_id)
+        .order_by(*order, ProductRow.product_id)
         .limit(page_size)
         .offset((page - 1) * page_size)
     )
@@ -60,7 +63,13 @@ def list_products(
 
 
 def sku_owner(session: orm.Session, sku: str) -> int | None:
-    return session.scalar(sa.select(ProductRow.product_id).where(ProductRow.sku == sku))
+    """Whoever has it to the letter comes before whoever has it typed in another way."""
+    order = (ProductRow.sku == sku).desc()
+    return session.scalar(sa.select(ProductRow.product_id).where(_has_sku(sku)).order_by(order).limit(1))
+
+
+def _has_sku(sku: str) -> sa.ColumnElement[bool]:
+    return sa.or_(ProductRow.sku_normalised == canonical_text(sku), ProductRow.sku == sku)
 
 
 def load_products(session: orm.Session, product_ids: Iterable[int]) -> list[ProductRow]:

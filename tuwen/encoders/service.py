@@ -16,6 +16,7 @@ from tuwen.encoders.batching import BatchSizes, MicroBatcher
 from tuwen.encoders.turns import Turns, Urgency
 from tuwen.errors import EncodingFailed, ModelsUnavailable
 from tuwen.settings import Settings
+from tuwen.texts import normalise_text
 
 Item = TypeVar("Item")
 
@@ -33,6 +34,11 @@ def _encode(
 ) -> list[Vector]:
     with lock:  # two services may share a model for a while: the one that fills an index, and the one that serves it
         return list(encode(items))
+
+
+def _of_normalised(encode: Callable[[Sequence[str]], Embeddings]) -> Callable[[Sequence[str]], Embeddings]:
+    """Titles and queries alike, so that the same in another script or width, or with invisible characters, is near."""
+    return lambda texts: encode([normalise_text(text) for text in texts])
 
 
 class EncodingService:
@@ -54,9 +60,9 @@ class EncodingService:
         }
         a_picture = encoders.clip.prepare(Image.new("RGB", KNOWN_GOOD_SIZE, "gray"))
         self.clip_images = self._batcher(encoders.clip.encode_prepared, a_picture, Urgency.LONG_QUERY)
-        self.clip_texts = self._batcher(encoders.clip.encode_texts, KNOWN_GOOD_TEXT)
-        self.text_queries = self._batcher(encoders.text.encode_queries, KNOWN_GOOD_TEXT)
-        self.text_documents = self._batcher(encoders.text.encode_documents, KNOWN_GOOD_TEXT)
+        self.clip_texts = self._batcher(_of_normalised(encoders.clip.encode_texts), KNOWN_GOOD_TEXT)
+        self.text_queries = self._batcher(_of_normalised(encoders.text.encode_queries), KNOWN_GOOD_TEXT)
+        self.text_documents = self._batcher(_of_normalised(encoders.text.encode_documents), KNOWN_GOOD_TEXT)
         self._batchers = (self.clip_images, self.clip_texts, self.text_queries, self.text_documents)
         self._cache: LRUCache[Hashable, Vector] = LRUCache(settings.query_cache_size)
         self._cache_counts: Counter[str] = Counter()
@@ -77,12 +83,10 @@ class EncodingService:
         )
 
     async def query_clip_text(self, text: str) -> Vector:
-        text = _with_single_spaces(text)
-        return await self._cached(self.clip_texts, ("clip", text), text)
+        return await self._cached(self.clip_texts, ("clip", normalise_text(text)), text)
 
     async def query_text(self, text: str) -> Vector:
-        text = _with_single_spaces(text)
-        return await self._cached(self.text_queries, ("text", text), text)
+        return await self._cached(self.text_queries, ("text", normalise_text(text)), text)
 
     def prepare(self, image: Image.Image) -> PreparedPicture:
         """For `query_image` and `clip_images`, on the thread that decoded it: the model has enough to do.
@@ -136,8 +140,3 @@ class EncodingService:
         if vector is not None:
             self._cache_counts["hit"] += 1
         return vector
-
-
-def _with_single_spaces(text: str) -> str:
-    """A query with a space more is the same: to the models, whose tokenizers fold them, and so to the cache."""
-    return " ".join(text.split())
