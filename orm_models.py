@@ -80,7 +80,7 @@ class ProductRow(Base):
     sku: orm.Mapped[str | None] = orm.mapped_column(sa.String(SKU_COLUMN_LENGTH), unique=True)
     title: orm.Mapped[str] = orm.mapped_column(sa.String(TITLE_COLUMN_LENGTH))
     category: orm.Mapped[str | None] = orm.mapped_column(sa.String(CATEGORY_COLUMN_LENGTH), index=True)
-    price: orm.Mapped[decimal.Decimal | None] = orm.mapped_column(sa.Numeric(12, 2))
+    price: orm.Mapped[decimal.Decimal | None] = orm.mapped_column(sa.Numeric(12, 2), index=True)
     attributes: orm.Mapped[dict[str, Any]] = orm.mapped_column(sa.JSON, default=dict)
     image_path: orm.Mapped[str] = orm.mapped_column(sa.String(500))
     image_sha256: orm.Mapped[str] = orm.mapped_column(sa.CHAR(64), index=True)
@@ -88,6 +88,8 @@ class ProductRow(Base):
     image_height: orm.Mapped[int]
     image_is_generated: orm.Mapped[bool] = orm.mapped_column(default=False, server_default=sa.false())
     version: orm.Mapped[int] = orm.mapped_column(default=1)
+    content_version: orm.Mapped[int] = orm.mapped_column(default=1)
+    """Its version when that last changed which its row in Milvus is made of."""
     index_status: orm.Mapped[Literal["pending", "indexed", "failed"]] = orm.mapped_column(
         sa.String(16), default="pending", index=True
     )
@@ -153,6 +155,11 @@ class ProductVectorRow(Base):
     row_token: orm.Mapped[int | None] = orm.mapped_column(sa.BigInteger)
     """Null for rows of version 0.2.0, which carry none."""
     version: orm.Mapped[int]
+    """The product's `content_version` that the row is of."""
+    image_sha256: orm.Mapped[str | None] = orm.mapped_column(sa.CHAR(64))
+    """Of the picture that its vector was made of; null: not known, or to be made again."""
+    title_sha256: orm.Mapped[str | None] = orm.mapped_column(sa.CHAR(64))
+    """The same of the title, and of the vectors of both text models."""
 
 
 class OutboxRow(Base):

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar
 
@@ -112,7 +111,6 @@ class VectorRow:
     image_path: str
     title: str
     category: str | None
-    price: Decimal | None
     attributes: Mapping[str, Any]
 
 
@@ -193,7 +191,6 @@ class VectorDB:
             analyzer_params={"tokenizer": "jieba"},
         )
         schema.add_field("category", DataType.VARCHAR, max_length=LONGEST_CATEGORY_BYTES, nullable=True)
-        schema.add_field("price", DataType.DOUBLE, nullable=True)
         schema.add_field("title_bm25", DataType.SPARSE_FLOAT_VECTOR)
         schema.add_function(Function("title_bm25", FunctionType.BM25, ["title"], ["title_bm25"]))
         index = MilvusClient.prepare_index_params()
@@ -203,7 +200,7 @@ class VectorDB:
                 index.add_index(
                     field, self._settings.milvus_index_type, metric_type="COSINE", params=self._hnsw_params()
                 )
-            for filtered in ("product_id", "category", "price"):  # else each search reads them row by row
+            for filtered in ("product_id", "category"):  # else each search reads them row by row
                 index.add_index(filtered, index_type="INVERTED")
 
         def create(client: MilvusClient) -> None:
@@ -481,8 +478,6 @@ def _spare_loopback_the_proxy() -> None:
 def filter_expression(
     *,
     categories: Sequence[str] = (),
-    price_min: Decimal | None = None,
-    price_max: Decimal | None = None,
     attributes: Mapping[str, str | int | float | bool] | None = None,
 ) -> str:
     """A Milvus boolean expression. Every value is written as a literal, so none can break out of its place."""
@@ -491,10 +486,6 @@ def filter_expression(
         # As they are typed, too: so they stand in rows that earlier versions made.
         typed_and_stored = dict.fromkeys(each for typed in categories for each in (typed, _comparable_category(typed)))
         parts.append(f"category in [{', '.join(map(_literal, typed_and_stored))}]")
-    if price_min is not None:
-        parts.append(f"price >= {float(price_min)}")
-    if price_max is not None:
-        parts.append(f"price <= {float(price_max)}")
     parts += [f"attributes[{_literal(key)}] == {_literal(value)}" for key, value in (attributes or {}).items()]
     return " and ".join(parts)
 
@@ -522,6 +513,5 @@ def _as_entity(row: VectorRow) -> dict[str, Any]:
         "image_path": row.image_path,
         "title": normalise_text(row.title)[:TITLE_COLUMN_LENGTH],
         "category": None if row.category is None else _comparable_category(row.category),
-        "price": None if row.price is None else float(row.price),
         "attributes": dict(row.attributes),
     }

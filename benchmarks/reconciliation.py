@@ -169,7 +169,6 @@ def vector_row(number: int, dim: int) -> VectorRow:
         image_path="",
         title=f"商品 {number}",
         category=None,
-        price=None,
         attributes={},
     )
 

@@ -92,7 +92,6 @@ def vector_rows(vectors: Vectors, first_id: int) -> list[VectorRow]:
             image_path="",
             title=title,
             category=category_of(first_id + number),
-            price=None,
             attributes={},
         )
         for number, title in enumerate(vectors.titles)

@@ -90,6 +90,7 @@ from tuwen.vectors.binding import (
     mark_failed,
     products_bound_to,
     release_milvus_ids,
+    sha256_of,
     unbind,
 )
 from tuwen.vectors.indexes import has_bindings
@@ -238,6 +239,9 @@ def test_rows_of_version_0_2_0_stay_as_they_are(empty_dsn: str) -> None:
             "INSERT INTO product (id, title, attributes, image_path, image_sha256, image_width, image_height,"
             " image_is_generated, version, index_status, created_at, updated_at)"
             f" VALUES (7, '红色沙发', '{{}}', 'bb/1.png', 'b', 8, 8, 1, 2, 'indexed', '{moment}', '{moment}')",
+            "INSERT INTO vector_index (id, collection, model_fingerprint, status, created_at)"
+            f" VALUES (1, 'products_x_1', 'f', 'active', '{moment}')",
+            "INSERT INTO product_vector (product_id, vector_index_id, milvus_id, version) VALUES (7, 1, 9, 2)",
             "INSERT INTO job (id, kind, status, progress, request, result, created_at, attempts)"
             f" VALUES (5, 'generate', 'done', 1, '{{\"prompt\": \"沙发\"}}', NULL, '{moment}', 1)",
             "INSERT INTO generated_image (id, job_id, position, seed, image_path, image_sha256, image_width,"
@@ -251,6 +255,9 @@ def test_rows_of_version_0_2_0_stay_as_they_are(empty_dsn: str) -> None:
         assert found is not None
         assert job is not None
         assert (found.product.title, found.product.version, found.product.image_is_generated) == ("红色沙发", 2, True)
+        assert found.product.content_version == 2
+        binding = session.get_one(ProductVectorRow, (7, 1))
+        assert (binding.image_sha256, binding.title_sha256) == ("b", sha256_of("红色沙发"))
         assert (job.status, job.request) == ("done", {"prompt": "沙发"})
         assert [image.image_id for image in generated_images(session, 5)] == [9]
     assert add_product(database).product_id == 8
@@ -408,7 +415,9 @@ def test_a_pending_product_that_is_bound_at_its_version_is_confirmed(database: D
         for number, product in enumerate((same, changed)):
             bind_vectors(session, product, index_id, key(product, number, token=None))
         session.execute(sa.update(ProductRow).values(index_status="pending"))
-        session.execute(sa.update(ProductRow).where(ProductRow.product_id == changed.product_id).values(version=3))
+        session.execute(
+            sa.update(ProductRow).where(ProductRow.product_id == changed.product_id).values(content_version=3)
+        )
     with database.write() as session:
         assert confirm_indexed(session, index_id, [same.product_id, changed.product_id]) == 1
     with database.read() as session:

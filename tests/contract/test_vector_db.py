@@ -6,7 +6,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -54,7 +53,6 @@ def row(number: int, **changes: Any) -> VectorRow:
         "image_path": "aa/a.png",
         "title": "红色布艺沙发",
         "category": None,
-        "price": None,
         "attributes": {},
     }
     return VectorRow(**(values | changes))
@@ -86,8 +84,8 @@ def test_filters_find_exactly_what_they_say(vector_db: VectorDB, collection: str
     ids = vector_db.insert(
         collection,
         [
-            row(0, category="沙发", price=Decimal("10.00"), attributes={"颜色": "红", "n": 1, "ok": True}),
-            row(1, category=tricky, price=Decimal("20.00"), attributes={tricky: tricky}),
+            row(0, category="沙发", attributes={"颜色": "红", "n": 1, "ok": True}),
+            row(1, category=tricky, attributes={tricky: tricky}),
             row(2),
         ],
     )
@@ -101,8 +99,6 @@ def test_filters_find_exactly_what_they_say(vector_db: VectorDB, collection: str
     assert found() == {0, 1, 2}
     assert found(categories=["沙发", "床"]) == {0}
     assert found(categories=[tricky]) == {1}
-    assert found(price_min=Decimal(10), price_max=Decimal("19.99")) == {0}
-    assert found(price_max=Decimal(20)) == {0, 1}
     assert found(attributes={"颜色": "红", "n": 1, "ok": True}) == {0}
     assert found(attributes={"颜色": "蓝"}) == set()
     assert found(attributes={tricky: tricky}) == {1}

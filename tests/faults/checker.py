@@ -138,8 +138,10 @@ def check_stores(stores: Stores) -> Iterator[Violation]:
     bound = {RowKey(each.milvus_id, each.product_id, each.row_token) for each in bindings}
     versions = {each.product_id: each.version for each in bindings}
     for product_id, row in products.items():
-        if versions.get(product_id) != row.version:
-            yield Violation("lost", skus[product_id], f"bound at version {versions.get(product_id)} of {row.version}")
+        if versions.get(product_id) != row.content_version:
+            yield Violation(
+                "lost", skus[product_id], f"bound at version {versions.get(product_id)} of {row.content_version}"
+            )
     rows = [row for page in stores.vector_db.iterate_rows(index.collection) for row in page]
     for key in bound - set(rows):
         yield Violation("lost", skus.get(key.product_id, ""), f"bound to {key}, which is not in Milvus")

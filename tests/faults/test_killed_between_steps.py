@@ -86,7 +86,7 @@ def leave_orphans(shop: Shop, product_id: int) -> None:
         bound = session.get_one(ProductVectorRow, (product_id, index.vector_index_id)).milvus_id
     clip, text = services.encoding.encoders.clip.dim, services.encoding.encoders.text.dim
     vectors = {"image_clip_vector": [1.0] * clip, "text_clip_vector": [1.0] * clip, "text_bge_vector": [1.0] * text}
-    shown = {name: getattr(product, name) for name in ("image_path", "title", "category", "price", "attributes")}
+    shown = {name: getattr(product, name) for name in ("image_path", "title", "category", "attributes")}
     row = VectorRow(product_id=product_id, row_token=new_row_token(), **vectors, **shown)  # type: ignore[arg-type]
     services.vector_db.insert(index.collection, [row])
     services.vector_db.delete(index.collection, [bound], [product_id])
@@ -133,7 +133,9 @@ async def assert_right(shop: Shop) -> None:
         drawn = list(session.scalars(sa.select(GeneratedImageRow)))
         jobs = list(session.scalars(sa.select(JobRow)))
     assert {product.index_status for product in products} <= {"indexed"}
-    assert {each: row.version for each, row in bindings.items()} == {each.product_id: each.version for each in products}
+    assert {each: row.version for each, row in bindings.items()} == {
+        each.product_id: each.content_version for each in products
+    }
     assert {row.vector_index_id for row in bindings.values()} <= {index.vector_index_id}
     assert shop.in_milvus() == {row.milvus_id for row in bindings.values()}
     for product in products:

@@ -59,7 +59,6 @@ def test_rows_that_nothing_binds_are_invisible_and_removed_later(settings: Setti
             image_path="x",
             title="红色沙发",
             category=None,
-            price=None,
             attributes={},
         )
         shop.services.vector_db.insert(collection, [orphan] * 30)

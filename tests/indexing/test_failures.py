@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from decimal import Decimal
 from functools import partial
 from typing import Self
 
@@ -244,7 +243,7 @@ def test_an_empty_folder_under_a_disk_that_is_not_mounted_takes_no_product_out_o
         await shop.ingestor.ingest(shop.messages())
 
     async def without_the_disk(shop: Shop) -> None:
-        shop.writer.change(1, ProductChanges(price=Decimal("9.99")), None)  # a nightly feed
+        shop.writer.reindex(1)
         refused: list[Callable[[], object]] = [shop.services.images.check, lambda: shop.create("灯", "blue"), shop.mend]
         for call in refused:
             with pytest.raises(ImageStoreUnavailable, match="is a disk not mounted"):

@@ -26,7 +26,6 @@ def row_of(shop: Shop, product_id: int) -> VectorRow:
         image_path="",
         title="沙发",
         category=None,
-        price=None,
         attributes={},
     )
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,12 @@ import pytest
 import sqlalchemy as sa
 
 from orm_models import ProductRow, ProductVectorRow, VectorIndexRow, utc_now
+from tuwen.catalogue import prices
+from tuwen.catalogue.prices import Prices
 from tuwen.database.engine import Database
 from tuwen.encoders.base import Vector
 from tuwen.errors import Overloaded, VectorDBUnavailable, VectorsRejected
+from tuwen.search import lookup
 from tuwen.search.lookup import MAX_BATCH, SPARE_HITS, Found, Lookup, Lookups
 from tuwen.settings import Settings
 from tuwen.vectors.registry import LiveIndex
@@ -52,17 +56,25 @@ class Stores:
             session.flush()
             self.index = LiveIndex(index.vector_index_id, COLLECTION, index.activated_at)
         for number in range(PRODUCTS):
-            self.add(f"product {number}", direction(number), category="even" if number % 2 == 0 else "odd")
+            category, price = "even" if number % 2 == 0 else "odd", Decimal(number) if number else None
+            self.add(f"product {number}", direction(number), category=category, price=price)
 
-    def add(self, title: str, vector: Vector, *, category: str | None = None, bound: bool = True) -> int:
+    def add(
+        self,
+        title: str,
+        vector: Vector,
+        *,
+        category: str | None = None,
+        price: Decimal | None = None,
+        bound: bool = True,
+    ) -> int:
+        picture = {"image_path": "a.png", "image_sha256": "0" * 64, "image_width": 1, "image_height": 1}
         with self.database.write() as session:
-            product = ProductRow(
-                title=title, category=category, image_path="a.png", image_sha256="0" * 64, image_width=1, image_height=1
-            )
+            product = ProductRow(title=title, category=category, price=price, **picture)
             session.add(product)
             session.flush()
             product_id, token = product.product_id, new_row_token()
-            row = VectorRow(product_id, token, vector, vector, vector, "a.png", title, category, None, {})
+            row = VectorRow(product_id, token, vector, vector, vector, "a.png", title, category, {})
             (milvus_id,) = self.vector_db.insert(COLLECTION, [row])
             if bound:
                 session.add(
@@ -140,6 +152,44 @@ def test_fields_filters_and_limits_do_not_mix(stores: Stores) -> None:
     assert {hit.product.category for hit in found(outcomes[1]).hits} == {"odd"}
     assert titles(found(outcomes[0]))[0] == titles(found(outcomes[2]))[0] == "product 2"
     assert titles(found(outcomes[3])) == titles(found(find_together(stores, [stores.lookup(direction(2), 6)])[0]))[1:]
+
+
+@pytest.mark.parametrize("few", [5000, 2])
+@pytest.mark.parametrize("deep_limit", [2048, 4])
+def test_within_prices_the_nearest_are_found_however_many_fit_and_however_far_they_are(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch, few: int, deep_limit: int
+) -> None:
+    """Named to Milvus, picked out of the nearest, or gone through page by page."""
+    for module in (prices, lookup):
+        monkeypatch.setattr(module, "FEW", few)
+    monkeypatch.setattr(lookup, "DEEP_LIMIT", deep_limit)
+    everything = titles(found(find_together(stores, [stores.lookup(direction(3), PRODUCTS)])[0]))
+    by_rank = [int(title.split()[1]) for title in everything]
+    for wanted, lowest, highest, category in (
+        (3, 1, 39, None),
+        (3, by_rank[-1], by_rank[-1], None),
+        (5, 10, 20, "odd"),
+        (40, None, 12, None),
+        (40, 30, None, "even"),
+        (3, 50, None, None),
+    ):
+        within = Prices(
+            None if lowest is None else Decimal(lowest),
+            None if highest is None else Decimal(highest),
+            (category,) if category else (),
+        )
+        expression = f'category == "{category}"' if category else ""
+        asked = stores.lookup(direction(3), wanted, filter_expression=expression, prices=within)
+        fitting = [
+            f"product {number}"
+            for number in by_rank
+            if (lowest or 1) <= number <= (highest or PRODUCTS)
+            and category in (None, "even" if number % 2 == 0 else "odd")
+        ]
+        beside = stores.lookup(direction(3), 5)
+        outcome, others = find_together(stores, [asked, beside])
+        assert titles(found(outcome)) == fitting[:wanted]
+        assert titles(found(others)) == everything[:5]
 
 
 def test_what_milvus_cant_answer_of_one_is_not_the_others_matter(stores: Stores) -> None:

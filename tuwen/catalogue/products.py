@@ -7,6 +7,7 @@ from sqlalchemy.exc import IntegrityError
 
 from data_models import Product, ProductChanges, ProductFields
 from orm_models import ProductRow, utc_now
+from tuwen.catalogue.changes import apply_changes
 from tuwen.catalogue.queries import sku_owner
 from tuwen.catalogue.representation import as_product
 from tuwen.database.engine import Database
@@ -63,8 +64,8 @@ class ProductWriter:
         try:
             with self._database.write() as session:
                 row = _require_product(session, product_id, lock=True)
-                if values:
-                    self._apply(session, row, values)
+                apply_changes(session, row, values, self._topic)
+                session.flush()
                 changed = self._as_it_is(session, row)  # under the lock: the version that this very change made
         except IntegrityError as error:
             raise _duplicate_sku(changes.sku) from error
@@ -92,15 +93,6 @@ class ProductWriter:
             session.delete(row)
             add_product_event(session, self._topic, row, "delete", milvus_ids)
         self._wake_relay()
-
-    def _apply(self, session: orm.Session, row: ProductRow, values: dict[str, object]) -> None:
-        for name, value in values.items():
-            setattr(row, name, value)
-        row.version += 1
-        row.updated_at = utc_now()
-        row.index_status, row.index_error, row.queued_at = "pending", None, None
-        session.flush()
-        add_product_event(session, self._topic, row, "upsert")
 
     def _as_it_is(self, session: orm.Session, row: ProductRow) -> Product:
         index = self._registry.known

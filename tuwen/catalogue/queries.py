@@ -77,9 +77,9 @@ def load_products(session: orm.Session, product_ids: Iterable[int]) -> list[Prod
 
 
 def lock_products(session: orm.Session, product_ids: Iterable[int]) -> dict[int, int]:
-    """Lock those that still exist until the transaction ends; product_id → current version."""
+    """Lock those that still exist until the transaction ends; product_id → the version of its content."""
     rows = session.execute(
-        sa.select(ProductRow.product_id, ProductRow.version)
+        sa.select(ProductRow.product_id, ProductRow.content_version)
         .where(ProductRow.product_id.in_(list(product_ids)))
         .order_by(ProductRow.product_id)  # one order for all: two workers can't deadlock
         .with_for_update()

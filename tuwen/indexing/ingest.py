@@ -179,7 +179,7 @@ class Ingestor:
         with self._database.read() as session:
             products = load_products(session, product_ids)
             versions = indexed_versions(session, index.vector_index_id, product_ids)
-        done = [each for each in products if versions.get(each.product_id) == each.version]
+        done = [each for each in products if versions.get(each.product_id) == each.content_version]
         asked_again = any(product.index_status == "pending" for product in done)  # after it was bound
         if index.is_live and asked_again:
             with self._database.write() as session:
@@ -231,7 +231,6 @@ class Ingestor:
             image_path=product.image_path,
             title=product.title,
             category=product.category,
-            price=product.price,
             attributes=product.attributes,
         )
         return Encoded(product, row)
@@ -289,11 +288,11 @@ class Ingestor:
     def _write_failure(self, session: orm.Session, product: ProductRow, index: LiveIndex, reason: str) -> list[int]:
         if not has_failed(session, product.product_id, reason):  # else its event came twice
             logger.warning("Product %d can't be indexed: %s", product.product_id, reason)
-            event = ProductEvent(product_id=product.product_id, op="upsert", version=product.version)
+            event = ProductEvent(product_id=product.product_id, op="upsert", version=product.content_version)
             letter = DeadLetter(payload=event.model_dump_json(), error=reason)
             add_to_outbox(session, dead_letter_topic(self._settings.kafka_topic), str(product.product_id), letter)
         return mark_failed(session, product, index.vector_index_id, reason)
 
     @staticmethod
     def _is_current(versions: dict[int, int], product: ProductRow) -> bool:
-        return versions.get(product.product_id) == product.version
+        return versions.get(product.product_id) == product.content_version

@@ -51,11 +51,11 @@ def without_waiting_message(session: orm.Session, product_ids: Sequence[int], to
 def product_versions_after(
     session: orm.Session, product_id: int, limit: int, status: IndexStatus | None = None
 ) -> dict[int, int]:
-    """A page of all products, or of those that have this status: id → version, in the order of the ids.
+    """A page of all products, or of those that have this status: id → version of the content, in the order of the ids.
 
     What is bound is asked for the page alone: in one statement, MySQL makes a table of all bindings, for each page.
     """
-    statement = sa.select(ProductRow.product_id, ProductRow.version).where(ProductRow.product_id > product_id)
+    statement = sa.select(ProductRow.product_id, ProductRow.content_version).where(ProductRow.product_id > product_id)
     if status is not None:
         statement = statement.where(ProductRow.index_status == status)
     return dict(session.execute(statement.order_by(ProductRow.product_id).limit(limit)).all())
@@ -87,7 +87,7 @@ def products_with_message_since(
 def requeue(session: orm.Session, product_ids: Sequence[int], status: IndexStatus, topic: str) -> list[int]:
     """Have those of them that have this status indexed again: pending, each with a new event. Returns which."""
     rows = session.execute(
-        sa.select(ProductRow.product_id, ProductRow.version)
+        sa.select(ProductRow.product_id, ProductRow.content_version)
         .where(ProductRow.product_id.in_(product_ids), ProductRow.index_status == status)
         .order_by(ProductRow.product_id)
         .with_for_update()

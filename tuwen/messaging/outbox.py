@@ -29,7 +29,7 @@ def add_product_event(
     op: Literal["upsert", "delete"],
     milvus_ids: dict[str, list[int]] | None = None,
 ) -> None:
-    event = ProductEvent(product_id=row.product_id, op=op, version=row.version, milvus_ids=milvus_ids or {})
+    event = ProductEvent(product_id=row.product_id, op=op, version=row.content_version, milvus_ids=milvus_ids or {})
     add_to_outbox(session, topic, str(row.product_id), event)
 
 

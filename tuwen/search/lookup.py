@@ -8,11 +8,12 @@ import logging
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from data_models import Product
 from tuwen.background import WorkPool
+from tuwen.catalogue.prices import FEW, Prices, first_fitting_rows, pages_of_fitting_rows
 from tuwen.catalogue.representation import as_product
 from tuwen.database.engine import Database
 from tuwen.encoders.base import Vector
@@ -27,6 +28,9 @@ MAX_BATCH = 64
 # Rows that no product binds (replaced a moment ago, or left by a crash) and the product that is left out take places in
 # Milvus's answer. Each costs time, and where these few don't do it asks again.
 SPARE_HITS = 2
+# Where many products fit a range of prices, so many times as many of the nearest are looked at, and again so many;
+# after DEEP_LIMIT without enough that fit, all that do are gone through.
+WIDER, DEEP_LIMIT = 4, 2048
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,18 @@ class Lookup:
     filter_expression: str
     wanted: int
     without_product_id: int | None
+    prices: Prices | None = None
+    few_fit: bool = False
+    """Of the prices, and then the filter names them."""
+
+    @property
+    def growth(self) -> int:
+        return WIDER if self.prices is not None and not self.few_fit else 2
+
+    @property
+    def first_limit(self) -> int:
+        spared = self.wanted + SPARE_HITS
+        return min(spared * WIDER, MAX_SEARCH_LIMIT) if self.growth == WIDER else spared
 
 
 class ProductHit(NamedTuple):
@@ -118,9 +134,11 @@ class Lookups:
 
     def _look_up(self, lookups: Sequence[Lookup]) -> list[Outcome]:
         """On a thread. Raises what concerns all of them; what concerns one alone is its outcome."""
+        started = time.perf_counter()
+        lookups = self._within_prices(lookups)
+        metadata_s = time.perf_counter() - started
         outcomes: dict[int, Outcome] = {}
-        limits = {number: lookup.wanted + SPARE_HITS for number, lookup in enumerate(lookups)}
-        metadata_s = 0.0
+        limits = {number: lookup.first_limit for number, lookup in enumerate(lookups)}
         while limits:
             nearest: dict[int, list[VectorHit]] = {}
             for group in _groups(lookups, limits):
@@ -139,9 +157,41 @@ class Lookups:
                 if len(products) >= wanted or is_all or limits[number] == MAX_SEARCH_LIMIT:
                     outcomes[number] = Found(products[:wanted], round(metadata_s * 1000, 2))
                     del limits[number]
-                else:  # too many of them were unbound
-                    limits[number] = min(limits[number] * 2, MAX_SEARCH_LIMIT)
+                elif lookups[number].growth == WIDER and limits[number] >= DEEP_LIMIT:
+                    outcomes[number] = self._among_all_that_fit(lookups[number], metadata_s)
+                    del limits[number]
+                else:  # too many of them were unbound, or of other prices
+                    limits[number] = min(limits[number] * lookups[number].growth, MAX_SEARCH_LIMIT)
         return [outcomes[number] for number in range(len(lookups))]
+
+    def _within_prices(self, lookups: Sequence[Lookup]) -> list[Lookup]:
+        """Those that few products fit name them to Milvus."""
+        if not any(lookup.prices for lookup in lookups):
+            return list(lookups)
+        narrowed = []
+        with self._database.read() as session:
+            for lookup in lookups:
+                if lookup.prices is not None:
+                    rows = first_fitting_rows(session, lookup.index.vector_index_id, lookup.prices)
+                    narrowed.append(_among(lookup, rows) if len(rows) < FEW else lookup)
+                else:
+                    narrowed.append(lookup)
+        return narrowed
+
+    def _among_all_that_fit(self, lookup: Lookup, metadata_s: float) -> Outcome:
+        """The nearest of all are of other prices: what fits is gone through, page by page."""
+        assert lookup.prices is not None, "else all of the nearest fit"
+        with self._database.read() as session:
+            pages = list(pages_of_fitting_rows(session, lookup.index.vector_index_id, lookup.prices))
+        best: list[ProductHit] = []
+        for page in pages:
+            among = _among(lookup, page)
+            hits = self._nearest([among], among.first_limit)[0]
+            if isinstance(hits, Exception):
+                return hits
+            best += self._counting_hits([among], {0: hits})[0]
+            best = sorted(best, key=lambda hit: (-hit.score, hit.product.milvus_id))[: lookup.wanted]
+        return Found(best, round(metadata_s * 1000, 2))
 
     def _nearest(
         self, group: Sequence[Lookup], limit: int
@@ -173,7 +223,7 @@ class Lookups:
     def _counting_hits(
         self, lookups: Sequence[Lookup], nearest: Mapping[int, Sequence[VectorHit]]
     ) -> dict[int, list[ProductHit]]:
-        """For each lookup those of its hits that are bound, and not the product to be left out."""
+        """For each lookup those of its hits that are bound, of its prices, and not the product to be left out."""
         rows: dict[int, set[RowKey]] = {}
         for number, hits in nearest.items():
             rows.setdefault(lookups[number].index.vector_index_id, set()).update(hit.row for hit in hits)
@@ -188,9 +238,20 @@ class Lookups:
             counting[number] = [
                 ProductHit(hit.score, bound_here[hit.row])
                 for hit in hits
-                if hit.row in bound_here and hit.row.product_id != lookups[number].without_product_id
+                if hit.row in bound_here and _fits(lookups[number], bound_here[hit.row])
             ]
         return counting
+
+
+def _among(lookup: Lookup, rows: Sequence[int]) -> Lookup:
+    """`rows`: Milvus ids."""
+    expression = " and ".join(filter(None, [f"id in {list(rows)}", lookup.filter_expression]))
+    return replace(lookup, filter_expression=expression, few_fit=True)
+
+
+def _fits(lookup: Lookup, product: Product) -> bool:
+    is_of_prices = lookup.prices is None or lookup.prices.include(product.price)
+    return is_of_prices and product.product_id != lookup.without_product_id
 
 
 def _groups(lookups: Sequence[Lookup], numbers: Iterable[int]) -> list[list[int]]:

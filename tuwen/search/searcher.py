@@ -11,6 +11,7 @@ from data_models import (
     SearchTimings,
 )
 from tuwen.background import Budget, WorkPool
+from tuwen.catalogue.prices import Prices
 from tuwen.catalogue.queries import load_products
 from tuwen.database.engine import Database
 from tuwen.encoders.base import Vector
@@ -121,7 +122,7 @@ class Searcher:
             products = load_products(session, [product_id])
             if not products:
                 raise NotFound(f"There is no product {product_id}.")
-            row = row_at_version(session, index.vector_index_id, product_id, products[0].version)
+            row = row_at_version(session, index.vector_index_id, product_id, products[0].content_version)
         if row is not None:
             vector = self._vector_db.stored_vector(index.collection, VECTOR_FIELDS_OF_PRODUCT[mode], row)
             if vector is not None:
@@ -157,11 +158,14 @@ class Searcher:
 
 def _as_lookup(request: SearchRequest, query: Query, index: LiveIndex, vector: Vector) -> Lookup:
     filters = request.filters
-    expression = filter_expression(
-        categories=filters.category,
-        price_min=filters.price_min,
-        price_max=filters.price_max,
-        attributes=filters.attributes,
+    expression = filter_expression(categories=filters.category, attributes=filters.attributes)
+    has_prices = filters.price_min is not None or filters.price_max is not None
+    return Lookup(
+        index,
+        VECTOR_FIELDS[request.mode],
+        vector,
+        expression,
+        wanted=request.offset + request.top_k,
+        without_product_id=query.without_product_id,
+        prices=Prices(filters.price_min, filters.price_max, tuple(filters.category)) if has_prices else None,
     )
-    wanted = request.offset + request.top_k
-    return Lookup(index, VECTOR_FIELDS[request.mode], vector, expression, wanted, query.without_product_id)

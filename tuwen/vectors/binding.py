@@ -4,6 +4,7 @@ A hit counts only if the row itself carries the product and the token that are b
 `Database.write()` block is the transaction.
 """
 
+import hashlib
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from sqlalchemy import orm
 
 from data_models import IndexStatus
 from orm_models import REASON_LENGTH, ProductRow, ProductVectorRow, VectorIndexRow, utc_now
+from tuwen.texts import normalise_text
 from vector_db import RowKey
 
 MAX_IDS_A_STATEMENT = 5000  # SQLite takes 32,766 values in a statement
@@ -69,7 +71,7 @@ def bound_milvus_ids(session: orm.Session, product_ids: Iterable[int]) -> dict[i
 
 
 def indexed_versions(session: orm.Session, vector_index_id: int, product_ids: Iterable[int]) -> dict[int, int]:
-    """For each product that is bound in this index, the version that its vectors were made of."""
+    """For each product that is bound in this index, the version of the content that its row was made of."""
     rows = session.execute(
         sa.select(ProductVectorRow.product_id, ProductVectorRow.version).where(
             ProductVectorRow.vector_index_id == vector_index_id, ProductVectorRow.product_id.in_(list(product_ids))
@@ -113,18 +115,24 @@ def bind_vectors(
     if binding is None:
         binding = ProductVectorRow(product_id=product.product_id, vector_index_id=vector_index_id)
         session.add(binding)
-    binding.milvus_id, binding.row_token, binding.version = row.milvus_id, row.row_token, product.version
+    binding.milvus_id, binding.row_token, binding.version = row.milvus_id, row.row_token, product.content_version
+    binding.image_sha256, binding.title_sha256 = product.image_sha256, sha256_of(product.title)
     if is_live:
         _set_index_status(session, product.product_id, "indexed", None)
     return replaced
 
 
+def sha256_of(title: str) -> str:
+    """Of what is encoded, as `EncodingService` makes it of a title."""
+    return hashlib.sha256(normalise_text(title).encode()).hexdigest()
+
+
 def outdate_bindings(session: orm.Session, product_id: int) -> None:
-    """What the product has bound still counts, as made of a version before its first: ingestion makes it anew."""
+    """What the product has bound still counts, as made of a version before its first: ingestion makes it all anew."""
     session.execute(
         sa.update(ProductVectorRow)
         .where(ProductVectorRow.product_id == product_id)
-        .values(version=0)
+        .values(version=0, image_sha256=None, title_sha256=None)
         .execution_options(synchronize_session=False)
     )
 
@@ -151,7 +159,7 @@ def confirm_indexed(session: orm.Session, vector_index_id: int, product_ids: Seq
     is_bound = sa.exists().where(
         ProductVectorRow.product_id == ProductRow.product_id,
         ProductVectorRow.vector_index_id == vector_index_id,
-        ProductVectorRow.version == ProductRow.version,
+        ProductVectorRow.version == ProductRow.content_version,
     )
     updated: sa.CursorResult[Any] = session.execute(  # type: ignore[assignment]  # an UPDATE's is one
         sa.update(ProductRow)
