@@ -13,7 +13,7 @@ HERE = Path(__file__).parent
 # Their faults take two minutes, their settling seven, in which next to nothing is at work.
 STACKS = HERE / "faults" / "test_stores_agree.py"
 # Of the folders' names: about half of the time is before it.
-SECOND_HALF_FROM = "generation"
+SECOND_HALF_FROM = "indexing"
 # By the second: when the stacks above use the cores no more.
 LAST = "faults"
 

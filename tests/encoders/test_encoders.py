@@ -11,6 +11,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from nlp_models import load_encoders
+from tests.processes import EXPORTS
 from tests.tiny_models import (
     save_tiny_chinese_clip,
     save_tiny_naflex,
@@ -30,7 +31,9 @@ def encoders(tiny_models: dict[str, str]) -> Encoders:
 
 
 def _settings(models: dict[str, str], **changes: str) -> Settings:
-    values: dict[str, Any] = {name.lower(): value for name, value in models.items()} | changes
+    """By torch: conversion, which takes seconds each, is `test_exports.py`'s."""
+    values: dict[str, Any] = {name.lower(): value for name, value in models.items()}
+    values |= {"encoder_backend": "torch", "encoder_cache_dir": EXPORTS} | changes
     return Settings(_env_file=None, **values)
 
 
@@ -76,13 +79,14 @@ def _halves(size: tuple[int, int]) -> Image.Image:
     return picture
 
 
-def test_a_model_that_looks_at_padding_is_refused(tiny_models: dict[str, str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("backend", ["torch", "auto"])
+def test_a_model_that_looks_at_padding_is_refused(tiny_models: dict[str, str], tmp_path: Path, backend: str) -> None:
     """A BERT whose tokenizer gives no mask takes padding for text."""
     folder = save_tiny_sentence_model(tmp_path / "text")
     path = folder / "tokenizer_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"model_input_names": ["input_ids"]}))
     with pytest.raises(ModelUnavailable, match=r"TEXT_MODEL: .*another vector than alone .*set TEXT_MODEL to another"):
-        load_encoders(_settings(tiny_models, text_model=str(folder)))
+        load_encoders(_settings(tiny_models, text_model=str(folder), encoder_backend=backend))
 
 
 def test_a_model_whose_vectors_are_not_finite_is_refused(tiny_models: dict[str, str], tmp_path: Path) -> None:
