@@ -1,5 +1,4 @@
 """The HTTP service: app, lifespan, middleware. On the embedded default it also ingests, in this same process.
-
 Routes stand in `tuwen/api/`, by resource.
 """
 
@@ -14,6 +13,7 @@ from tuwen.api import generation, images, operation, products, reindex, search
 from tuwen.api.forms import install_openapi
 from tuwen.api.limits import BodyLimit
 from tuwen.api.metrics import Metrics
+from tuwen.api.parameters import STRICT
 from tuwen.api.probes import Probes
 from tuwen.api.problems import ReadableStartFailure, install_problem_handlers
 from tuwen.api.state import Api, State, Threads
@@ -58,7 +58,7 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
     )
     for resource in (products, search, generation, images, operation, reindex):
-        app.include_router(resource.router)
+        app.include_router(resource.router, **STRICT)
     install_problem_handlers(app)
     install_openapi(app)
     max_body = settings.upload_max_bytes * 4 // 3 + MULTIPART_MARGIN_BYTES  # base64 takes four bytes for three

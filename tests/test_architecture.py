@@ -118,6 +118,7 @@ OWNERS: dict[str, set[str]] = {
     "psutil": {"benchmarks"},
     "pydantic_settings": {"tuwen.settings"},
     "pymilvus": {"vector_db"},
+    "python_multipart": {"tuwen.api.form_parsing"},
     "resvg_py": {"training"},
     "rich": {"cli", "evaluation"},
     "sentence_transformers": {"tuwen.encoders.sentence", "training", "benchmarks.encode_worker"},

@@ -6,7 +6,7 @@ import httpx
 import numpy as np
 import pytest
 
-from tests.conftest import create_product, wait_until_indexed
+from tests.conftest import create_product, picture, wait_until_indexed
 
 ZERO_WIDTH = "\u200b"
 
@@ -59,3 +59,85 @@ def test_what_nobody_sees_is_no_text(api: httpx.Client, blank: str) -> None:
         assert response.status_code == 422, field
         assert response.json()["errors"][0]["field"] == field
     assert api.post("/search", json={"mode": "text_to_text", "text": blank}).status_code == 422
+
+
+def part(name: str, value: bytes, more: str = "", content_type: str = "") -> bytes:
+    headers = f'Content-Disposition: form-data; name="{name}"{more}\r\n'
+    if content_type:
+        headers += f"Content-Type: {content_type}\r\n"
+    return b"--limit\r\n" + headers.encode() + b"\r\n" + value + b"\r\n"
+
+
+FILE = part("image", picture(), '; filename="a.png"')
+
+
+def post_form(client: httpx.Client, *parts: bytes, charset: str = "") -> httpx.Response:
+    content_type = "multipart/form-data; boundary=limit" + (f"; charset={charset}" if charset else "")
+    body = b"".join((*parts, b"--limit--\r\n"))
+    return client.post("/product", content=body, headers={"Content-Type": content_type})
+
+
+@pytest.mark.parametrize("charset", ["gbk", "GB18030", "gb2312", "big5", "utf-8"])
+def test_a_form_in_another_charset_is_read_where_it_says_so(api: httpx.Client, charset: str) -> None:
+    title = part("title", "木制沙发".encode(charset) if charset != "big5" else "木製沙發".encode(charset))
+    expected = "木製沙發" if charset == "big5" else "木制沙发"
+    assert post_form(api, FILE, title, charset=charset).json()["title"] == expected
+    of_part = part("title", "木制沙发".encode("gbk"), content_type="text/plain; charset=GBK")
+    assert post_form(api, FILE, of_part, part("category", "椅".encode())).json()["title"] == "木制沙发"
+
+
+def test_a_form_that_is_not_in_its_charset_is_refused(api: httpx.Client) -> None:
+    gbk = "木制沙发".encode("gbk")
+    product = create_product(api, "凳子")["product_id"]
+    pairs = {"Content-Type": "application/x-www-form-urlencoded"}
+    quoted = b"title=" + "".join(f"%{byte:02X}" for byte in gbk).encode()
+    for response in (
+        post_form(api, FILE, part("title", gbk)),
+        post_form(api, FILE, part("title", gbk, content_type="text/plain; charset=utf-8")),
+        post_form(api, FILE, part("title", "沙发".encode()), charset="rot13"),
+        api.patch(f"/product/{product}", content=quoted, headers=pairs),
+        api.patch(f"/product/{product}", content=b"title=" + gbk, headers=pairs),
+    ):
+        assert (response.status_code, response.json()["type"]) == (400, "urn:tuwen:problem:malformed-request")
+        assert "UTF-8" in response.json()["detail"]
+    pairs["Content-Type"] += "; charset=gbk"
+    changed = api.patch(f"/product/{product}", content=quoted + b"+%41", headers=pairs)
+    assert changed.json()["title"] == "木制沙发 A"
+
+
+@pytest.mark.parametrize(
+    "more", ["", '; filename=""', "; filename*=UTF-8''%E6%B2%99%E5%8F%91.png", "; FileName = x.png"]
+)
+def test_a_picture_is_a_file_however_it_is_named(api: httpx.Client, more: str) -> None:
+    created = post_form(api, part("title", b"sofa"), part("image", picture(), more))
+    assert created.status_code == 201, created.text
+
+
+def test_what_was_not_chosen_is_not_sent(api: httpx.Client) -> None:
+    response = post_form(api, part("title", b"sofa"), part("image", b"", '; filename=""'))
+    assert (response.status_code, response.json()["errors"][0]["field"]) == (422, "image")
+    assert "is missing" in response.json()["detail"]
+
+
+def test_two_of_one_kind_are_refused(api: httpx.Client) -> None:
+    title = part("title", b"sofa")
+    for parts, field in (((FILE, FILE, title), "image"), ((FILE, title, title), "title")):
+        response = post_form(api, *parts)
+        assert (response.status_code, response.json()["errors"][0]["field"]) == (422, field)
+
+
+def test_parameters_that_there_are_not_are_refused(api: httpx.Client) -> None:
+    product = create_product(api, "凳子")
+    for path, named in (
+        ("/product/list?query=沙发", "query"),
+        ("/product/list?q=a&q=b", "q"),
+        (f"/product/{product['product_id']}?verbose=1", "verbose"),
+        (f"/product/{product['product_id']}?product_id=1", "product_id"),
+        ("/health?full=1", "full"),
+    ):
+        response = api.get(path)
+        assert (response.status_code, response.json()["errors"][0]["field"]) == (422, named), path
+    assert api.delete(f"/product/{product['product_id']}?dry_run=true").status_code == 422
+    assert api.get(product["image_url"] + "?v=2").status_code == 200
+    many = api.get("/product/list", params={"q": " ".join(map(str, range(21)))})
+    assert (many.status_code, many.json()["errors"][0]["field"]) == (422, "q")

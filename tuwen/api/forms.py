@@ -14,6 +14,7 @@ from pydantic.json_schema import models_json_schema
 from starlette.datastructures import FormData, UploadFile
 
 from data_models import PICTURE_FORMATS_IN_WORDS, Problem, ProductChanges, ProductFields, SearchRequest
+from tuwen.api.form_parsing import PICTURE, parse_form
 from tuwen.api.problems import as_invalid_input
 from tuwen.errors import InvalidInput, MalformedRequest, UnsupportedMediaType
 from tuwen.pictures.checked_image import CheckedImage
@@ -46,8 +47,11 @@ async def read_form(request: Request) -> AsyncIterator[FormData]:
             f"{request.method} {request.url.path} takes multipart/form-data"
             f"{' or application/json' if request.url.path == '/search' else ''}, not {content_type(request)!r}."
         )
-    async with request.form() as form:
+    form = await parse_form(request)
+    try:
         yield form
+    finally:
+        await form.close()
 
 
 async def read_json(request: Request) -> dict[str, Any]:
@@ -62,7 +66,7 @@ async def read_json(request: Request) -> dict[str, Any]:
 
 def _text_fields(form: FormData) -> dict[str, Any]:
     """Every field but the picture; a file under another name is told apart as such by the validation."""
-    return {name: value for name, value in form.items() if name != "image"}
+    return {name: value for name, value in form.items() if name != PICTURE}
 
 
 def product_fields(model: type[Fields], form: FormData, settings: Settings) -> Fields:
@@ -116,12 +120,18 @@ def validated(model: type[Model], fields: Mapping[str, Any]) -> Model:
 
 
 async def uploaded_bytes(form: FormData) -> bytes | None:
-    upload = form.get("image")
+    upload = _upload(form)
+    return None if upload is None else await upload.read()
+
+
+def _upload(form: FormData) -> UploadFile | None:
+    """None for a browser's input that nothing was chosen in, too, which is empty and without a name."""
+    upload = form.get(PICTURE)
     if upload is None or upload == "":
         return None
     if not isinstance(upload, UploadFile):
-        raise InvalidInput.in_field("image", "must be a file, not text")
-    return await upload.read()
+        raise InvalidInput.in_field(PICTURE, "must be a file, not text; send multipart/form-data")
+    return upload if upload.size or upload.filename else None
 
 
 async def checked_upload(form: FormData, decoder: PictureDecoder) -> CheckedImage | None:
@@ -134,7 +144,7 @@ def generated_image_id(form: FormData) -> int | None:
     text = form.get("generated_image_id")
     if text is None or text == "":
         return None
-    if form.get("image"):
+    if _upload(form) is not None:
         raise InvalidInput.in_field("generated_image_id", "comes with a file; send one of the two")
     if not isinstance(text, str) or not text.isascii() or not text.isdigit() or len(text) > MAX_ID_DIGITS:
         raise InvalidInput.in_field("generated_image_id", "must be the image_id of a generated picture")

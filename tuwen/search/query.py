@@ -9,6 +9,7 @@ from data_models import SearchMode, SearchRequest
 from tuwen.encoders.base import Vector
 from tuwen.errors import FieldError, InvalidInput
 
+TO_STANDARD = str.maketrans("-_", "+/")  # from the alphabet of addresses and file names (RFC 4648)
 SLICE_CHARACTERS = 256 * 1024  # half a millisecond each
 
 
@@ -48,7 +49,7 @@ def require_one_query(request: SearchRequest, has_upload: bool) -> None:
 
 
 def decode_base64(encoded: str) -> bytes:
-    """Plain base64, or a data: URL as a browser's FileReader gives it. A large one is no work for the event loop."""
+    """Base64 of either alphabet, padded or not, or a data: URL. A large one is no work for the event loop."""
     try:
         return b"".join(_decoded_slices(encoded))
     except (binascii.Error, ValueError) as error:
@@ -57,10 +58,10 @@ def decode_base64(encoded: str) -> bytes:
 
 def _decoded_slices(encoded: str) -> Iterator[bytes]:
     """In one piece Python would let no other thread run until its end, not even the event loop's."""
-    start = encoded.find(",") + 1 if encoded.startswith("data:") else 0
+    start = encoded.find(",") + 1 if encoded[:SLICE_CHARACTERS].lstrip()[:5].lower() == "data:" else 0
     rest = ""
     for begin in range(start, len(encoded), SLICE_CHARACTERS):
-        characters = rest + "".join(encoded[begin : begin + SLICE_CHARACTERS].split())
+        characters = rest + "".join(encoded[begin : begin + SLICE_CHARACTERS].split()).translate(TO_STANDARD)
         whole = len(characters) - len(characters) % 4
         # What is kept back is the last of all, or more follows it: only the last may end in padding.
         whole = max(0, whole - 4)
@@ -69,4 +70,4 @@ def _decoded_slices(encoded: str) -> Iterator[bytes]:
         if len(decoded) * 4 != whole * 3:
             raise ValueError("Excess data after padding")
         yield decoded
-    yield base64.b64decode(rest, validate=True)
+    yield base64.b64decode(rest + "=" * (-len(rest) % 4), validate=True)

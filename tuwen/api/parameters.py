@@ -1,0 +1,30 @@
+"""Query parameters that a route does not know are refused: a misspelt one would be passed over in silence."""
+
+from typing import Any
+
+from fastapi import Depends, Request
+from fastapi.dependencies.utils import get_flat_params
+from fastapi.params import Query
+
+from tuwen.api.problems import problem_responses
+from tuwen.errors import FieldError, InvalidInput
+
+
+async def refuse_unknown_parameters(request: Request) -> None:
+    given = request.query_params
+    if not given or request.scope["route"].path.startswith("/images/"):  # pages put versions behind pictures' addresses
+        return
+    fields = get_flat_params(request.scope["route"].dependant)
+    known = sorted(field.alias for field in fields if isinstance(field.field_info, Query))
+    there_are = f"there are {', '.join(known)}" if known else "there are none here"
+    errors = [FieldError(name, f"is no parameter; {there_are}") for name in given if name not in known]
+    errors += [FieldError(name, "comes twice; send it once") for name in known if len(given.getlist(name)) > 1]
+    if errors:
+        raise InvalidInput("; ".join(f"{each.field}: {each.message}" for each in errors), errors)
+
+
+# For each router.
+STRICT: dict[str, Any] = {
+    "dependencies": [Depends(refuse_unknown_parameters)],
+    "responses": problem_responses(InvalidInput),
+}
