@@ -84,7 +84,7 @@ async def _open_api(services: Services) -> AsyncIterator[Api]:
     writer = ProductWriter(database, services.images, services.registry, settings.kafka_topic, relay.wake)
     searcher = new_searcher(services)
     reindex_jobs = ReindexJobs(database, services.vector_db, services.registry)
-    probes = Probes(services, presence)
+    probes, metrics = Probes(services, presence), Metrics(database, presence)
     with told_to_stop() as stopping:
         jobs = GenerationJobs(
             settings,
@@ -98,7 +98,7 @@ async def _open_api(services: Services) -> AsyncIterator[Api]:
         )
         try:
             async with running_loops(loops, pulses):
-                yield Api(services, sender, searcher, writer, jobs, reindex_jobs, Metrics(database), Threads(), probes)
+                yield Api(services, sender, searcher, writer, jobs, reindex_jobs, metrics, Threads(), probes)
         finally:
             await sender.close()
 

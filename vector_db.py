@@ -10,7 +10,7 @@ import secrets
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -267,15 +267,23 @@ class VectorDB:
         )
         return [[VectorHit(_key(hit["id"], hit["entity"]), float(hit["distance"])) for hit in hits] for hits in results]
 
-    def stored_vector(self, collection: str, field: VectorField, row: RowKey) -> Vector | None:
-        """The row's own; None where there is no such row, or another's is in its place. Bounded consistency."""
-        rows = self._read_loaded(
+    def stored_vectors(
+        self, collection: str, fields: Sequence[VectorField], rows: Collection[RowKey]
+    ) -> dict[RowKey, dict[VectorField, Vector]]:
+        """These rows' own; without those that there are not, or that are another's by now. Bounded consistency."""
+        found = self._read_loaded(
             collection,
             lambda client: client.get(
-                collection, ids=[row.milvus_id], output_fields=[*KEY_FIELDS, field], timeout=self._timeout_s
+                collection,
+                ids=[row.milvus_id for row in rows],
+                output_fields=[*KEY_FIELDS, *fields],
+                timeout=self._timeout_s,
             ),
         )
-        return next((np.array(each[field], np.float32) for each in rows if _key(each["id"], each) == row), None)
+        vectors = {
+            _key(each["id"], each): {field: np.array(each[field], np.float32) for field in fields} for each in found
+        }
+        return {row: vectors[row] for row in rows if row in vectors}
 
     def existing_rows(self, collection: str, milvus_ids: Sequence[int], *, strong: bool = False) -> set[RowKey]:
         """Those of these ids that there are, and whose rows they are now. Only `strong` sees all that was ever written;

@@ -6,9 +6,10 @@ What needs no model loads none: a command that only opens the stores starts in a
 import asyncio
 import logging
 import os
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from tuwen.background import WorkPool
@@ -20,6 +21,7 @@ from tuwen.encoders.base import Encoders, KnownIndex, ModelNames
 from tuwen.encoders.device import choose_threads
 from tuwen.encoders.service import EncodingService
 from tuwen.errors import DependencyUnavailable
+from tuwen.indexing.encoding import VectorCount
 from tuwen.indexing.ingest import Ingestor
 from tuwen.indexing.reconciliation import Reconciler
 from tuwen.indexing.reindex import Models, Reindexer
@@ -52,6 +54,8 @@ class Services(Stores):
 
     decoder: PictureDecoder
     registry: IndexRegistry
+    vector_counts: Counter[VectorCount] = field(default_factory=Counter)
+    """Of this process, since it began."""
 
     @property
     def encoding(self) -> EncodingService:
@@ -143,6 +147,7 @@ def new_ingestor(services: Services) -> Ingestor:
         services.images,
         services.decoder,
         services.registry,
+        counts=services.vector_counts,
     )
 
 
@@ -167,7 +172,7 @@ def new_reindexer(services: Services) -> Reindexer:
     at_once = settings.pictures_indexed_at_once  # no fewer than the ingestor sends, or no fill would ever end
     threads = WorkPool("filling", threads=1, max_waiting=at_once, prepare_thread=run_behind_all_others)
     stores = settings, services.database, services.vector_db
-    ingestor = Ingestor(*stores, services.images, services.decoder, services.registry, threads)
+    ingestor = Ingestor(*stores, services.images, services.decoder, services.registry, threads, services.vector_counts)
     return Reindexer(*stores, services.registry, ingestor, find, slow)
 
 
@@ -191,6 +196,7 @@ def new_presence(services: Services, kind: Literal["api", "worker"], pulses: Pul
             "collection": live.collection if live else None,
             "loops": pulses.overdue_s(),
             "loaded": services.registry.preparations(),
+            "vectors": [[*kind, count] for kind, count in services.vector_counts.items()],
         }
 
     return Presence(services.database, kind, describe)

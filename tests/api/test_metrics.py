@@ -27,3 +27,21 @@ def test_metrics_show_how_many_queries_were_known(api: httpx.Client) -> None:
     for text in ("没有人 问过的沙发", "  没有人   问过的沙发 ", "没有人\t问过的沙发\n"):
         assert search(api, text) == first
     assert query_cache(api) == {"miss": before.get("miss", 0) + 1, "hit": before.get("hit", 0) + 3}
+
+
+def index_vectors(api: httpx.Client) -> dict[tuple[str, str], float]:
+    pattern = r'tuwen_index_vectors_total{how="(\w+)",of="(\w+)",process="[^"]+"} (\S+)'
+    return {(of, how): float(count) for how, of, count in re.findall(pattern, api.get("/metrics").text)}
+
+
+def test_metrics_show_what_was_encoded_and_what_was_kept(api: httpx.Client) -> None:
+    product = create_product(api, "只改价格的沙发", price="10")
+    wait_until_indexed(api)
+    before = index_vectors(api)
+    assert before["picture", "encoded"] >= 1
+    api.patch(f"/product/{product['product_id']}", data={"price": "11"}).raise_for_status()
+    assert api.get(f"/product/{product['product_id']}").json()["index_status"] == "indexed"
+    api.patch(f"/product/{product['product_id']}", data={"category": "沙发"}).raise_for_status()
+    wait_until_indexed(api)
+    kept = {("picture", "kept"): 1.0, ("title", "kept"): 1.0}
+    assert index_vectors(api) == before | {each: before.get(each, 0) + count for each, count in kept.items()}

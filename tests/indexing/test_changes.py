@@ -1,25 +1,61 @@
 """What a change of a product costs: the price nothing, and what is there already nothing either."""
 
 import asyncio
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
+import numpy as np
 import pytest
+import sqlalchemy as sa
 
 from data_models import ProductChanges, SearchFilters, SearchMode, SearchRequest
-from orm_models import ProductRow
+from orm_models import ProductRow, ProductVectorRow
 from tests.conftest import picture
 from tests.indexing.shop import Shop, lose_picture, run
+from tuwen.encoders.base import Vector
 from tuwen.indexing.drift import Pass
 from tuwen.indexing.picture_drift import _mark_lost
 from tuwen.pictures.checks import check_image
 from tuwen.settings import Settings
+from tuwen.vectors.binding import row_at_version
+from vector_db import VectorField
+
+VECTOR_NAMES: tuple[VectorField, ...] = ("image_clip_vector", "text_clip_vector", "text_bge_vector")
+ENCODED = {("picture", "encoded"): 1, ("title", "encoded"): 1}
+KEPT = {("picture", "kept"): 1, ("title", "kept"): 1}
 
 
 def change(shop: Shop, product_id: int, color: str | None = None, **changes: Any) -> int:
     """Returns the version."""
     image = check_image(picture(color), shop.services.settings) if color else None
     return shop.writer.change(product_id, ProductChanges(**changes), image).version
+
+
+def encoded_and_kept(shop: Shop) -> dict[tuple[str, str], int]:
+    """Since this was last asked."""
+    counts = {tuple(kind): count for kind, count in shop.services.vector_counts.items()}
+    shop.services.vector_counts.clear()
+    return {(of, how): count for (of, how), count in counts.items()}
+
+
+async def require_vectors_of(shop: Shop, product_id: int) -> dict[VectorField, Vector]:
+    """Bound are those that its picture and title give."""
+    services, index = shop.services, shop.services.registry.live()
+    with services.database.read() as session:
+        product = session.get_one(ProductRow, product_id)
+        row = row_at_version(session, index.vector_index_id, product_id, product.content_version)
+    assert row is not None
+    stored = services.vector_db.stored_vectors(index.collection, [*VECTOR_NAMES], [row])[row]
+    prepared = await services.decoder.stored_picture(services.images.read(product.image_path), index.encoding.prepare)
+    fresh = (
+        await index.encoding.clip_images.bulk(prepared),
+        await index.encoding.clip_texts.bulk(product.title),
+        await index.encoding.text_documents.bulk(product.title),
+    )
+    for name, vector in zip(VECTOR_NAMES, fresh, strict=True):
+        assert stored[name] @ vector > 0.9995  # in half precision it depends on the batch
+    return stored
 
 
 async def found_within(shop: Shop, lowest: int, highest: int) -> list[tuple[str, float | None]]:
@@ -63,6 +99,65 @@ def test_what_is_there_already_is_no_change(on_both_databases: Settings) -> None
         assert shop.status(sofa)[0] == "pending"
 
     run(on_both_databases, scenario)
+
+
+def test_only_what_changed_is_encoded(on_both_databases: Settings) -> None:
+    async def scenario(shop: Shop) -> None:
+        sofa, lamp = shop.create("红色沙发"), shop.create("蓝色灯", "blue")
+        steps: list[tuple[Callable[[], object], dict[tuple[str, str], int]]] = [
+            (lambda: None, {("picture", "encoded"): 2, ("title", "encoded"): 2}),
+            (lambda: change(shop, sofa, category="沙发", attributes={"库存": 3}), KEPT),
+            (lambda: change(shop, sofa, title="紫色沙发"), {("picture", "kept"): 1, ("title", "encoded"): 1}),
+            (lambda: change(shop, sofa, "green"), {("picture", "encoded"): 1, ("title", "kept"): 1}),
+            (lambda: change(shop, sofa, title=" 紫色\u200b沙发"), KEPT),  # the same to all models
+            (lambda: shop.writer.reindex(sofa), ENCODED),
+            (lambda: lose_row(shop, sofa), {}),
+            (lambda: change(shop, sofa, category="床"), ENCODED),
+        ]
+        before: dict[VectorField, Vector] = {}
+        for step, costs in steps:
+            step()
+            await shop.ingestor.ingest(shop.messages())
+            assert encoded_and_kept(shop) == costs
+            if costs:
+                assert shop.in_milvus() == set(shop.bound().values())
+                after = await require_vectors_of(shop, sofa)
+                same = [name for name in VECTOR_NAMES if before and np.array_equal(before[name], after[name])]
+                assert set(same) >= {
+                    name for name in VECTOR_NAMES if ("picture" if "image" in name else "title", "kept") in costs
+                }
+                before = after
+        filters = SearchFilters(category=["床"], attributes={"库存": 3})
+        request = SearchRequest(mode=SearchMode.TEXT_TO_TEXT, text="沙发", filters=filters)
+        assert [hit.product.product_id for hit in (await shop.searcher.search(request)).hits] == [sofa]
+        await require_vectors_of(shop, lamp)
+
+    run(on_both_databases, scenario)
+
+
+def lose_row(shop: Shop, product_id: int) -> None:
+    shop.services.vector_db.delete(shop.services.registry.live().collection, [shop.bound()[product_id]], [product_id])
+
+
+def test_a_vector_is_taken_over_from_no_other_product_though_its_id_be_the_same(settings: Settings) -> None:
+    """As after Milvus was restored, and gave an id a second time."""
+
+    async def scenario(shop: Shop) -> None:
+        sofa, lamp = shop.create("红色沙发"), shop.create("蓝色灯", "blue")
+        await shop.ingestor.ingest(shop.messages())
+        bound = shop.bound()
+        with shop.services.database.write() as session:
+            lost = session.get_one(ProductVectorRow, (lamp, shop.services.registry.live().vector_index_id))
+            session.delete(lost)
+            session.flush()
+            session.execute(sa.update(ProductVectorRow).values(milvus_id=bound[lamp]))
+        encoded_and_kept(shop)
+        change(shop, sofa, category="沙发")
+        await shop.ingestor.index_products([sofa])
+        assert encoded_and_kept(shop) == ENCODED
+        await require_vectors_of(shop, sofa)
+
+    run(settings, scenario)
 
 
 def test_a_price_that_changes_while_its_product_is_indexed_costs_no_second_time(settings: Settings) -> None:

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -12,12 +12,13 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from data_models import SearchResponse
-from orm_models import utc_now
+from orm_models import ProcessRow, utc_now
 from tuwen.catalogue.queries import count_by_index_status, oldest_pending_at
 from tuwen.database.engine import Database
 from tuwen.generation.queries import count_jobs_waiting
 from tuwen.indexing.reconciliation import PassRecord, last_pass
 from tuwen.messaging.outbox import count_refused, oldest_waiting_at, outbox_backlog
+from tuwen.processes import Presence, living_processes
 
 SEARCH_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 # prometheus_client's own: its processes keep their numbers in files there, and each answers for all.
@@ -40,8 +41,9 @@ class _Backlog:
 class _Stores(Collector):
     """Asked for at each scrape: the database is the truth, and the same whichever process answers."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, this_process: Presence) -> None:
         self._database = database
+        self._this_process = this_process
         self._backlog: _Backlog | None = None
         self._count_again_at = 0.0
 
@@ -50,7 +52,10 @@ class _Stores(Collector):
             self._backlog = self._count()
         with self._database.read() as session:
             record = last_pass(session)
+            processes = {row.process_id: row for row in living_processes(session)}
+        own = self._this_process.row()
         yield from _describe_backlog(self._backlog)
+        yield _describe_vectors((processes | {own.process_id: own}).values())
         if record is not None:
             yield from _describe_pass(record)
 
@@ -89,6 +94,19 @@ def _describe_backlog(backlog: _Backlog) -> Iterator[Metric]:
         yield GaugeMetricFamily(name, documentation, value=value)
 
 
+def _describe_vectors(processes: Iterable[ProcessRow]) -> Metric:
+    """As each process said of itself within the last ten seconds."""
+    made = CounterMetricFamily(
+        "tuwen_index_vectors",
+        "Pictures and titles that were encoded, or kept their vectors",
+        labels=["process", "of", "how"],
+    )
+    for process in processes:
+        for of, how, count in process.state.get("vectors", ()):
+            made.add_metric([process.name, of, how], count)
+    return made
+
+
 def _describe_pass(record: PassRecord) -> Iterator[Metric]:
     found = GaugeMetricFamily("tuwen_drift_found", "What the last whole reconciliation found", labels=["kind"])
     mended = CounterMetricFamily("tuwen_drift_mended", "What reconciliations have mended", labels=["kind"])
@@ -111,7 +129,7 @@ def _age(moment: datetime | None) -> float:
 class Metrics:
     """Of this process; of all API processes of this machine where PROMETHEUS_MULTIPROC_DIR names their folder."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, this_process: Presence) -> None:
         own = CollectorRegistry()
         self._search_seconds = Histogram(
             "tuwen_search_seconds",
@@ -127,7 +145,7 @@ class Metrics:
         if os.environ.get(FOLDER_OF_ALL_PROCESSES):
             self._registry = CollectorRegistry()
             MultiProcessCollector(self._registry)  # type: ignore[no-untyped-call]
-        self._registry.register(_Stores(database))
+        self._registry.register(_Stores(database, this_process))
 
     def observe_search(self, response: SearchResponse, cache_counts: Mapping[str, int]) -> None:
         for step, milliseconds in response.took_ms:

@@ -4,8 +4,8 @@ Runs in `worker.py` behind Kafka, and inside `main.py` on the embedded default. 
 What can't be encoded becomes `failed` and never stops its batch; what is down is waited for, uncommitted.
 """
 
-import asyncio
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -18,18 +18,14 @@ from orm_models import ProductRow
 from tuwen.background import WorkPool, until_up
 from tuwen.catalogue.queries import load_products, lock_products
 from tuwen.database.engine import Database
-from tuwen.encoders.base import Vector
-from tuwen.encoders.service import EncodingService
 from tuwen.errors import (
-    AppError,
-    DependencyUnavailable,
     ImageStoreUnavailable,
     IndexChanged,
-    PictureUnreadable,
     VectorsRejected,
 )
 from tuwen.indexing.drift import Graces
-from tuwen.indexing.outcomes import Encoded, Failed, Inserted, Patience, Unanswered, Unreadable, require_fresh
+from tuwen.indexing.encoding import LONGEST_STEP_S, ProductEncoder, VectorCount
+from tuwen.indexing.outcomes import Encoded, Failed, Inserted, Unanswered, Unreadable, require_fresh
 from tuwen.indexing.queries import requeue
 from tuwen.messaging.outbox import add_to_outbox
 from tuwen.messaging.transport import Message, MessageConsumer, dead_letter_topic
@@ -49,13 +45,11 @@ from tuwen.vectors.binding import (
 )
 from tuwen.vectors.indexes import require_status
 from tuwen.vectors.registry import IndexRegistry, LiveIndex, ServedIndex
-from vector_db import RowKey, VectorDB, VectorRow, new_row_token
+from vector_db import RowKey, VectorDB, new_row_token
 
 logger = logging.getLogger(__name__)
 
 INGEST_THREADS = 4
-# The longest step: one call of the largest model on two cores, or making a collection and loading it.
-LONGEST_STEP_S = 180.0
 
 
 class Ingestor:
@@ -70,18 +64,17 @@ class Ingestor:
         decoder: PictureDecoder,
         registry: IndexRegistry,
         threads: WorkPool | None = None,
+        counts: Counter[VectorCount] | None = None,
     ) -> None:
         self._settings = settings
         self._database = database
         self._vector_db = vector_db
-        self._images = images
-        self._decoder = decoder
         self._registry = registry
-        # Whatever a batch's size, it reads no more pictures at once; of all else it does one thing at a time.
-        at_once = settings.pictures_indexed_at_once
-        self._pictures = asyncio.Semaphore(at_once)
+        at_once = settings.pictures_indexed_at_once  # of all else it does one thing at a time
         self._threads = threads or WorkPool("ingestion", threads=INGEST_THREADS, max_waiting=at_once)
-        self._patience = Patience()
+        self._encoder = ProductEncoder(
+            database, vector_db, images, decoder, self._threads, at_once, Counter() if counts is None else counts
+        )
         self._until_up = partial(until_up, "Ingestion", max_wait_s=settings.retry_backoff_max_s)
 
     async def run(self, consumer: MessageConsumer) -> None:
@@ -138,7 +131,7 @@ class Ingestor:
         products = await self._threads.run(self._load_unindexed, product_ids, index)
         if not products:
             return 0, []
-        encoded, not_encoded = await self._encode(products, index.encoding)
+        encoded, not_encoded = await self._encoder.encode(products, index)
         beat(LONGEST_STEP_S)
         inserted, rejected = await self._threads.run(self._insert, index, encoded)
         failed = [each for each in (*not_encoded, *rejected) if not isinstance(each, Unreadable)]
@@ -187,58 +180,6 @@ class Ingestor:
                 require_status(session, index.vector_index_id, index.collection, "active")
                 confirm_indexed(session, index.vector_index_id, [product.product_id for product in done])
         return [product for product in products if product not in done]
-
-    async def _encode(
-        self, products: Sequence[ProductRow], encoding: EncodingService
-    ) -> tuple[list[Encoded], list[Failed]]:
-        results = await asyncio.gather(
-            *(self._encode_one(product, encoding) for product in products), return_exceptions=True
-        )
-        for result in results:  # all have ended by now
-            if isinstance(result, BaseException):
-                raise result
-        if any(isinstance(result, Unreadable) for result in results):
-            await self._threads.run(self._images.check)  # raises where the whole store is away: then all of them wait
-        outcomes = self._patience.judge(result for result in results if not isinstance(result, BaseException))
-        unreadable = [each for each in outcomes if type(each) is Unreadable]
-        if unreadable:
-            logger.warning("%d products wait for reconciliation: %s", len(unreadable), unreadable[0].reason)
-        return [r for r in outcomes if isinstance(r, Encoded)], [r for r in outcomes if isinstance(r, Failed)]
-
-    async def _encode_one(self, product: ProductRow, encoding: EncodingService) -> Encoded | Failed:
-        try:
-            image_vector = await self._encode_picture(product.image_path, encoding)
-            clip_text_vector, text_vector = await asyncio.gather(
-                encoding.clip_texts.bulk(product.title),
-                encoding.text_documents.bulk(product.title),
-            )
-        except PictureUnreadable as error:
-            return Unreadable(product, error.detail)
-        except ImageStoreUnavailable as error:
-            beat(LONGEST_STEP_S)  # it may have waited out a deadline, as the next one will
-            return Unanswered(product, error.detail)
-        except DependencyUnavailable:
-            raise
-        except AppError as error:
-            return Failed(product, error.detail)
-        beat(LONGEST_STEP_S)
-        row = VectorRow(
-            product_id=product.product_id,
-            row_token=0,  # `_insert` sets it
-            image_clip_vector=image_vector,
-            text_clip_vector=clip_text_vector,
-            text_bge_vector=text_vector,
-            image_path=product.image_path,
-            title=product.title,
-            category=product.category,
-            attributes=product.attributes,
-        )
-        return Encoded(product, row)
-
-    async def _encode_picture(self, path: str, encoding: EncodingService) -> Vector:
-        async with self._pictures:
-            data = await self._threads.run(self._images.read, path)
-            return await encoding.clip_images.bulk(await self._decoder.stored_picture(data, encoding.prepare))
 
     def _insert(self, index: LiveIndex, encoded: Sequence[Encoded]) -> tuple[list[Inserted], list[Failed]]:
         # The token's time is that of the insert, from which reconciliation counts how long a row may stay unbound.

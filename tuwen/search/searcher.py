@@ -124,9 +124,10 @@ class Searcher:
                 raise NotFound(f"There is no product {product_id}.")
             row = row_at_version(session, index.vector_index_id, product_id, products[0].content_version)
         if row is not None:
-            vector = self._vector_db.stored_vector(index.collection, VECTOR_FIELDS_OF_PRODUCT[mode], row)
-            if vector is not None:
-                return Query(mode, vector=vector, without_product_id=product_id)
+            field = VECTOR_FIELDS_OF_PRODUCT[mode]
+            stored = self._vector_db.stored_vectors(index.collection, [field], [row])
+            if row in stored:
+                return Query(mode, vector=stored[row][field], without_product_id=product_id)
         if mode.query_is_image:
             image = self._images.read(products[0].image_path)
             return Query(mode, image=image, is_stored=True, without_product_id=product_id)

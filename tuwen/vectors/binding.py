@@ -6,7 +6,7 @@ A hit counts only if the row itself carries the product and the token that are b
 
 import hashlib
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy import orm
@@ -31,6 +31,14 @@ _PRODUCTS_BOUND_TO = (
         _BINDING.c.milvus_id.in_(sa.bindparam("milvus_ids", expanding=True)),
     )
 )
+
+
+class MadeOf(NamedTuple):
+    """A row in Milvus, and of what its vectors are; None: not known, or to be made anew."""
+
+    row: RowKey
+    image_sha256: str | None
+    title_sha256: str | None
 
 
 def products_bound_to(
@@ -78,6 +86,20 @@ def indexed_versions(session: orm.Session, vector_index_id: int, product_ids: It
         )
     )
     return dict(rows.all())
+
+
+def made_of(session: orm.Session, vector_index_id: int, product_ids: Iterable[int]) -> dict[int, MadeOf]:
+    """Of each product that is bound in this index, its row and what that was made of, at whichever version."""
+    columns = ProductVectorRow.milvus_id, ProductVectorRow.row_token, ProductVectorRow.image_sha256
+    rows = session.execute(
+        sa.select(ProductVectorRow.product_id, *columns, ProductVectorRow.title_sha256).where(
+            ProductVectorRow.vector_index_id == vector_index_id, ProductVectorRow.product_id.in_(list(product_ids))
+        )
+    )
+    return {
+        product_id: MadeOf(RowKey(milvus_id, product_id, token), picture, title)
+        for product_id, milvus_id, token, picture, title in rows
+    }
 
 
 def row_at_version(session: orm.Session, vector_index_id: int, product_id: int, version: int) -> RowKey | None:
