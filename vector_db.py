@@ -75,6 +75,7 @@ RANDOM_BITS = 31
 KEY_FIELDS = ["product_id", "row_token"]
 # What pymilvus's query iterator asks of the server, which otherwise may stop at any `limit` rows.
 LOWEST_IDS_FIRST = {"iterator": "True", "reduce_stop_for_best": "True"}
+ESCAPES = str.maketrans({'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"})
 # Milvus counts VARCHAR in bytes; UTF-8 takes up to four for a character.
 BYTES_PER_CHARACTER = 4
 LONGEST_CATEGORY_BYTES = CATEGORY_COLUMN_LENGTH * BYTES_PER_CHARACTER
@@ -503,7 +504,8 @@ def _comparable_category(category: str) -> str:
 
 
 def _literal(value: str | int | float | bool) -> str:
-    return json.dumps(value, ensure_ascii=False)
+    """Escaped as little as must be: of JSON's escapes Milvus Lite knows these alone; the rest both take as it is."""
+    return f'"{value.translate(ESCAPES)}"' if isinstance(value, str) else json.dumps(value)
 
 
 def _key(milvus_id: object, entity: Mapping[str, Any]) -> RowKey:

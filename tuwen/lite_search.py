@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from milvus_lite.engine import collection as engine
 from milvus_lite.search.filter import evaluate_mask
+from milvus_lite.search.filter.eval import python_backend
 from milvus_lite.search.indexed_filter import evaluate_segment_filter
 from numpy.typing import NDArray
 
@@ -50,6 +51,7 @@ class _Source(NamedTuple):
 def install() -> None:
     """For all collections of this process."""
     own_search, own_load = engine.execute_search_with_index, engine.Collection.load
+    python_backend._CMP_OPS.update({sign: _typed(compare) for sign, compare in python_backend._CMP_OPS.items()})
 
     def execute(query_vectors: Vectors, **call: Any) -> list[list[dict[str, Any]]]:
         if call["metric_type"] != "COSINE" or call["partition_names"] or call["output_fields"] is None:
@@ -62,6 +64,17 @@ def install() -> None:
         own_load(collection)
 
     engine.execute_search_with_index, engine.Collection.load = execute, load
+
+
+def _typed(compare: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """As JSON and Milvus have it, where true is not 1."""
+
+    def compare_typed(left: Any, right: Any) -> Any:
+        if isinstance(left, bool) != isinstance(right, bool):
+            raise TypeError("the engine takes this for unknown")
+        return compare(left, right)
+
+    return compare_typed
 
 
 def _drop_needless_indexes(collection: Any) -> None:

@@ -1,5 +1,6 @@
 """What people type, and what it is the same as: titles, queries, skus, categories, forms, filters."""
 
+import json
 from typing import Any
 
 import httpx
@@ -141,3 +142,12 @@ def test_parameters_that_there_are_not_are_refused(api: httpx.Client) -> None:
     assert api.get(product["image_url"] + "?v=2").status_code == 200
     many = api.get("/product/list", params={"q": " ".join(map(str, range(21)))})
     assert (many.status_code, many.json()["errors"][0]["field"]) == (422, "q")
+
+
+def test_a_filter_takes_every_character(api: httpx.Client) -> None:
+    value = "a\u0001\n\t\u007f\"\\'" + ZERO_WIDTH
+    created = create_product(api, "柜子", attributes=json.dumps({value: value}))
+    wait_until_indexed(api)
+    assert [number for number, _ in found(api, "柜子", filters={"attributes": {value: value}})] == [
+        created["product_id"]
+    ]
