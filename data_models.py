@@ -27,6 +27,7 @@ from tuwen.texts import canonical_text
 # Milvus ids and JavaScript: an INT64 auto id is beyond 2**53, where a browser's JSON.parse starts to round.
 Int64AsString = Annotated[int, PlainSerializer(str, return_type=str)]
 PROMPT_MAX_LENGTH = 1000
+MAX_BATCH_ROWS = 1000
 Price = Annotated[
     Decimal,
     Field(ge=0, max_digits=12, decimal_places=2),
@@ -162,6 +163,46 @@ class ProductChanges(BaseModel):
     category: Category | None = None
     price: Price | None = None
     attributes: Attributes = {}
+
+
+class ProblemField(BaseModel):
+    field: str
+    message: str
+
+
+class BatchRow(ProductChanges):
+    """What of a product, named by its sku, shall be another: what is left out stays, null clears."""
+
+    sku: Sku
+
+    @field_validator("attributes", mode="before")
+    @classmethod
+    def null_clears(cls, attributes: object) -> object:
+        return {} if attributes is None else attributes
+
+
+class BatchChanges(BaseModel):
+    """Each product at most once."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    products: Annotated[list[BatchRow], Field(min_length=1, max_length=MAX_BATCH_ROWS)]
+
+
+class RowResult(BaseModel):
+    row: int = Field(description="Its place in the request, from 0.")
+    sku: str | None = Field(description="As it was sent; null where it was no text.")
+    status: Literal["changed", "unchanged", "refused"]
+    product_id: int | None = None
+    version: int | None = Field(None, description="The product's, as it is now.")
+    errors: list[ProblemField] = Field([], description="Why it was refused.")
+
+
+class BatchResult(BaseModel):
+    changed: int
+    unchanged: int = Field(description="What was sent was there already.")
+    refused: int
+    rows: list[RowResult]
 
 
 class Product(BaseModel):
@@ -467,11 +508,6 @@ class Health(BaseModel):
     backlog: Backlog | None = Field(description="Null while the database does not answer.")
     index: IndexInfo | None
     demo_models: bool = Field(description="True while the small built-in demo models answer.")
-
-
-class ProblemField(BaseModel):
-    field: str
-    message: str
 
 
 class Problem(BaseModel):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
-from data_models import ProductChanges, SearchFilters, SearchMode, SearchRequest
+from data_models import BatchRow, ProductChanges, SearchFilters, SearchMode, SearchRequest
 from orm_models import ProductRow, ProductVectorRow
 from tests.conftest import picture
 from tests.indexing.shop import Shop, lose_picture, run
@@ -218,3 +218,28 @@ def test_the_same_picture_that_comes_while_it_is_found_lost_does_not_leave_its_p
             assert session.get_one(ProductRow, sofa).index_status == "indexed"
 
     run(settings, scenario)
+
+
+def test_calls_with_many_rows_at_once_neither_block_nor_mix_each_other(on_both_databases: Settings) -> None:
+    async def scenario(shop: Shop) -> None:
+        product_ids = [shop.create(f"商品 {number}") for number in range(20)]
+        for product_id in product_ids:
+            change(shop, product_id, sku=f"SKU-{product_id}")
+        skus = [f"SKU-{product_id}" for product_id in product_ids]
+
+        def feed(worker: int) -> None:
+            for call in range(5):
+                ordered = skus if worker % 2 else skus[::-1]
+                rows = {
+                    number: BatchRow(sku=sku, price=Decimal(worker * 10 + call)) for number, sku in enumerate(ordered)
+                }
+                results = shop.writer.change_many(rows)
+                assert [each.status for each in results] == ["changed"] * len(skus)
+
+        await asyncio.gather(*(asyncio.to_thread(feed, worker) for worker in range(4)))
+        with shop.services.database.read() as session:
+            products = list(session.scalars(sa.select(ProductRow)))
+        assert len({product.price for product in products}) == 1  # each call was one transaction
+        assert {product.version for product in products} == {2 + 4 * 5}
+
+    run(on_both_databases, scenario)

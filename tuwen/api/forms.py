@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.json_schema import models_json_schema
 from starlette.datastructures import FormData, UploadFile
 
-from data_models import PICTURE_FORMATS_IN_WORDS, Problem, ProductChanges, ProductFields, SearchRequest
+from data_models import PICTURE_FORMATS_IN_WORDS, BatchChanges, Problem, ProductChanges, ProductFields, SearchRequest
 from tuwen.api.form_parsing import PICTURE, parse_form
 from tuwen.api.problems import as_invalid_input
 from tuwen.errors import InvalidInput, MalformedRequest, UnsupportedMediaType
@@ -54,6 +54,13 @@ async def read_form(request: Request) -> AsyncIterator[FormData]:
         await form.close()
 
 
+def require_json(request: Request) -> None:
+    if content_type(request) != "application/json":
+        raise UnsupportedMediaType(
+            f"{request.method} {request.url.path} takes application/json, not {content_type(request)!r}."
+        )
+
+
 async def read_json(request: Request) -> dict[str, Any]:
     try:
         body = json.loads(await request.body(), parse_constant=_refuse_constant)
@@ -78,6 +85,12 @@ def product_fields(model: type[Fields], form: FormData, settings: Settings) -> F
     if "attributes" in fields:
         fields["attributes"] = _json_object("attributes", fields["attributes"])
     product = validated(model, fields)
+    require_within_limits(product, settings)
+    return product
+
+
+def require_within_limits(product: ProductFields | ProductChanges, settings: Settings) -> None:
+    """Raises InvalidInput."""
     if len(product.title) > settings.title_max_length:
         raise InvalidInput.in_field(
             "title", f"has {len(product.title)} characters, the limit is {settings.title_max_length}; shorten it"
@@ -86,7 +99,6 @@ def product_fields(model: type[Fields], form: FormData, settings: Settings) -> F
         raise InvalidInput.in_field(
             "attributes", f"are over {settings.attributes_max_bytes:,} bytes of JSON; keep fewer"
         )
-    return product
 
 
 def search_form(form: FormData) -> dict[str, Any]:
@@ -170,6 +182,12 @@ def multipart_body(model: type[ProductFields] | type[ProductChanges]) -> dict[st
     return _request_body({"multipart/form-data": {"schema": body, "example": _product_example(model)}})
 
 
+def json_body(model: type[BaseModel], example: dict[str, Any]) -> dict[str, Any]:
+    """Of a model that `install_openapi` describes."""
+    schema = {"$ref": REF_TEMPLATE.format(model=model.__name__)}
+    return _request_body({"application/json": {"schema": schema, "example": example}})
+
+
 def search_body() -> dict[str, Any]:
     schema = SearchRequest.model_json_schema(ref_template=REF_TEMPLATE)
     schema.pop("$defs")
@@ -195,7 +213,7 @@ def install_openapi(app: FastAPI) -> None:
     def openapi() -> dict[str, Any]:
         document = generate()
         schemas: dict[str, Any] = document["components"]["schemas"]
-        for model in (SearchRequest, Problem):
+        for model in (SearchRequest, BatchChanges, Problem):
             schemas.update(_component_schemas(model))
         for unused in ("HTTPValidationError", "ValidationError"):  # ours is Problem
             schemas.pop(unused, None)

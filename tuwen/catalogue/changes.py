@@ -32,7 +32,6 @@ def apply_changes(session: orm.Session, row: ProductRow, values: Mapping[str, ob
     elif not changed or row.index_status != "pending":
         return bool(changed)
     # Also of a product that waits: if its event is lost, reconciliation counts from the last change.
-    session.flush()
     add_product_event(session, topic, row, "upsert")
     return bool(changed)
 

@@ -1,12 +1,13 @@
 """The write path: a product's change and its event in one transaction. No broker and no model can fail a write."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from sqlalchemy import orm
 from sqlalchemy.exc import IntegrityError
 
-from data_models import Product, ProductChanges, ProductFields
+from data_models import BatchRow, Product, ProductChanges, ProductFields, RowResult
 from orm_models import ProductRow, utc_now
+from tuwen.catalogue.batch import change_many
 from tuwen.catalogue.changes import apply_changes
 from tuwen.catalogue.queries import sku_owner
 from tuwen.catalogue.representation import as_product
@@ -73,6 +74,13 @@ class ProductWriter:
             self._images.save_if_gone(image)
         self._wake_relay()
         return changed
+
+    def change_many(self, rows: Mapping[int, BatchRow]) -> list[RowResult]:
+        """By the number of each row. One transaction for all that can be done."""
+        with self._database.write() as session:
+            results = change_many(session, rows, self._topic)
+        self._wake_relay()
+        return results
 
     def reindex(self, product_id: int) -> Product:
         """Have it indexed again as it is, whatever came of it before. Searches find it by its old vectors meanwhile."""

@@ -1,6 +1,6 @@
 """What is asked of the product table. Never commits: the caller's `Database.write()` block is the transaction."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -66,6 +66,16 @@ def sku_owner(session: orm.Session, sku: str) -> int | None:
     """Whoever has it to the letter comes before whoever has it typed in another way."""
     order = (ProductRow.sku == sku).desc()
     return session.scalar(sa.select(ProductRow.product_id).where(_has_sku(sku)).order_by(order).limit(1))
+
+
+def sku_owners(session: orm.Session, skus: Sequence[str]) -> dict[str, int]:
+    """As `sku_owner`, of many; those that nobody has are left out."""
+    columns = ProductRow.sku_normalised, ProductRow.product_id
+    normalised = {sku: canonical_text(sku) for sku in skus}
+    of_normalised = dict(session.execute(sa.select(*columns).where(columns[0].in_(set(normalised.values())))).all())
+    to_the_letter = sa.select(ProductRow.sku, ProductRow.product_id).where(ProductRow.sku.in_(skus))
+    owners = {sku: of_normalised[key] for sku, key in normalised.items() if key in of_normalised}
+    return owners | {sku: product_id for sku, product_id in session.execute(to_the_letter) if sku is not None}
 
 
 def _has_sku(sku: str) -> sa.ColumnElement[bool]:
