@@ -56,7 +56,9 @@ def pages_of_fitting_rows(session: orm.Session, vector_index_id: int, prices: Pr
 
 
 def _fitting(vector_index_id: int, prices: Prices) -> list[sa.ColumnElement[bool]]:
-    conditions = [ProductVectorRow.vector_index_id == vector_index_id, ProductRow.price.is_not(None)]
+    # Not by its index: SQLite would begin there, with all that are bound.
+    of_index = ProductVectorRow.vector_index_id + 0 == vector_index_id
+    conditions = [of_index, ProductRow.price.is_not(None)]
     if prices.lowest is not None:
         conditions.append(ProductRow.price >= prices.lowest)
     if prices.highest is not None:
