@@ -168,6 +168,8 @@ class ProductChanges(BaseModel):
 class ProblemField(BaseModel):
     field: str
     message: str
+    code: str | None = Field(None, description="What is wrong, for programs; null for what is said too seldom.")
+    parameters: dict[str, int | str] = Field({}, description="What the message names: a limit, a length.")
 
 
 class BatchRow(ProductChanges):
@@ -511,12 +513,17 @@ class Health(BaseModel):
 
 
 class Problem(BaseModel):
-    """RFC 9457 problem details; `errors` names the fields where the request has any wrong."""
+    """RFC 9457 problem details; `errors` names the fields where the request has any wrong.
+
+    `title`, `detail` and messages are in Chinese where `Accept-Language` asks for it; nothing else changes with it.
+    """
 
     type: str
     title: str
     status: int
     detail: str
+    code: str | None = Field(None, description="Of the detail, as in errors.")
+    parameters: dict[str, int | str] = {}
     errors: list[ProblemField] = []
 
 

@@ -16,6 +16,10 @@ class FieldError:
     message: str
 
 
+def summary(errors: Sequence[FieldError]) -> str:
+    return "; ".join(f"{each.field}: {each.message}" for each in errors)
+
+
 class AppError(Exception):
     """Base of all errors of ours. `detail` is shown to the caller as it is."""
 
@@ -39,7 +43,8 @@ class InvalidInput(AppError):
 
     @classmethod
     def in_field(cls, field: str, message: str) -> Self:
-        return cls(f"{field}: {message}", [FieldError(field, message)])
+        errors = [FieldError(field, message)]
+        return cls(summary(errors), errors)
 
 
 class MalformedRequest(InvalidInput):

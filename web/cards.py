@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 from data_models import PICTURE_FORMATS, Product, SearchHit
 from tuwen.settings import load_settings
 from web.client import ApiClient, ApiError, ApiUnreachable
-from web.texts import t
+from web.texts import LANGUAGE_KEY, Language, t
 
 SQUARE_SIDE = 320
 THUMBNAIL_CONNECTIONS = 8
@@ -44,9 +44,13 @@ STYLE = """<style>
 </style>"""
 
 
-@st.cache_resource
 def api_client() -> ApiClient:
-    return ApiClient(load_settings().api_address)
+    return _api_client_in(st.session_state[LANGUAGE_KEY])
+
+
+@st.cache_resource
+def _api_client_in(language: Language) -> ApiClient:
+    return ApiClient(load_settings().api_address, language)
 
 
 @st.cache_data(ttl=15, show_spinner=False)

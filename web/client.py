@@ -48,10 +48,12 @@ class ApiUnreachable(ApiError):
 class ApiClient:
     """One connection pool to one API; safe to share between threads."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, language: str) -> None:
+        """`language`: in which the API words its errors."""
         self.address = address
         # The API is a neighbour: a proxy that the environment names for the internet is never on the way to it.
-        self._http = httpx.Client(timeout=httpx.Timeout(ANSWER_TIMEOUT_S, connect=CONNECT_TIMEOUT_S), trust_env=False)
+        timeout = httpx.Timeout(ANSWER_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
+        self._http = httpx.Client(timeout=timeout, trust_env=False, headers={"Accept-Language": language})
 
     def __enter__(self) -> Self:
         return self

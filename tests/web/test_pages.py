@@ -230,7 +230,8 @@ def test_a4_an_example_query_finds_pictures_and_more_of_them(tab: Page, pages_ur
 def test_the_apis_refusal_stands_in_its_own_words(tab: Page, pages_url: str, catalogue: httpx.Client) -> None:
     not_a_picture = b"a text file, whatever its name says"
     files = {"image": ("picture", not_a_picture)}
-    refusal = catalogue.post("/search", data={"mode": "image_to_image"}, files=files).json()["detail"]
+    mode, in_chinese = {"mode": "image_to_image"}, {"Accept-Language": "zh"}
+    refusal = catalogue.post("/search", data=mode, files=files, headers=in_chinese).json()["detail"]
     tab.goto(f"{pages_url}/image_to_image")
     upload(tab, {"name": "text.png", "mimeType": "image/png", "buffer": not_a_picture})
     expect(tab.get_by_role("alert")).to_contain_text(refusal)
@@ -310,7 +311,7 @@ def test_a_product_is_added_changed_and_deleted(tab: Page, pages_url: str, catal
     upload(dialog, png("orange"))
     expect(dialog.get_by_text("orange.png")).to_be_visible()
     dialog.get_by_role("button", name="添加", exact=True).click()
-    expect(dialog.get_by_role("alert")).to_contain_text("another product has the sku 'SKU-red'")
+    expect(dialog.get_by_role("alert")).to_contain_text("另一件商品已经使用 sku 'SKU-red'")
     dialog.get_by_label("SKU").fill("SKU-orange")
     dialog.get_by_role("button", name="添加", exact=True).click()
     expect(tab.get_by_text("已建立索引，可以搜到了")).to_be_visible()
@@ -364,7 +365,7 @@ def test_a_product_that_failed_is_indexed_again_once_its_reason_is_mended(
 
 def test_a_product_that_is_not_there_is_said_so(tab: Page, pages_url: str) -> None:
     tab.goto(f"{pages_url}/edit_product?product_id=999999")
-    expect(tab.get_by_text("There is no product 999999.")).to_be_visible()
+    expect(tab.get_by_text("没有商品 999999。")).to_be_visible()
     tab.get_by_role("link", name="返回商品列表").click()
     expect(tab.get_by_role("heading", name="商品管理")).to_be_visible()
 

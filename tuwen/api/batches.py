@@ -8,7 +8,7 @@ from fastapi.routing import APIRouter
 
 from data_models import MAX_BATCH_ROWS, BatchChanges, BatchResult, BatchRow, ProblemField, RowResult
 from tuwen.api.forms import json_body, read_json, require_json, require_within_limits, validated
-from tuwen.api.problems import problem_responses
+from tuwen.api.problems import accepted_language, problem_responses, worded
 from tuwen.api.state import Api, ApiDependency
 from tuwen.errors import DatabaseUnavailable, InvalidInput, MalformedRequest, Overloaded, UnsupportedMediaType
 
@@ -36,6 +36,8 @@ async def change_products(request: Request, api: ApiDependency) -> Response:
     if not isinstance(rows, list) or not 1 <= len(rows) <= MAX_BATCH_ROWS:
         raise InvalidInput.in_field("products", f"must be a list of 1 to {MAX_BATCH_ROWS:,} rows")
     result = await api.threads.writes.run(_change, api, rows)
+    for row in result.rows:
+        row.errors = [worded(each, accepted_language(request)) for each in row.errors]
     return Response(result.model_dump_json(), media_type="application/json")
 
 

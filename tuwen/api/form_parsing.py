@@ -12,7 +12,7 @@ from starlette.datastructures import FormData
 from starlette.formparsers import FormParser, MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from tuwen.errors import FieldError, InvalidInput, MalformedRequest
+from tuwen.errors import FieldError, InvalidInput, MalformedRequest, summary
 
 PICTURE = "image"
 # Python knows more, some of which are no charsets, or take long. GB18030 reads what GBK and GB2312 wrote, too.
@@ -38,7 +38,7 @@ async def parse_form(request: Request) -> FormData:
     if twice:
         await form.close()
         errors = [FieldError(name, "comes twice; send it once") for name in twice]
-        raise InvalidInput("; ".join(f"{each.field}: {each.message}" for each in errors), errors)
+        raise InvalidInput(summary(errors), errors)
     return form
 
 

@@ -4,6 +4,7 @@ import asyncio
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from tuwen.api.messages import language_of
 from tuwen.api.problems import problem_response
 from tuwen.errors import ImageTooLarge, MalformedRequest, Overloaded
 
@@ -29,9 +30,11 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        declared = dict(scope["headers"]).get(b"content-length", b"0")
+        headers = dict(scope["headers"])
+        declared = headers.get(b"content-length", b"0")
         if declared.isdigit() and int(declared) > self._max_bytes:
-            await problem_response(self._too_large())(scope, receive, send)
+            language = language_of(headers.get(b"accept-language", b"").decode("latin-1"))
+            await problem_response(self._too_large(), language)(scope, receive, send)
             return
         received, is_whole = 0, False
         ends_at = asyncio.get_running_loop().time() + LONGEST_BODY_S

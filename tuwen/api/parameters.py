@@ -7,7 +7,7 @@ from fastapi.dependencies.utils import get_flat_params
 from fastapi.params import Query
 
 from tuwen.api.problems import problem_responses
-from tuwen.errors import FieldError, InvalidInput
+from tuwen.errors import FieldError, InvalidInput, summary
 
 
 async def refuse_unknown_parameters(request: Request) -> None:
@@ -16,11 +16,16 @@ async def refuse_unknown_parameters(request: Request) -> None:
         return
     fields = get_flat_params(request.scope["route"].dependant)
     known = sorted(field.alias for field in fields if isinstance(field.field_info, Query))
-    there_are = f"there are {', '.join(known)}" if known else "there are none here"
-    errors = [FieldError(name, f"is no parameter; {there_are}") for name in given if name not in known]
-    errors += [FieldError(name, "comes twice; send it once") for name in known if len(given.getlist(name)) > 1]
+    if known:
+        unknown = [
+            FieldError(name, f"is no parameter; there are {', '.join(known)}") for name in given if name not in known
+        ]
+    else:
+        unknown = [FieldError(name, "is no parameter; there are none here") for name in given]
+    twice = [FieldError(name, "comes twice; send it once") for name in known if len(given.getlist(name)) > 1]
+    errors = unknown + twice
     if errors:
-        raise InvalidInput("; ".join(f"{each.field}: {each.message}" for each in errors), errors)
+        raise InvalidInput(summary(errors), errors)
 
 
 # For each router.

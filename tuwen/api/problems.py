@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from data_models import Problem, ProblemField
+from tuwen.api.messages import TITLES, Language, find_message, language_of
 from tuwen.errors import (
     AppError,
     FieldError,
@@ -20,6 +21,7 @@ from tuwen.errors import (
     InvalidInput,
     MalformedRequest,
     UnsupportedImageType,
+    summary,
 )
 
 logger = logging.getLogger(__name__)
@@ -29,16 +31,48 @@ PROBLEM_JSON = "application/problem+json"
 IMAGE_ERRORS = (InvalidInput, ImageTooLarge, UnsupportedImageType)
 
 
-def problem_response(error: AppError) -> JSONResponse:
-    problem = Problem(
+def problem_response(error: AppError, language: Language) -> JSONResponse:
+    problem = _problem(error)
+    if language == "zh":
+        problem = _in_chinese(problem, error)
+    headers = {"Content-Language": language, "Vary": "Accept-Language"}
+    if error.retry_after_s is not None:
+        headers["Retry-After"] = str(error.retry_after_s)
+    return JSONResponse(jsonable_encoder(problem), error.status, headers, media_type=PROBLEM_JSON)
+
+
+def _problem(error: AppError) -> Problem:
+    said = find_message(error.detail)
+    return Problem(
         type=f"urn:tuwen:problem:{error.slug}",
         title=error.title,
         status=error.status,
         detail=error.detail,
-        errors=[ProblemField(field=each.field, message=each.message) for each in error.errors],
+        code=said.code if said else None,
+        parameters=said.parameters if said else {},
+        errors=[worded(each, "en") for each in error.errors],
     )
-    headers = {"Retry-After": str(error.retry_after_s)} if error.retry_after_s is not None else None
-    return JSONResponse(jsonable_encoder(problem), error.status, headers, media_type=PROBLEM_JSON)
+
+
+def worded(wrong: FieldError | ProblemField, language: Language) -> ProblemField:
+    said = find_message(wrong.message)
+    if said is None:
+        return ProblemField(field=wrong.field, message=wrong.message)
+    message = said.in_chinese if language == "zh" else wrong.message
+    return ProblemField(field=wrong.field, message=message, code=said.code, parameters=said.parameters)
+
+
+def _in_chinese(problem: Problem, error: AppError) -> Problem:
+    """What has no Chinese sentence has at least a Chinese title in front of the English one."""
+    title = TITLES.get(error.slug, problem.title)
+    errors = [worded(each, "zh") for each in error.errors]
+    if said := find_message(error.detail):
+        detail = said.in_chinese
+    elif errors and error.detail == summary(error.errors):
+        detail = "；".join(f"{each.field}：{each.message}" for each in errors)
+    else:
+        detail = f"{title}：{error.detail}"
+    return problem.model_copy(update={"title": title, "detail": detail, "errors": errors})
 
 
 def as_invalid_input(error: ValidationError | RequestValidationError) -> InvalidInput:
@@ -48,7 +82,7 @@ def as_invalid_input(error: ValidationError | RequestValidationError) -> Invalid
         location = [str(part) for part in each["loc"] if part not in ("body", "query", "path")]
         fields.append(FieldError(".".join(location) or "body", _plain(each["msg"])))
     kind = MalformedRequest if any(each["type"] == "json_invalid" for each in error.errors()) else InvalidInput
-    return kind("; ".join(f"{each.field}: {each.message}" for each in fields), fields)
+    return kind(summary(fields), fields)
 
 
 def problem_responses(*errors: type[AppError]) -> dict[int | str, dict[str, Any]]:
@@ -65,30 +99,31 @@ def problem_responses(*errors: type[AppError]) -> dict[int | str, dict[str, Any]
 
 def install_problem_handlers(app: FastAPI) -> None:
     @app.exception_handler(AppError)
-    async def on_app_error(_: Request, error: AppError) -> JSONResponse:
+    async def on_app_error(request: Request, error: AppError) -> JSONResponse:
         if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             logger.warning("%s: %s", error.slug, error.detail)
-        return problem_response(error)
+        return problem_response(error, accepted_language(request))
 
     @app.exception_handler(RequestValidationError)
-    async def on_invalid_request(_: Request, error: RequestValidationError) -> JSONResponse:
-        return problem_response(as_invalid_input(error))
+    async def on_invalid_request(request: Request, error: RequestValidationError) -> JSONResponse:
+        return problem_response(as_invalid_input(error), accepted_language(request))
 
     @app.exception_handler(HTTPException)
-    async def on_http_exception(_: Request, error: HTTPException) -> JSONResponse:
+    async def on_http_exception(request: Request, error: HTTPException) -> JSONResponse:
         status = HTTPStatus(error.status_code)
         if status is HTTPStatus.BAD_REQUEST:
-            return problem_response(MalformedRequest(str(error.detail)))
+            return problem_response(MalformedRequest(str(error.detail)), accepted_language(request))
         failure = AppError(str(error.detail))
         failure.status, failure.title = status.value, status.phrase
         failure.slug = status.phrase.lower().replace(" ", "-")
-        response = problem_response(failure)
+        response = problem_response(failure, accepted_language(request))
         response.headers.update(error.headers or {})
         return response
 
     @app.exception_handler(Exception)
-    async def on_unexpected(_: Request, error: Exception) -> JSONResponse:
-        return problem_response(AppError("Something went wrong here; the service's log says what."))
+    async def on_unexpected(request: Request, error: Exception) -> JSONResponse:
+        failure = AppError("Something went wrong here; the service's log says what.")
+        return problem_response(failure, accepted_language(request))
 
 
 class ReadableStartFailure:
@@ -118,6 +153,10 @@ class ReadableStartFailure:
             if failure:
                 await send(failure)
             raise
+
+
+def accepted_language(request: Request) -> Language:
+    return language_of(request.headers.get("accept-language", ""))
 
 
 def _plain(message: str) -> str:

@@ -1,0 +1,203 @@
+"""What errors say, as codes with parameters and in Chinese. Errors are raised in English; here is the one table of both.
+
+A sentence is found again by its English pattern. `tests/api/test_messages.py` fails where one of ours is not here.
+"""
+
+# ruff: noqa: E501  # a row of the table is a line
+
+import re
+from collections.abc import Iterator
+from functools import cache
+from typing import Literal, NamedTuple
+
+Language = Literal["en", "zh"]
+LONGEST_HEADER = 500
+MOST_DIGITS = 15  # which JavaScript reads as they are
+LISTS = ("accepted", "allowed")
+LONGEST_MESSAGE = 1000  # with what a caller wrote in it, which patterns must not take long for
+Parameters = dict[str, int | str]
+
+# By the last part of a problem's type.
+TITLES = {
+    "database-busy": "数据库正忙于其他修改",
+    "database-full": "数据库的磁盘已满",
+    "database-unavailable": "数据库没有应答",
+    "database-unusable": "数据库目前无法使用",
+    "dependency-unavailable": "所依赖的部分不可用",
+    "duplicate-sku": "sku 重复",
+    "encoding-failed": "编码失败",
+    "generation-refused": "拒绝绘制",
+    "image-store-unavailable": "图片存储不可用",
+    "image-too-large": "图片太大",
+    "index-changed": "索引已更换",
+    "internal-error": "内部错误",
+    "invalid-input": "输入无效",
+    "malformed-request": "请求格式错误",
+    "method-not-allowed": "不支持该方法",
+    "models-unavailable": "模型不可用",
+    "not-cancellable": "无法取消",
+    "not-found": "没有找到",
+    "overloaded": "服务过载",
+    "queue-full": "队列已满",
+    "reindex-conflict": "更换模型的请求有冲突",
+    "unreadable-image": "无法读取图片",
+    "unsupported-image-type": "不支持的图片格式",
+    "unsupported-media-type": "不支持的请求体类型",
+    "vector-db-unavailable": "Milvus 没有应答",
+    "vectors-rejected": "Milvus 拒绝了请求",
+}
+# Code, English, Chinese. The narrower stands before the wider.
+OURS = (
+    ("missing_query", "mode {mode} needs exactly one of: {allowed}; this request has none of them.", "{mode} 模式需要且只需要其中一个：{allowed}；请求中一个也没有。"),
+    ("other_query", "mode {mode} needs exactly one of: {allowed}; this request has {given}.", "{mode} 模式需要且只需要其中一个：{allowed}；请求中有 {given}。"),
+    ("needs_one_query", "mode {mode} needs exactly one of: {allowed}", "{mode} 模式需要且只需要其中一个：{allowed}"),
+    ("missing_picture", "is missing; send the picture as a file, or a generated_image_id", "缺少图片；请上传图片文件，或给出 generated_image_id"),
+    ("not_a_file", "must be a file, not text; send multipart/form-data", "必须是文件，不能是文字；请用 multipart/form-data 上传"),
+    ("twice", "comes twice; send it once", "出现了两次；请只发一次"),
+    ("unknown_parameter", "is no parameter; there are none here", "没有这个参数；这里不接受参数"),
+    ("unknown_parameter", "is no parameter; there are {known}", "没有这个参数；可用的有 {known}"),
+    ("wrong_charset", "is not {charset}; send UTF-8, or declare the charset: multipart/form-data; charset=gb18030", "不是 {charset} 编码；请用 UTF-8，或声明字符集：multipart/form-data; charset=gb18030"),
+    ("unknown_charset", "The charset {charset} is not known here; send UTF-8.", "不认识字符集 {charset}；请用 UTF-8。"),
+    ("too_long", "has {length} characters, the limit is {limit}; shorten it", "有 {length} 个字符，上限为 {limit} 个；请缩短"),
+    ("too_long", "has over {limit} characters when ㌢ is written as センチ; shorten it", "展开兼容字符（如 ㌢ 写作 センチ）后超过 {limit} 个字符；请缩短"),
+    ("too_many_words", "has over {limit} words; leave some out", "超过 {limit} 个词；请减少"),
+    ("too_large", "are over {limit} bytes of JSON; keep fewer", "JSON 超过 {limit} 字节；请减少"),
+    ("too_large", "the request is over {limit} bytes; send a smaller picture", "请求超过 {limit} 字节；请换一张小一些的图片"),
+    ("control_characters", "has line breaks or other control characters; take them out", "含有换行或其他控制字符；请去掉"),
+    ("control_characters", "has control characters; take them out", "含有控制字符；请去掉"),
+    ("not_unicode", "has characters that are not Unicode (lone surrogates)", "含有不是 Unicode 的字符（孤立的代理项）"),
+    ("invisible", "has nothing that can be seen; write it, or leave it out", "没有任何看得见的内容；请填写，或不填这一项"),
+    ("empty", "is empty; write what to search for", "是空的；请写明想找什么"),
+    ("not_a_number", "{value} is not a JSON number", "{value} 不是 JSON 数字"),
+    ("integer_too_large", "has an integer of more than 64 bits; write it as a text", "含有超过 64 位的整数；请写成文本"),
+    ("empty_range", "price_min is above price_max", "price_min 大于 price_max"),
+    ("needs_one_product", "needs exactly one of: sku, product_id", "sku 与 product_id 需要且只需要其中一个"),
+    ("too_far", "is above {limit}; refine the query instead", "超过 {limit}；请改为缩小查询范围"),
+    ("not_base64", "is not base64: {reason}", "不是 base64：{reason}"),
+    ("not_json", "nests too deep; flatten it", "嵌套太深；请减少层次"),
+    ("not_json", "is not JSON: {reason}", "不是 JSON：{reason}"),
+    ("not_an_object", 'must be a JSON object, such as {{"颜色": "红"}}', '必须是 JSON 对象，例如 {{"颜色": "红"}}'),
+    ("body_not_json", "The body is not JSON: {reason}", "请求体不是 JSON：{reason}"),
+    ("body_not_an_object", "The body must be a JSON object.", "请求体必须是 JSON 对象。"),
+    ("wrong_body", "{method} {path} takes {accepted}, not {given}.", "{method} {path} 接受 {accepted}，不接受 {given}。"),
+    ("body_did_not_come", "The rest of the body did not come: {silence} s without any of it, or {most} s in all.", "请求体没有传完：{silence} 秒内没有任何数据，或总共超过 {most} 秒。"),
+    ("taken", "another product has the sku {sku}; change that product, or use another sku", "另一件商品已经使用 sku {sku}；请修改那件商品，或换一个 sku"),
+    ("no_product", "There is no product {product_id}.", "没有商品 {product_id}。"),
+    ("no_job", "There is no generation job {job_id}; results are kept for a set time.", "没有绘图任务 {job_id}；结果只保留一段时间。"),
+    ("no_job", "There is no reindex job {job_id}.", "没有更换模型的任务 {job_id}。"),
+    ("no_picture", "There is no picture {path}.", "没有图片 {path}。"),
+    ("no_generated_picture", "there is no generated picture {image_id}", "没有生成的图片 {image_id}"),
+    ("not_an_image_id", "must be the image_id of a generated picture", "必须是某张生成图片的 image_id"),
+    ("two_pictures", "comes with a file; send one of the two", "与图片文件同时出现；请只发其中一个"),
+    ("over_the_limit", "is over the limit of {limit} pixels", "超过上限 {limit} 像素"),
+    ("over_the_limit", "is over the limit of {limit}", "超过上限 {limit}"),
+    ("unknown_field", "is unknown; the body has products alone", "没有这个字段；请求体只有 products"),
+    ("not_rows", "must be a list of 1 to {limit} rows", "必须是 1 至 {limit} 行的列表"),
+    ("no_product", "no product has it", "没有这个商品"),
+    ("twice", "is row {row}'s, too; send it once in a call", "与第 {row} 行相同；一次调用中请只发一次"),
+    ("internal_error", "Something went wrong here; the service's log says what.", "服务内部出错；详情见服务的日志。"),
+)  # fmt: skip
+# Of `tuwen/pictures/`.
+OF_PICTURES = (
+    ("too_large", "has {bytes} bytes, the limit is {limit}; send a smaller picture", "有 {bytes} 字节，上限为 {limit}；请换一张小一些的图片"),
+    ("too_large", "has more than {limit} bytes", "超过 {limit} 字节"),
+    ("too_many_pixels", "has {width} × {height} = {pixels} pixels, the limit is {limit}", "有 {width} × {height} = {pixels} 像素，上限为 {limit}"),
+    ("too_many_pixels", "has too many pixels: {reason}", "像素太多：{reason}"),
+    ("broken", "is broken or cut off: {reason}", "已损坏或不完整：{reason}"),
+    ("broken", "can't be decoded: it takes too much memory or time, or crashes its reader", "无法解码：占用的内存或时间太多，或使解码程序崩溃"),
+    ("unreadable", "can't be read: {reason}", "无法读取：{reason}"),
+    ("not_a_picture", "is {what}, not a picture; send a {accepted} file", "是 {what}，不是图片；请上传 {accepted} 文件"),
+    ("not_a_picture", "is not a picture; send a {accepted} file", "不是图片；请上传 {accepted} 文件"),
+    ("other_format", "is a {format} file; send a {accepted} file", "是 {format} 文件；请上传 {accepted} 文件"),
+    ("other_format", "is a {format} file; send one of {accepted}", "是 {format} 文件；请上传 {accepted} 中的一种"),
+    ("not_answered", "answered {status}; it must answer 200 itself", "返回了 {status}；必须由它自己返回 200"),
+    ("not_fetched", "can't be fetched within {seconds} s (IMAGE_URL_TIMEOUT_S)", "在 {seconds} 秒内没能下载（IMAGE_URL_TIMEOUT_S）"),
+    ("not_fetched", "can't be fetched: {reason}", "无法下载：{reason}"),
+    ("switched_off", "is switched off here; send the picture itself, or have IMAGE_URL_HOSTS name the allowed hosts", "这里没有开启；请直接发送图片，或在 IMAGE_URL_HOSTS 中列出允许的主机"),
+    ("not_a_url", "is not a URL: {reason}", "不是网址：{reason}"),
+    ("host_not_allowed", "must be http or https on one of: {hosts}", "必须是 http 或 https，主机为其中之一：{hosts}"),
+)  # fmt: skip
+# Of pydantic, Starlette and Python.
+OF_LIBRARIES = (
+    ("missing", "Field required", "缺少这一项"),
+    ("unknown_field", "Extra inputs are not permitted", "没有这个字段"),
+    ("too_short", "String should have at least {limit} character{s}", "至少要有 {limit} 个字符"),
+    ("too_long", "String should have at most {limit} character{s}", "最多 {limit} 个字符"),
+    ("wrong_pattern", "String should match pattern '{pattern}'", "必须符合 {pattern}"),
+    ("too_many", "List should have at most {limit} item{s} after validation, not {count}", "最多 {limit} 项，现有 {count} 项"),
+    ("too_many", "Dictionary should have at most {limit} item{s} after validation, not {count}", "最多 {limit} 项，现有 {count} 项"),
+    ("too_small", "Input should be greater than or equal to {limit}", "不能小于 {limit}"),
+    ("too_small", "Input should be greater than {limit}", "必须大于 {limit}"),
+    ("too_large", "Input should be less than or equal to {limit}", "不能大于 {limit}"),
+    ("too_large", "Input should be less than {limit}", "必须小于 {limit}"),
+    ("not_a_multiple", "Input should be a multiple of {of}", "必须是 {of} 的倍数"),
+    ("too_many_digits", "Decimal input should have no more than {limit} decimal place{s}", "最多 {limit} 位小数"),
+    ("too_many_digits", "Decimal input should have no more than {limit} digit{s} before the decimal point", "小数点前最多 {limit} 位"),
+    ("too_many_digits", "Decimal input should have no more than {limit} digit{s} in total", "总共最多 {limit} 位数字"),
+    ("not_an_integer", "Input should be a valid integer{more}", "必须是整数"),
+    ("not_a_number", "Input should be a valid number{more}", "必须是数字"),
+    ("not_a_number", "Input should be a valid decimal{more}", "必须是数字"),
+    ("not_a_number", "Input should be a finite number", "必须是有限的数字"),
+    ("not_a_number", "Decimal input should be {kind}", "必须是数字"),
+    ("not_a_boolean", "Input should be a valid boolean{more}", "必须是 true 或 false"),
+    ("not_a_text", "Input should be a valid string{more}", "必须是文本"),
+    ("not_an_object", "Input should be a valid dictionary{more}", "必须是对象"),
+    ("not_a_list", "Input should be a valid list", "必须是列表"),
+    ("not_json", "JSON decode error", "不是 JSON"),
+    ("none_of", "Input should be {allowed}", "必须是其中之一：{allowed}"),
+    ("no_page", "Not Found", "没有这个页面"),
+    ("no_method", "Method Not Allowed", "这个地址不支持该方法"),
+)  # fmt: skip
+
+
+class Said(NamedTuple):
+    code: str
+    parameters: Parameters
+    in_chinese: str
+
+
+@cache
+def _patterns() -> list[tuple[str, re.Pattern[str], str]]:
+    return [(code, _pattern(english), chinese) for code, english, chinese in (*OURS, *OF_PICTURES, *OF_LIBRARIES)]
+
+
+def _pattern(english: str) -> re.Pattern[str]:
+    parts: Iterator[str] = (
+        f"(?P<{part[1:-1]}>.*?)" if re.fullmatch(r"\{\w+\}", part) else re.escape(part.format())
+        for part in re.split(r"((?<!\{)\{\w+\}(?!\}))", english)
+    )
+    return re.compile("".join(parts), re.DOTALL)
+
+
+def find_message(english: str) -> Said | None:
+    if len(english) > LONGEST_MESSAGE:
+        return None
+    for code, pattern, chinese in _patterns():
+        if match := pattern.fullmatch(english):
+            said = {name: value for name, value in match.groupdict().items() if name not in ("s", "more")}
+            parameters = {name: _as_number(value) for name, value in said.items()}
+            listed = {name: said[name].replace(" or ", " 或 ") for name in LISTS if name in said}
+            return Said(code, parameters, chinese.format(**(said | listed)))
+    return None
+
+
+def _as_number(text: str) -> int | str:
+    digits = text.replace(",", "")
+    is_number = digits.isascii() and digits.removeprefix("-").isdigit() and len(digits) <= MOST_DIGITS
+    return int(digits) if is_number else text
+
+
+def language_of(accept_language: str) -> Language:
+    """Which of ours is wanted most (RFC 9110); English where neither is named."""
+    best: Language = "en"
+    highest = 0.0
+    for item in accept_language[:LONGEST_HEADER].lower().split(","):
+        tag, _, weight = item.partition(";")
+        primary = tag.strip().partition("-")[0]
+        try:
+            quality = float(weight.strip().removeprefix("q=") or 1)
+        except ValueError:
+            quality = 0.0
+        if primary in ("zh", "en") and quality > highest:
+            best, highest = "zh" if primary == "zh" else "en", quality
+    return best
