@@ -40,15 +40,21 @@ class PictureFormat(NamedTuple):
     extensions: tuple[str, ...]
     """The first is the one that the store uses."""
     media_type: str
+    browsers_show: bool = True
+    """What some browser does not is served as another file, see `shown_path`."""
 
 
 # Pictures that are accepted, by Pillow's name of their format.
 PICTURE_FORMATS = {
-    "JPEG": PictureFormat("JPEG", ("jpg", "jpeg"), "image/jpeg"),
+    "JPEG": PictureFormat("JPEG", ("jpg", "jpeg", "jfif", "jpe"), "image/jpeg"),
     "PNG": PictureFormat("PNG", ("png",), "image/png"),
     "WEBP": PictureFormat("WebP", ("webp",), "image/webp"),
     "GIF": PictureFormat("GIF", ("gif",), "image/gif"),
     "BMP": PictureFormat("BMP", ("bmp",), "image/bmp"),
+    "AVIF": PictureFormat("AVIF", ("avif",), "image/avif"),
+    "HEIF": PictureFormat("HEIC", ("heic", "heif", "hif"), "image/heic", browsers_show=False),
+    "TIFF": PictureFormat("TIFF", ("tif", "tiff"), "image/tiff", browsers_show=False),
+    "JPEG2000": PictureFormat("JPEG 2000", ("jp2", "j2k", "jpf", "jpx"), "image/jp2", browsers_show=False),
 }
 *_most, _last = (each.name for each in PICTURE_FORMATS.values())
 PICTURE_FORMATS_IN_WORDS = f"{', '.join(_most)} or {_last}"

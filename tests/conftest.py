@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pillow_heif
 import pytest
 from PIL import Image
 
@@ -19,6 +20,8 @@ from tests.tiny_models import (
     save_tiny_chinese_stable_diffusion,
     save_tiny_sentence_model,
 )
+
+pillow_heif.register_heif_opener()  # so that tests can write HEIC
 
 
 @pytest.fixture(scope="session")

@@ -114,6 +114,7 @@ OWNERS: dict[str, set[str]] = {
     "nncf": {"tuwen.encoders.exported.quantize"},
     "opencc": {"tuwen.texts"},
     "openvino": {"tuwen.encoders.exported.network", "training"},
+    "pillow_heif": {"tuwen.pictures.formats"},
     "prometheus_client": {"tuwen.api.metrics", "tuwen.api.operation"},
     "psutil": {"benchmarks"},
     "pydantic_settings": {"tuwen.settings"},

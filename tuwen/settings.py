@@ -117,8 +117,8 @@ class Settings(BaseSettings):
     reconcile_large_share: float = Field(0.1, ge=0, le=1)
 
     # Limits
-    upload_max_bytes: int = Field(10 * 1024 * 1024, ge=1)
-    image_max_pixels: int = Field(40_000_000, ge=1)
+    upload_max_bytes: int = Field(32 * 1024 * 1024, ge=1)
+    image_max_pixels: int = Field(52_000_000, ge=1)
     decode_max_megapixels: int = Field(80, ge=1)
     title_max_length: int = Field(TITLE_COLUMN_LENGTH, ge=1, le=TITLE_COLUMN_LENGTH)
     attributes_max_bytes: int = Field(32 * 1024, ge=2, le=60 * 1024)

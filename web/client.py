@@ -23,7 +23,7 @@ from data_models import (
 Answer = TypeVar("Answer", bound=BaseModel)
 
 CONNECT_TIMEOUT_S = 5.0
-# An upload of 10 MiB over a slow line, or a search that waits behind others.
+# An upload of 32 MiB over a slow line, or a search that waits behind others.
 ANSWER_TIMEOUT_S = 60.0
 
 

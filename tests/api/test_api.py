@@ -82,7 +82,11 @@ BAD_PICTURES = {
     "decompression bomb": (claimed_png(40_000, 40_000), 413, "pixels"),
     "a bit over the pixels": (picture(size=(2001, 2001)), 413, "4,004,001 pixels"),
     "too many bytes": (noise(700), 413, "bytes"),
-    "TIFF behind .png": (picture(image_format="TIFF"), 415, "TIFF"),
+    "JPEG XL": (b"\xff\x0a" + bytes(99), 415, "JPEG XL"),
+    "Photoshop": (b"8BPS" + bytes(99), 415, "Photoshop"),
+    "SVG": (b"<?xml version='1.0'?><svg/>", 415, "SVG"),
+    "a page": (b"<!DOCTYPE html><html>", 422, "HTML, not a picture"),
+    "a video": (b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom", 422, "a video"),
     "PDF behind .png": (picture(image_format="PDF"), 422, "not a picture"),
     "icon behind .png": (picture(image_format="ICO"), 415, "ICO"),
 }

@@ -79,7 +79,7 @@ def test_a_lost_thumbnail_has_an_original_to_be_made_of_again(settings: Settings
         with pytest.raises(NotFound):
             store.read(thumbnail_path(path))
         assert store.original_of(thumbnail_path(path)) == image.data
-        store.save_thumbnail(thumbnail_path(path), thumbnail)
+        store.save_derived(thumbnail_path(path), thumbnail)
         assert files.cat_file(f"{root}/{thumbnail_path(path)}") == thumbnail
 
 

@@ -1,6 +1,7 @@
 """Bytes into pixels: how large, which way up, what is refused, and what it costs."""
 
 import asyncio
+import io
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ from tuwen.encoders.picture import prepare_picture
 from tuwen.errors import UnreadableImage
 from tuwen.pictures.checks import check_image
 from tuwen.pictures.decoder import PictureDecoder
-from tuwen.pictures.decoding import DECODE_SIDE, decode_image, open_image, pixels_to_decode
+from tuwen.pictures.decoding import DECODE_SIDE, decode_image, read_header
 from tuwen.settings import PROJECT_ROOT, Settings
 
 # OpenVINO in pytest's own process lets it die at the next signal that another test sends itself.
@@ -73,7 +74,7 @@ def test_it_stands_upright_once_and_the_size_is_that_of_the_whole(image_format: 
     assert decoded.size == (512, 768)
     assert np.argmax(np.asarray(decoded)[20, 256]) == 2
     assert np.argmax(np.asarray(decoded)[700, 256]) == 0
-    thumbnail = open_image(checked.thumbnail)
+    thumbnail = Image.open(io.BytesIO(checked.thumbnail))
     assert (thumbnail.format, thumbnail.size) == ("WEBP", (213, 320))
 
 
@@ -148,8 +149,8 @@ LARGE: dict[str, Callable[[], bytes]] = {
 @pytest.mark.parametrize("kind", LARGE)
 def test_decoding_takes_no_more_memory_than_it_is_counted_for(kind: str) -> None:
     data = LARGE[kind]()
-    decode_image(encoded(noise((800, 600)), open_image(data).format or ""), trim=True)  # what is loaded once
-    counted = 4 * pixels_to_decode(open_image(data))
+    decode_image(encoded(noise((800, 600)), read_header(data).image_format), trim=True)  # what is loaded once
+    counted = 4 * read_header(data).pixels_to_decode
     before = memory("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")
     decode_image(data, trim=True)

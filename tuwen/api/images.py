@@ -9,6 +9,7 @@ from tuwen.api.problems import problem_responses
 from tuwen.api.state import Api, ApiDependency
 from tuwen.errors import ImageStoreUnavailable, NotFound, Overloaded
 from tuwen.pictures.store import MEDIA_TYPES
+from tuwen.pictures.thumbnails import FOR_BROWSERS
 
 router = APIRouter(tags=["pictures"])
 
@@ -39,11 +40,12 @@ async def get_image(path: str, request: Request, api: ApiDependency) -> Response
 
 
 async def _read(path: str, api: Api) -> bytes:
-    """A thumbnail that was lost is made again."""
-    images, threads = api.services.images, api.threads.pictures
+    """A thumbnail that was lost is made again; what is shown for a format that not every browser knows, when needed."""
+    images, threads, decoder = api.services.images, api.threads.pictures, api.services.decoder
     try:
         return await threads.run(images.read, path)
     except NotFound:
-        thumbnail = await api.services.decoder.thumbnail(await threads.run(images.original_of, path))
-        await threads.run(images.save_thumbnail, path, thumbnail)
-        return thumbnail
+        make = decoder.shown if path.startswith(f"{FOR_BROWSERS}/") else decoder.thumbnail
+        made = await make(await threads.run(images.original_of, path))
+        await threads.run(images.save_derived, path, made)
+        return made

@@ -9,7 +9,7 @@ from tuwen.api.problems import problem_response
 from tuwen.errors import ImageTooLarge, MalformedRequest, Overloaded
 
 # A body is kept until its request is answered, and a JSON body is there two or three times while it is parsed.
-LARGEST_BODIES_AT_ONCE = 16
+LARGEST_BODIES_AT_ONCE = 6
 # Senders that vanish without a word would fill that for good.
 SILENCE_S, LONGEST_BODY_S = 30.0, 300.0
 SMALL_BODY_BYTES = 64 * 1024  # which finds room always: nobody's pictures keep a search by text out

@@ -6,7 +6,7 @@ import sqlalchemy as sa
 
 from data_models import Product
 from orm_models import ProductRow
-from tuwen.pictures.thumbnails import thumbnail_path
+from tuwen.pictures.thumbnails import shown_path, thumbnail_path
 
 COLUMNS = [name for name in Product.model_fields if hasattr(ProductRow, name)]
 
@@ -17,7 +17,7 @@ def as_product(row: ProductRow | sa.Row[Any], milvus_id: int | None) -> Product:
     return Product(
         **columns,
         milvus_id=milvus_id,
-        image_url=image_url(row.image_path),
+        image_url=image_url(shown_path(row.image_path)),
         thumbnail_url=image_url(thumbnail_path(row.image_path)),
     )
 

@@ -10,10 +10,12 @@ from PIL import Image
 
 from tuwen.background import Budget, WorkPool
 from tuwen.cores import available_cores
+from tuwen.pictures.apart import APART, ReadersApart
 from tuwen.pictures.checked_image import CheckedImage
-from tuwen.pictures.checks import check_image, open_within_limits
-from tuwen.pictures.decoding import decode_image, open_image, pixels_to_decode
-from tuwen.pictures.thumbnails import make_thumbnail
+from tuwen.pictures.checks import as_checked, require_pixels, require_size
+from tuwen.pictures.decoding import DECODE_SIDE, Decoded, decode, read_header
+from tuwen.pictures.formats import format_of
+from tuwen.pictures.thumbnails import SHOWN_SIDE, as_webp, make_thumbnail
 from tuwen.settings import Settings
 
 Result = TypeVar("Result")
@@ -33,11 +35,12 @@ class PictureDecoder:
         # Few, because a header is not counted: text in a PNG or a GIF's background may be megabytes.
         max_waiting = 2 * settings.query_queue_size + INGESTORS * settings.pictures_indexed_at_once
         self._header_threads = WorkPool("picture headers", threads=2, max_waiting=max_waiting)
+        self._apart = ReadersApart(settings.image_max_pixels)
         self._threads = WorkPool("decoding", threads=available_cores(), max_waiting=max_waiting)
 
     async def check(self, data: bytes) -> CheckedImage:
         """An upload. Raises ImageTooLarge, UnsupportedImageType, UnreadableImage or Overloaded."""
-        return await self._decode(self._cost_within_limits, check_image, data, self._settings)
+        return await self._decode(data, partial(as_checked, data), is_stored=False)
 
     async def sha256(self, data: bytes) -> str:
         """In hex digits. A large picture's is no work for the event loop."""
@@ -50,33 +53,38 @@ class PictureDecoder:
 
         Raises as `check` and as `prepare`; what is stored was let in before.
         """
-        cost = _cost if is_stored else self._cost_within_limits
-        return await self._decode(cost, partial(_decode_and, prepare), data)
+        return await self._decode(data, partial(_prepared, prepare), is_stored=is_stored, trim=True)
 
     async def thumbnail(self, data: bytes) -> bytes:
         """Of a picture that was checked when it came in. Raises UnreadableImage or Overloaded."""
-        return await self._decode(_cost, _thumbnail_of, data)
+        return await self._decode(data, _thumbnail_of)
+
+    async def shown(self, data: bytes) -> bytes:
+        """The picture as every browser shows it. Raises as `thumbnail`."""
+        return await self._decode(data, _webp_of, side=SHOWN_SIDE)
 
     async def stored_picture(self, data: bytes, prepare: Callable[[Image.Image], Result]) -> Result:
         """One that was checked when it came in, for the index, which can wait.
 
         Raises UnreadableImage, and as `prepare`.
         """
-        return await self._decode(_cost, partial(_decode_and, prepare), data, max_wait_s=None)
+        return await self._decode(data, partial(_prepared, prepare), trim=True, max_wait_s=None)
 
     async def _decode(
         self,
-        cost: Callable[[bytes], int],
-        work: Callable[..., Result],
         data: bytes,
-        *arguments: object,
+        use: Callable[[Decoded], Result],
+        *,
+        is_stored: bool = True,
+        side: int = DECODE_SIDE,
+        trim: bool = False,
         max_wait_s: float | None = DECODE_WAIT_S,
     ) -> Result:
-        pixels = await self._header_threads.run(cost, data)
+        pixels = await self._header_threads.run(self._cost, data, side, is_stored)
         await self._budget.take(pixels, max_wait_s=max_wait_s)
         # A task of its own, because a thread can't be stopped: the share is given back when the work has ended, and not
         # when whoever asked for it has hung up.
-        working = asyncio.ensure_future(self._threads.run(work, data, *arguments))
+        working = asyncio.ensure_future(self._threads.run(self._decode_and, use, data, side, trim))
         working.add_done_callback(partial(self._end, pixels))
         return await asyncio.shield(working)
 
@@ -85,21 +93,31 @@ class PictureDecoder:
         if not working.cancelled():
             working.exception()  # seen, whether or not somebody still waits for it
 
-    def _cost_within_limits(self, data: bytes) -> int:
-        return pixels_to_decode(open_within_limits(data, self._settings))
+    def _cost(self, data: bytes, side: int, is_stored: bool) -> int:
+        if not is_stored:
+            require_size(data, self._settings)
+        header = self._apart.header(data, side) if format_of(data) in APART else read_header(data, side)
+        if not is_stored:
+            require_pixels(header, self._settings)
+        return header.pixels_to_decode
+
+    def _decode_and(self, use: Callable[[Decoded], Result], data: bytes, side: int, trim: bool) -> Result:
+        if format_of(data) in APART:
+            return use(self._apart.decode(data, side=side, trim=trim))
+        return use(decode(data, side=side, trim=trim))
 
 
-def _decode_and(prepare: Callable[[Image.Image], Result], data: bytes) -> Result:
-    return prepare(decode_image(data, trim=True))
+def _prepared(prepare: Callable[[Image.Image], Result], decoded: Decoded) -> Result:
+    return prepare(decoded.image)
 
 
 def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _thumbnail_of(data: bytes) -> bytes:
-    return make_thumbnail(decode_image(data))
+def _thumbnail_of(decoded: Decoded) -> bytes:
+    return make_thumbnail(decoded.image)
 
 
-def _cost(data: bytes) -> int:
-    return pixels_to_decode(open_image(data))
+def _webp_of(decoded: Decoded) -> bytes:
+    return as_webp(decoded.image)

@@ -18,10 +18,11 @@ GENERATED_XMP = f"""<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http
 Iptc4xmpExt:DigitalSourceType="http://cv.iptc.org/newscodes/{GENERATED_SOURCE}"/></rdf:RDF></x:xmpmeta>"""
 
 
-def says_generated(image: Image.Image) -> bool:
+def says_generated(image: Image.Image, data: bytes) -> bool:
+    """`data`: the file. Where it has its XMP differs by format, and in a PNG it may be compressed."""
     packet = image.info.get(PNG_XMP) or image.info.get("xmp") or ""
     text = packet.decode(errors="replace") if isinstance(packet, bytes) else str(packet)
-    return GENERATED_SOURCE in text
+    return GENERATED_SOURCE in text or GENERATED_SOURCE.encode() in data
 
 
 def encode_generated(image: Image.Image, notes: Mapping[str, str]) -> CheckedImage:

@@ -23,14 +23,15 @@ from tuwen.errors import ImageStoreUnavailable, NotFound, PictureUnreadable
 from tuwen.pictures.checked_image import CheckedImage
 from tuwen.pictures.folder import Folder
 from tuwen.pictures.stored_file import StoredFile
-from tuwen.pictures.thumbnails import thumbnail_path
+from tuwen.pictures.thumbnails import FOR_BROWSERS, derived_paths, thumbnail_path
 from tuwen.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 MEDIA_TYPES = {each.extensions[0]: each.media_type for each in PICTURE_FORMATS.values()}
 # Whatever else is asked for is not ours, wherever it would lead.
-STORED_PATH = re.compile(rf"(thumbnails/)?([0-9a-f]{{12}}/)?[0-9a-f]{{2}}/[0-9a-f]{{64}}\.({'|'.join(MEDIA_TYPES)})")
+DERIVED = rf"(?:thumbnails|{FOR_BROWSERS})/"
+STORED_PATH = re.compile(rf"({DERIVED})?([0-9a-f]{{12}}/)?[0-9a-f]{{2}}/[0-9a-f]{{64}}\.({'|'.join(MEDIA_TYPES)})")
 OWNER_DIGITS = 12
 ASIDE, MARK_DIGITS = "aside", 16
 ASIDE_PATH = re.compile(rf"{ASIDE}/(?P<path>{STORED_PATH.pattern})\.(?P<mark>[0-9a-f]{{{MARK_DIGITS}}})")
@@ -120,8 +121,8 @@ class ImageStore:
         return data
 
     def original_of(self, path: str) -> bytes:
-        """The picture whose thumbnail is missing, or empty after a power loss. Raises as `read`."""
-        original = PurePosixPath(path.removeprefix("thumbnails/"))
+        """The picture of which this is made, and is missing, or empty after a power loss. Raises as `read`."""
+        original = PurePosixPath(re.sub(f"^{DERIVED}", "", path))
         if STORED_PATH.fullmatch(path) and str(original) != path:
             for extension in MEDIA_TYPES:
                 data = self._find(str(original.with_suffix(f".{extension}")))
@@ -130,7 +131,7 @@ class ImageStore:
             self._require_ours()
         raise _no_picture(path)
 
-    def save_thumbnail(self, path: str, data: bytes) -> None:
+    def save_derived(self, path: str, data: bytes) -> None:
         self._files.write(path, data, derived=True)
 
     def has(self, path: str) -> bool:
@@ -157,23 +158,23 @@ class ImageStore:
         return [file.path for file in self._list(place.rpartition("/")[0]) if file.path.startswith(f"{place}.")]
 
     def set_aside(self, path: str) -> str:
-        """The first step of removing a picture and its thumbnail: still to be had back, by the mark that is returned.
+        """The first step of removing a picture and what is made of it: to be had back, by the mark that is returned.
 
         A mark is one sweep's alone: what another sets aside later, and has to take back, this one can't remove, however
         long it was paused. Gone already is no error.
         """
         mark = secrets.token_hex(MARK_DIGITS // 2)
-        for each in (path, thumbnail_path(path)):
+        for each in (path, *derived_paths(path)):
             self._move(each, _aside(each, mark))
         return mark
 
     def take_back(self, path: str, mark: str) -> None:
-        for each in (thumbnail_path(path), path):  # a sweep that is killed in between is seen by the picture
+        for each in (*derived_paths(path), path):  # a sweep that is killed in between is seen by the picture
             self._move(_aside(each, mark), each)
 
     def remove_aside(self, path: str, mark: str) -> None:
         """The second step; what an upload has stored anew meanwhile stays."""
-        for each in (thumbnail_path(path), path):
+        for each in (*derived_paths(path), path):
             with suppress(FileNotFoundError):
                 self._files.remove(_aside(each, mark))
 

@@ -1,10 +1,15 @@
-"""The small picture that lists and cards show."""
+"""What is shown for a picture: the small one of lists and cards, and one for formats that not every browser shows."""
 
 import io
 
 from PIL import Image
 
+from data_models import PICTURE_FORMATS
+
 THUMBNAIL_SIDE = 320
+SHOWN_SIDE = 2048
+FOR_BROWSERS = "shown"
+NOT_SHOWN_BY_ALL = {each.extensions[0] for each in PICTURE_FORMATS.values() if not each.browsers_show}
 
 
 def thumbnail_path(image_path: str) -> str:
@@ -12,10 +17,26 @@ def thumbnail_path(image_path: str) -> str:
     return f"thumbnails/{image_path.rsplit('.', 1)[0]}.webp"
 
 
+def shown_path(image_path: str) -> str:
+    """What every browser shows: the picture itself, or what is made of it when it is first asked for."""
+    stem, _, extension = image_path.rpartition(".")
+    return f"{FOR_BROWSERS}/{stem}.webp" if extension in NOT_SHOWN_BY_ALL else image_path
+
+
+def derived_paths(image_path: str) -> list[str]:
+    """What can be made of it again, and goes where it goes."""
+    shown = shown_path(image_path)
+    return [thumbnail_path(image_path), *([shown] if shown != image_path else [])]
+
+
 def make_thumbnail(image: Image.Image) -> bytes:
     """WebP, at most THUMBNAIL_SIDE pixels on its longer side, of a decoded picture."""
     thumbnail = image.copy()
     thumbnail.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+    return as_webp(thumbnail)
+
+
+def as_webp(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
-    thumbnail.save(buffer, "WEBP", quality=85)
+    image.save(buffer, "WEBP", quality=85)
     return buffer.getvalue()
