@@ -109,7 +109,6 @@ OF_PICTURES = (
     ("not_a_picture", "is {what}, not a picture; send a {accepted} file", "是 {what}，不是图片；请上传 {accepted} 文件"),
     ("not_a_picture", "is not a picture; send a {accepted} file", "不是图片；请上传 {accepted} 文件"),
     ("other_format", "is a {format} file; send a {accepted} file", "是 {format} 文件；请上传 {accepted} 文件"),
-    ("other_format", "is a {format} file; send one of {accepted}", "是 {format} 文件；请上传 {accepted} 中的一种"),
     ("not_answered", "answered {status}; it must answer 200 itself", "返回了 {status}；必须由它自己返回 200"),
     ("not_fetched", "can't be fetched within {seconds} s (IMAGE_URL_TIMEOUT_S)", "在 {seconds} 秒内没能下载（IMAGE_URL_TIMEOUT_S）"),
     ("not_fetched", "can't be fetched: {reason}", "无法下载：{reason}"),

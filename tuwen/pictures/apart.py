@@ -31,6 +31,7 @@ LONGEST_S = 60.0
 ITS_OWN_BYTES = 1 << 30
 REQUEST, ANSWER = struct.Struct(">BHBQ"), struct.Struct(">II")
 HEADER, PIXELS = 0, 1
+GIVES_UP = "can't be decoded: it takes too much memory or time, or crashes its reader"
 ERRORS: dict[str, type[InvalidInput]] = {
     each.slug: each for each in (UnreadableImage, UnsupportedImageType, ImageTooLarge)
 }  # fmt: skip
@@ -65,9 +66,7 @@ class ReadersApart:
             if "slug" in said:
                 raise ERRORS[said["slug"]].in_field("image", said["message"])
             return said, pixels
-        raise UnreadableImage.in_field(
-            "image", "can't be decoded: it takes too much memory or time, or crashes its reader"
-        )
+        raise UnreadableImage.in_field("image", GIVES_UP)
 
 
 class _Reader:
@@ -155,7 +154,7 @@ def _answer(what: int, side: int, trim: bool, data: bytes) -> tuple[dict[str, An
     except (UnreadableImage, UnsupportedImageType, ImageTooLarge) as error:
         return {"slug": error.slug, "message": error.errors[0].message}, b""
     except MemoryError:
-        return {"slug": UnreadableImage.slug, "message": "takes more memory to decode than its size allows for"}, b""
+        return {"slug": UnreadableImage.slug, "message": GIVES_UP}, b""
     said = decoded._asdict()
     image = said.pop("image")
     return said | {"size": image.size}, image.tobytes()

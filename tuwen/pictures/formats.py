@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from PIL import Image, JpegImagePlugin
 
-from data_models import PICTURE_FORMATS, PICTURE_FORMATS_IN_WORDS
+from data_models import PICTURE_FORMATS_IN_WORDS
 from tuwen.errors import ImageTooLarge, UnreadableImage, UnsupportedImageType
 
 SIGNATURES = {
@@ -73,7 +73,7 @@ def open_picture(data: bytes, image_format: str) -> Image.Image:
     except MemoryError:
         raise
     except Exception as error:  # Pillow's readers raise whatever a broken file leads them to
-        raise UnreadableImage.in_field("image", f"can't be read as {_named(image_format)}: {error}") from error
+        raise UnreadableImage.in_field("image", f"can't be read: {error}") from error
 
 
 def _open_by_pillow(data: bytes, image_format: str) -> Image.Image:
@@ -160,7 +160,3 @@ def unsupported(name: str) -> UnsupportedImageType:
 def not_a_picture(what: str = "") -> UnreadableImage:
     said = f"is {what}, not a picture" if what else "is not a picture"
     return UnreadableImage.in_field("image", f"{said}; send a {PICTURE_FORMATS_IN_WORDS} file")
-
-
-def _named(image_format: str) -> str:
-    return PICTURE_FORMATS[image_format].name
