@@ -13,10 +13,16 @@ from pydantic import (
     AwareDatetime,
     BaseModel,
     ConfigDict,
+    Discriminator,
     Field,
     JsonValue,
     PlainSerializer,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
     StringConstraints,
+    Tag,
     field_validator,
     model_validator,
 )
@@ -125,9 +131,10 @@ Attributes = Annotated[dict[str, JsonValue], AfterValidator(_storable_object)]
 IndexStatus = Literal["pending", "indexed", "failed"]
 
 
-def _storable_filter(attributes: dict[str, str | int | float | bool]) -> dict[str, str | int | float | bool]:
-    _storable({**attributes})
-    return attributes
+Scalar = str | int | float | bool
+MAX_FILTER_VALUES = 100
+SomeScalars = Annotated[list[Scalar], Field(min_length=1, max_length=MAX_FILTER_VALUES)]
+SomeMembers = Annotated[list[StrictStr | StrictInt | StrictFloat], Field(min_length=1, max_length=MAX_FILTER_VALUES)]
 
 
 class SearchMode(StrEnum):
@@ -241,15 +248,54 @@ class ProductPage(BaseModel):
     page_size: int
 
 
+class AttributeFilter(BaseModel):
+    """What an attribute's value has to be; of several conditions, all. A text, a number and true are never equal."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    any_of: SomeScalars | None = Field(None, description="One of these.")
+    none_of: SomeScalars | None = Field(None, description="None of these; or there is no such attribute.")
+    min: StrictInt | StrictFloat | None = Field(None, description="A number from this on.")
+    max: StrictInt | StrictFloat | None = Field(None, description="A number up to this one.")
+    contains_any: SomeMembers | None = Field(None, description="A list that has one of these.")
+    contains_all: SomeMembers | None = Field(None, description="A list that has all of these.")
+    is_set: StrictBool | None = Field(None, description="Whether there is such an attribute; null is none.")
+
+    @model_validator(mode="after")
+    def asks_for_something(self) -> Self:
+        conditions = self.model_dump(exclude_none=True)
+        if not conditions:
+            raise ValueError(
+                "has no condition; give one of any_of, none_of, min, max, contains_any, contains_all, is_set"
+            )
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError("min is above max")
+        return self
+
+
+WantedAttribute = Annotated[
+    Annotated[Scalar, Tag("value")] | Annotated[AttributeFilter, Tag("conditions")],
+    # So that a wrong condition is not said to be no text, no number and no boolean, either.
+    Discriminator(lambda wanted: "conditions" if isinstance(wanted, dict | AttributeFilter) else "value"),
+]
+
+
+def _storable_filter(attributes: dict[str, Scalar | AttributeFilter]) -> dict[str, Scalar | AttributeFilter]:
+    plain = {
+        key: value.model_dump(exclude_none=True) if isinstance(value, AttributeFilter) else value
+        for key, value in attributes.items()
+    }
+    _storable({**plain})
+    return attributes
+
+
 class SearchFilters(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     category: Annotated[list[Category], Field(max_length=100)] = []
     price_min: Price | None = None
     price_max: Price | None = None
-    attributes: Annotated[
-        dict[str, str | int | float | bool], Field(max_length=20), AfterValidator(_storable_filter)
-    ] = {}
+    attributes: Annotated[dict[str, WantedAttribute], Field(max_length=20), AfterValidator(_storable_filter)] = {}
 
     @model_validator(mode="after")
     def price_range_is_not_empty(self) -> Self:

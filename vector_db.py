@@ -33,7 +33,7 @@ del os.environ["MILVUS_URI"]
 if _milvus_uri is not None:
     os.environ["MILVUS_URI"] = _milvus_uri
 
-from data_models import SearchMode  # noqa: E402
+from data_models import AttributeFilter, Scalar, SearchMode  # noqa: E402
 from tuwen.encoders.base import Vector  # noqa: E402
 from tuwen.errors import (  # noqa: E402
     CollectionGone,
@@ -487,7 +487,7 @@ def _spare_loopback_the_proxy() -> None:
 def filter_expression(
     *,
     categories: Sequence[str] = (),
-    attributes: Mapping[str, str | int | float | bool] | None = None,
+    attributes: Mapping[str, Scalar | AttributeFilter] | None = None,
 ) -> str:
     """A Milvus boolean expression. Every value is written as a literal, so none can break out of its place."""
     parts = []
@@ -495,15 +495,46 @@ def filter_expression(
         # As they are typed, too: so they stand in rows that earlier versions made.
         typed_and_stored = dict.fromkeys(each for typed in categories for each in (typed, _comparable_category(typed)))
         parts.append(f"category in [{', '.join(map(_literal, typed_and_stored))}]")
-    parts += [f"attributes[{_literal(key)}] == {_literal(value)}" for key, value in (attributes or {}).items()]
+    for key, value in (attributes or {}).items():
+        path = f"attributes[{_literal(key)}]"
+        if isinstance(value, AttributeFilter):
+            parts += _conditions(path, value)
+        else:
+            parts.append(f"{path} == {_literal(value)}")
     return " and ".join(parts)
+
+
+def _conditions(path: str, asked: AttributeFilter) -> Iterator[str]:
+    """In what Milvus and Milvus Lite read alike: `in` takes no path there, or no values of several kinds here."""
+    if asked.any_of is not None:
+        yield f"({_is_one_of(path, asked.any_of)})"
+    if asked.none_of is not None:
+        yield f"(not (exists {path}) or not ({_is_one_of(path, asked.none_of)}))"
+    if asked.min is not None:
+        yield f"{path} >= {_literal(asked.min)}"
+    if asked.max is not None:
+        yield f"{path} <= {_literal(asked.max)}"
+    if asked.contains_any is not None:
+        yield f"json_contains_any({path}, {_list(asked.contains_any)})"
+    if asked.contains_all is not None:
+        yield f"json_contains_all({path}, {_list(asked.contains_all)})"
+    if asked.is_set is not None:
+        yield f"exists {path}" if asked.is_set else f"not (exists {path})"
+
+
+def _is_one_of(path: str, values: Sequence[Scalar]) -> str:
+    return " or ".join(f"{path} == {_literal(value)}" for value in values)
+
+
+def _list(values: Sequence[Scalar]) -> str:
+    return f"[{', '.join(map(_literal, values))}]"
 
 
 def _comparable_category(category: str) -> str:
     return normalise_text(category)[:CATEGORY_COLUMN_LENGTH]
 
 
-def _literal(value: str | int | float | bool) -> str:
+def _literal(value: Scalar) -> str:
     """Escaped as little as must be: of JSON's escapes Milvus Lite knows these alone; the rest both take as it is."""
     return f'"{value.translate(ESCAPES)}"' if isinstance(value, str) else json.dumps(value)
 

@@ -151,3 +151,33 @@ def test_a_filter_takes_every_character(api: httpx.Client) -> None:
     assert [number for number, _ in found(api, "柜子", filters={"attributes": {value: value}})] == [
         created["product_id"]
     ]
+
+
+def test_attributes_are_filtered_by_conditions(api: httpx.Client) -> None:
+    sizes = {
+        size: create_product(api, "衣架", category="衣架", attributes=json.dumps({"size": size, "tags": ["新"]}))
+        for size in ("S", "M", 40)
+    }
+    wait_until_indexed(api)
+
+    def numbers(**attributes: Any) -> set[int]:
+        return {number for number, _ in found(api, "衣架", filters={"category": ["衣架"], "attributes": attributes})}
+
+    def products(*wanted: str | int) -> set[int]:
+        return {sizes[size]["product_id"] for size in wanted}
+
+    assert numbers(size={"any_of": ["S", 40]}, tags={"contains_any": ["新"]}) == products("S", 40)
+    assert numbers(size={"none_of": ["S"]}) == products("M", 40)
+    assert numbers(size={"min": 39.5}) == products(40)
+    assert numbers(colour={"is_set": True}) == set()
+    for wrong, field in (
+        ({}, "filters.attributes.size.conditions"),
+        ({"any_of": []}, "filters.attributes.size.conditions.any_of"),
+        ({"like": "S"}, "filters.attributes.size.conditions.like"),
+        ({"min": 2, "max": 1}, "filters.attributes.size.conditions"),
+        ({"any_of": [2**70]}, "filters.attributes"),
+    ):
+        query = {"mode": "text_to_text", "text": "衣架", "filters": {"attributes": {"size": wrong}}}
+        response = api.post("/search", json=query)
+        assert (response.status_code, response.json()["errors"][0]["field"]) == (422, field), response.text
+        assert response.json()["errors"][0]["code"], response.text

@@ -14,6 +14,7 @@ import numpy as np
 import psutil
 import pytest
 
+from data_models import AttributeFilter
 from tests.processes import ROOT, environment, wait_until
 from tuwen.errors import MilvusFileInUse, VectorDBUnavailable, VectorsRejected
 from tuwen.settings import Settings
@@ -107,6 +108,41 @@ def test_filters_find_exactly_what_they_say(vector_db: VectorDB, collection: str
     assert found(attributes={tricky: tricky}) == {1}
     assert found(categories=['" or true or category == "']) == set()
     assert found(categories=["沙\u200b發"]) == found(categories=["沙发"]) == {0}
+
+
+def test_attributes_are_filtered_by_lists_ranges_and_what_is_not_there(vector_db: VectorDB, collection: str) -> None:
+    attributes: list[dict[str, Any]] = [
+        {"size": "M", "weight": 1.5, "tags": ["new", 7], "note": None},
+        {"size": "L", "weight": 3, "tags": ["new", "sale"]},
+        {"size": 40, "weight": "3", "tags": "new"},
+        {"weight": -2, "tags": [], "note": "", "deep": {"size": "M"}},
+        {},
+    ]
+    ids = vector_db.insert(collection, [row(number, attributes=each) for number, each in enumerate(attributes)])
+
+    def found(key: str, **conditions: Any) -> set[int]:
+        expression = filter_expression(attributes={key: AttributeFilter(**conditions)})
+        vector = row(0).image_clip_vector
+        hits = vector_db.search(collection, "image_clip_vector", [vector], limit=9, filter_expression=expression)[0]
+        return {ids.index(hit.row.milvus_id) for hit in hits}
+
+    assert found("size", any_of=["M", 40, "40"]) == {0, 2}
+    assert found("size", none_of=["M", 40]) == {1, 3, 4}
+    assert found("size", any_of=["L", "M"], none_of=["M"]) == {1}
+    assert found("weight", min=1.5) == {0, 1}
+    assert found("weight", max=1.5) == {0, 3}
+    assert found("weight", min=-2, max=-1.5) == {3}
+    assert found("tags", contains_any=["sale", 7]) == {0, 1}
+    assert found("tags", contains_all=["sale", "new"]) == {1}
+    assert found("tags", contains_any=["'", '"]']) == set()
+    assert found("note", is_set=True) == {3}
+    assert found("note", is_set=False) == {0, 1, 2, 4}
+    assert found("nowhere", is_set=False, none_of=[1]) == {0, 1, 2, 3, 4}
+    expression = filter_expression(categories=["x"], attributes={"size": AttributeFilter(none_of=["M"]), "tags": "new"})
+    assert expression == (
+        'category in ["x"] and (not (exists attributes["size"]) or not (attributes["size"] == "M"))'
+        ' and attributes["tags"] == "new"'
+    )
 
 
 def test_a_filter_that_fits_one_row_finds_it_however_far_it_is(tmp_path: Path) -> None:
