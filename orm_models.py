@@ -74,7 +74,10 @@ class ProductRow(Base):
     """`sqlite_autoincrement`: the id of a deleted product is never given again, as on MySQL."""
 
     __tablename__ = "product"
-    __table_args__ = ({**TABLE_OPTIONS, "sqlite_autoincrement": True},)
+    __table_args__ = (
+        sa.Index("ix_product_category_normalised_price", "category_normalised", "price"),
+        {**TABLE_OPTIONS, "sqlite_autoincrement": True},
+    )
 
     product_id: orm.Mapped[int] = orm.mapped_column("id", BigId, primary_key=True, autoincrement=True)
     sku: orm.Mapped[str | None] = orm.mapped_column(sa.String(SKU_COLUMN_LENGTH), unique=True)
@@ -116,6 +119,18 @@ class ProductRow(Base):
         if value != getattr(self, name):  # one of two old skus stays as it is for as long as nobody changes it
             setattr(self, f"{name}_normalised", comparable(name, value))
         return value
+
+
+class IdempotencyKeyRow(Base):
+    """A request that made a product, for as long as it may come again. It stays when the product is deleted."""
+
+    __tablename__ = "idempotency_key"
+    __table_args__ = (TABLE_OPTIONS,)
+
+    idempotency_key: orm.Mapped[str] = orm.mapped_column(sa.String(255), primary_key=True)
+    request_sha256: orm.Mapped[str] = orm.mapped_column(sa.CHAR(64))
+    product_id: orm.Mapped[int] = orm.mapped_column(sa.BigInteger)
+    created_at: orm.Mapped[datetime] = orm.mapped_column(UtcDateTime, default=utc_now, index=True)
 
 
 class VectorIndexRow(Base):

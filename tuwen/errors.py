@@ -110,6 +110,22 @@ class DuplicateSku(AppError):
     title = "Duplicate sku"
 
 
+class VersionMismatch(AppError):
+    """Another has changed the product since the caller read it."""
+
+    status = 412
+    slug = "version-mismatch"
+    title = "Version mismatch"
+
+
+class IdempotencyKeyUsed(AppError):
+    """For another request, or for a product that is deleted by now."""
+
+    status = 422
+    slug = "idempotency-key-used"
+    title = "Idempotency-Key used"
+
+
 class DependencyUnavailable(AppError):
     """Something this service stands on does not answer. Work that met it is kept and tried again."""
 

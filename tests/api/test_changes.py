@@ -1,7 +1,12 @@
-"""Changes from outside: many at once."""
+"""Changes from outside: many at once, by sku, and what keeps them from being lost or made twice."""
 
+import json
 import re
+import sqlite3
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -108,3 +113,116 @@ def test_a_row_that_is_wrong_keeps_no_other_out(api: httpx.Client) -> None:
 def test_a_call_that_is_no_list_of_rows_changes_nothing(api: httpx.Client, body: Any, field: str) -> None:
     assert_problem(api.patch("/product", json=body), 422, field, field)
     assert_problem(api.patch("/product", data={"sku": "A"}), 415, None, "application/json")
+
+
+def test_who_changes_what_another_has_changed_meanwhile_is_told_so(api: httpx.Client) -> None:
+    created = api.post("/product", data={"title": "两人同改的柜子"}, files={"image": picture()})
+    path, read = created.headers["Location"], created.headers["ETag"]
+    assert api.get(path).headers["ETag"] == read == f'"{created.json()["product_id"]}-1"'
+    changed = api.patch(path, data={"price": "5"}, headers={"If-Match": f'"0-1", {read}'})
+    assert (changed.status_code, changed.json()["version"]) == (200, 2)
+    for late in (
+        api.patch(path, data={"price": "6"}, headers={"If-Match": read}),
+        api.patch(path, data={"price": "6"}, headers={"If-Match": f"W/{changed.headers['ETag']}"}),
+        api.delete(path, headers={"If-Match": read}),
+    ):
+        assert_problem(late, 412, None, "at version 2 by now")
+    assert_problem(api.patch(path, data={"price": "6"}, headers={"If-Match": "2"}), 422, "If-Match", "in quotes")
+    again = api.patch(path, data={"price": "5"}, headers={"If-Match": changed.headers["ETag"]})
+    assert again.headers["ETag"] == changed.headers["ETag"]  # nothing was changed
+    assert api.patch(path, data={"price": "7"}, headers={"If-Match": "*"}).json()["version"] == 3
+    assert api.delete(path, headers={"If-Match": "*"}).status_code == 204
+    assert_problem(api.delete(path, headers={"If-Match": "*"}), 404, None, "no product")
+
+
+def test_of_many_who_change_what_they_have_read_one_wins_each_time(api: httpx.Client) -> None:
+    product = create_product(api, "计数的柜子", attributes='{"n": 0}')
+    path = f"/product/{product['product_id']}"
+
+    def count_up() -> int:
+        lost = 0
+        for _ in range(5):
+            while True:
+                read = api.get(path)
+                attributes = json.dumps({"n": read.json()["attributes"]["n"] + 1})
+                answer = api.patch(path, data={"attributes": attributes}, headers={"If-Match": read.headers["ETag"]})
+                if answer.status_code == 200:
+                    break
+                assert answer.status_code == 412
+                lost += 1
+        return lost
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: count_up(), range(4)))
+    assert api.get(path).json()["attributes"] == {"n": 20}
+    api.delete(path)
+
+
+def test_put_makes_a_product_or_replaces_it_whole(api: httpx.Client) -> None:
+    path, files = "/product/by-sku/PUT/1", {"image": ("a.png", picture("green"))}
+    assert_problem(api.get(path), 404, None, "PUT/1")
+    assert_problem(api.put(path, data={"title": "绿灯"}), 422, "image", "no product has this sku yet")
+    assert_problem(api.put(path, data={"title": "绿灯"}, headers={"If-Match": "*"}), 412, None, "no such product")
+    made = api.put(path, data={"title": "绿灯", "price": "5", "category": "灯"}, files=files)
+    assert (made.status_code, made.json()["sku"], made.json()["version"]) == (201, "PUT/1", 1)
+    assert api.get(made.headers["Location"]).json()["title"] == "绿灯"
+    wait_until_indexed(api)
+    replaced = api.put("/product/by-sku/ＰＵＴ%2F1", data={"title": "绿灯", "attributes": '{"a": 1}', "sku": "PUT/1"})
+    assert (replaced.status_code, replaced.json()["sku"]) == (200, "PUT/1")
+    assert (replaced.json()["price"], replaced.json()["category"], replaced.json()["version"]) == (None, None, 2)
+    assert replaced.json()["image_url"] == made.json()["image_url"]
+    assert replaced.headers["ETag"] == api.get(path).headers["ETag"]
+    before = encoded(api)
+    assert api.put(path, data={"title": "绿灯", "attributes": '{"a": 1}'}, files=files).json()["version"] == 2
+    wait_until_indexed(api)
+    assert encoded(api) == before
+    assert_problem(
+        api.put(path, data={"title": "灯"}, files=files, headers={"If-None-Match": "*"}), 412, None, "already"
+    )
+    assert_problem(api.put(path, data={"title": "灯", "sku": "PUT/2"}), 422, "sku", "another")
+    assert_problem(api.put(path, data={"price": "1"}), 422, "title", "required")
+    assert api.delete(made.headers["Location"]).status_code == 204
+
+
+def test_of_many_puts_of_one_sku_at_once_one_makes_it(api: httpx.Client) -> None:
+    def put(number: int) -> int:
+        files = {"image": ("a.png", picture())}
+        return api.put("/product/by-sku/RACE-1", data={"title": f"抢先的灯 {number}"}, files=files).status_code
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sorted(pool.map(put, range(8))) == [200] * 7 + [201]
+    read = api.get("/product/by-sku/RACE-1").json()
+    assert read["version"] == 8
+    api.delete(f"/product/{read['product_id']}")
+
+
+def post(api: httpx.Client, key: str, title: str = "只要一件的床", **fields: str) -> httpx.Response:
+    files = {"image": ("a.png", picture("brown"))}
+    return api.post("/product", data={"title": title, **fields}, files=files, headers={"Idempotency-Key": key})
+
+
+@pytest.mark.parametrize("fields", [{}, {"sku": "ONCE-1"}])
+def test_the_same_request_many_times_at_once_makes_one_product(api: httpx.Client, fields: dict[str, str]) -> None:
+    key = f"订单-{len(fields)}".encode().hex()
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: post(api, key, **fields), range(8)))
+    assert {answer.status_code for answer in answers} == {201}
+    (product_id,) = {answer.json()["product_id"] for answer in answers}
+    assert api.get("/product/list", params={"q": "只要一件的床"}).json()["total"] == 1
+    api.patch(f"/product/{product_id}", data={"price": "5"})
+    assert post(api, key, **fields).json()["version"] == 2  # as it is now
+    assert_problem(post(api, key, "另一张床", **fields), 422, None, "Another request")
+    assert_problem(post(api, "a b"), 422, "Idempotency-Key", "without spaces")
+    api.delete(f"/product/{product_id}")
+    assert_problem(post(api, key, **fields), 422, None, "deleted since")
+
+
+def test_a_key_is_free_again_after_a_day(api: httpx.Client, api_folder: Path) -> None:
+    first = post(api, "old-key").json()["product_id"]
+    with closing(sqlite3.connect(api_folder / "data" / "tuwen.db")) as database, database:
+        database.execute("UPDATE idempotency_key SET created_at = '2020-01-01 00:00:00'")
+    second = post(api, "old-key", "别的床").json()["product_id"]
+    assert second != first
+    assert post(api, "old-key", "别的床").json()["product_id"] == second
+    for product_id in (first, second):
+        api.delete(f"/product/{product_id}")

@@ -15,6 +15,7 @@ from tuwen.errors import AppError
 
 PLACES = ("data_models.py", "tuwen/api", "tuwen/search", "tuwen/catalogue", "tuwen/generation")
 RAISES = {"in_field", "ValueError", "FieldError", "MalformedRequest", "UnsupportedMediaType", "NotFound", "_refused"}
+RAISES |= {"VersionMismatch", "IdempotencyKeyUsed"}
 VALUE = "7"
 WITHIN_ANOTHER = {"Excess data after padding", "7 is not JSON"}
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -9,12 +10,14 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
-from data_models import BatchRow, ProductChanges, SearchFilters, SearchMode, SearchRequest
-from orm_models import ProductRow, ProductVectorRow
+from data_models import BatchRow, ProductChanges, ProductFields, SearchFilters, SearchMode, SearchRequest
+from orm_models import IdempotencyKeyRow, ProductRow, ProductVectorRow
 from tests.conftest import picture
 from tests.indexing.shop import Shop, lose_picture, run
+from tuwen.catalogue.idempotency import KEEP_KEYS, KeyedRequest
 from tuwen.encoders.base import Vector
 from tuwen.indexing.drift import Pass
+from tuwen.indexing.old_records import delete_old_records
 from tuwen.indexing.picture_drift import _mark_lost
 from tuwen.pictures.checks import check_image
 from tuwen.settings import Settings
@@ -241,5 +244,22 @@ def test_calls_with_many_rows_at_once_neither_block_nor_mix_each_other(on_both_d
             products = list(session.scalars(sa.select(ProductRow)))
         assert len({product.price for product in products}) == 1  # each call was one transaction
         assert {product.version for product in products} == {2 + 4 * 5}
+
+    run(on_both_databases, scenario)
+
+
+def test_keys_of_requests_go_after_a_day(on_both_databases: Settings) -> None:
+    async def scenario(shop: Shop) -> None:
+        database = shop.services.database
+        image, fields = check_image(picture(), shop.services.settings), ProductFields(title="红色沙发")
+        old, new = (KeyedRequest.of(key, fields, image) for key in ("old", "new"))
+        for key in (old, new, old):
+            shop.writer.create(fields, image, key)
+        with database.write() as session:
+            session.get_one(IdempotencyKeyRow, "old").created_at -= KEEP_KEYS
+        delete_old_records(database, timedelta(days=1), lambda: None)
+        with database.read() as session:
+            assert list(session.scalars(sa.select(IdempotencyKeyRow.idempotency_key))) == ["new"]
+            assert session.scalar(sa.select(sa.func.count()).select_from(ProductRow)) == 2
 
     run(on_both_databases, scenario)

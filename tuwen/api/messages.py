@@ -27,6 +27,7 @@ TITLES = {
     "duplicate-sku": "sku 重复",
     "encoding-failed": "编码失败",
     "generation-refused": "拒绝绘制",
+    "idempotency-key-used": "Idempotency-Key 已被使用",
     "image-store-unavailable": "图片存储不可用",
     "image-too-large": "图片太大",
     "index-changed": "索引已更换",
@@ -45,6 +46,7 @@ TITLES = {
     "unsupported-media-type": "不支持的请求体类型",
     "vector-db-unavailable": "Milvus 没有应答",
     "vectors-rejected": "Milvus 拒绝了请求",
+    "version-mismatch": "版本不符",
 }
 # Code, English, Chinese. The narrower stands before the wider.
 OURS = (
@@ -97,6 +99,17 @@ OURS = (
     ("not_rows", "must be a list of 1 to {limit} rows", "必须是 1 至 {limit} 行的列表"),
     ("no_product", "no product has it", "没有这个商品"),
     ("twice", "is row {row}'s, too; send it once in a call", "与第 {row} 行相同；一次调用中请只发一次"),
+    ("no_product", "No product has the sku {sku}.", "没有商品使用 sku {sku}。"),
+    ("missing_picture", "is missing; no product has this sku yet, and each needs one", "缺少图片；还没有商品使用这个 sku，新建必须有图片"),
+    ("other_sku", "is another than the address's; leave it out", "与地址中的 sku 不同；请不要发送这一项"),
+    ("no_version", "There is no such product any more, or not yet.", "这件商品已经不在，或尚未新建。"),
+    ("there_already", "There is one already: product {product_id}.", "已经有了：商品 {product_id}。"),
+    ("changed_since", "Product {product_id} is at version {version} by now, which is none that If-Match names: read it again, and decide anew.", "商品 {product_id} 现在是第 {version} 版，与 If-Match 所列的都不同：请重新读取，再作决定。"),
+    ("wrong_etag", 'must be * or ETags in quotes, as "7-3"', '必须是 *，或带引号的 ETag，如 "7-3"'),
+    ("wrong_etag", "must be *", "必须是 *"),
+    ("wrong_key", "must be 1 to 255 characters of ASCII without spaces", "必须是 1 至 255 个不含空格的 ASCII 字符"),
+    ("key_used", "Another request had this Idempotency-Key; give each a key of its own.", "这个 Idempotency-Key 已用于别的请求；请为每个请求使用不同的键。"),
+    ("key_used", "This Idempotency-Key made product {product_id}, which was deleted since.", "这个 Idempotency-Key 新建的商品 {product_id} 已被删除。"),
     ("internal_error", "Something went wrong here; the service's log says what.", "服务内部出错；详情见服务的日志。"),
 )  # fmt: skip
 # Of `tuwen/pictures/`.

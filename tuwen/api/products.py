@@ -7,12 +7,23 @@ from fastapi.routing import APIRouter
 from starlette.datastructures import FormData
 
 from data_models import Product, ProductChanges, ProductFields, ProductPage
+from tuwen.api.conditions import IDEMPOTENCY_KEY, IF_MATCH, condition_of, idempotency_key, set_etag
 from tuwen.api.forms import checked_upload, generated_image_id, multipart_body, product_fields, read_form
 from tuwen.api.problems import IMAGE_ERRORS, problem_responses
 from tuwen.api.state import Api, ApiDependency, ProductId
+from tuwen.catalogue.idempotency import KeyedRequest
 from tuwen.catalogue.queries import MAX_WORDS, SORT_COLUMNS, find_product, list_products
 from tuwen.catalogue.representation import as_product
-from tuwen.errors import DatabaseUnavailable, DuplicateSku, InvalidInput, MalformedRequest, NotFound, Overloaded
+from tuwen.errors import (
+    DatabaseUnavailable,
+    DuplicateSku,
+    IdempotencyKeyUsed,
+    InvalidInput,
+    MalformedRequest,
+    NotFound,
+    Overloaded,
+    VersionMismatch,
+)
 from tuwen.pictures.checked_image import CheckedImage
 from tuwen.texts import words_of
 
@@ -27,18 +38,23 @@ SORT_PATTERN = f"^-?({'|'.join(SORT_COLUMNS)})$"
     "/product",
     status_code=201,
     summary="Create a product",
-    openapi_extra=multipart_body(ProductFields),
-    responses=problem_responses(MalformedRequest, DuplicateSku, *IMAGE_ERRORS, Overloaded, DatabaseUnavailable),
+    openapi_extra=multipart_body(ProductFields) | {"parameters": [IDEMPOTENCY_KEY]},
+    responses=problem_responses(
+        MalformedRequest, DuplicateSku, *IMAGE_ERRORS, IdempotencyKeyUsed, Overloaded, DatabaseUnavailable
+    ),
 )
 async def create_product(request: Request, response: Response, api: ApiDependency) -> Product:
     """Stores the product and answers at once; `index_status` turns from `pending` to `indexed` when search finds it."""
+    key = idempotency_key(request)
     async with read_form(request) as form:
         fields = product_fields(ProductFields, form, api.services.settings)
-        image = await _picture(form, api)
+        image = await picture_of(form, api)
     if image is None:
         raise InvalidInput.in_field("image", "is missing; send the picture as a file, or a generated_image_id")
-    product = await api.threads.uploads.run(api.writer.create, fields, image)
+    keyed = None if key is None else KeyedRequest.of(key, fields, image)
+    product = await api.threads.uploads.run(api.writer.create, fields, image, keyed)
     response.headers["Location"] = f"/product/{product.product_id}"
+    set_etag(response, product)
     return product
 
 
@@ -59,7 +75,7 @@ async def get_products(
         with api.services.database.read() as session:
             rows, total = list_products(
                 session,
-                vector_index_id=_known_index_id(api),
+                vector_index_id=known_index_id(api),
                 page=page,
                 page_size=page_size,
                 sort=sort,
@@ -78,43 +94,49 @@ async def get_products(
     summary="Read a product",
     responses=problem_responses(NotFound, InvalidInput, DatabaseUnavailable),
 )
-async def get_product(product_id: ProductId, api: ApiDependency) -> Product:
+async def get_product(product_id: ProductId, response: Response, api: ApiDependency) -> Product:
     def read() -> Product:
         with api.services.database.read() as session:
-            found = find_product(session, product_id, _known_index_id(api))
+            found = find_product(session, product_id, known_index_id(api))
         if found is None:
             raise NotFound(f"There is no product {product_id}.")
         return as_product(found.product, found.milvus_id)
 
-    return await api.threads.reads.run(read)
+    product = await api.threads.reads.run(read)
+    set_etag(response, product)
+    return product
 
 
 @router.patch(
     "/product/{product_id}",
     summary="Change a product",
-    openapi_extra=multipart_body(ProductChanges),
+    openapi_extra=multipart_body(ProductChanges) | {"parameters": [IF_MATCH]},
     responses=problem_responses(
-        MalformedRequest, NotFound, DuplicateSku, *IMAGE_ERRORS, Overloaded, DatabaseUnavailable
+        MalformedRequest, NotFound, DuplicateSku, VersionMismatch, *IMAGE_ERRORS, Overloaded, DatabaseUnavailable
     ),
 )
-async def change_product(product_id: ProductId, request: Request, api: ApiDependency) -> Product:
+async def change_product(product_id: ProductId, request: Request, response: Response, api: ApiDependency) -> Product:
     """Any subset of the fields. An empty `sku`, `category`, `price` or `attributes` clears it."""
+    condition = condition_of(request)
     async with read_form(request) as form:
         changes = product_fields(ProductChanges, form, api.services.settings)
-        image = await _picture(form, api)
+        image = await picture_of(form, api)
     threads = api.threads.uploads if image else api.threads.writes
-    return await threads.run(api.writer.change, product_id, changes, image)
+    product = await threads.run(api.writer.change, product_id, changes, image, condition)
+    set_etag(response, product)
+    return product
 
 
 @router.delete(
     "/product/{product_id}",
     status_code=204,
     summary="Delete a product",
-    responses=problem_responses(NotFound, InvalidInput, DatabaseUnavailable),
+    openapi_extra={"parameters": [IF_MATCH]},
+    responses=problem_responses(NotFound, InvalidInput, VersionMismatch, DatabaseUnavailable),
 )
-async def delete_product(product_id: ProductId, api: ApiDependency) -> None:
+async def delete_product(product_id: ProductId, request: Request, api: ApiDependency) -> None:
     """It is gone from every answer at once; its vectors and picture are cleared away afterwards."""
-    await api.threads.writes.run(api.writer.delete, product_id)
+    await api.threads.writes.run(api.writer.delete, product_id, condition_of(request))
 
 
 @router.post(
@@ -128,13 +150,13 @@ async def reindex_product(product_id: ProductId, api: ApiDependency) -> Product:
     return await api.threads.writes.run(api.writer.reindex, product_id)
 
 
-async def _picture(form: FormData, api: Api) -> CheckedImage | None:
+async def picture_of(form: FormData, api: Api) -> CheckedImage | None:
     image_id = generated_image_id(form)
     if image_id is not None:
         return await api.generation.picture(image_id)
     return await checked_upload(form, api.services.decoder)
 
 
-def _known_index_id(api: Api) -> int | None:
+def known_index_id(api: Api) -> int | None:
     live = api.services.registry.known
     return live.vector_index_id if live else None

@@ -9,15 +9,19 @@ from data_models import BatchRow, Product, ProductChanges, ProductFields, RowRes
 from orm_models import ProductRow, utc_now
 from tuwen.catalogue.batch import change_many
 from tuwen.catalogue.changes import apply_changes
+from tuwen.catalogue.conditions import UNCONDITIONAL, Condition
+from tuwen.catalogue.idempotency import KeyedRequest, made_before, remember
 from tuwen.catalogue.queries import sku_owner
 from tuwen.catalogue.representation import as_product
 from tuwen.database.engine import Database
-from tuwen.errors import DuplicateSku, FieldError, NotFound
+from tuwen.errors import DatabaseBusy, DuplicateSku, FieldError, IdempotencyKeyUsed, InvalidInput, NotFound
 from tuwen.messaging.outbox import add_product_event
 from tuwen.pictures.checked_image import CheckedImage
 from tuwen.pictures.store import ImageStore
 from tuwen.vectors.binding import bound_milvus_ids, outdate_bindings
 from tuwen.vectors.registry import IndexRegistry
+
+PUT_ATTEMPTS = 3
 
 
 class ProductWriter:
@@ -37,7 +41,30 @@ class ProductWriter:
         self._topic = topic
         self._wake_relay = wake_relay
 
-    def create(self, fields: ProductFields, image: CheckedImage) -> Product:
+    def create(self, fields: ProductFields, image: CheckedImage, key: KeyedRequest | None = None) -> Product:
+        """With a key: what the same request has made before, as it is now. Raises IdempotencyKeyUsed."""
+        made = self._made_before(key)
+        if made is not None:
+            return made
+        try:
+            return self._create(fields, image, key)
+        except DuplicateSku:  # or the same request at the same moment
+            made = self._made_before(key)
+            if made is not None:
+                return made
+            raise
+
+    def _made_before(self, key: KeyedRequest | None) -> Product | None:
+        if key is None:
+            return None
+        with self._database.read() as session:
+            product_id = made_before(session, key)
+            row = session.get(ProductRow, product_id) if product_id is not None else None
+            if product_id is not None and row is None:
+                raise IdempotencyKeyUsed(f"This Idempotency-Key made product {product_id}, which was deleted since.")
+            return None if row is None else self._as_it_is(session, row)
+
+    def _create(self, fields: ProductFields, image: CheckedImage, key: KeyedRequest | None) -> Product:
         with self._database.read() as session:
             _require_free_sku(session, fields.sku, owner=None)
         # Before the transaction, so that no lock waits for the store. If the transaction fails the picture is left
@@ -49,15 +76,44 @@ class ProductWriter:
                 session.add(row)
                 session.flush()
                 add_product_event(session, self._topic, row, "upsert")
+                if key is not None:
+                    remember(session, key, row.product_id)
         except IntegrityError as error:
             raise _duplicate_sku(fields.sku) from error
         self._images.save_if_gone(image)
         self._wake_relay()
         return as_product(row, None)
 
-    def change(self, product_id: int, changes: ProductChanges, image: CheckedImage | None) -> Product:
+    def put(
+        self, sku: str, fields: ProductFields, image: CheckedImage | None, condition: Condition = UNCONDITIONAL
+    ) -> tuple[Product, bool]:
+        """The product with this sku shall be so; with the picture that it has, where none is given. Returns whether it
+        was made."""
+        for _ in range(PUT_ATTEMPTS):
+            with self._database.read() as session:
+                owner = sku_owner(session, sku)
+            try:
+                if owner is not None:
+                    changes = ProductChanges(**fields.model_dump(exclude={"sku"}))
+                    return self.change(owner, changes, image, condition), False
+                condition.require(None)
+                if image is None:
+                    raise InvalidInput.in_field("image", "is missing; no product has this sku yet, and each needs one")
+                return self.create(fields.model_copy(update={"sku": sku}), image), True
+            except (DuplicateSku, NotFound):  # made or deleted since a moment ago
+                continue
+        raise DatabaseBusy("Others make and delete the product with this sku all the time.")
+
+    def change(
+        self,
+        product_id: int,
+        changes: ProductChanges,
+        image: CheckedImage | None,
+        condition: Condition = UNCONDITIONAL,
+    ) -> Product:
+        """Raises VersionMismatch where the condition does not hold."""
         with self._database.read() as session:
-            _require_product(session, product_id)
+            condition.require(_require_product(session, product_id))
             _require_free_sku(session, changes.sku, owner=product_id)
         if image is not None:
             self._images.save(image)
@@ -65,6 +121,7 @@ class ProductWriter:
         try:
             with self._database.write() as session:
                 row = _require_product(session, product_id, lock=True)
+                condition.require(row)
                 apply_changes(session, row, values, self._topic)
                 session.flush()
                 changed = self._as_it_is(session, row)  # under the lock: the version that this very change made
@@ -94,9 +151,10 @@ class ProductWriter:
         self._wake_relay()
         return queued
 
-    def delete(self, product_id: int) -> None:
+    def delete(self, product_id: int, condition: Condition = UNCONDITIONAL) -> None:
         with self._database.write() as session:
             row = _require_product(session, product_id, lock=True)
+            condition.require(row)
             milvus_ids = bound_milvus_ids(session, [product_id]).get(product_id, {})
             session.delete(row)
             add_product_event(session, self._topic, row, "delete", milvus_ids)

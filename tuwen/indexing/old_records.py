@@ -1,4 +1,4 @@
-"""What the database need not keep for ever: messages that were sent or refused, and jobs that are done."""
+"""What the database need not keep for ever: messages that were sent or refused, done jobs, requests' keys."""
 
 import logging
 from collections.abc import Callable
@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import orm
 
 from orm_models import utc_now
+from tuwen.catalogue.idempotency import KEEP_KEYS, delete_keys_before
 from tuwen.database.engine import Database
 from tuwen.generation.queries import delete_jobs_finished_before
 from tuwen.indexing.drift import PAGE
@@ -24,6 +25,7 @@ def delete_old_records(database: Database, keep_jobs: timedelta, after_page: Cal
         (delete_published_before, KEEP_MESSAGES),
         (delete_refused_before, KEEP_MESSAGES),
         (delete_jobs_finished_before, keep_jobs),
+        (delete_keys_before, KEEP_KEYS),
     ):
         while _page(database, delete, utc_now() - keep) == PAGE:
             after_page()

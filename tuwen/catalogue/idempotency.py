@@ -1,0 +1,56 @@
+"""A request to create that comes twice makes one product: its key stands beside the product, of one transaction.
+
+There are no more keys than products that were created within the time for which they are kept. Never commits: the
+caller's `Database.write()` block is the transaction.
+"""
+
+import hashlib
+import json
+from datetime import datetime, timedelta
+from typing import NamedTuple, Self
+
+import sqlalchemy as sa
+from sqlalchemy import orm
+
+from data_models import ProductFields
+from orm_models import IdempotencyKeyRow, utc_now
+from tuwen.errors import IdempotencyKeyUsed
+from tuwen.pictures.checked_image import CheckedImage
+
+KEEP_KEYS = timedelta(hours=24)
+
+
+class KeyedRequest(NamedTuple):
+    key: str
+    sha256: str
+    """Of what it asks for, however it was written."""
+
+    @classmethod
+    def of(cls, key: str, fields: ProductFields, image: CheckedImage) -> Self:
+        asked = json.dumps([fields.model_dump(mode="json"), image.sha256], sort_keys=True)
+        return cls(key, hashlib.sha256(asked.encode()).hexdigest())
+
+
+def made_before(session: orm.Session, request: KeyedRequest) -> int | None:
+    """The product that this request has made. Raises IdempotencyKeyUsed where another one has the key."""
+    row = session.get(IdempotencyKeyRow, request.key)
+    if row is None or row.created_at < utc_now() - KEEP_KEYS:
+        return None
+    if row.request_sha256 != request.sha256:
+        raise IdempotencyKeyUsed("Another request had this Idempotency-Key; give each a key of its own.")
+    return row.product_id
+
+
+def remember(session: orm.Session, request: KeyedRequest, product_id: int) -> None:
+    """Raises IntegrityError at the next flush where the same request was quicker."""
+    expired = IdempotencyKeyRow.idempotency_key == request.key, IdempotencyKeyRow.created_at < utc_now() - KEEP_KEYS
+    session.execute(sa.delete(IdempotencyKeyRow).where(*expired))
+    session.add(IdempotencyKeyRow(idempotency_key=request.key, request_sha256=request.sha256, product_id=product_id))
+
+
+def delete_keys_before(session: orm.Session, moment: datetime, limit: int) -> int:
+    """Some of them, the oldest first; returns how many."""
+    old = sa.select(IdempotencyKeyRow.idempotency_key).where(IdempotencyKeyRow.created_at < moment)
+    keys = list(session.scalars(old.order_by(IdempotencyKeyRow.created_at).limit(limit)))
+    session.execute(sa.delete(IdempotencyKeyRow).where(IdempotencyKeyRow.idempotency_key.in_(keys)))
+    return len(keys)
