@@ -14,9 +14,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from milvus_lite.engine import collection as engine
 from milvus_lite.search.filter import evaluate_mask
-from milvus_lite.search.filter.eval import python_backend
 from milvus_lite.search.indexed_filter import evaluate_segment_filter
 from numpy.typing import NDArray
+
+from tuwen import lite_filters
+from tuwen.lite_filters import DYNAMIC_FIELDS
 
 Vectors = NDArray[np.float32]
 
@@ -30,8 +32,6 @@ SPARE_ROWS = 8
 CHUNK = 4096  # rows that are looked at again at a time
 # Its index has no file.
 SPARSE_FIELD = "title_bm25"
-# The column of those that the schema does not name.
-DYNAMIC_FIELDS = "$meta"
 
 
 class _Source(NamedTuple):
@@ -51,7 +51,7 @@ class _Source(NamedTuple):
 def install() -> None:
     """For all collections of this process."""
     own_search, own_load = engine.execute_search_with_index, engine.Collection.load
-    python_backend._CMP_OPS.update({sign: _typed(compare) for sign, compare in python_backend._CMP_OPS.items()})
+    lite_filters.install()
 
     def execute(query_vectors: Vectors, **call: Any) -> list[list[dict[str, Any]]]:
         if call["metric_type"] != "COSINE" or call["partition_names"] or call["output_fields"] is None:
@@ -64,17 +64,6 @@ def install() -> None:
         own_load(collection)
 
     engine.execute_search_with_index, engine.Collection.load = execute, load
-
-
-def _typed(compare: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    """As JSON and Milvus have it, where true is not 1."""
-
-    def compare_typed(left: Any, right: Any) -> Any:
-        if isinstance(left, bool) != isinstance(right, bool):
-            raise TypeError("the engine takes this for unknown")
-        return compare(left, right)
-
-    return compare_typed
 
 
 def _drop_needless_indexes(collection: Any) -> None:
@@ -186,8 +175,13 @@ class _Search:
 
 def _as_source(segment: Any, vector_field: str, compiled_filter: Any, plan: Any) -> _Source:
     vectors, _ = segment.vector_data(vector_field)
-    mask = None if compiled_filter is None else evaluate_segment_filter(segment, compiled_filter, plan)
-    fitting = None if mask is None else np.flatnonzero(mask)
+    fitting = None
+    if compiled_filter is not None:
+
+        def evaluate(compiled: Any) -> Any:
+            return evaluate_segment_filter(segment, compiled, plan if compiled is compiled_filter else None)
+
+        fitting = np.flatnonzero(lite_filters.fitting_rows(segment.table, compiled_filter, evaluate, keep=True))
     return _Source(segment.pks, segment.seqs, vectors, segment.pk_to_row, fitting, lambda row: (segment.table, row))
 
 
@@ -198,7 +192,10 @@ def _in_memory(memtable: Any, vector_field: str, compiled_filter: Any) -> _Sourc
     batches = memtable._insert_batches  # which only grows; its own snapshot makes a Python list of every vector
     vectors_of = {number: _as_matrix(batches[number].column(vector_field)) for number in {place[0] for place in places}}
     vectors = np.stack([vectors_of[number][row] for number, row in places]) if places else np.zeros((0, 1), np.float32)
-    fitting = np.flatnonzero(evaluate_mask(compiled_filter, table)) if table is not None and len(pks) else None
+    fitting = None
+    if table is not None and len(pks):
+        mask = lite_filters.fitting_rows(table, compiled_filter, lambda each: evaluate_mask(each, table), keep=False)
+        fitting = np.flatnonzero(mask)
     pk_to_row = {pk: row for row, pk in enumerate(pks)}
     return _Source(pks, seqs, vectors, pk_to_row, fitting, lambda row: (batches[places[row][0]], places[row][1]))
 

@@ -1,12 +1,14 @@
 """The same cases on a Milvus Lite file and on a Milvus Lite server."""
 
+import itertools
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from random import Random
 from typing import Any
 from uuid import uuid4
 
@@ -143,6 +145,48 @@ def test_attributes_are_filtered_by_lists_ranges_and_what_is_not_there(vector_db
         'category in ["x"] and (not (exists attributes["size"]) or not (attributes["size"] == "M"))'
         ' and attributes["tags"] == "new"'
     )
+
+
+def test_conditions_of_attributes_fit_the_rows_that_they_say(tmp_path: Path) -> None:
+    """Some of them in segments, the last ones in memory still; each asked twice."""
+    vector_db = VectorDB(Settings(_env_file=None, data_dir=tmp_path))
+    vector_db.create_collection("products", clip_dim=FAR_DIM, text_dim=DIM)
+    random = Random(0)
+    values: list[Any] = [None, True, 1, 1.0, "1", 2.5, "红", ["红", 1], []]
+    attributes = [{"a": random.choice(values), "b": random.choice(values)} for _ in range(ROWS)]
+    vectors = np.random.default_rng(0).standard_normal((ROWS, FAR_DIM)).astype(np.float32)
+    rows = [
+        row(number, image_clip_vector=vector, text_clip_vector=vector, category=str(number % 2), attributes=each)
+        for number, (vector, each) in enumerate(zip(vectors, attributes, strict=True))
+    ]
+    ids = [each for begin in range(0, ROWS, 200) for each in vector_db.insert("products", rows[begin : begin + 200])]
+
+    def is_one(value: Any) -> bool:
+        return not isinstance(value, bool) and value == 1
+
+    def is_number(value: Any) -> bool:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+
+    cases: list[tuple[AttributeFilter | str | int | bool, Callable[[Any], bool]]] = [
+        (1, is_one),
+        (True, lambda value: value is True),
+        (AttributeFilter(any_of=["红", 1]), lambda value: is_one(value) or value == "红"),
+        (AttributeFilter(none_of=["红", True]), lambda value: value is not True and value != "红"),
+        (AttributeFilter(min=1, max=2.4), is_one),
+        (AttributeFilter(min=2), lambda value: is_number(value) and value >= 2),
+        (AttributeFilter(contains_any=["红", "蓝"]), lambda value: isinstance(value, list) and "红" in value),
+        (AttributeFilter(is_set=False), lambda value: value is None),
+    ]
+    for (a, fits_a), (b, fits_b) in [*itertools.product(cases[:3], cases), *itertools.product(cases, cases[:3])]:
+        expression = filter_expression(categories=["1"], attributes={"a": a, "b": b})
+        expected = {
+            number for number, each in enumerate(attributes) if number % 2 and fits_a(each["a"]) and fits_b(each["b"])
+        }
+        [hits] = vector_db.search(
+            "products", "image_clip_vector", [vectors[0]], limit=ROWS, filter_expression=expression
+        )
+        assert {ids.index(hit.row.milvus_id) for hit in hits} == expected, expression
+    vector_db.close()
 
 
 def test_a_filter_that_fits_one_row_finds_it_however_far_it_is(tmp_path: Path) -> None:
