@@ -421,6 +421,32 @@ class GenerationJob(BaseModel):
     finished_at: AwareDatetime | None
 
 
+ImportMode = Literal["create", "upsert"]
+
+
+class ImportJob(BaseModel):
+    job_id: int
+    status: JobStatus
+    status_url: str
+    errors_url: str
+    file_name: str
+    mode: ImportMode
+    progress: float = Field(ge=0, le=1, description="How much of the file is read.")
+    rows: int = Field(description="Read so far, in the order of the file; each is one of the four below.")
+    created: int
+    updated: int
+    unchanged: int = Field(description="All that the row says was there, or `mode=create` left the product as it is.")
+    failed: int = Field(description="Rows that are not in; `errors_url` says why.")
+    rows_per_s: float | None
+    columns: dict[str, str] = Field(
+        description="The first 200 columns, each with the field, or the attribute, that it is taken for."
+    )
+    error: str | None = Field(description="Why the file could not be read to its end; what is counted is in.")
+    created_at: AwareDatetime
+    started_at: AwareDatetime | None
+    finished_at: AwareDatetime | None
+
+
 class GenerationEvent(BaseModel):
     """Thin: says that a job waits; the worker reads the job itself from the database."""
 

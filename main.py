@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
-from tuwen.api import generation, images, operation, products, reindex, search, skus
+from tuwen.api import generation, images, imports, operation, products, reindex, search, skus
 from tuwen.api.forms import install_openapi
 from tuwen.api.limits import BodyLimit
 from tuwen.api.metrics import Metrics
@@ -19,6 +19,7 @@ from tuwen.api.problems import ReadableStartFailure, install_problem_handlers
 from tuwen.api.state import Api, State, Threads
 from tuwen.assembly import (
     Services,
+    new_importer,
     new_ingestor,
     new_presence,
     new_reconciler,
@@ -30,6 +31,7 @@ from tuwen.background import Loop, running_loops, told_to_stop
 from tuwen.catalogue.products import ProductWriter
 from tuwen.generation.child_process import GenerationProcess
 from tuwen.generation.jobs import GenerationJobs
+from tuwen.importing.jobs import ImportJobs
 from tuwen.indexing.reindex_jobs import ReindexJobs
 from tuwen.messaging.connect import new_sender
 from tuwen.messaging.in_process import InProcessQueue
@@ -57,12 +59,13 @@ def create_app(settings: Settings) -> FastAPI:
         summary="Multimodal product search: pictures and titles, across each other, in Chinese and English.",
         lifespan=lifespan,
     )
-    for resource in (products, skus, search, generation, images, operation, reindex):
+    for resource in (products, skus, imports, search, generation, images, operation, reindex):
         app.include_router(resource.router, **STRICT)
     install_problem_handlers(app)
     install_openapi(app)
     max_body = settings.upload_max_bytes * 4 // 3 + MULTIPART_MARGIN_BYTES  # base64 takes four bytes for three
-    app.add_middleware(BodyLimit, max_bytes=max_body)
+    max_file_bytes = {imports.IMPORT_PATH: settings.import_max_bytes}
+    app.add_middleware(BodyLimit, max_bytes=max_body, max_file_bytes=max_file_bytes)
     if settings.cors_allow_origins:
         app.add_middleware(
             CORSMiddleware, allow_origins=settings.cors_allow_origins, allow_methods=["*"], allow_headers=["*"]
@@ -79,6 +82,7 @@ async def _open_api(services: Services) -> AsyncIterator[Api]:
     pulses = Pulses(settings.heartbeat_dir)
     presence = new_presence(services, "api", pulses)
     loops: dict[str, Loop] = relay.loops() | services.registry.loops() | {"presence": presence.run}
+    loops["import"] = new_importer(services, relay.wake).run
     if isinstance(sender, InProcessQueue):
         loops |= _embedded_loops(services, sender, relay)
     writer = ProductWriter(database, services.images, services.registry, settings.kafka_topic, relay.wake)
@@ -87,18 +91,12 @@ async def _open_api(services: Services) -> AsyncIterator[Api]:
     probes, metrics = Probes(services, presence), Metrics(database, presence)
     with told_to_stop() as stopping:
         jobs = GenerationJobs(
-            settings,
-            database,
-            services.images,
-            services.decoder,
-            services.registry,
-            searcher,
-            relay.wake,
-            stopping,
+            settings, database, services.images, services.decoder, services.registry, searcher, relay.wake, stopping
         )
         try:
             async with running_loops(loops, pulses):
-                yield Api(services, sender, searcher, writer, jobs, reindex_jobs, metrics, Threads(), probes)
+                of_jobs = jobs, reindex_jobs, ImportJobs(database)
+                yield Api(services, sender, searcher, writer, *of_jobs, metrics, Threads(), probes)
         finally:
             await sender.close()
 

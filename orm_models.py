@@ -16,6 +16,7 @@ from tuwen.texts import canonical_text, lexical_text, normalise_text
 
 REASON_LENGTH = 1000
 MODEL_LENGTH = 1000
+FIELD_LENGTH = 100
 # Binary collation: what is equal, unique and found is then the same on MySQL, MariaDB and SQLite.
 TABLE_OPTIONS = {"mysql_charset": "utf8mb4", "mysql_collate": "utf8mb4_bin", "mysql_engine": "InnoDB"}
 
@@ -211,13 +212,27 @@ class JobRow(Base):
     progress: orm.Mapped[float] = orm.mapped_column(sa.Double, default=0.0)
     request: orm.Mapped[dict[str, Any]] = orm.mapped_column(sa.JSON)
     state: orm.Mapped[dict[str, Any] | None] = orm.mapped_column(sa.JSON(none_as_null=True))
-    """Of kind `reindex`: how far it is, for whoever asks and for whoever takes it up."""
+    """Of the kinds `reindex` and `import`: how far it is, for whoever asks and for whoever takes it up."""
     error: orm.Mapped[str | None] = orm.mapped_column(sa.String(REASON_LENGTH))
     created_at: orm.Mapped[datetime] = orm.mapped_column(UtcDateTime, default=utc_now)
     started_at: orm.Mapped[datetime | None] = orm.mapped_column(UtcDateTime)
     finished_at: orm.Mapped[datetime | None] = orm.mapped_column(UtcDateTime)
     heartbeat_at: orm.Mapped[datetime | None] = orm.mapped_column(UtcDateTime)
     attempts: orm.Mapped[int] = orm.mapped_column(default=0)
+
+
+class ImportErrorRow(Base):
+    """What is wrong with a row of a file that a job of kind `import` reads; it goes with its job."""
+
+    __tablename__ = "import_error"
+    __table_args__ = ({**TABLE_OPTIONS, "sqlite_autoincrement": True},)
+
+    import_error_id: orm.Mapped[int] = orm.mapped_column("id", BigId, primary_key=True, autoincrement=True)
+    job_id: orm.Mapped[int] = orm.mapped_column(sa.ForeignKey("job.id", ondelete="CASCADE"), index=True)
+    line: orm.Mapped[int]
+    sku: orm.Mapped[str | None] = orm.mapped_column(sa.String(SKU_COLUMN_LENGTH))
+    field: orm.Mapped[str] = orm.mapped_column(sa.String(FIELD_LENGTH))
+    reason: orm.Mapped[str] = orm.mapped_column(sa.String(REASON_LENGTH))
 
 
 class GeneratedImageRow(Base):

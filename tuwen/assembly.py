@@ -21,6 +21,7 @@ from tuwen.encoders.base import Encoders, KnownIndex, ModelNames
 from tuwen.encoders.device import choose_threads
 from tuwen.encoders.service import EncodingService
 from tuwen.errors import DependencyUnavailable
+from tuwen.importing.importer import Importer
 from tuwen.indexing.encoding import VectorCount
 from tuwen.indexing.ingest import Ingestor
 from tuwen.indexing.reconciliation import Reconciler
@@ -174,6 +175,10 @@ def new_reindexer(services: Services) -> Reindexer:
     stores = settings, services.database, services.vector_db
     ingestor = Ingestor(*stores, services.images, services.decoder, services.registry, threads, services.vector_counts)
     return Reindexer(*stores, services.registry, ingestor, find, slow)
+
+
+def new_importer(services: Services, wake_relay: Callable[[], None]) -> Importer:
+    return Importer(services.settings, services.database, services.images, services.decoder, wake_relay)
 
 
 def new_reconciler(stores: Stores, live_index: Callable[[], LiveIndex], *, may_delete_many: bool = False) -> Reconciler:

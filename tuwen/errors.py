@@ -70,6 +70,14 @@ class ImageTooLarge(InvalidInput):
     title = "Image too large"
 
 
+class FileTooLarge(InvalidInput):
+    """A file to be imported that has too many bytes."""
+
+    status = 413
+    slug = "file-too-large"
+    title = "File too large"
+
+
 class UnsupportedImageType(InvalidInput):
     """A picture, but of a format that is not accepted."""
 

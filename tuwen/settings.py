@@ -122,6 +122,7 @@ class Settings(BaseSettings):
     decode_max_megapixels: int = Field(80, ge=1)
     title_max_length: int = Field(TITLE_COLUMN_LENGTH, ge=1, le=TITLE_COLUMN_LENGTH)
     attributes_max_bytes: int = Field(32 * 1024, ge=2, le=60 * 1024)
+    import_max_bytes: int = Field(8 * 1024 * 1024 * 1024, ge=1)
     search_max_offset: int = Field(1000, ge=0, le=10_000)
     generation_queue_size: int = Field(100, ge=1)
     generator_max_steps: int = Field(100, ge=1)

@@ -13,9 +13,9 @@ from tests.processes import ROOT
 from tuwen.api.messages import OF_LIBRARIES, OF_PICTURES, OURS, TITLES, find_message, language_of
 from tuwen.errors import AppError
 
-PLACES = ("data_models.py", "tuwen/api", "tuwen/search", "tuwen/catalogue", "tuwen/generation")
+PLACES = ("data_models.py", "tuwen/api", "tuwen/search", "tuwen/catalogue", "tuwen/generation", "tuwen/importing")
 RAISES = {"in_field", "ValueError", "FieldError", "MalformedRequest", "UnsupportedMediaType", "NotFound", "_refused"}
-RAISES |= {"VersionMismatch", "IdempotencyKeyUsed"}
+RAISES |= {"VersionMismatch", "IdempotencyKeyUsed", "BadRow", "FileTooLarge"}
 VALUE = "7"
 WITHIN_ANOTHER = {"Excess data after padding", "7 is not JSON"}
 

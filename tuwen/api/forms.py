@@ -16,6 +16,7 @@ from starlette.datastructures import FormData, UploadFile
 from data_models import PICTURE_FORMATS_IN_WORDS, BatchChanges, Problem, ProductChanges, ProductFields, SearchRequest
 from tuwen.api.form_parsing import PICTURE, parse_form
 from tuwen.api.problems import as_invalid_input
+from tuwen.catalogue.limits import require_within_limits
 from tuwen.errors import InvalidInput, MalformedRequest, UnsupportedMediaType
 from tuwen.pictures.checked_image import CheckedImage
 from tuwen.pictures.decoder import PictureDecoder
@@ -87,18 +88,6 @@ def product_fields(model: type[Fields], form: FormData, settings: Settings) -> F
     product = validated(model, fields)
     require_within_limits(product, settings)
     return product
-
-
-def require_within_limits(product: ProductFields | ProductChanges, settings: Settings) -> None:
-    """Raises InvalidInput."""
-    if len(product.title) > settings.title_max_length:
-        raise InvalidInput.in_field(
-            "title", f"has {len(product.title)} characters, the limit is {settings.title_max_length}; shorten it"
-        )
-    if len(json.dumps(product.attributes, ensure_ascii=False).encode()) > settings.attributes_max_bytes:
-        raise InvalidInput.in_field(
-            "attributes", f"are over {settings.attributes_max_bytes:,} bytes of JSON; keep fewer"
-        )
 
 
 def search_form(form: FormData) -> dict[str, Any]:

@@ -1,12 +1,14 @@
 """What a request may cost before anything looks into it."""
 
 import asyncio
+import math
+from collections.abc import Mapping
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tuwen.api.messages import language_of
 from tuwen.api.problems import problem_response
-from tuwen.errors import ImageTooLarge, MalformedRequest, Overloaded
+from tuwen.errors import FileTooLarge, ImageTooLarge, MalformedRequest, Overloaded
 
 # A body is kept until its request is answered, and a JSON body is there two or three times while it is parsed.
 LARGEST_BODIES_AT_ONCE = 6
@@ -21,9 +23,11 @@ class BodyLimit:
     What counts is what has come in, not what was announced: a slow sender keeps nobody out, and only for so long.
     """
 
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, max_bytes: int, max_file_bytes: Mapping[str, int] | None = None) -> None:
+        """`max_file_bytes`: by their paths, those of routes that put what comes in on the disk at once."""
         self._app = app
         self._max_bytes = max_bytes
+        self._max_file_bytes = max_file_bytes or {}
         self._at_once_bytes = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -32,9 +36,14 @@ class BodyLimit:
             return
         headers = dict(scope["headers"])
         declared = headers.get(b"content-length", b"0")
-        if declared.isdigit() and int(declared) > self._max_bytes:
+        max_file_bytes = self._max_file_bytes.get(scope.get("path", ""))
+        limit, is_file = max_file_bytes or self._max_bytes, max_file_bytes is not None
+        if declared.isdigit() and int(declared) > limit:
             language = language_of(headers.get(b"accept-language", b"").decode("latin-1"))
-            await problem_response(self._too_large(), language)(scope, receive, send)
+            await problem_response(_too_large(limit, is_file), language)(scope, receive, send)
+            return
+        if is_file:
+            await self._app(scope, _bounded(receive, limit), send)
             return
         received, is_whole = 0, False
         ends_at = asyncio.get_running_loop().time() + LONGEST_BODY_S
@@ -47,7 +56,7 @@ class BodyLimit:
             received += size
             self._at_once_bytes += size
             if received > self._max_bytes:
-                raise self._too_large()
+                raise _too_large(limit, is_file)
             if received > SMALL_BODY_BYTES and self._at_once_bytes > LARGEST_BODIES_AT_ONCE * self._max_bytes:
                 raise Overloaded("Too many large requests are being read already; try again in a second.")
             return message
@@ -57,8 +66,27 @@ class BodyLimit:
         finally:
             self._at_once_bytes -= received
 
-    def _too_large(self) -> ImageTooLarge:
-        return ImageTooLarge.in_field("body", f"the request is over {self._max_bytes:,} bytes; send a smaller picture")
+
+def _too_large(limit: int, is_file: bool) -> ImageTooLarge | FileTooLarge:
+    if is_file:
+        return FileTooLarge.in_field("file", f"is over {limit:,} bytes (IMPORT_MAX_BYTES); send it in several files")
+    return ImageTooLarge.in_field("body", f"the request is over {limit:,} bytes; send a smaller picture")
+
+
+def _bounded(receive: Receive, limit: int) -> Receive:
+    """However long it takes, as long as it goes on."""
+    received, is_whole = 0, False
+
+    async def bounded_receive() -> Message:
+        nonlocal received, is_whole
+        message = await (receive() if is_whole else _soon(receive, math.inf))
+        is_whole = not message.get("more_body", False)
+        received += len(message.get("body", b""))
+        if received > limit:
+            raise _too_large(limit, True)
+        return message
+
+    return bounded_receive
 
 
 async def _soon(receive: Receive, ends_at: float) -> Message:

@@ -25,12 +25,12 @@ from tuwen.api.forms import (
     read_form,
     read_json,
     require_json,
-    require_within_limits,
     validated,
 )
 from tuwen.api.problems import IMAGE_ERRORS, accepted_language, problem_responses, worded
 from tuwen.api.products import known_index_id, picture_of
 from tuwen.api.state import Api, ApiDependency
+from tuwen.catalogue.limits import require_within_limits
 from tuwen.catalogue.queries import find_product, sku_owner
 from tuwen.catalogue.representation import as_product
 from tuwen.errors import (

@@ -11,6 +11,7 @@ from tuwen.assembly import Services
 from tuwen.background import WorkPool
 from tuwen.catalogue.products import ProductWriter
 from tuwen.generation.jobs import GenerationJobs
+from tuwen.importing.jobs import ImportJobs
 from tuwen.indexing.reindex_jobs import ReindexJobs
 from tuwen.messaging.transport import MessageSender
 from tuwen.search.searcher import Searcher
@@ -34,6 +35,7 @@ class Api:
     writer: ProductWriter
     generation: GenerationJobs
     reindex: ReindexJobs
+    imports: ImportJobs
     metrics: Metrics
     threads: Threads
     probes: Probes

@@ -70,7 +70,7 @@ class ProductWriter:
         # Before the transaction, so that no lock waits for the store. If the transaction fails the picture is left
         # without a product, and reconciliation removes it.
         self._images.save(image)
-        row = ProductRow(**fields.model_dump(), **self._image_columns(image))
+        row = ProductRow(**fields.model_dump(), **image_columns(self._images, image))
         try:
             with self._database.write() as session:
                 session.add(row)
@@ -117,7 +117,9 @@ class ProductWriter:
             _require_free_sku(session, changes.sku, owner=product_id)
         if image is not None:
             self._images.save(image)
-        values = changes.model_dump(include=changes.model_fields_set) | (self._image_columns(image) if image else {})
+        values = changes.model_dump(include=changes.model_fields_set) | (
+            image_columns(self._images, image) if image else {}
+        )
         try:
             with self._database.write() as session:
                 row = _require_product(session, product_id, lock=True)
@@ -166,14 +168,16 @@ class ProductWriter:
         ids = bound.get(index.collection, []) if index else []
         return as_product(row, ids[0] if ids else None)
 
-    def _image_columns(self, image: CheckedImage) -> dict[str, object]:
-        return {
-            "image_path": self._images.path_of(image),
-            "image_sha256": image.sha256,
-            "image_width": image.width,
-            "image_height": image.height,
-            "image_is_generated": image.is_generated,
-        }
+
+def image_columns(images: ImageStore, image: CheckedImage) -> dict[str, object]:
+    """What the product's row says of its picture."""
+    return {
+        "image_path": images.path_of(image),
+        "image_sha256": image.sha256,
+        "image_width": image.width,
+        "image_height": image.height,
+        "image_is_generated": image.is_generated,
+    }
 
 
 def _require_product(session: orm.Session, product_id: int, *, lock: bool = False) -> ProductRow:

@@ -1,4 +1,4 @@
-"""Fetches a query picture from a URL: only from hosts that the settings allow, and no more than an upload may have."""
+"""Fetches a picture from a URL: only from hosts that the settings allow, and no more than an upload may have."""
 
 import asyncio
 from urllib.parse import urlsplit
@@ -7,6 +7,10 @@ import httpx
 
 from tuwen.errors import ImageTooLarge, InvalidInput
 from tuwen.settings import Settings
+
+
+class NotFetched(InvalidInput):
+    """The host did not answer, or not with the picture; it may the next time."""
 
 
 async def download_image(url: str, settings: Settings) -> bytes:
@@ -19,7 +23,7 @@ async def download_image(url: str, settings: Settings) -> bytes:
             client.stream("GET", url) as response,
         ):
             if response.status_code != httpx.codes.OK:
-                raise InvalidInput.in_field("image_url", f"answered {response.status_code}; it must answer 200 itself")
+                raise NotFetched.in_field("image_url", f"answered {response.status_code}; it must answer 200 itself")
             data = bytearray()
             async for chunk in response.aiter_bytes():
                 data += chunk
@@ -28,9 +32,9 @@ async def download_image(url: str, settings: Settings) -> bytes:
             return bytes(data)
     except TimeoutError as error:
         within = f"within {settings.image_url_timeout_s:g} s (IMAGE_URL_TIMEOUT_S)"
-        raise InvalidInput.in_field("image_url", f"can't be fetched {within}") from error
+        raise NotFetched.in_field("image_url", f"can't be fetched {within}") from error
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise InvalidInput.in_field("image_url", f"can't be fetched: {error or type(error).__name__}") from error
+        raise NotFetched.in_field("image_url", f"can't be fetched: {error or type(error).__name__}") from error
 
 
 def _require_allowed(url: str, settings: Settings) -> None:

@@ -1,0 +1,120 @@
+"""`/product/import`: products from a file, as a job."""
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from fastapi import Request, Response
+from fastapi.responses import StreamingResponse
+from fastapi.routing import APIRouter
+
+from data_models import ImportJob, ImportMode
+from orm_models import ImportErrorRow
+from tuwen.api.file_upload import receive_file
+from tuwen.api.messages import Language
+from tuwen.api.problems import accepted_language, problem_responses, worded
+from tuwen.api.state import Api, ApiDependency, JobId
+from tuwen.errors import (
+    DatabaseUnavailable,
+    FieldError,
+    FileTooLarge,
+    InvalidInput,
+    MalformedRequest,
+    NotCancellable,
+    NotFound,
+    Overloaded,
+    UnsupportedMediaType,
+)
+from tuwen.importing.files import make_durable, new_file, remove_file
+from tuwen.importing.jobs import as_csv
+
+router = APIRouter(tags=["products"])
+
+IMPORT_PATH = "/product/import"
+FILE = {
+    "type": "string",
+    "format": "binary",
+    "description": "CSV, XLSX, JSON lines, or a ZIP archive with one of them.",
+}
+FORM: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {"schema": {"type": "object", "properties": {"file": FILE}, "required": ["file"]}}
+        },
+    }
+}
+CSV = {"content": {"text/csv": {"schema": {"type": "string"}}}, "description": "UTF-8 with a byte order mark."}
+
+
+@router.post(
+    IMPORT_PATH,
+    status_code=202,
+    summary="Import products from a file",
+    openapi_extra=FORM,
+    responses=problem_responses(
+        MalformedRequest, InvalidInput, FileTooLarge, UnsupportedMediaType, Overloaded, DatabaseUnavailable
+    ),
+)
+async def import_products(
+    request: Request, response: Response, api: ApiDependency, mode: ImportMode = "create"
+) -> ImportJob:
+    """Takes the file and answers with a job; poll `status_url`. `create` leaves products whose sku is there as they
+    are, `upsert` changes what the file says of them. Rows that can't be taken keep no other out; `errors_url` has
+    them."""
+    settings, threads = api.services.settings, api.threads.uploads
+    name, file = await threads.run(new_file, settings)
+    try:
+        with file:
+            file_name = await receive_file(request, file, threads)
+            await threads.run(make_durable, settings, file)
+    except BaseException:
+        await threads.run(remove_file, settings, name)
+        raise
+    # From here on a job may name it, even where the database's answer was lost.
+    job = await threads.run(api.imports.create, name, file_name, mode)
+    response.headers["Location"] = job.status_url
+    return job
+
+
+@router.get(
+    IMPORT_PATH + "/{job_id}",
+    summary="How an import stands",
+    responses=problem_responses(NotFound, InvalidInput, DatabaseUnavailable),
+)
+async def get_import(job_id: JobId, api: ApiDependency) -> ImportJob:
+    return await api.threads.reads.run(api.imports.read, job_id)
+
+
+@router.get(
+    IMPORT_PATH + "/{job_id}/errors",
+    summary="The rows that an import could not take",
+    response_class=Response,
+    responses={200: CSV, **problem_responses(NotFound, InvalidInput, DatabaseUnavailable)},
+)
+async def get_import_errors(job_id: JobId, request: Request, api: ApiDependency) -> StreamingResponse:
+    """CSV: line, sku, field, reason; of all pages that are done so far. In Chinese by `Accept-Language: zh`."""
+    first = await api.threads.reads.run(api.imports.errors_after, job_id, 0)
+    headers = {"Content-Disposition": f'attachment; filename="import-{job_id}-errors.csv"'}
+    language = accepted_language(request)
+    return StreamingResponse(_errors(api, job_id, first, language), media_type="text/csv", headers=headers)
+
+
+@router.post(
+    IMPORT_PATH + "/{job_id}/cancel",
+    status_code=204,
+    summary="Cancel an import",
+    responses=problem_responses(NotFound, InvalidInput, NotCancellable, DatabaseUnavailable),
+)
+async def cancel_import(job_id: JobId, api: ApiDependency) -> None:
+    """What is in stays in."""
+    await api.threads.writes.run(api.imports.cancel, job_id)
+
+
+async def _errors(api: Api, job_id: int, errors: Sequence[ImportErrorRow], language: Language) -> AsyncIterator[bytes]:
+    def say(field: str, reason: str) -> str:
+        return worded(FieldError(field, reason), language).message
+
+    yield as_csv(errors, say, with_head=True)
+    while errors:
+        errors = await api.threads.reads.run(api.imports.errors_after, job_id, errors[-1].import_error_id)
+        yield as_csv(errors, say, with_head=False)

@@ -1,0 +1,87 @@
+"""What a column of a file is called, and which field of a product it is. What is none becomes an attribute."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from tuwen.errors import InvalidInput
+from tuwen.texts import lexical_text
+
+ATTRIBUTE_PREFIX = "attributes."
+MOST_COLUMNS = 1000
+# Field: what its column is called, as `lexical_text` has it, without spaces, hyphens and underscores.
+NAMES = """
+sku: sku skuid sku编码 sku编号 skucode itemnumber productcode productnumber
+sku: 货号 款号 编号 编码 商品编码 商品编号 商品货号 产品编号 产品编码 商家编码 物料编码
+title: title name productname producttitle 标题 名称 品名 商品标题 商品名称 商品名 产品名称 产品标题
+category: category productcategory producttype 分类 类目 类别 品类 商品分类 商品类目 产品分类
+price: price unitprice saleprice 价格 单价 售价 零售价 销售价 商品价格
+attributes: attributes attrs 属性 商品属性
+image: image images imagepath imageurl imagefile imagelink picture photo img
+image: 图片 主图 照片 商品图片 商品主图 图片路径 图片地址 图片链接 图片文件
+"""
+_LINES = [line.split(": ") for line in NAMES.strip().splitlines()]
+_FIELD_OF = {name: field for field, names in _LINES for name in names.split()}
+
+
+class SourceRow(NamedTuple):
+    """A row as the file has it, by field; what is no field, by the column's name."""
+
+    line: int
+    columns: tuple[str, ...]
+    """As they are called in the file."""
+    fields: dict[str, Any]
+    attributes: dict[str, Any]
+
+
+class BadRow(NamedTuple):
+    """One of which nothing can be used."""
+
+    line: int
+    reason: str
+
+
+def field_of(column: str) -> str | None:
+    """None: an attribute."""
+    name = lexical_text(column)
+    for separator in " _-":
+        name = name.replace(separator, "")
+    return _FIELD_OF.get(name)
+
+
+def attribute_of(column: str) -> str:
+    """`attributes.颜色` is the attribute 颜色, as is the column 颜色."""
+    return column[len(ATTRIBUTE_PREFIX) :] if column.lower().startswith(ATTRIBUTE_PREFIX) else column
+
+
+def meaning_of(column: str) -> str:
+    """For people: the field, or `attributes.` and the attribute."""
+    return field_of(column) or f"{ATTRIBUTE_PREFIX}{attribute_of(column)}"
+
+
+def require_usable(columns: Iterable[str]) -> None:
+    """Of a file whose first line names its columns. Raises InvalidInput."""
+    named = [column for column in columns if column]
+    if len(named) > MOST_COLUMNS:
+        raise InvalidInput.in_field("file", f"has {len(named)} columns, the limit is {MOST_COLUMNS}")
+    meanings = [meaning_of(column) for column in named]
+    twice = [column for column, meaning in zip(named, meanings, strict=True) if meanings.count(meaning) > 1]
+    if twice:
+        raise InvalidInput.in_field("file", f"has several columns that mean the same: {', '.join(twice)}; keep one")
+    if not {"sku", "title"} & set(meanings):
+        found = ", ".join(named[:20]) or "nothing"
+        raise InvalidInput.in_field(
+            "file", f"must name its columns in the first line, sku (货号) or title (标题) among them; it has {found}"
+        )
+
+
+def as_row(line: int, values: Mapping[str, Any]) -> SourceRow | BadRow:
+    """Raises nothing: two names of one field are the row's own fault."""
+    fields: dict[str, Any] = {}
+    attributes: dict[str, Any] = {}
+    for column, value in values.items():
+        field = field_of(column)
+        into, name = (attributes, attribute_of(column)) if field is None else (fields, field)
+        if name in into:
+            return BadRow(line, f"has {name} twice, once as {column}")
+        into[name] = value
+    return SourceRow(line, tuple(values), fields, attributes)

@@ -1,0 +1,217 @@
+"""Works off import jobs, a page of rows at a time, in the process that has their files: the API's.
+
+A page is read, its pictures are stored, and then products, errors and the job's progress are one short transaction.
+Whoever takes a job up passes over the rows that are done.
+"""
+
+import asyncio
+import itertools
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any
+
+from sqlalchemy.exc import IntegrityError
+
+from orm_models import utc_now
+from tuwen.background import WorkPool, until_up
+from tuwen.database.engine import Database
+from tuwen.errors import AppError, DependencyUnavailable, InvalidInput
+from tuwen.importing.attempts import (
+    LOST,
+    Attempt,
+    JobGone,
+    add_errors,
+    begin_attempt,
+    delete_old_jobs,
+    finish,
+    has_ended,
+    keep,
+    let_go,
+    require_running,
+)
+from tuwen.importing.files import import_folder, remove_left_files
+from tuwen.importing.pages import Page, PageWriter, Picture, PictureNeeded, products_by_sku
+from tuwen.importing.pictures import PictureReader, keep_stored
+from tuwen.importing.rows import ImportRow, RowError, read_row
+from tuwen.importing.source import Source
+from tuwen.pictures.decoder import PictureDecoder
+from tuwen.pictures.store import ImageStore
+from tuwen.pulse import beat
+from tuwen.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+LOOK_EVERY_S, KEEP_EVERY_S, CLEAR_UP_EVERY_S = 0.5, 4.0, 60.0
+PAGE_ROWS, PASSED_OVER_AT_ONCE = 100, 5000
+TRIES = 5
+Read = ImportRow | list[RowError]
+
+
+class Importer:
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        images: ImageStore,
+        decoder: PictureDecoder,
+        wake_relay: Callable[[], None],
+    ) -> None:
+        self._settings = settings
+        self._database = database
+        self._images = images
+        self._wake_relay = wake_relay
+        self._folder = import_folder(settings)
+        self._clear_up_at = 0.0
+        self._reading = WorkPool("reading imports", threads=1, max_waiting=100)
+        self._writing = WorkPool("writing imports", threads=1, max_waiting=10)
+        self._keeping = WorkPool("keeping imports", threads=1, max_waiting=10)
+        self._pictures = PictureReader(settings, images, decoder, self._reading)
+
+    async def run(self) -> None:
+        while True:
+            beat()
+            try:
+                while await self.take_turn():
+                    beat()
+            except DependencyUnavailable as error:
+                logger.warning("Imports wait: %s", error.detail)
+            await asyncio.sleep(LOOK_EVERY_S)
+
+    async def take_turn(self) -> bool:
+        """The next job, to its end. False where there is none."""
+        attempt = await self._writing.run(begin_attempt, self._database, self._folder)
+        if attempt is None:
+            await self._writing.run(self._clear_up)
+            return False
+        try:
+            await self._keep_while(attempt, self._import(attempt))
+        except JobGone:
+            logger.info("Import job %d ends here", attempt.job_id)
+        except (DependencyUnavailable, asyncio.CancelledError):
+            with suppress(AppError, JobGone):
+                await self._keeping.run(let_go, self._database, attempt)
+            raise
+        except Exception as error:  # it must not come again for ever
+            reason = error.detail if isinstance(error, InvalidInput) else f"unexpected: {error!r}"
+            if not isinstance(error, InvalidInput):
+                logger.exception("Unexpected while importing")
+            with suppress(JobGone):
+                await self._keeping.run(finish, self._database, attempt, reason)
+        await self._writing.run(self._remove_if_ended, attempt)
+        return True
+
+    def _remove_if_ended(self, attempt: Attempt) -> None:
+        if has_ended(self._database, attempt.job_id):
+            attempt.path.unlink(missing_ok=True)
+
+    def _clear_up(self) -> None:
+        if time.monotonic() >= self._clear_up_at:
+            self._clear_up_at = time.monotonic() + CLEAR_UP_EVERY_S
+            remove_left_files(self._database, self._folder)
+            delete_old_jobs(self._database)
+
+    async def _keep_while(self, attempt: Attempt, work: Any) -> None:
+        task = asyncio.ensure_future(work)
+        try:
+            while not task.done():
+                beat()
+                await asyncio.wait([task], timeout=KEEP_EVERY_S)
+                if not task.done():
+                    with suppress(DependencyUnavailable):  # the work waits for it, too
+                        await self._keeping.run(keep, self._database, attempt)
+            task.result()
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _import(self, attempt: Attempt) -> None:
+        with Source(attempt.path) as source:
+            rows = source.rows()
+            passed_over = 0
+            while passed_over < attempt.state.get("rows", 0):
+                count = min(PASSED_OVER_AT_ONCE, attempt.state["rows"] - passed_over)
+                await self._reading.run(_pass_over, rows, count)
+                passed_over += count
+            writing = _Writing(self._database, self._settings, self._images, attempt, source)
+            waiting: deque[Read] = deque()
+            while True:
+                wanted = PAGE_ROWS - len(waiting)
+                waiting.extend(await self._reading.run(self._read_rows, rows, wanted))
+                if not waiting:
+                    break
+                await self._write_page(writing, source, waiting)
+            await self._writing.run(finish, self._database, attempt)
+
+    def _read_rows(self, rows: Iterator[Any], count: int) -> list[Read]:
+        return [read_row(row, self._settings) for row in itertools.islice(rows, count)]
+
+    async def _write_page(self, writing: "_Writing", source: Source, waiting: "deque[Read]") -> None:
+        """Of the first of these, which wait no more."""
+
+        async def write() -> int:
+            read = list(waiting)
+            good = [row for row in read if isinstance(row, ImportRow)]
+            known = await self._reading.run(writing.find_known, good)
+            pictures, done = await self._pictures.read(source, good, known, writing.mode)
+            if done < len(good):  # no more could be held; the errors between them go with those that are done
+                read = read[: read.index(good[done])]
+            await self._writing.run(writing.write, read, pictures)
+            self._wake_relay()
+            await self._writing.run(keep_stored, self._images, pictures)
+            return len(read)
+
+        for _ in range(TRIES - 1):
+            with suppress(PictureNeeded, IntegrityError):  # somebody else wrote some of these products meanwhile
+                done = await until_up("Import", write, max_wait_s=self._settings.retry_backoff_max_s)
+                break
+        else:
+            done = await until_up("Import", write, max_wait_s=self._settings.retry_backoff_max_s)
+        for _ in range(done):
+            waiting.popleft()
+
+
+class _Writing:
+    """The pages of one attempt. Blocks."""
+
+    def __init__(
+        self, database: Database, settings: Settings, images: ImageStore, attempt: Attempt, source: Source
+    ) -> None:
+        self._database = database
+        self._attempt = attempt
+        self._source = source
+        self._state = attempt.state
+        self._pages = PageWriter(settings, images, attempt.mode)
+        self._started, self._rows_before = time.monotonic(), attempt.state.get("rows", 0)
+        self.mode = attempt.mode
+
+    def find_known(self, rows: list[ImportRow]) -> Any:
+        with self._database.read() as session:
+            return products_by_sku(session, rows)
+
+    def write(self, read: list[Read], pictures: dict[int, Picture | RowError]) -> None:
+        """Raises JobGone, PictureNeeded or IntegrityError, and has then written nothing."""
+        with self._database.write() as session:
+            job = require_running(session, self._attempt)
+            page = self._pages.write(session, [row for row in read if isinstance(row, ImportRow)], pictures)
+            page.errors += itertools.chain.from_iterable(row for row in read if isinstance(row, list))
+            add_errors(session, job.job_id, sorted(page.errors, key=lambda error: error.line))
+            state = self._state | self._counted(page, len(read))
+            job.state, job.heartbeat_at = state, utc_now()
+            job.progress = self._source.share_read
+        self._state = state
+
+    def _counted(self, page: Page, rows: int) -> dict[str, Any]:
+        counts = {"rows": rows, "created": page.created, "updated": page.updated}
+        counts |= {"unchanged": page.unchanged, "failed": page.failed}
+        state: dict[str, Any] = {name: self._state.get(name, 0) + count for name, count in counts.items()}
+        seconds = max(time.monotonic() - self._started, 0.001)
+        rate = round((state["rows"] - self._rows_before) / seconds, 1)
+        return state | {"rows_per_s": rate, "columns": self._source.columns, LOST: 0}
+
+
+def _pass_over(rows: Iterator[Any], count: int) -> None:
+    for _ in itertools.islice(rows, count):
+        pass

@@ -1,0 +1,102 @@
+"""Imports as the API sees them: taken as jobs, read, cancelled, and what was wrong with their rows.
+
+The work itself is `importer.py`'s.
+"""
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import orm
+
+from data_models import ImportJob, ImportMode
+from orm_models import ImportErrorRow, JobRow, utc_now
+from tuwen.database.engine import Database
+from tuwen.errors import NotCancellable, NotFound
+
+ERRORS_AT_ONCE = 1000
+# A spreadsheet takes a cell that begins so for a formula.
+FORMULA_SIGNS = ("=", "+", "-", "@")
+
+
+class ImportJobs:
+    """Blocks."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def create(self, file: str, file_name: str, mode: ImportMode) -> ImportJob:
+        """`file`: as `files.new_file` has named it, written to its end."""
+        with self._database.write() as session:
+            request = {"file": file, "name": file_name, "mode": mode}
+            job = JobRow(kind="import", request=request, state={}, created_at=utc_now())
+            session.add(job)
+            session.flush()
+            return describe(job)
+
+    def read(self, job_id: int) -> ImportJob:
+        with self._database.read() as session:
+            return describe(_find(session, job_id))
+
+    def cancel(self, job_id: int) -> None:
+        """What is in stays in. Cancelling twice is no error; a job that ended is one."""
+        with self._database.write() as session:
+            job = _find(session, job_id, lock=True)
+            if job.status in ("done", "failed"):
+                raise NotCancellable(f"Job {job_id} is {job.status} already.")
+            if job.status != "cancelled":
+                job.status, job.finished_at = "cancelled", utc_now()
+
+    def errors_after(self, job_id: int, last: int) -> Sequence[ImportErrorRow]:
+        """The next ones, behind that id; none at the end. Raises NotFound."""
+        with self._database.read() as session:
+            _find(session, job_id)
+            statement = sa.select(ImportErrorRow).where(
+                ImportErrorRow.job_id == job_id, ImportErrorRow.import_error_id > last
+            )
+            return list(session.scalars(statement.order_by(ImportErrorRow.import_error_id).limit(ERRORS_AT_ONCE)))
+
+
+def describe(job: JobRow) -> ImportJob:
+    state: dict[str, Any] = job.state or {}
+    return ImportJob(
+        job_id=job.job_id,
+        status=job.status,
+        status_url=f"/product/import/{job.job_id}",
+        errors_url=f"/product/import/{job.job_id}/errors",
+        file_name=job.request["name"],
+        mode=job.request["mode"],
+        progress=job.progress,
+        **{name: state.get(name, 0) for name in ("rows", "created", "updated", "unchanged", "failed")},
+        rows_per_s=state.get("rows_per_s"),
+        columns=state.get("columns", {}),
+        error=job.error,
+        created_at=job.created_at,
+        started_at=job.started_at,
+        finished_at=job.finished_at,
+    )
+
+
+def as_csv(errors: Sequence[ImportErrorRow], say: Callable[[str, str], str], *, with_head: bool) -> bytes:
+    """With a mark in front, by which spreadsheets know UTF-8. `say`: the reason in the reader's language."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    if with_head:
+        text.write("\ufeff")
+        writer.writerow(("line", "sku", "field", "reason"))
+    for each in errors:
+        writer.writerow((each.line, _as_text(each.sku or ""), each.field, _as_text(say(each.field, each.reason))))
+    return text.getvalue().encode()
+
+
+def _as_text(cell: str) -> str:
+    return f"'{cell}" if cell.startswith(FORMULA_SIGNS) else cell
+
+
+def _find(session: orm.Session, job_id: int, *, lock: bool = False) -> JobRow:
+    job = session.get(JobRow, job_id, with_for_update=lock or None)
+    if job is None or job.kind != "import":
+        raise NotFound(f"There is no import job {job_id}.")
+    return job

@@ -1,0 +1,94 @@
+"""The pictures that a page of rows names: read from the archive or fetched, and left alone where a product has them."""
+
+import asyncio
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from data_models import ImportMode
+from orm_models import ProductRow
+from tuwen.background import WorkPool
+from tuwen.errors import InvalidInput
+from tuwen.importing.pages import Picture
+from tuwen.importing.rows import ImportRow, RowError
+from tuwen.importing.source import Source
+from tuwen.pictures.decoder import PictureDecoder
+from tuwen.pictures.download import NotFetched, download_image
+from tuwen.pictures.store import ImageStore
+from tuwen.settings import Settings
+
+AT_ONCE = 8
+MOST_HELD_BYTES = 32 * 1024 * 1024  # until the page is written; what is over that waits for the next one
+FETCHES, FIRST_PAUSE_S = 3, 0.5
+
+
+class PictureReader:
+    """`reading`: the one thread that reads the file."""
+
+    def __init__(self, settings: Settings, images: ImageStore, decoder: PictureDecoder, reading: WorkPool) -> None:
+        self._settings = settings
+        self._images = images
+        self._decoder = decoder
+        self._reading = reading
+        self._storing = WorkPool("storing imported pictures", threads=AT_ONCE, max_waiting=AT_ONCE)
+
+    async def read(
+        self, source: Source, rows: Sequence[ImportRow], known: Mapping[str, ProductRow], mode: ImportMode
+    ) -> tuple[dict[int, Picture | RowError], int]:
+        """By line, stored, of as many of the first rows as may be held; how many rows these are."""
+        pictures: dict[int, Picture | RowError] = {}
+        times = Counter(row.sku for row in rows if row.sku is not None)
+        held = done = 0
+        while done < len(rows) and held < MOST_HELD_BYTES:
+            several = rows[done : done + AT_ONCE]
+            done += len(several)
+            reads = []
+            for row in several:
+                product = known.get(row.sku) if row.sku is not None else None
+                if row.image is None or (product is not None and mode == "create"):
+                    continue
+                # One row's picture may be another row's change, and a product that failed may have lost its own.
+                is_sure = product is not None and times[row.sku or ""] == 1 and product.index_status != "failed"
+                reads.append((row.line, self._read(source, row, product.image_sha256 if product and is_sure else None)))
+            results = await asyncio.gather(*(read for _, read in reads))
+            pictures |= zip((line for line, _ in reads), results, strict=True)
+            held += sum(len(each.image.data) for each in results if isinstance(each, Picture) and each.image)
+        return pictures, done
+
+    async def _read(self, source: Source, row: ImportRow, present: str | None) -> Picture | RowError:
+        assert row.image is not None, "those that name none are not asked for"
+        try:
+            data = await self._bytes(source, row.image)
+            sha256 = await self._reading.run(lambda: hashlib.sha256(data).hexdigest())
+            if sha256 == present:
+                return Picture(sha256, None)
+            image = await self._decoder.check(data)
+        except InvalidInput as error:
+            reason = "; ".join(each.message for each in error.errors) or error.detail
+            return RowError(row.line, row.sku, "image", reason)
+        await self._storing.run(self._images.save, image)
+        return Picture(sha256, image)
+
+    async def _bytes(self, source: Source, image: str) -> bytes:
+        """Raises InvalidInput."""
+        if "://" in image:
+            return await self._fetch(image)
+        try:
+            return await self._reading.run(source.read_picture, image, self._settings.upload_max_bytes)
+        except OSError as error:
+            raise InvalidInput.in_field("image", f"{image!r} can't be read: {error}") from error
+
+    async def _fetch(self, url: str) -> bytes:
+        for attempt in range(1, FETCHES):
+            try:
+                return await download_image(url, self._settings)
+            except NotFetched:
+                await asyncio.sleep(FIRST_PAUSE_S * attempt)
+        return await download_image(url, self._settings)
+
+
+def keep_stored(images: ImageStore, pictures: Mapping[int, Picture | RowError]) -> None:
+    """After the transaction that names them. Blocks."""
+    for picture in pictures.values():
+        if isinstance(picture, Picture) and picture.image is not None:
+            images.save_if_gone(picture.image)

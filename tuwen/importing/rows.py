@@ -1,0 +1,138 @@
+"""A row of a file as a product's fields: what spreadsheets make of prices and the like is understood, all else refused
+with its reason.
+"""
+
+import json
+import re
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, NamedTuple, NoReturn
+
+from pydantic import JsonValue, TypeAdapter, ValidationError
+
+from data_models import Attributes, ProductChanges
+from tuwen.catalogue.limits import require_within_limits
+from tuwen.errors import FieldError, InvalidInput
+from tuwen.importing.columns import BadRow, SourceRow
+from tuwen.settings import Settings
+
+CURRENCIES = re.compile(r"(?i)^(rmb|cny|usd|eur|[¥$€£])|(rmb|cny|usd|eur|[¥$€£元])$")
+THOUSANDS = re.compile(r"\d{1,3}(,\d{3})+(\.\d+)?")
+NUMBER = re.compile(r"[+-]?\d+(\.\d*)?(E\+?\d{1,2})?")
+DECIMAL_COMMA = re.compile(r"\d+,\d{1,2}|\d{1,3}(\.\d{3})+,\d{1,2}")
+_ATTRIBUTES: TypeAdapter[dict[str, JsonValue]] = TypeAdapter(Attributes)
+
+
+@dataclass(frozen=True)
+class ImportRow:
+    line: int
+    changes: ProductChanges
+    """What the row says; its `attributes`, if they are set, in place of those that are there."""
+    attributes: dict[str, JsonValue]
+    """Of columns of their own: the others that are there stay."""
+    image: str | None
+    """A path in the archive, or an address."""
+
+    @property
+    def sku(self) -> str | None:
+        return self.changes.sku
+
+
+class RowError(NamedTuple):
+    line: int
+    sku: str | None
+    field: str
+    reason: str
+
+
+def read_row(row: SourceRow | BadRow, settings: Settings) -> ImportRow | list[RowError]:
+    if isinstance(row, BadRow):
+        return [RowError(row.line, None, "row", row.reason)]
+    fields = dict(row.fields)
+    sku = None if fields.get("sku") is None else str(fields["sku"])
+    image = fields.pop("image", None)
+    errors: list[FieldError] = []
+    try:
+        image = _picture(image)
+    except InvalidInput as error:
+        errors += error.errors
+    try:
+        _understand(fields)
+        changes = ProductChanges.model_validate(fields)
+        attributes = _ATTRIBUTES.validate_python(row.attributes)
+        require_within_limits(changes, settings)
+    except InvalidInput as error:
+        errors += error.errors
+    except ValidationError as error:
+        errors += _errors_of(error)
+    if errors:
+        return [RowError(row.line, sku, each.field, each.message) for each in errors]
+    return ImportRow(row.line, changes, attributes, image)
+
+
+def parse_price(value: Any) -> Any:
+    """`￥1,299.00`, `1299元`, `1.299,00`, 1299.0: a decimal's text, or the value itself where it is none."""
+    if isinstance(value, bool):
+        return str(value)  # which is no price, though Python takes it for a number
+    if isinstance(value, float):
+        return str(round(Decimal(str(value)), 6).normalize()) if abs(value) < 10**12 else value
+    if not isinstance(value, str):
+        return value
+    text = unicodedata.normalize("NFKC", value)
+    text = "".join(CURRENCIES.sub("", text.strip()).split())
+    if THOUSANDS.fullmatch(text):
+        return text.replace(",", "")
+    if DECIMAL_COMMA.fullmatch(text):
+        return text.replace(".", "").replace(",", ".")
+    return text
+
+
+def _understand(fields: dict[str, Any]) -> None:
+    """In place. Raises InvalidInput."""
+    if "price" in fields:
+        fields["price"] = parse_price(fields["price"])
+        if fields["price"] == "":
+            fields["price"] = None
+        elif isinstance(fields["price"], str) and not NUMBER.fullmatch(fields["price"]):
+            raise InvalidInput.in_field("price", f"is {fields['price'][:40]!r}, which is no number")
+    for name in ("sku", "title", "category"):
+        if isinstance(fields.get(name), int | float) and not isinstance(fields[name], bool):
+            fields[name] = str(fields[name])  # as a spreadsheet has a sku of digits
+    for name in ("sku", "category"):
+        if fields.get(name) == "":
+            fields[name] = None
+    if "attributes" in fields:
+        fields["attributes"] = _attributes(fields["attributes"])
+
+
+def _attributes(value: Any) -> Any:
+    if value is None or value == "":
+        return {}
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput.in_field("attributes", f"are not JSON: {error}") from error
+
+
+def _picture(value: Any) -> str | None:
+    if isinstance(value, list) and len(value) == 1:
+        [value] = value
+    if isinstance(value, list):
+        raise InvalidInput.in_field("image", f"names {len(value)} pictures; name one")
+    if value is None or isinstance(value, str):
+        return value.strip() or None if value else None
+    raise InvalidInput.in_field("image", "must be a path or an address")
+
+
+def _errors_of(error: ValidationError) -> Iterator[FieldError]:
+    for each in error.errors():
+        field = ".".join(str(part) for part in each["loc"]) or "attributes"
+        yield FieldError(field, each["msg"].removeprefix("Value error, "))
+
+
+def _refuse_constant(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON")

@@ -1,0 +1,171 @@
+"""What was sent, opened: rows, from whichever kind of file it is, and the pictures that came with it in an archive."""
+
+import shutil
+import tempfile
+import unicodedata
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path, PurePosixPath
+from types import TracebackType
+from typing import IO, Self
+
+from tuwen.errors import InvalidInput
+from tuwen.importing.columns import BadRow, SourceRow, meaning_of
+from tuwen.importing.spreadsheet import WORKBOOK, read_sheet_rows
+from tuwen.importing.text_files import find_encoding, read_lines, read_text_rows
+
+DATA_FILES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".txt", ".xlsx")
+MOST_MEMBERS, COLUMNS_SHOWN = 1_000_000, 200
+UTF8_NAME = 0x800  # the flag of a ZIP member
+OTHER_KINDS = {
+    b"\xd0\xcf\x11\xe0": "an old Excel file (.xls)",
+    b"\x1f\x8b": "a gzip archive",
+    b"Rar!": "a RAR archive",
+    b"7z\xbc\xaf": "a 7z archive",
+    b"%PDF": "a PDF",
+}
+
+
+class Source:
+    """Open within a `with` block; `rows` may be read once. Blocks."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._open = ExitStack()
+        self._archive: zipfile.ZipFile | None = None
+        self._pictures: dict[str, zipfile.ZipInfo | None] = {}
+        self._folder = PurePosixPath()
+        self._stream: IO[bytes] | None = None
+        self._size = 1
+        self._share = [0.0]
+        self.columns: dict[str, str] = {}
+        """Column → what it is taken for."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._open.close()
+
+    @property
+    def share_read(self) -> float:
+        """0 to 1."""
+        if self._stream is not None and not self._stream.closed:
+            self._share[0] = min(self._stream.tell() / self._size, 1.0)
+        return self._share[0]
+
+    def rows(self) -> Iterator[SourceRow | BadRow]:
+        """Raises InvalidInput where the file can't be read at all, or not to its end."""
+        try:
+            for row in self._rows():
+                if isinstance(row, SourceRow) and len(self.columns) < COLUMNS_SHOWN:
+                    for name in row.columns:
+                        self.columns.setdefault(name, meaning_of(name))
+                yield row
+        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+            raise InvalidInput.in_field("file", f"is a ZIP archive that can't be read: {error}") from error
+
+    def _rows(self) -> Iterator[SourceRow | BadRow]:
+        with self._path.open("rb") as file:
+            beginning = file.read(8)
+        for mark, kind in OTHER_KINDS.items():
+            if beginning.startswith(mark):
+                raise InvalidInput.in_field("file", f"is {kind}; send CSV, XLSX, JSON lines, or a ZIP archive")
+        if not beginning.startswith(b"PK"):
+            self._size = max(self._path.stat().st_size, 1)
+            return self._text_rows(partial(self._path.open, "rb"))
+        self._archive = self._open.enter_context(zipfile.ZipFile(self._path))
+        if _has(self._archive, WORKBOOK):
+            return read_sheet_rows(self._open.enter_context(self._path.open("rb")), self._share)
+        return self._archived_rows(self._archive)
+
+    def _archived_rows(self, archive: zipfile.ZipFile) -> Iterator[SourceRow | BadRow]:
+        data = self._index_members(archive)
+        self._folder = PurePosixPath(_name_of(data)).parent
+        opened = partial(archive.open, data)
+        if PurePosixPath(data.filename).suffix.lower() == ".xlsx":
+            return read_sheet_rows(self._unpacked(opened), self._share)
+        self._size = max(data.file_size, 1)
+        return self._text_rows(opened)
+
+    def _unpacked(self, opened: "partial[IO[bytes]]") -> IO[bytes]:
+        """A workbook is read from its end, which in an archive is far."""
+        copy = self._open.enter_context(tempfile.TemporaryFile(dir=self._path.parent))  # noqa: SIM115  # it is
+        with opened() as packed:
+            shutil.copyfileobj(packed, copy)
+        return copy
+
+    def _text_rows(self, opened: "partial[IO[bytes]]") -> Iterator[SourceRow | BadRow]:
+        encoding = find_encoding(opened)
+        self._stream = self._open.enter_context(opened())
+        return read_text_rows(read_lines(self._stream, encoding))
+
+    def _index_members(self, archive: zipfile.ZipFile) -> zipfile.ZipInfo:
+        """Of pictures, by their paths and, where that is no other's, by their bare names. Returns the one with rows."""
+        members = archive.infolist()
+        if len(members) > MOST_MEMBERS:
+            raise InvalidInput.in_field("file", f"has {len(members):,} files in it, the limit is {MOST_MEMBERS:,}")
+        data = []
+        for member in members:
+            path = PurePosixPath(_name_of(member))
+            if member.is_dir() or path.name.startswith(".") or "__MACOSX" in path.parts:
+                continue
+            if path.suffix.lower() in DATA_FILES:
+                data.append(member)
+            for key in {_key(str(path)), f"*/{_key(path.name)}"}:
+                self._pictures[key] = None if key in self._pictures else member
+        nearest = min((member.filename.count("/") for member in data), default=0)
+        data = [member for member in data if member.filename.count("/") == nearest]
+        if len(data) != 1:
+            found = ", ".join(map(_name_of, data[:5])) or "none"
+            raise InvalidInput.in_field(
+                "file", f"must have one file of rows (CSV, XLSX, JSON lines) in it; it has {found}"
+            )
+        return data[0]
+
+    def read_picture(self, path: str, max_bytes: int) -> bytes:
+        """As a row names it: as a path in the archive, or beside its file, or by its bare name. Raises InvalidInput."""
+        if self._archive is None or not self._pictures:
+            raise InvalidInput.in_field("image", f"{path!r} came with no archive that it could be in")
+        name = _key(path)
+        keys = (_key(str(self._folder / name)), name, f"*/{name.rpartition('/')[2]}")
+        member = next((found for key in keys if (found := self._pictures.get(key))), None)
+        if member is None and keys[-1] in self._pictures:
+            raise InvalidInput.in_field("image", f"{path!r} is in the archive several times; say in which folder")
+        if member is None:
+            raise InvalidInput.in_field("image", f"{path!r} is not in the archive")
+        if member.file_size > max_bytes:
+            raise InvalidInput.in_field("image", f"{path!r} has {member.file_size:,} bytes, the limit is {max_bytes:,}")
+        try:
+            return self._archive.read(member)
+        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+            raise InvalidInput.in_field("image", f"{path!r} can't be read from the archive: {error}") from error
+
+
+def _has(archive: zipfile.ZipFile, name: str) -> bool:
+    try:
+        archive.getinfo(name)
+    except KeyError:
+        return False
+    return True
+
+
+def _name_of(member: zipfile.ZipInfo) -> str:
+    """Programs on a Chinese Windows write names in GBK, and say nothing of it."""
+    if not member.flag_bits & UTF8_NAME:
+        data = member.filename.encode("cp437", "replace")
+        for encoding in ("utf-8", "gb18030"):
+            try:
+                return data.decode(encoding)
+            except UnicodeDecodeError:
+                continue
+    return member.filename
+
+
+def _key(path: str) -> str:
+    """Paths of Windows, too, and without regard to case, which Windows has none of."""
+    plain = unicodedata.normalize("NFC", path.strip()).replace("\\", "/").casefold()
+    return "/".join(part for part in plain.split("/") if part not in ("", "."))
