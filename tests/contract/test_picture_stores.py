@@ -22,7 +22,7 @@ from tuwen.errors import ConfigurationError, ImageStoreUnavailable, NotFound, Pi
 from tuwen.pictures.checked_image import CheckedImage
 from tuwen.pictures.checks import check_image
 from tuwen.pictures.store import ImageStore
-from tuwen.pictures.thumbnails import thumbnail_path
+from tuwen.pictures.thumbnails import shown_path, thumbnail_path
 from tuwen.settings import Settings
 
 OURS, THEIRS = "a" * 32, "b" * 32
@@ -103,6 +103,21 @@ def test_a_picture_is_set_aside_read_and_taken_back(store: ImageStore) -> None:
     assert listed(store.list_pages(10)) == [path]
     assert listed(store.list_pages_aside(10)) == []
     assert store.read(thumbnail_path(path))
+
+
+def test_what_is_shown_for_a_picture_goes_where_it_goes(store: ImageStore, settings: Settings) -> None:
+    image = check_image(picture(image_format="TIFF"), settings)
+    path = store.path_of(image)
+    shown = shown_path(path)
+    store.save(image)
+    assert store.original_of(shown) == image.data
+    store.save_derived(shown, b"webp")
+    mark = store.set_aside(path)
+    assert store.read(shown) == b"webp"
+    store.remove_aside(path, mark)
+    for each in (path, shown):
+        with pytest.raises(NotFound):
+            store.read(each)
 
 
 def test_a_picture_is_removed_in_two_steps_that_may_come_again(store: ImageStore) -> None:

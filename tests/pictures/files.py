@@ -7,7 +7,7 @@ from functools import cache
 
 from PIL import Image
 
-WIDTH, HEIGHT = 8000, 5000  # 40 megapixels, the default limit
+WIDTH, HEIGHT = 8000, 5000  # 40 megapixels
 
 
 def huge_png(number: int) -> bytes:

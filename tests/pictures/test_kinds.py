@@ -20,7 +20,8 @@ from tests.pictures.mutations import a_picture, mutated, odd_exif
 from tuwen.encoders.base import ImageTextEncoder
 from tuwen.encoders.picture import prepare_picture
 from tuwen.errors import ImageTooLarge, InvalidInput, UnreadableImage, UnsupportedImageType
-from tuwen.pictures.apart import APART, ReadersApart
+from tuwen.pictures import apart
+from tuwen.pictures.apart import APART, ReadersApart, bytes_to_read
 from tuwen.pictures.checks import check_image
 from tuwen.pictures.decoding import DECODE_SIDE, decode, decode_image
 from tuwen.settings import Settings
@@ -29,6 +30,7 @@ from tuwen.settings import Settings
 pytestmark = pytest.mark.filterwarnings("ignore")
 SETTINGS = Settings(_env_file=None, encoder_backend="torch")
 LEAST_SCORE, MOST_DEVIATION = 0.98, 6
+MEGABYTE = 1 << 20
 MUTATED = 2000 if os.environ.get("LONG_TESTS") else 60
 
 
@@ -176,7 +178,7 @@ def test_a_tiny_broken_end_is_no_lost_pixel() -> None:
 
 class TestReadersApart:
     def test_answers_and_refusals_are_those_of_the_same_process(self) -> None:
-        readers = ReadersApart(SETTINGS.image_max_pixels)
+        readers = ReadersApart(bytes_to_read(SETTINGS.image_max_pixels))
         data = encoded(product(), "HEIF", quality=90)
         assert readers.header(data, DECODE_SIDE).image_format == "HEIF"
         here, there = decode(data), readers.decode(data, side=DECODE_SIDE, trim=False)
@@ -192,13 +194,21 @@ class TestReadersApart:
 
     def test_one_that_dies_or_takes_too_much_memory_refuses_its_file_alone(self) -> None:
         large = encoded(Image.new("RGB", (5000, 4000)), "TIFF", compression="tiff_lzw", tiffinfo={278: 4000})
-        readers = ReadersApart(-30_000_000)  # so that next to nothing is left beside Python itself
+        readers = ReadersApart(60 * MEGABYTE)
         with pytest.raises(UnreadableImage):
             readers.decode(large, side=DECODE_SIDE, trim=False)
         small = encoded(a_picture(), "TIFF")
         assert readers.decode(small, side=DECODE_SIDE, trim=False).width == 96
         for child in children_of(os.getpid()):
             os.kill(child, signal.SIGKILL)
+        assert readers.decode(small, side=DECODE_SIDE, trim=False).width == 96
+
+    def test_one_that_does_not_come_to_an_end_is_ended(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        readers, small = ReadersApart(bytes_to_read(SETTINGS.image_max_pixels)), encoded(a_picture(), "TIFF")
+        readers.decode(small, side=DECODE_SIDE, trim=False)
+        for child in children_of(os.getpid()):
+            os.kill(child, signal.SIGSTOP)
+        monkeypatch.setattr(apart, "LONGEST_S", 3.0)
         assert readers.decode(small, side=DECODE_SIDE, trim=False).width == 96
 
 

@@ -14,12 +14,13 @@ import sys
 import threading
 import weakref
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, BinaryIO
 
 from PIL import Image
 
 from tuwen.cores import thread_variables
-from tuwen.errors import ImageTooLarge, InvalidInput, UnreadableImage, UnsupportedImageType
+from tuwen.errors import ImageTooLarge, InvalidInput, Overloaded, UnreadableImage, UnsupportedImageType
 from tuwen.pictures.decoding import FULL_COPIES, Decoded, Header, decode, read_header
 from tuwen.settings import PROJECT_ROOT
 
@@ -27,8 +28,8 @@ APART = {"HEIF", "AVIF", "TIFF", "JPEG2000"}
 IDLE_S = 60.0
 # The largest that the defaults let in take a few seconds.
 LONGEST_S = 60.0
-# Of addresses: what Python, its libraries and their threads reserve, beside the pixels.
-ITS_OWN_BYTES = 1 << 30
+# Beside the pixels: the readers' libraries, which are loaded when they are needed, and the file itself.
+BESIDE_PIXELS = 512 << 20
 REQUEST, ANSWER = struct.Struct(">BHBQ"), struct.Struct(">II")
 HEADER, PIXELS = 0, 1
 GIVES_UP = "can't be decoded: it takes too much memory or time, or crashes its reader"
@@ -40,8 +41,9 @@ ERRORS: dict[str, type[InvalidInput]] = {
 class ReadersApart:
     """As many processes as threads that call at once. Raises what `read_header` and `decode` raise."""
 
-    def __init__(self, max_pixels: int) -> None:
-        self._max_bytes = ITS_OWN_BYTES + int(4 * max_pixels * max(FULL_COPIES.values()))
+    def __init__(self, max_bytes: int) -> None:
+        """`max_bytes`: what each may take, beside Python itself."""
+        self._max_bytes = max_bytes
         self._idle: list[_Reader] = []
         weakref.finalize(self, _stop, self._idle)
 
@@ -69,18 +71,29 @@ class ReadersApart:
         raise UnreadableImage.in_field("image", GIVES_UP)
 
 
+def bytes_to_read(max_pixels: int) -> int:
+    """What one may need for the largest picture that is let in, of the format that takes most."""
+    return BESIDE_PIXELS + int(4 * max_pixels * max(FULL_COPIES.values()))
+
+
 class _Reader:
     """One such process, as its parent sees it."""
 
     def __init__(self, max_bytes: int) -> None:
+        """Raises Overloaded where the machine starts no more processes."""
         modules = os.pathsep.join(filter(None, [str(PROJECT_ROOT), os.environ.get("PYTHONPATH")]))
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "tuwen.pictures.apart", str(max_bytes)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=os.environ | {"PYTHONPATH": modules} | thread_variables(1, {}),
-            start_new_session=True,  # a Ctrl-C in the terminal reaches us alone
-        )
+        # Threads of numpy's own would reserve gigabytes of addresses on a machine with many cores.
+        variables = {"PYTHONPATH": modules, "OPENBLAS_NUM_THREADS": "1", **thread_variables(1, {})}
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "tuwen.pictures.apart", str(max_bytes)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env=os.environ | variables,
+                start_new_session=True,  # a Ctrl-C in the terminal reaches us alone
+            )
+        except OSError as error:
+            raise Overloaded(f"No process can be started to read the picture: {error}") from error
 
     def ask(self, what: int, side: int, trim: bool, data: bytes) -> tuple[dict[str, Any], bytes]:
         """Raises OSError or EOFError where it ends before it has answered, and is ended where it takes too long."""
@@ -129,9 +142,7 @@ def _exactly(pipe: BinaryIO | Any, size: int) -> bytes:
 
 
 def main() -> None:
-    max_bytes = int(sys.argv[1])
-    resource.setrlimit(resource.RLIMIT_AS, (max_bytes, max_bytes))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _limit_memory(int(sys.argv[1]))
     requests = sys.stdin.buffer
     with os.fdopen(os.dup(1), "wb") as answers:
         os.dup2(2, 1)  # whatever a library says does not go between the answers
@@ -144,6 +155,15 @@ def main() -> None:
             text = json.dumps(said).encode()
             answers.write(ANSWER.pack(len(text), len(pixels)) + text + pixels)
             answers.flush()
+
+
+def _limit_memory(further_bytes: int) -> None:
+    """Of addresses; what Python has reserved already is not the file's."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    statm = Path("/proc/self/statm")
+    if statm.exists():  # elsewhere than on Linux the limit does not hold
+        limit = int(statm.read_text().split()[0]) * resource.getpagesize() + further_bytes
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
 def _answer(what: int, side: int, trim: bool, data: bytes) -> tuple[dict[str, Any], bytes]:

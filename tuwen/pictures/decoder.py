@@ -10,7 +10,8 @@ from PIL import Image
 
 from tuwen.background import Budget, WorkPool
 from tuwen.cores import available_cores
-from tuwen.pictures.apart import APART, ReadersApart
+from tuwen.errors import Overloaded
+from tuwen.pictures.apart import APART, ReadersApart, bytes_to_read
 from tuwen.pictures.checked_image import CheckedImage
 from tuwen.pictures.checks import as_checked, require_pixels, require_size
 from tuwen.pictures.decoding import DECODE_SIDE, Decoded, decode, read_header
@@ -35,7 +36,7 @@ class PictureDecoder:
         # Few, because a header is not counted: text in a PNG or a GIF's background may be megabytes.
         max_waiting = 2 * settings.query_queue_size + INGESTORS * settings.pictures_indexed_at_once
         self._header_threads = WorkPool("picture headers", threads=2, max_waiting=max_waiting)
-        self._apart = ReadersApart(settings.image_max_pixels)
+        self._apart = ReadersApart(bytes_to_read(settings.image_max_pixels))
         self._threads = WorkPool("decoding", threads=available_cores(), max_waiting=max_waiting)
 
     async def check(self, data: bytes) -> CheckedImage:
@@ -102,9 +103,11 @@ class PictureDecoder:
         return header.pixels_to_decode
 
     def _decode_and(self, use: Callable[[Decoded], Result], data: bytes, side: int, trim: bool) -> Result:
-        if format_of(data) in APART:
-            return use(self._apart.decode(data, side=side, trim=trim))
-        return use(decode(data, side=side, trim=trim))
+        decode_it = self._apart.decode if format_of(data) in APART else decode
+        try:
+            return use(decode_it(data, side=side, trim=trim))
+        except MemoryError as error:
+            raise Overloaded("There is no memory to decode the picture; try again in a second.") from error
 
 
 def _prepared(prepare: Callable[[Image.Image], Result], decoded: Decoded) -> Result:
