@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar
 
@@ -238,12 +239,25 @@ class VectorDB:
     def delete(self, collection: str, milvus_ids: Sequence[int], product_ids: Sequence[int]) -> None:
         """Delete those of these rows that are of these products; rows that are gone already are no error."""
         if milvus_ids:
-            condition = f"id in {list(milvus_ids)} and product_id in {list(product_ids)}"
+            delete = self._delete_from_lite if self.is_file else self._delete_from_server
+            call = partial(delete, collection=collection, milvus_ids=milvus_ids, product_ids=product_ids)
+            self._write(lambda client: self._load_if_needed(client, collection, call))
 
-            def delete(client: MilvusClient) -> Any:
-                return client.delete(collection, filter=condition, timeout=self._timeout_s)
+    def _delete_from_server(
+        self, client: MilvusClient, *, collection: str, milvus_ids: Sequence[int], product_ids: Sequence[int]
+    ) -> None:
+        condition = f"id in {list(milvus_ids)} and product_id in {list(product_ids)}"
+        client.delete(collection, filter=condition, timeout=self._timeout_s)
 
-            self._write(lambda client: self._load_if_needed(client, collection, delete))
+    def _delete_from_lite(
+        self, client: MilvusClient, *, collection: str, milvus_ids: Sequence[int], product_ids: Sequence[int]
+    ) -> None:
+        """By ids alone, since it would walk all its rows for the products: 0.15 s at 100,000. Under the write lock of
+        the one process that has its file, no row becomes another's between the two calls."""
+        rows = client.get(collection, ids=list(milvus_ids), output_fields=KEY_FIELDS, timeout=self._timeout_s)
+        products = set(product_ids)
+        if mine := [row["id"] for row in rows if int(row["product_id"]) in products]:
+            client.delete(collection, ids=mine, timeout=self._timeout_s)
 
     def search(
         self, collection: str, field: VectorField, vectors: Sequence[Vector], *, limit: int, filter_expression: str = ""

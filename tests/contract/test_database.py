@@ -81,7 +81,7 @@ from tuwen.messaging.outbox import (
 from tuwen.processes import FORGET_AFTER, GONE_AFTER, Presence, living_processes
 from tuwen.settings import Settings
 from tuwen.vectors.binding import (
-    bind_vectors,
+    bind_all,
     bindings_after,
     bound_milvus_ids,
     bound_rows,
@@ -126,6 +126,11 @@ def add_product(database: Database, **values: Any) -> ProductRow:
     with database.write() as session:
         session.add(row)
     return row
+
+
+def bind_vectors(session: orm.Session, product: ProductRow, index_id: int, row: RowKey) -> int | None:
+    """One alone; what it replaced."""
+    return next(iter(bind_all(session, [(product, row)], index_id, is_live=True)), None)
 
 
 def add_index(database: Database, collection: str = "products_x_1") -> int:

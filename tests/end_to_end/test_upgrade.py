@@ -94,6 +94,21 @@ def test_it_takes_writes(old_shop: httpx.Client) -> None:
     assert (job["job_id"], job["status"]) == (2, "done")
 
 
+def test_what_0_2_0_encoded_is_kept_where_it_is_the_same(old_shop: httpx.Client) -> None:
+    def encoded() -> list[str]:
+        lines = old_shop.get("/metrics").text.splitlines()
+        return [line for line in lines if line.startswith("tuwen_index_vectors_total") and "encoded" in line]
+
+    before = encoded()
+    changed = old_shop.patch("/product/1", data={"category": "客厅", "price": "1899"}).raise_for_status().json()
+    assert (changed["version"], changed["index_status"]) == (2, "pending")
+    wait_until_indexed(old_shop)
+    assert encoded() == before
+    within = {"category": ["客厅"], "price_min": 1899, "price_max": 1899}
+    hits = search(old_shop, mode="text_to_text", text="红色布艺沙发", filters=within)
+    assert [(hit["product"]["product_id"], round(hit["score"], 4)) for hit in hits] == [(1, 1.0)]
+
+
 def test_limits_that_were_lowered_since_hold_for_what_comes_in_alone(tmp_path: Path) -> None:
     with open_old_shop(tmp_path, UPLOAD_MAX_BYTES=70, IMAGE_MAX_PIXELS=10, QUERY_CACHE_SIZE=0) as client:
         assert client.post("/search", data={"mode": "image_to_image"}, files={"image": picture()}).status_code == 413

@@ -77,6 +77,12 @@ async def change_title(shop: Shop, product_id: int) -> None:
     await ingest(shop)
 
 
+async def change_category(shop: Shop, product_id: int) -> None:
+    """Its vectors are taken over."""
+    shop.writer.change(product_id, ProductChanges(category=f"类目 {product_id}"), None)
+    await ingest(shop)
+
+
 async def change_picture(shop: Shop, product_id: int) -> None:
     image = check_image(picture("blue", size=(product_id + 8, 8)), shop.services.settings)
     shop.writer.change(product_id, ProductChanges(), image)
@@ -137,7 +143,8 @@ async def look(shop: Shop, _: int = 0) -> None:
 
 
 GRACES_OVER = Graces(unbound=timedelta(0), image=timedelta(0))
-WORKS = (create, ingest, change_title, change_picture, delete, rebuild, sweep, relay, draw, reindex, prepare, look)
+CHANGING = (create, change_title, change_category, change_picture, delete)
+WORKS = (*CHANGING, ingest, rebuild, sweep, relay, draw, reindex, prepare, look)
 WORK: dict[str, Work] = {work.__name__: work for work in WORKS}
 
 

@@ -24,7 +24,15 @@ from vector_db import VectorRow, new_row_token
 
 LONG = bool(os.environ.get("LONG_TESTS"))
 LONG_AGO = timedelta(hours=2)
-LEAST_CHANGES = {"create": 3, "ingest": 3, "change_title": 4, "change_picture": 6, "delete": 2, "rebuild": 10}
+LEAST_CHANGES = {
+    "create": 3,
+    "ingest": 3,
+    "change_title": 4,
+    "change_category": 4,
+    "change_picture": 6,
+    "delete": 2,
+    "rebuild": 10,
+}
 LEAST_CHANGES |= {"sweep": 10, "relay": 6, "draw": 4}
 
 

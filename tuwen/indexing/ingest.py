@@ -34,7 +34,7 @@ from tuwen.pictures.store import ImageStore
 from tuwen.pulse import beat
 from tuwen.settings import Settings
 from tuwen.vectors.binding import (
-    bind_vectors,
+    bind_all,
     confirm_indexed,
     has_failed,
     holders_of,
@@ -196,7 +196,6 @@ class Ingestor:
 
     def _bind(self, index: ServedIndex, inserted: Sequence[Inserted], failed: Sequence[Failed]) -> list[int]:
         """One transaction: bind where the version still matches. Returns the Milvus ids that nothing binds any more."""
-        unbound: list[int] = []
         with self._database.write() as session:
             status = "active" if index.is_live else "building"
             require_status(session, index.vector_index_id, index.collection, status)
@@ -211,12 +210,9 @@ class Ingestor:
                 requeue(session, losers, "indexed", self._settings.kafka_topic)
             bound = indexed_versions(session, index.vector_index_id, current)  # by another, while this one was paused
             to_do = {each: version for each, version in current.items() if bound.get(each) != version}
-            for product, row in inserted:
-                if self._is_current(to_do, product):
-                    replaced = bind_vectors(session, product, index.vector_index_id, row, is_live=index.is_live)
-                    unbound += [replaced] if replaced is not None else []
-                else:
-                    unbound.append(row.milvus_id)
+            to_bind = [each for each in inserted if self._is_current(to_do, each.product)]
+            unbound = [each.row.milvus_id for each in inserted if each not in to_bind]
+            unbound += bind_all(session, to_bind, index.vector_index_id, is_live=index.is_live)
             for product, reason in failed:
                 if not self._is_current(to_do, product):
                     continue

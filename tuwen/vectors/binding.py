@@ -125,22 +125,26 @@ def bindings_after(session: orm.Session, vector_index_id: int, milvus_id: int, l
     return [RowKey(*row) for row in rows]
 
 
-def bind_vectors(
-    session: orm.Session, product: ProductRow, vector_index_id: int, row: RowKey, *, is_live: bool = True
-) -> int | None:
-    """Make this row the product's one in this index, and in the live one the product indexed.
+def bind_all(
+    session: orm.Session, rows: Sequence[tuple[ProductRow, RowKey]], vector_index_id: int, *, is_live: bool
+) -> list[int]:
+    """Make each row its product's one in this index, and in the live one the products indexed.
 
-    Returns the id that it replaces.
+    Returns the ids that they replace.
     """
-    binding = session.get(ProductVectorRow, (product.product_id, vector_index_id))
-    replaced = binding.milvus_id if binding else None
-    if binding is None:
-        binding = ProductVectorRow(product_id=product.product_id, vector_index_id=vector_index_id)
-        session.add(binding)
-    binding.milvus_id, binding.row_token, binding.version = row.milvus_id, row.row_token, product.content_version
-    binding.image_sha256, binding.title_sha256 = product.image_sha256, sha256_of(product.title)
-    if is_live:
-        _set_index_status(session, product.product_id, "indexed", None)
+    product_ids = [product.product_id for product, _ in rows]
+    mine = ProductVectorRow.vector_index_id == vector_index_id, ProductVectorRow.product_id.in_(product_ids)
+    bindings = {each.product_id: each for each in session.scalars(sa.select(ProductVectorRow).where(*mine))}
+    replaced = [each.milvus_id for each in bindings.values()]
+    for product, row in rows:
+        binding = bindings.get(product.product_id)
+        if binding is None:
+            binding = ProductVectorRow(product_id=product.product_id, vector_index_id=vector_index_id)
+            session.add(binding)
+        binding.milvus_id, binding.row_token, binding.version = row.milvus_id, row.row_token, product.content_version
+        binding.image_sha256, binding.title_sha256 = product.image_sha256, sha256_of(product.title)
+    if is_live and rows:
+        _set_index_status(session, product_ids, "indexed", None)
     return replaced
 
 
@@ -202,7 +206,7 @@ def mark_failed(session: orm.Session, product: ProductRow, vector_index_id: int,
         .where(ProductVectorRow.product_id == product.product_id)
         .execution_options(synchronize_session=False)
     )
-    _set_index_status(session, product.product_id, "failed", reason[:REASON_LENGTH])
+    _set_index_status(session, [product.product_id], "failed", reason[:REASON_LENGTH])
     return unbound
 
 
@@ -241,13 +245,13 @@ def _delete_bindings(session: orm.Session, vector_index_id: int, product_ids: Se
     )
 
 
-def _set_index_status(session: orm.Session, product_id: int, status: IndexStatus, error: str | None) -> None:
+def _set_index_status(session: orm.Session, product_ids: Sequence[int], status: IndexStatus, error: str | None) -> None:
     values: dict[str, Any] = {"index_status": status, "index_error": error}
     if status == "indexed":
         values |= {"indexed_at": utc_now(), "queued_at": None}
     session.execute(
         sa.update(ProductRow)
-        .where(ProductRow.product_id == product_id)
+        .where(ProductRow.product_id.in_(product_ids))
         .values(values)
         .execution_options(synchronize_session=False)
     )
