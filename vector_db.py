@@ -533,7 +533,7 @@ def _conditions(path: str, asked: AttributeFilter) -> Iterator[str]:
     if asked.contains_all is not None:
         yield f"json_contains_all({path}, {_list(asked.contains_all)})"
     if asked.is_set is not None:
-        yield f"exists {path}" if asked.is_set else f"not (exists {path})"
+        yield f"(exists {path})" if asked.is_set else f"(not (exists {path}))"
 
 
 def _is_one_of(path: str, values: Sequence[Scalar]) -> str:
