@@ -154,6 +154,7 @@ NAMED = {
     b"\xff\x0a" + bytes(90): (UnsupportedImageType, "JPEG XL"),
     b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(90): (UnsupportedImageType, "JPEG XL"),
     b"\0\0\0\x18ftypcrx \0\0\0\x01crx isom": (UnsupportedImageType, "raw"),
+    b"II*\0\x08\0\0\0\x01\0" + struct.pack("<HHLL", 50706, 1, 4, 1) + bytes(4): (UnsupportedImageType, "raw"),
     b" \n<svg xmlns='http://www.w3.org/2000/svg'/>": (UnsupportedImageType, "SVG"),
     b"%PDF-1.7": (UnreadableImage, "PDF"),
     b"\0\0\0\x18ftypqt  \0\0\0\0qt  ": (UnreadableImage, "video"),

@@ -11,6 +11,7 @@ from PIL import Image, JpegImagePlugin
 
 from data_models import PICTURE_FORMATS_IN_WORDS
 from tuwen.errors import ImageTooLarge, UnreadableImage, UnsupportedImageType
+from tuwen.pictures.metadata import is_camera_raw
 
 SIGNATURES = {
     b"\xff\xd8\xff": "JPEG",
@@ -61,6 +62,8 @@ def format_of(data: bytes) -> str:
     known = _format_of(data)
     if known is None:
         raise _refusal(data)
+    if known == "TIFF" and is_camera_raw(data):
+        raise unsupported("camera's raw")
     return known
 
 

@@ -40,6 +40,7 @@ LARGEST_PROFILE = 4 * 1024 * 1024
 TIFF_NEEDS = {256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 292, 293, 297, 317, 320, 322, 323, 324, 325, 332}
 TIFF_NEEDS |= {333, 334, 338, 339, 340, 341, 347, 512, 513, 514, 515, 517, 518, 519, 520, 521, 529, 530, 531, 532}
 TIFF_NEEDS |= {34675, 50674, 65000}
+NEW_SUBFILE_TYPE, SUB_DIRECTORIES, DNG_VERSION = 254, 330, 50706
 EXIF_ITEM = re.compile(rb"(infe[\x02\x03]...(?:..|....)..)(?:Exif|mime)", re.DOTALL)  # as AVIF and HEIC list theirs
 
 
@@ -58,6 +59,13 @@ def orientation(image: Image.Image) -> int:
 def tiff_orientation(data: bytes) -> int:
     said = _orientation_in(data)
     return said if said in TURNS else 1
+
+
+def is_camera_raw(tiff: bytes) -> bool:
+    """Its first picture is a small preview, and its pixels are not for us: DNG, CR2, and what is built as NEF is."""
+    entries = {tag: entry for tag, _, entry in _entries(tiff)}
+    preview_first = struct.pack(f"{_order(tiff)}L", 1) == entries.get(NEW_SUBFILE_TYPE, b"")[8:12]
+    return tiff[8:10] == b"CR" or DNG_VERSION in entries or (preview_first and SUB_DIRECTORIES in entries)
 
 
 def upright(image: Image.Image, said: int) -> Image.Image:
@@ -121,6 +129,14 @@ def readings(data: bytes, image_format: str) -> Iterator[bytes]:
         yield only_first_picture(data)
         return
     yield data
+    left = data
+    for reading in _for_pixels(data, image_format):
+        if len(reading) < len(left) or (len(reading) == len(data) and reading != data):
+            left = reading
+            yield reading
+
+
+def _for_pixels(data: bytes, image_format: str) -> Iterator[bytes]:
     if image_format == "JPEG":
         yield b"".join(_jpeg_for_pixels(data, with_profile=True))
         yield b"".join(_jpeg_for_pixels(data, with_profile=False))
