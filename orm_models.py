@@ -99,7 +99,7 @@ class ProductRow(Base):
     )
     index_error: orm.Mapped[str | None] = orm.mapped_column(sa.String(REASON_LENGTH))
     queued_at: orm.Mapped[datetime | None] = orm.mapped_column(UtcDateTime)
-    """When reconciliation last had it indexed again."""
+    """When it was last had indexed again as it is, or its very picture was sent again."""
     created_at: orm.Mapped[datetime] = orm.mapped_column(UtcDateTime, default=utc_now)
     updated_at: orm.Mapped[datetime] = orm.mapped_column(UtcDateTime, default=utc_now)
     indexed_at: orm.Mapped[datetime | None] = orm.mapped_column(UtcDateTime)

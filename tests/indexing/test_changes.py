@@ -7,7 +7,6 @@ from decimal import Decimal
 from typing import Any
 
 import numpy as np
-import pytest
 import sqlalchemy as sa
 
 from data_models import BatchRow, ProductChanges, ProductFields, SearchFilters, SearchMode, SearchRequest
@@ -16,9 +15,7 @@ from tests.conftest import picture
 from tests.indexing.shop import Shop, lose_picture, run
 from tuwen.catalogue.idempotency import KEEP_KEYS, KeyedRequest
 from tuwen.encoders.base import Vector
-from tuwen.indexing.drift import Pass
 from tuwen.indexing.old_records import delete_old_records
-from tuwen.indexing.picture_drift import _mark_lost
 from tuwen.pictures.checks import check_image
 from tuwen.settings import Settings
 from tuwen.vectors.binding import row_at_version
@@ -190,35 +187,6 @@ def test_a_lost_picture_that_is_sent_again_brings_its_product_back(settings: Set
         assert change(shop, sofa, "red") == 2
         await shop.ingestor.ingest(shop.messages())
         assert shop.status(sofa) == ("indexed", None)
-
-    run(settings, scenario)
-
-
-def test_the_same_picture_that_comes_while_it_is_found_lost_does_not_leave_its_product_failed(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def scenario(shop: Shop) -> None:
-        sofa = shop.create("红色沙发")
-        await shop.ingestor.ingest(shop.messages())
-        lose_picture(shop, sofa)
-        services = shop.services
-        stores = services.settings, services.database, services.vector_db, services.images
-        write = services.database.write
-        sent: list[int] = []
-
-        def send_before_it_is_marked() -> Any:
-            if not sent:
-                sent.append(0)
-                sent[0] = change(shop, sofa, "red")
-            return write()
-
-        monkeypatch.setattr(services.database, "write", send_before_it_is_marked)
-        _mark_lost(Pass(*stores, services.registry.live()), [sofa])
-        assert sent == [1]
-        assert shop.status(sofa)[0] == "pending"
-        await shop.ingestor.ingest(shop.messages())
-        with services.database.read() as session:
-            assert session.get_one(ProductRow, sofa).index_status == "indexed"
 
     run(settings, scenario)
 

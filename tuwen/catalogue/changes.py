@@ -24,15 +24,16 @@ def apply_changes(session: orm.Session, row: ProductRow, values: Mapping[str, ob
     if changed:
         row.version += 1
         row.updated_at = utc_now()
+    is_tried_again = row.index_status == "failed" and values.keys() & CONTENT
     if changed.keys() & CONTENT:
-        row.content_version = row.version
-        row.index_status, row.index_error, row.queued_at = "pending", None, None
-    elif row.index_status == "failed" and values.keys() & CONTENT:  # the lost picture, sent again
-        row.index_status, row.index_error, row.queued_at = "pending", None, utc_now()
-    elif not changed or row.index_status != "pending":
-        return bool(changed)
+        row.content_version, row.queued_at = row.version, None
+    elif is_tried_again or "image_sha256" in values:
+        row.queued_at = utc_now()  # by which whoever looks for lost pictures sees that this one is back
+    if changed.keys() & CONTENT or is_tried_again:
+        row.index_status, row.index_error = "pending", None
     # Also of a product that waits: if its event is lost, reconciliation counts from the last change.
-    add_product_event(session, topic, row, "upsert")
+    if row.index_status == "pending" and (changed or values.keys() & CONTENT):
+        add_product_event(session, topic, row, "upsert")
     return bool(changed)
 
 

@@ -19,7 +19,6 @@ from tuwen.indexing.queries import (
     image_paths_in_use,
     note_unused,
     pictured_products_after,
-    requeue,
     unused_since,
 )
 from tuwen.pictures.store import ImageStore
@@ -181,28 +180,20 @@ def _mark_lost(work: Pass, product_ids: list[int]) -> int:
     listings = Listings(work.images)
     with work.database.read() as session:
         rows = session.execute(
-            sa.select(ProductRow.product_id, ProductRow.content_version, ProductRow.image_path).where(
-                ProductRow.product_id.in_(product_ids)
-            )
+            sa.select(
+                ProductRow.product_id, ProductRow.content_version, ProductRow.queued_at, ProductRow.image_path
+            ).where(ProductRow.product_id.in_(product_ids))
         ).all()
-    versions = {row.product_id: row.content_version for row in rows if listings.lacks(row.image_path)}
-    unbound, marked, index = list[int](), dict[int, str](), work.index
+    # A picture that is sent again is no change of its product, and leaves its time all the same.
+    versions = {row.product_id: (row.content_version, row.queued_at) for row in rows if listings.lacks(row.image_path)}
+    unbound, marked, index = list[int](), 0, work.index
     with work.database.write() as session:
         lock_products(session, list(versions))
         for product in session.scalars(sa.select(ProductRow).where(ProductRow.product_id.in_(versions))):
-            if product.content_version == versions[product.product_id] and product.index_status != "failed":
+            is_same = (product.content_version, product.queued_at) == versions[product.product_id]
+            if is_same and product.index_status != "failed":
                 reason = f"There is no picture {product.image_path}."  # as ingestion says it
                 unbound += mark_failed(session, product, index.vector_index_id, reason)
-                marked[product.product_id] = product.image_path
+                marked += 1
     work.vector_db.delete(index.collection, unbound, list(versions))
-    _index_those_with_picture(work, marked)
-    return len(marked)
-
-
-def _index_those_with_picture(work: Pass, marked: Mapping[int, str]) -> None:
-    """Whoever sent the very same picture again meanwhile has changed nothing, by which it would be known."""
-    listings = Listings(work.images)
-    there = [product_id for product_id, path in marked.items() if not listings.lacks(path)]
-    if there:
-        with work.database.write() as session:
-            requeue(session, there, "failed", work.settings.kafka_topic)
+    return marked
