@@ -389,7 +389,7 @@ def test_a_product_that_failed_is_found_in_no_index(settings: Settings, other_mo
         sofa, *_ = await fill(shop, TITLES[:2])
         change = Change(shop)
         await change.run(**other_models, switch=False)
-        shop.change(sofa, "黑色沙发")
+        shop.writer.reindex(sofa)
         with shop.services.database.read() as session:
             path = settings.data_dir / "images" / session.get_one(ProductRow, sofa).image_path
         path.write_bytes(path.read_bytes()[:-60])
