@@ -15,14 +15,17 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 
+from clients import file_import, jobs
 from clients import reindex as client_reindex
 from clients.catalogue_import import (
+    CatalogueError,
     Loaded,
     load_catalogue,
     open_client,
     read_catalogue,
     wait_until_indexed,
 )
+from data_models import ImportMode
 from demo.stack import Stopped, demo_stack, stop_on_signals, wait_for_exit
 from tuwen.errors import AppError, MilvusFileInUse
 from tuwen.settings import PROJECT_ROOT, Settings, load_settings
@@ -40,6 +43,7 @@ DEMO_VIEWS = PROJECT_ROOT / "evaluation" / "views"
 OPENAPI_FILE = PROJECT_ROOT / "docs" / "openapi.json"
 COULD_NOT_LOOK = 2
 INTERRUPTED = 130
+ROWS_FAILED = 3
 HELD_BY_THE_API = (
     "A running API reconciles by itself, at its start and every RECONCILE_INTERVAL_S seconds, and GET /metrics says "
     "what it found; to reconcile by hand, stop it first."
@@ -68,13 +72,33 @@ def demo(catalogue: Annotated[Path, typer.Option(help="JSON lines to load.")] = 
 
 @app.command("import")
 def import_catalogue(
-    file: Annotated[Path, typer.Argument(help="JSON lines: sku, title, image (path beside the file), category, ...")],
+    file: Annotated[
+        Path | None,
+        typer.Argument(help="CSV, XLSX, JSON lines, or a ZIP of one of them; pictures in the ZIP or beside the file."),
+    ] = None,
+    mode: Annotated[
+        ImportMode, typer.Option(help="create leaves products whose sku is there as they are; upsert changes them.")
+    ] = "create",
+    follow: Annotated[int | None, typer.Option(metavar="JOB", min=1, help="Follow this job.")] = None,
+    cancel: Annotated[int | None, typer.Option(metavar="JOB", min=1, help="Give up this job.")] = None,
     api_url: ApiUrl = "",
 ) -> None:
-    """Create the products of a catalogue file that the service does not have yet."""
+    """Import a file of products, and its pictures. Ctrl-C ends this command, not the import.
+
+    Exit status: 0 where every row is in; 3 where some are not, which are written beside the file, with their reasons.
+    """
+    if sum(each is not None for each in (file, follow, cancel)) != 1:
+        raise typer.BadParameter("Name a file, or use --follow JOB or --cancel JOB.")
     with open_client(api_url or load_settings().api_address) as client:
-        loaded = _load_with_progress(client, file)
-    console.print(f"{loaded.created} created, {loaded.present} were there already.")
+        if cancel:
+            say(file_import.cancel(client, cancel))
+            return
+        if file is not None:
+            with _progress("Uploading bytes", None) as advance:
+                job = file_import.begin_import(client, file, mode, advance)
+        else:
+            job = file_import.read_job(client, follow or 0)
+        _follow_import(client, job, file or Path(Path(job["file_name"]).name))
 
 
 @app.command()
@@ -256,13 +280,39 @@ def _load_with_progress(client: httpx.Client, file: Path) -> Loaded:
     return loaded
 
 
+def _follow_import(client: httpx.Client, job: dict[str, Any], file: Path) -> None:
+    say(f"Job {job['job_id']}: {str(client.base_url).rstrip('/')}{job['status_url']}")
+    try:
+        with _progress("waiting", 100) as advance:
+            job = jobs.follow(
+                client,
+                job,
+                lambda job: advance(**file_import.progress_of(job)),
+                say,
+                f"'cli.py import --follow {job['job_id']}' follows it",
+            )
+        with _progress("Indexed", None) as advance:
+            wait_until_indexed(client, advance)
+    except KeyboardInterrupt:
+        say(f"\n{file_import.ways_back(job)}")
+        raise typer.Exit(INTERRUPTED) from None
+    say(file_import.summary_of(job))
+    errors = file_import.save_errors(client, job, file)
+    if errors is not None:
+        say(f"{errors} has the rows that are not in, each with its reason.")
+    if job["status"] != "done":
+        raise CatalogueError(f"Job {job['job_id']} {job['status']}: {job['error'] or ''}")
+    if errors is not None:
+        raise typer.Exit(ROWS_FAILED)
+
+
 def _follow_reindex(client: httpx.Client, request: dict[str, Any]) -> None:
     job = client_reindex.begin(client, request)
     where = str(client.base_url).rstrip("/") + job["status_url"]
     say(f"Job {job['job_id']}: {where}")
     try:
         with _progress("waiting", None) as advance:
-            job = client_reindex.follow(client, job, lambda job: advance(**client_reindex.progress_of(job)), say)
+            job = jobs.follow(client, job, lambda job: advance(**client_reindex.progress_of(job)), say)
     except KeyboardInterrupt:
         say(f"\n{client_reindex.ways_back(job, where)}")
         raise typer.Exit(INTERRUPTED) from None

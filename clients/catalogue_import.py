@@ -155,8 +155,9 @@ def answer_of(response: httpx.Response) -> Any:
             raise CatalogueError(f"What answers at {response.request.url} is not this service's API.") from error
     try:
         detail = response.json()["detail"]
-    except (ValueError, KeyError):
-        detail = response.text[:500]
+    except (ValueError, KeyError, TypeError) as error:
+        said = f"{response.status_code} {response.reason_phrase}"
+        raise CatalogueError(f"What answers at {response.request.url} is not this service's API: {said}") from error
     raise CatalogueError(f"{response.request.method} {response.request.url.path}: {response.status_code} {detail}")
 
 

@@ -1,20 +1,16 @@
 """Has a running service change its models, over the public API, and follows the job to its end."""
 
 import json
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from clients.catalogue_import import CatalogueError, ServiceAway, answer_of, read_lines
+from clients.catalogue_import import CatalogueError, answer_of, read_lines
 
-POLL_S = 0.5
-AWAY, AWAY_S = (502, 503, 504), 300.0  # an API that restarts loads its models first
 ACTIONS = {"rollback": {"to"}, "drop_retired": set[str](), "cancel": set[str]()}  # each with what goes with it
-ENDED = ("done", "failed", "cancelled")
 
 
 def read_queries(file: Path) -> list[dict[str, Any]]:
@@ -53,39 +49,6 @@ def _spelled(option: str) -> str:
 def begin(client: httpx.Client, request: dict[str, Any]) -> Any:
     """The job, which may be under way already. Raises CatalogueError where it is refused."""
     return answer_of(client.post("/reindex", json=request))
-
-
-def follow(
-    client: httpx.Client, job: dict[str, Any], on_progress: Callable[[dict[str, Any]], None], say: Callable[[str], None]
-) -> Any:
-    """The job as it ended. Raises CatalogueError where the service is away for longer than a restart takes."""
-    on_progress(job)
-    while job["status"] not in ENDED:
-        time.sleep(POLL_S)
-        job = _wait_for_answer(client, job, say)
-        on_progress(job)
-    return job
-
-
-def _wait_for_answer(client: httpx.Client, job: dict[str, Any], say: Callable[[str], None]) -> Any:
-    """The job goes on while the service is asked in vain, or waits for it: no reason to give it up."""
-    away_since = None
-    while True:
-        try:
-            response = client.get(job["status_url"])
-            if response.status_code not in AWAY:
-                return answer_of(response)
-            reason = f"{response.status_code} {response.reason_phrase}"
-        except ServiceAway as error:
-            reason = error.detail.partition(". Start")[0]
-        if away_since is None:
-            away_since = time.monotonic()
-            say(f"{reason}. Waiting up to {AWAY_S:.0f} s for the service; job {job['job_id']} is not lost.")
-        elif time.monotonic() - away_since > AWAY_S:
-            raise CatalogueError(
-                f"{reason}. Job {job['job_id']} goes on with the service: the same command follows it."
-            )
-        time.sleep(POLL_S)
 
 
 def ways_back(job: dict[str, Any], url: str) -> str:

@@ -16,7 +16,7 @@ import httpx
 import pytest
 import sqlalchemy as sa
 
-from clients import reindex
+from clients import jobs
 from clients.catalogue_import import CatalogueError, open_client
 from orm_models import ProcessRow, utc_now
 from tests.conftest import create_product, picture, wait_until_indexed
@@ -213,11 +213,11 @@ def test_the_command_outlives_a_restart_of_the_service(
 
 
 def test_a_service_that_stays_away_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reindex, "AWAY_S", 0.0)
+    monkeypatch.setattr(jobs, "AWAY_S", 0.0)
     job, said = {"job_id": 7, "status": "running", "status_url": "/reindex/7"}, list[str]()
     with (
         open_client(f"http://127.0.0.1:{free_port()}") as client,
         pytest.raises(CatalogueError, match="Job 7 goes on with the service: the same command follows it"),
     ):
-        reindex.follow(client, job, lambda _: None, said.append)
+        jobs.follow(client, job, lambda _: None, said.append)
     assert len(said) == 1

@@ -172,7 +172,7 @@ def test_a_catalogue_that_is_not_utf_8_says_so_and_a_mark_in_front_is_no_harm(tm
     file.write_text(text, encoding="utf-8-sig")
     assert read_catalogue(file) == items
     file.write_text(text, encoding="gbk")
-    result = run_cli("import", str(file))
+    result = run_cli("evaluate", "--catalogue", str(file), "--views", str(tmp_path))
     assert_one_sentence(result, "is not UTF-8 (line 1, byte ", "save it as UTF-8")
 
 

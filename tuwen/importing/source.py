@@ -115,7 +115,7 @@ class Source:
                 continue
             if path.suffix.lower() in DATA_FILES:
                 data.append(member)
-            for key in {_key(str(path)), f"*/{_key(path.name)}"}:
+            for key in {archived_name(str(path)), f"*/{archived_name(path.name)}"}:
                 self._pictures[key] = None if key in self._pictures else member
         nearest = min((member.filename.count("/") for member in data), default=0)
         data = [member for member in data if member.filename.count("/") == nearest]
@@ -130,8 +130,8 @@ class Source:
         """As a row names it: as a path in the archive, or beside its file, or by its bare name. Raises InvalidInput."""
         if self._archive is None or not self._pictures:
             raise InvalidInput.in_field("image", f"{path!r} came with no archive that it could be in")
-        name = _key(path)
-        keys = (_key(str(self._folder / name)), name, f"*/{name.rpartition('/')[2]}")
+        name = archived_name(path)
+        keys = (archived_name(str(self._folder / name)), name, f"*/{name.rpartition('/')[2]}")
         member = next((found for key in keys if (found := self._pictures.get(key))), None)
         if member is None and keys[-1] in self._pictures:
             raise InvalidInput.in_field("image", f"{path!r} is in the archive several times; say in which folder")
@@ -143,6 +143,15 @@ class Source:
             return self._archive.read(member)
         except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
             raise InvalidInput.in_field("image", f"{path!r} can't be read from the archive: {error}") from error
+
+
+def is_archive(path: Path) -> bool:
+    """Of rows and pictures; a workbook is none."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return not _has(archive, WORKBOOK)
+    except zipfile.BadZipFile:
+        return False
 
 
 def _has(archive: zipfile.ZipFile, name: str) -> bool:
@@ -165,7 +174,7 @@ def _name_of(member: zipfile.ZipInfo) -> str:
     return member.filename
 
 
-def _key(path: str) -> str:
-    """Paths of Windows, too, and without regard to case, which Windows has none of."""
+def archived_name(path: str) -> str:
+    """As what a row's path is looked for: paths of Windows, too, and in one case, as Windows has no regard to it."""
     plain = unicodedata.normalize("NFC", path.strip()).replace("\\", "/").casefold()
     return "/".join(part for part in plain.split("/") if part not in ("", "."))

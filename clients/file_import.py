@@ -1,0 +1,178 @@
+"""Has a running service import a file, with the pictures that lie beside it, and follows the job to its end."""
+
+import io
+import secrets
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import httpx
+
+from clients.catalogue_import import CatalogueError, ServiceAway, answer_of
+from tuwen.errors import InvalidInput
+from tuwen.importing.columns import SourceRow
+from tuwen.importing.source import DATA_FILES, Source, archived_name, is_archive
+
+CHUNK_BYTES = 1024 * 1024
+OnUpload = Callable[[int], None]
+
+
+class _Outgoing(io.RawIOBase):
+    """What a ZIP archive is written to, whose beginning is on its way while the rest is made."""
+
+    def __init__(self) -> None:
+        self._data = bytearray()
+
+    def write(self, data: Any) -> int:
+        self._data += data
+        return len(data)
+
+    def take(self) -> bytes:
+        data, self._data = bytes(self._data), bytearray()
+        return data
+
+
+def begin_import(client: httpx.Client, file: Path, mode: str, on_upload: OnUpload) -> Any:
+    """The job. Raises CatalogueError where the file or the service makes it impossible."""
+    answer_of(client.get("/health/live"))  # before gigabytes are sent to whatever answers there
+    boundary = secrets.token_hex(16)
+    headers = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
+    try:
+        with file.open("rb"):
+            pass
+        body = _form(file, boundary, on_upload)
+        response = client.post("/product/import", params={"mode": mode}, content=body, headers=headers)
+    except OSError as error:
+        raise CatalogueError(f"{file} can't be sent: {error}") from error
+    except InvalidInput as error:
+        raise CatalogueError(f"{file} {'; '.join(each.message for each in error.errors)}") from error
+    except ServiceAway as error:
+        answer_of(client.get("/health/live"))
+        raise CatalogueError(
+            "The service broke off the upload; its log says why. It may be over its limit (IMPORT_MAX_BYTES)."
+        ) from error
+    return answer_of(response)
+
+
+def read_job(client: httpx.Client, job_id: int) -> Any:
+    return answer_of(client.get(f"/product/import/{job_id}"))
+
+
+def cancel(client: httpx.Client, job_id: int) -> str:
+    response = client.post(f"/product/import/{job_id}/cancel")
+    if not response.is_success:
+        answer_of(response)
+    return f"Job {job_id} is cancelled; what is in stays in."
+
+
+def save_errors(client: httpx.Client, job: dict[str, Any], beside: Path) -> Path | None:
+    """The rows that could not be taken, as a CSV beside the file; None, and no such file of before, where there are
+    none. Raises CatalogueError."""
+    path = beside.with_name(f"{beside.name}.errors.csv")
+    try:
+        if not job["failed"]:
+            path.unlink(missing_ok=True)
+            return None
+        with client.stream("GET", job["errors_url"]) as response, path.open("wb") as file:
+            if not response.is_success:
+                response.read()
+                answer_of(response)
+            for chunk in response.iter_bytes():
+                file.write(chunk)
+    except OSError as error:
+        url = f"{str(client.base_url).rstrip('/')}{job['errors_url']}"
+        raise CatalogueError(f"The errors can't be written beside the file ({error}); they are at {url}") from error
+    return path
+
+
+def progress_of(job: dict[str, Any]) -> dict[str, Any]:
+    """For a progress bar."""
+    rate = f", {job['rows_per_s']:.0f} rows/s" if job["rows_per_s"] else ""
+    failed = f", {job['failed']} failed" if job["failed"] else ""
+    return {
+        "description": f"{job['status']}, {job['rows']} rows{rate}{failed}",
+        "completed": round(job["progress"] * 100),
+        "total": 100,
+    }
+
+
+def summary_of(job: dict[str, Any]) -> str:
+    counts = ", ".join(f"{job[name]} {name}" for name in ("created", "updated", "unchanged", "failed"))
+    return f"{counts}, of {job['rows']} rows."
+
+
+def ways_back(job: dict[str, Any]) -> str:
+    """For whoever leaves a job that goes on."""
+    job_id = job["job_id"]
+    return f"Job {job_id} goes on: 'cli.py import --follow {job_id}' follows it, '--cancel {job_id}' gives it up."
+
+
+def _form(file: Path, boundary: str, on_upload: OnUpload) -> Iterator[bytes]:
+    name = file.name.replace('"', "'").replace("\r", " ").replace("\n", " ")
+    yield (
+        f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\n'
+        "Content-Type: application/octet-stream\r\n\r\n"
+    ).encode()
+    sent = 0
+    for chunk in _contents(file):
+        sent += len(chunk)
+        on_upload(sent)
+        yield chunk
+    yield f"\r\n--{boundary}--\r\n".encode()
+
+
+class _LocalPicture(NamedTuple):
+    path: Path
+    name: str
+    """In the archive, where the service looks for it."""
+
+
+def _contents(file: Path) -> Iterator[bytes]:
+    """The file as it is, if it is an archive or names no picture that lies here; else an archive of both."""
+    with Source(file) as source:
+        pictures = _local_pictures(file.parent, source.rows())
+        first = None if is_archive(file) else next(pictures, None)
+        if first is None:
+            with file.open("rb") as opened:
+                while chunk := opened.read(CHUNK_BYTES):
+                    yield chunk
+            return
+        yield from _archive(file, first, pictures)
+
+
+def _archive(file: Path, first: _LocalPicture, others: Iterator[_LocalPicture]) -> Iterator[bytes]:
+    outgoing = _Outgoing()
+    with zipfile.ZipFile(outgoing, "w", zipfile.ZIP_STORED) as archive:  # pictures are compressed already
+        kind = file.suffix.lower()
+        yield from _add(archive, outgoing, file, f"rows{kind if kind in DATA_FILES else '.txt'}")
+        yield from _add(archive, outgoing, *first)
+        for picture in others:
+            yield from _add(archive, outgoing, *picture)
+    yield outgoing.take()
+
+
+def _add(archive: zipfile.ZipFile, outgoing: _Outgoing, path: Path, name: str) -> Iterator[bytes]:
+    with path.open("rb") as opened, archive.open(name, "w", force_zip64=True) as member:
+        while chunk := opened.read(CHUNK_BYTES):
+            member.write(chunk)
+            yield outgoing.take()
+
+
+def _local_pictures(folder: Path, rows: Iterator[Any]) -> Iterator[_LocalPicture]:
+    """Each once. One that is not here is the service's to report, with its row."""
+    seen: set[str] = set()
+    for row in rows:
+        named = row.fields.get("image") if isinstance(row, SourceRow) else None
+        if isinstance(named, list) and len(named) == 1:
+            [named] = named
+        if not isinstance(named, str) or "://" in named:
+            continue
+        name = archived_name(named)
+        if not name or name in seen:
+            continue
+        seen.add(name)
+        for path in (folder / named.strip(), folder / named.strip().replace("\\", "/")):
+            if path.is_file():
+                yield _LocalPicture(path, name)
+                break

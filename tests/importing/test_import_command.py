@@ -1,0 +1,102 @@
+"""`cli.py import`: the file and the pictures beside it go up, the errors come down, and it says how all that ended."""
+
+import csv
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import httpx
+
+from clients.catalogue_import import open_client
+from clients.file_import import begin_import
+from tests.conftest import picture
+from tests.demo.test_demo_command import assert_one_sentence, run_cli
+from tests.importing.files import counts_of, csv_of, json_lines_of, wait_for_job, xlsx_of
+from tests.processes import ROOT, environment, free_port
+
+
+def write_shop(folder: Path, prefix: str) -> Path:
+    """A spreadsheet of a Chinese Windows beside its pictures, with one bad row."""
+    (folder / "图片").mkdir()
+    for number in range(3):
+        (folder / "图片" / f"{number}.png").write_bytes(picture((number, 50, 50)))
+    rows = [[f"{prefix}-{number}", f"商品 {number}", rf"图片\{number}.png"] for number in range(4)]
+    file = folder / "商品.csv"
+    file.write_bytes(csv_of(["货号", "标题", "图片"], *rows, encoding="gb18030"))
+    return file
+
+
+def test_a_spreadsheet_and_the_pictures_beside_it_are_imported(api: httpx.Client, tmp_path: Path) -> None:
+    file = write_shop(tmp_path, "CM")
+    errors = tmp_path / "商品.csv.errors.csv"
+    result = run_cli("import", str(file), API_URL=str(api.base_url))
+    assert result.returncode == 3, result.stderr
+    assert "3 created, 0 updated, 0 unchanged, 1 failed, of 4 rows." in result.stdout
+    assert str(errors) in result.stdout
+    with errors.open(encoding="utf-8-sig", newline="") as opened:
+        [row] = csv.DictReader(opened)
+    assert (row["line"], row["sku"], row["field"]) == ("5", "CM-3", "image")
+    (tmp_path / "图片" / "3.png").write_bytes(picture((3, 50, 50)))
+    result = run_cli("import", str(file), "--mode", "upsert", API_URL=str(api.base_url))
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "1 created, 0 updated, 3 unchanged, 0 failed, of 4 rows." in result.stdout
+    assert not errors.exists()
+
+
+def test_each_kind_of_file_goes_up_with_its_pictures(api: httpx.Client, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(picture("green"))
+    rows = json_lines_of(
+        {"sku": "KI-1", "title": "一", "image": "a.png"}, {"sku": "KI-2", "title": "二", "image": "./a.png"}
+    )
+    (tmp_path / "lines").write_bytes(rows)
+    (tmp_path / ".book.xlsx").write_bytes(xlsx_of(["sku", "title", "image"], ["KI-3", "三", str(tmp_path / "a.png")]))
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("rows.csv", csv_of(["sku", "title", "image"], ["KI-4", "四", "a.png"]))
+        archive.write(tmp_path / "a.png", "a.png")
+    (tmp_path / "prices.csv").write_bytes(csv_of(["sku", "price"], ["KI-1", "5"]))
+    with open_client(str(api.base_url)) as client:
+        for name, mode, counts in (
+            ("lines", "create", (2, 0, 0, 0)),
+            (".book.xlsx", "create", (1, 0, 0, 0)),
+            ("a.zip", "create", (1, 0, 0, 0)),
+            ("prices.csv", "upsert", (0, 1, 0, 0)),
+        ):
+            job = begin_import(client, tmp_path / name, mode, lambda _: None)
+            assert counts_of(wait_for_job(client, job)) == counts, name
+
+
+def test_what_cannot_be_imported_is_said_in_one_sentence(api: httpx.Client, tmp_path: Path) -> None:
+    file, url = tmp_path / "a.csv", str(api.base_url)
+    file.write_bytes(b"a,b\n1,2\n")
+    assert_one_sentence(run_cli("import", str(file), API_URL=url), "a.csv must name its columns in the first line")
+    assert_one_sentence(run_cli("import", str(tmp_path / "none.csv"), API_URL=url), "none.csv can't be sent")
+    assert_one_sentence(run_cli("import", "--follow", "987654", API_URL=url), "There is no import job 987654")
+    address = f"http://127.0.0.1:{free_port()}"
+    assert_one_sentence(run_cli("import", str(file), API_URL=address), f"No service answers at {address}")
+    assert run_cli("import", API_URL=url).returncode == 2
+
+
+def test_ctrl_c_leaves_the_job_and_says_how_to_follow_and_cancel_it(api: httpx.Client, tmp_path: Path) -> None:
+    lines = b"".join(b'{"sku": "CC-%d", "title": "x"}\n' % number for number in range(60_000))
+    (tmp_path / "many.jsonl").write_bytes(lines)
+    command = [sys.executable, "cli.py", "import", str(tmp_path / "many.jsonl")]
+    env = environment(API_URL=str(api.base_url))
+    with subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        said = ""
+        while "Job " not in said:
+            said += process.stdout.readline()
+        time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        rest = process.communicate(timeout=30)[0]
+    assert process.returncode == 130
+    job_id = said.split("Job ")[1].split(":")[0]
+    assert f"'cli.py import --follow {job_id}' follows it" in rest
+    cancelled = run_cli("import", "--cancel", job_id, API_URL=str(api.base_url))
+    assert (cancelled.returncode, cancelled.stdout) == (0, f"Job {job_id} is cancelled; what is in stays in.\n")
+    followed = run_cli("import", "--follow", job_id, API_URL=str(api.base_url))
+    assert (followed.returncode, f"Job {job_id} cancelled" in followed.stderr) == (1, True)
+    (ROOT / "many.jsonl.errors.csv").unlink(missing_ok=True)
