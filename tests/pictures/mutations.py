@@ -1,6 +1,6 @@
 """Files of every accepted format with something wrong, and every kind of metadata that a phone might write.
 
-`python -m tests.pictures.mutations 2000` sends so many of each format to a running service of its own.
+`python -m tests.pictures.mutations 2000 [FORMAT …]` sends so many of each format to a running service of its own.
 """
 
 import random
@@ -9,7 +9,7 @@ import sys
 import tempfile
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import httpx
@@ -120,7 +120,7 @@ def send_all(client: httpx.Client, files: Iterator[bytes], *, create_each: int =
     return outcome
 
 
-def main(count: int) -> None:
+def main(count: int, formats: Sequence[str]) -> None:
     from tests.processes import running_api  # noqa: PLC0415
     from tests.tiny_models import save_tiny_chinese_clip, save_tiny_sentence_model  # noqa: PLC0415
 
@@ -128,10 +128,10 @@ def main(count: int) -> None:
         clip, text = (save_tiny_chinese_clip(Path(folder) / "clip"), save_tiny_sentence_model(Path(folder) / "text"))
         settings = {"CLIP_MODEL": str(clip), "TEXT_MODEL": str(text)}
         with running_api(Path(folder), **settings) as url, httpx.Client(base_url=url, timeout=90) as client:
-            for image_format in PICTURE_FORMATS:
+            for image_format in formats or PICTURE_FORMATS:
                 print(image_format, dict(send_all(client, mutated(image_format, count), create_each=4)), flush=True)
 
 
 if __name__ == "__main__":
     pillow_heif.register_heif_opener()
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), sys.argv[2:])
