@@ -129,6 +129,35 @@ def test_rows_without_a_sku_are_created_each_time_and_never_upserted(api: httpx.
     assert errors_of(api, job)[0][2] == "sku"
 
 
+def test_half_characters_are_an_error_of_their_row(api: httpx.Client) -> None:
+    image = '"image": "a.png"'
+    lines = [
+        r'{"sku": "HA-\ud8001", "title": "a", ' + image + "}",
+        r'{"sku": "HA-2", "title": "a", "\ud800": "b", ' + image + "}",
+        r'{"sku": "HA-3", "title": "a", "image": "http://a/\ud800"}',
+        r'{"sku": "HA-4", "title": "a", "image": "\u0000"}',
+        r'{"sku": "HA-5", "title": "a", ' + f'"{"x" * 500_000}": 1, {image}' + "}",
+        r'{"sku": "HA-6", "title": "a", ' + image + "}",
+    ]
+    job = import_file(api, zip_of({"a.jsonl": "\n".join(lines).encode(), "a.png": picture()}))
+    assert counts_of(job) == (1, 0, 0, 5)
+    assert [(line, field) for line, _, field, _ in errors_of(api, job)] == [
+        ("1", "row"), ("2", "row"), ("3", "row"), ("4", "image"), ("5", "attributes"),
+    ]  # fmt: skip
+    assert max(map(len, job["columns"])) == 100
+
+
+def test_a_disk_that_cannot_be_written_is_said_and_nothing_is_begun(api: httpx.Client, api_folder: Path) -> None:
+    folder = api_folder / "data" / "imports"
+    folder.rename(folder.with_name("aside"))
+    folder.touch()
+    try:
+        assert_problem(api.post("/product/import", files={"file": ("a.csv", b"x")}), 503, None, "DATA_DIR")
+    finally:
+        folder.unlink()
+        folder.with_name("aside").rename(folder)
+
+
 def test_a_file_that_cannot_be_read_fails_its_job_with_the_reason(api: httpx.Client) -> None:
     job = import_file(api, b"a,b\n1,2\n")
     assert (job["status"], "name its columns" in job["error"]) == ("failed", True)

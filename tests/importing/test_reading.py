@@ -1,7 +1,9 @@
 """Rows as spreadsheets and scripts write them: encodings, delimiters, prices, and what is wrong with a row."""
 
 import io
+import random
 import zipfile
+from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
 
@@ -159,6 +161,7 @@ def test_what_is_no_catalogue_is_named(tmp_path: Path) -> None:
         (b"a,b\n1,2\n", "it has a, b"),
         (b"sku,title,name\n", "title, name"),
         (b"[{}]", "JSON array"),
+        (b'sku,"title\n1,a\n', "its first line opens a quote"),
         (b"\x1f\x8b\x08", "gzip"),
         (b"\xd0\xcf\x11\xe0\xa1\xb1", ".xls"),
         (b"PK\x03\x04broken", "can't be read"),
@@ -201,3 +204,24 @@ def test_pictures_are_found_by_every_way_of_writing_their_path(tmp_path: Path) -
 )  # fmt: skip
 def test_prices(written: object, price: object) -> None:
     assert parse_price(written) == price
+
+
+def test_damaged_files_are_refused_or_read_and_nothing_else(tmp_path: Path) -> None:
+    rows = [["货号", "标题", "图片"], ["1", '红"色', "a.png"], ["2", "x\ny", ""]]
+    archive = zip_of({"a.csv": csv_of(*rows, encoding="gb18030"), "a.png": b"x" * 500})
+    whole = (
+        archive,
+        xlsx_of(*rows),
+        csv_of(*rows, encoding="gb18030"),
+        json_lines_of({"sku": "1", "x": [1, {"b": 2}]}),
+    )
+    chance = random.Random(7)
+    for number in range(800):
+        data = bytearray(whole[number % len(whole)])
+        for _ in range(chance.choice((1, 1, 2, 5, 20))):
+            data[chance.randrange(len(data))] = chance.randrange(256)
+        (tmp_path / "file").write_bytes(data)
+        with suppress(InvalidInput), Source(tmp_path / "file") as source:
+            for row in source.rows():
+                read_row(row, SETTINGS)
+            source.read_picture("a.png", 1000)

@@ -7,7 +7,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
 from tuwen.background import WorkPool
-from tuwen.errors import DependencyUnavailable, InvalidInput, MalformedRequest, UnsupportedMediaType
+from tuwen.errors import InvalidInput, MalformedRequest, UnsupportedMediaType
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
@@ -18,17 +18,14 @@ LONGEST_NAME = 255
 
 
 async def receive_file(request: Request, file: IO[bytes], threads: WorkPool) -> str:
-    """The file's name, once it is written whole. Raises MalformedRequest, InvalidInput or UnsupportedMediaType."""
+    """The file's name, once it is written whole. Raises InvalidInput, a kind of it, or OSError."""
     kind, options = parse_options_header(request.headers.get("content-type", ""))
     if kind != b"multipart/form-data" or b"boundary" not in options:
         raise UnsupportedMediaType(f"POST {request.url.path} takes multipart/form-data with a field 'file'.")
     part = _Part()
     parser = MultipartParser(options[b"boundary"], part.callbacks)
     async for data in _in_pieces(request, parser, part):
-        try:
-            await threads.run(file.write, data)
-        except OSError as error:
-            raise DependencyUnavailable(f"The file can't be kept (DATA_DIR): {error.strerror}") from error
+        await threads.run(file.write, data)
     if not part.is_whole:
         raise MalformedRequest("The body ends before the form does.")
     if part.name is None:

@@ -15,6 +15,7 @@ from tuwen.api.problems import accepted_language, problem_responses, worded
 from tuwen.api.state import Api, ApiDependency, JobId
 from tuwen.errors import (
     DatabaseUnavailable,
+    DependencyUnavailable,
     FieldError,
     FileTooLarge,
     InvalidInput,
@@ -62,14 +63,17 @@ async def import_products(
     are, `upsert` changes what the file says of them. Rows that can't be taken keep no other out; `errors_url` has
     them."""
     settings, threads = api.services.settings, api.threads.uploads
-    name, file = await threads.run(new_file, settings)
     try:
-        with file:
-            file_name = await receive_file(request, file, threads)
-            await threads.run(make_durable, settings, file)
-    except BaseException:
-        await threads.run(remove_file, settings, name)
-        raise
+        name, file = await threads.run(new_file, settings)
+        try:
+            with file:
+                file_name = await receive_file(request, file, threads)
+                await threads.run(make_durable, settings, file)
+        except BaseException:
+            await threads.run(remove_file, settings, name)
+            raise
+    except OSError as error:
+        raise DependencyUnavailable(f"The file can't be kept (DATA_DIR): {error.strerror}") from error
     # From here on a job may name it, even where the database's answer was lost.
     job = await threads.run(api.imports.create, name, file_name, mode)
     response.headers["Location"] = job.status_url

@@ -101,6 +101,7 @@ OURS = (
     ("json_array", "is one JSON array; write each product as an object in a line of its own", "是一个 JSON 数组；请把每件商品写成单独一行的对象"),
     ("not_an_object", 'must be a JSON object, such as {{"sku": "A1", "title": "..."}}', '必须是 JSON 对象，如 {{"sku": "A1", "title": "..."}}'),
     ("open_quote", "opens a quote that nothing closes", "有一个引号没有闭合"),
+    ("file_columns", "can't be used: its first line {reason}", "无法使用，第一行有问题：{reason}"),
     ("not_csv", "is not CSV: {reason}", "不是 CSV：{reason}"),
     ("too_large", "is over {limit} bytes long", "超过 {limit} 字节"),
     ("unreadable_characters", "has characters that can't be read, after {before}", "有无法识别的字符，在 {before} 之后"),

@@ -18,8 +18,10 @@ from tuwen.importing.spreadsheet import WORKBOOK, read_sheet_rows
 from tuwen.importing.text_files import find_encoding, read_lines, read_text_rows
 
 DATA_FILES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".txt", ".xlsx")
-MOST_MEMBERS, COLUMNS_SHOWN = 1_000_000, 200
+MOST_MEMBERS, COLUMNS_SHOWN, LONGEST_SHOWN = 1_000_000, 200, 100
 UTF8_NAME = 0x800  # the flag of a ZIP member
+# What zipfile raises at an archive that is damaged, encrypted, or packed in a way that it does not know.
+DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError, ValueError)
 OTHER_KINDS = {
     b"\xd0\xcf\x11\xe0": "an old Excel file (.xls)",
     b"\x1f\x8b": "a gzip archive",
@@ -63,9 +65,9 @@ class Source:
             for row in self._rows():
                 if isinstance(row, SourceRow) and len(self.columns) < COLUMNS_SHOWN:
                     for name in row.columns:
-                        self.columns.setdefault(name, meaning_of(name))
+                        self.columns.setdefault(name[:LONGEST_SHOWN], meaning_of(name)[:LONGEST_SHOWN])
                 yield row
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        except DAMAGE as error:
             raise InvalidInput.in_field("file", f"is a ZIP archive that can't be read: {error}") from error
 
     def _rows(self) -> Iterator[SourceRow | BadRow]:
@@ -141,7 +143,7 @@ class Source:
             raise InvalidInput.in_field("image", f"{path!r} has {member.file_size:,} bytes, the limit is {max_bytes:,}")
         try:
             return self._archive.read(member)
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        except DAMAGE as error:
             raise InvalidInput.in_field("image", f"{path!r} can't be read from the archive: {error}") from error
 
 

@@ -1,7 +1,6 @@
 """Rows of the first sheet of an XLSX workbook, a row at a time."""
 
 import datetime
-import warnings
 import zipfile
 from collections.abc import Iterator
 from typing import IO, Any
@@ -25,13 +24,11 @@ def read_sheet_rows(file: IO[bytes], read_already: list[float]) -> Iterator[Sour
     """`read_already[0]` becomes the share that is read. Raises InvalidInput."""
     try:
         _require_bounded(file)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what it leaves out: formats, drawings
-            workbook = openpyxl.load_workbook(file, read_only=True, data_only=True)
-            try:
-                yield from _rows(workbook.worksheets[0], read_already)
-            finally:
-                workbook.close()
+        workbook = openpyxl.load_workbook(file, read_only=True, data_only=True)
+        try:
+            yield from _rows(workbook.worksheets[0], read_already)
+        finally:
+            workbook.close()
     except InvalidInput:
         raise
     # What it raises at a workbook that is damaged is whatever its parts met.

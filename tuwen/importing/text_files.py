@@ -132,7 +132,17 @@ def _json_row(line: Line) -> SourceRow | BadRow:
         return BadRow(line.number, f"is not JSON: {error}")
     if not isinstance(record, dict):
         return BadRow(line.number, 'must be a JSON object, such as {"sku": "A1", "title": "..."}')
+    if "\\u" in line.text and not _is_unicode(record):
+        return BadRow(line.number, "has characters that are not Unicode (lone surrogates)")
     return as_row(line.number, record)
+
+
+def _is_unicode(record: dict[str, Any]) -> bool:
+    try:
+        json.dumps(record, ensure_ascii=False).encode()
+    except UnicodeEncodeError:  # half a character, as only JSON can write one
+        return False
+    return True
 
 
 def _csv_rows(first: Line, lines: Iterator[Line]) -> Rows:
@@ -140,7 +150,10 @@ def _csv_rows(first: Line, lines: Iterator[Line]) -> Rows:
     if declared := re.fullmatch(r"sep=(.)", first.text.strip("\r\n\"' ")):  # a spreadsheet's own line
         delimiter, first = declared[1], next(lines, first)
     reading = _CsvReading(first, lines, delimiter)
-    columns = [cell.strip() for cell in reading.next_record() or []]
+    head = reading.next_record() or []
+    if isinstance(head, BadRow):
+        raise InvalidInput.in_field("file", f"can't be used: its first line {head.reason}")
+    columns = [cell.strip() for cell in head]
     require_usable(columns)
     while (record := reading.next_record()) is not None:
         if isinstance(record, BadRow):
