@@ -59,7 +59,7 @@ def create_app(settings: Settings) -> FastAPI:
         summary="Multimodal product search: pictures and titles, across each other, in Chinese and English.",
         lifespan=lifespan,
     )
-    for resource in (products, skus, imports, search, generation, images, operation, reindex):
+    for resource in (imports, products, skus, search, generation, images, operation, reindex):
         app.include_router(resource.router, **STRICT)
     install_problem_handlers(app)
     install_openapi(app)

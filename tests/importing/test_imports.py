@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from tests.api.test_api import assert_problem
 from tests.conftest import picture, wait_until_indexed
@@ -127,6 +128,24 @@ def test_rows_without_a_sku_are_created_each_time_and_never_upserted(api: httpx.
     job = import_file(api, archive, "upsert")
     assert counts_of(job) == (0, 0, 0, 1)
     assert errors_of(api, job)[0][2] == "sku"
+
+
+@pytest.mark.parametrize("file_format", ["csv", "jsonl"])
+def test_what_is_exported_goes_back_and_changes_nothing(api: httpx.Client, file_format: str) -> None:
+    rows: list[dict[str, object]] = [
+        {"sku": f"EX-{file_format}-1", "title": '红色 "布艺", 沙发', "price": "1299.50", "image": "a.png"},
+        {"sku": f"EX-{file_format}-2", "title": "木椅", "attributes": {"颜色": ["红"], "n": 1.5}, "image": "a.png"},
+        {"sku": f"={file_format}", "title": "=1+1", "category": "-1", "image": "a.png"},
+    ]
+    import_file(api, zip_of({"a.jsonl": json_lines_of(*rows), "a.png": picture()}))
+    exported = api.get("/product/export", params={"format": file_format})
+    total = api.get("/product/list").json()["total"]
+    job = import_file(api, exported.content, "upsert", f"a.{file_format}")
+    created, updated, unchanged, failed = counts_of(job)
+    assert (created, updated, unchanged + failed) == (0, 0, total)
+    assert {reason for *_, field, reason in errors_of(api, job) if field != "sku"} == set()
+    edited = exported.text.replace("1299.50", "999.00").encode()
+    assert counts_of(import_file(api, edited, "upsert"))[:2] == (0, 1)
 
 
 def test_half_characters_are_an_error_of_their_row(api: httpx.Client) -> None:

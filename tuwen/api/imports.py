@@ -1,14 +1,14 @@
-"""`/product/import`: products from a file, as a job."""
+"""`/product/import`: products from a file, as a job. `/product/export`: products as such a file."""
 
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import Request, Response
+from fastapi import Query, Request, Response
 from fastapi.responses import StreamingResponse
 from fastapi.routing import APIRouter
 
 from data_models import ImportJob, ImportMode
-from orm_models import ImportErrorRow
+from orm_models import ImportErrorRow, ProductRow
 from tuwen.api.file_upload import receive_file
 from tuwen.api.messages import Language
 from tuwen.api.problems import accepted_language, problem_responses, worded
@@ -25,6 +25,7 @@ from tuwen.errors import (
     Overloaded,
     UnsupportedMediaType,
 )
+from tuwen.importing.export import MEDIA_TYPES, ExportFormat, as_rows, products_after
 from tuwen.importing.files import make_durable, new_file, remove_file
 from tuwen.importing.jobs import as_csv
 
@@ -45,6 +46,11 @@ FORM: dict[str, Any] = {
     }
 }
 CSV = {"content": {"text/csv": {"schema": {"type": "string"}}}, "description": "UTF-8 with a byte order mark."}
+
+FILES = {
+    "content": {kind: {"schema": {"type": "string"}} for kind in MEDIA_TYPES.values()},
+    "description": "UTF-8; CSV with a byte order mark.",
+}
 
 
 @router.post(
@@ -112,6 +118,29 @@ async def get_import_errors(job_id: JobId, request: Request, api: ApiDependency)
 async def cancel_import(job_id: JobId, api: ApiDependency) -> None:
     """What is in stays in."""
     await api.threads.writes.run(api.imports.cancel, job_id)
+
+
+@router.get(
+    "/product/export",
+    summary="Export products as a file",
+    response_class=Response,
+    responses={200: FILES, **problem_responses(InvalidInput, DatabaseUnavailable)},
+)
+async def export_products(
+    api: ApiDependency, file_format: Annotated[ExportFormat, Query(alias="format")] = "csv"
+) -> StreamingResponse:
+    """All products, without their pictures: what is changed in the file goes back by an import with `mode=upsert`."""
+    first = await api.threads.reads.run(products_after, api.services.database, 0)
+    headers = {"Content-Disposition": f'attachment; filename="products.{file_format}"'}
+    return StreamingResponse(_products(api, first, file_format), media_type=MEDIA_TYPES[file_format], headers=headers)
+
+
+async def _products(api: Api, products: Sequence[ProductRow], file_format: ExportFormat) -> AsyncIterator[bytes]:
+    yield as_rows(products, file_format, with_head=True)
+    while products:
+        last = products[-1].product_id
+        products = await api.threads.reads.run(products_after, api.services.database, last)
+        yield as_rows(products, file_format, with_head=False)
 
 
 async def _errors(api: Api, job_id: int, errors: Sequence[ImportErrorRow], language: Language) -> AsyncIterator[bytes]:

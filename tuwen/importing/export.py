@@ -1,0 +1,42 @@
+"""Products as a file that can be imported again: what a spreadsheet edits, without pictures, which stay with them."""
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from typing import Literal
+
+import sqlalchemy as sa
+
+from orm_models import ProductRow
+from tuwen.database.engine import Database
+
+ExportFormat = Literal["csv", "jsonl"]
+FIELDS = ("sku", "title", "category", "price", "attributes")
+MEDIA_TYPES: dict[ExportFormat, str] = {"csv": "text/csv", "jsonl": "application/jsonl"}
+AT_ONCE = 500
+
+
+def products_after(database: Database, last: int) -> Sequence[ProductRow]:
+    """The next ones in the order of their ids; none at the end. Blocks."""
+    with database.read() as session:
+        statement = sa.select(ProductRow).where(ProductRow.product_id > last).order_by(ProductRow.product_id)
+        return list(session.scalars(statement.limit(AT_ONCE)))
+
+
+def as_rows(products: Sequence[ProductRow], file_format: ExportFormat, *, with_head: bool) -> bytes:
+    """CSV with a mark in front, by which spreadsheets know UTF-8, or JSON lines."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    if file_format == "csv" and with_head:
+        text.write("\ufeff")
+        writer.writerow(FIELDS)
+    for product in products:
+        fields = {name: getattr(product, name) for name in FIELDS}
+        fields["price"] = None if product.price is None else str(product.price)
+        if file_format == "jsonl":
+            text.write(json.dumps(fields, ensure_ascii=False) + "\n")
+        else:
+            fields["attributes"] = json.dumps(product.attributes, ensure_ascii=False)
+            writer.writerow(fields.values())
+    return text.getvalue().encode()
