@@ -23,6 +23,7 @@ from tests.conftest import create_product, picture, wait_until_indexed
 from tests.demo.test_demo_command import run_cli
 from tests.processes import ROOT, answers, environment, free_port, running, running_api, running_api_process, stop
 from tests.tiny_models import save_tiny_chinese_clip
+from tuwen.background import LEASE_TIME
 from tuwen.database.engine import Database
 
 WORKER = "a" * 32
@@ -205,7 +206,8 @@ def test_the_command_outlives_a_restart_of_the_service(
             env = environment(DATA_DIR=tmp_path / "data", API_PORT=port, **tiny_models)
             with running(command, tmp_path / "api.log", env=env, ready=lambda: answers(f"{url}/health")):
                 forget_that_worker(tmp_path)
-                said, complained = process.communicate(timeout=120)
+                # A service that was busy when it was stopped is killed, and its lease runs out after two minutes.
+                said, complained = process.communicate(timeout=LEASE_TIME.total_seconds() + 120)
                 assert process.returncode == 0, complained
     assert said.count("Waiting up to 300 s for the service") == 1
     assert f"job {job['job_id']} is not lost" in said
