@@ -9,16 +9,16 @@ import itertools
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DataError, IntegrityError
 
 from orm_models import utc_now
 from tuwen.background import WorkPool, until_up
 from tuwen.database.engine import Database
-from tuwen.errors import AppError, DependencyUnavailable, InvalidInput
+from tuwen.errors import AppError, DependencyUnavailable, FieldError, InvalidInput
 from tuwen.importing.attempts import (
     LOST,
     Attempt,
@@ -47,6 +47,7 @@ logger = logging.getLogger(__name__)
 LOOK_EVERY_S, KEEP_EVERY_S, CLEAR_UP_EVERY_S = 0.5, 4.0, 60.0
 PAGE_ROWS, PASSED_OVER_AT_ONCE = 100, 5000
 TRIES = 5
+NOT_WRITTEN = FieldError("row", "could not be written; something else may change the same product, so import it again")
 Read = ImportRow | list[RowError]
 
 
@@ -150,27 +151,38 @@ class Importer:
 
     async def _write_page(self, writing: "_Writing", source: Source, waiting: "deque[Read]") -> None:
         """Of the first of these, which wait no more."""
+        if (done := await self._try_to_write(writing, source, list(waiting))) is not None:
+            for _ in range(done):
+                waiting.popleft()
+            return
+        while waiting:  # each alone, so that one that can't be written keeps no other out
+            row = waiting.popleft()
+            if await self._try_to_write(writing, source, [row]) is None:
+                line, sku = (row.line, row.sku) if isinstance(row, ImportRow) else (row[0].line, row[0].sku)
+                error = RowError(line, sku, NOT_WRITTEN.field, NOT_WRITTEN.message)
+                await self._until_up(self._write, writing, source, [[error]], False)
 
-        async def write() -> int:
-            read = list(waiting)
-            good = [row for row in read if isinstance(row, ImportRow)]
-            known = await self._reading.run(writing.find_known, good)
-            pictures, done = await self._pictures.read(source, good, known, writing.mode)
-            if done < len(good):  # no more could be held; the errors between them go with those that are done
-                read = read[: read.index(good[done])]
-            await self._writing.run(writing.write, read, pictures)
-            self._wake_relay()
-            await self._writing.run(keep_stored, self._images, pictures)
-            return len(read)
+    async def _try_to_write(self, writing: "_Writing", source: Source, read: list[Read]) -> int | None:
+        """How many of the first of these are written; None where the database takes them at no try."""
+        for number in range(TRIES):
+            is_last = number == TRIES - 1
+            with suppress(PictureNeeded, IntegrityError, DataError):  # mostly, somebody else wrote meanwhile
+                return await self._until_up(self._write, writing, source, read, not is_last)
+        return None
 
-        for _ in range(TRIES - 1):
-            with suppress(PictureNeeded, IntegrityError):  # somebody else wrote some of these products meanwhile
-                done = await until_up("Import", write, max_wait_s=self._settings.retry_backoff_max_s)
-                break
-        else:
-            done = await until_up("Import", write, max_wait_s=self._settings.retry_backoff_max_s)
-        for _ in range(done):
-            waiting.popleft()
+    async def _until_up(self, write: Callable[..., Awaitable[int]], *arguments: Any) -> int:
+        return await until_up("Import", lambda: write(*arguments), max_wait_s=self._settings.retry_backoff_max_s)
+
+    async def _write(self, writing: "_Writing", source: Source, read: list[Read], trust_known: bool) -> int:
+        good = [row for row in read if isinstance(row, ImportRow)]
+        known = await self._reading.run(writing.find_known, good)
+        pictures, done = await self._pictures.read(source, good, known, writing.mode, trust_known=trust_known)
+        if done < len(good):  # no more could be held; the errors between them go with those that are done
+            read = read[: read.index(good[done])]
+        await self._writing.run(writing.write, read, pictures)
+        self._wake_relay()
+        await self._writing.run(keep_stored, self._images, pictures)
+        return len(read)
 
 
 class _Writing:
@@ -192,7 +204,7 @@ class _Writing:
             return products_by_sku(session, rows)
 
     def write(self, read: list[Read], pictures: dict[int, Picture | RowError]) -> None:
-        """Raises JobGone, PictureNeeded or IntegrityError, and has then written nothing."""
+        """Raises JobGone, PictureNeeded or what the database says of the rows, and has then written nothing."""
         with self._database.write() as session:
             job = require_running(session, self._attempt)
             page = self._pages.write(session, [row for row in read if isinstance(row, ImportRow)], pictures)

@@ -70,21 +70,24 @@ class PageWriter:
     ) -> Page:
         """`pictures`: by the row's line. Raises PictureNeeded."""
         page, created = Page(), list[ProductRow]()
-        known = {canonical_text(sku): row for sku, row in products_by_sku(session, rows, lock=True).items()}
+        # By the sku as it is typed, in which alone two products may differ (migration 0013); new ones may not.
+        known, of_page = products_by_sku(session, rows, lock=True), dict[str, ProductRow]()
         for row in rows:
             picture = pictures.get(row.line)
             key = None if row.sku is None else canonical_text(row.sku)
-            product = known.get(key) if key is not None else None
+            product = None if row.sku is None or key is None else known.get(row.sku) or of_page.get(key)
             try:
-                if isinstance(picture, RowError):
+                if product is not None and self._mode == "create":
+                    page.unchanged += 1
+                elif isinstance(picture, RowError):
                     page.errors.append(picture)
                 elif product is None:
                     created.append(new := self._new(row, picture))
                     session.add(new)
                     page.created += 1
                     if key is not None:
-                        known[key] = new
-                elif self._mode == "create" or not self._change(session, product, row, picture):
+                        of_page[key] = new
+                elif not self._change(session, product, row, picture):
                     page.unchanged += 1
                 else:
                     page.updated += 1

@@ -16,6 +16,7 @@ from tuwen.pictures.decoder import PictureDecoder
 from tuwen.pictures.download import NotFetched, download_image
 from tuwen.pictures.store import ImageStore
 from tuwen.settings import Settings
+from tuwen.texts import canonical_text
 
 AT_ONCE = 8
 MOST_HELD_BYTES = 32 * 1024 * 1024  # until the page is written; what is over that waits for the next one
@@ -33,22 +34,32 @@ class PictureReader:
         self._storing = WorkPool("storing imported pictures", threads=AT_ONCE, max_waiting=AT_ONCE)
 
     async def read(
-        self, source: Source, rows: Sequence[ImportRow], known: Mapping[str, ProductRow], mode: ImportMode
+        self,
+        source: Source,
+        rows: Sequence[ImportRow],
+        known: Mapping[str, ProductRow],
+        mode: ImportMode,
+        *,
+        trust_known: bool,
     ) -> tuple[dict[int, Picture | RowError], int]:
-        """By line, stored, of as many of the first rows as may be held; how many rows these are."""
+        """By line, stored, of as many of the first rows as may be held; how many rows these are.
+
+        `trust_known`: what is there will still be when the page is written. Without it, PictureNeeded can't come.
+        """
         pictures: dict[int, Picture | RowError] = {}
-        times = Counter(row.sku for row in rows if row.sku is not None)
+        times = Counter(canonical_text(row.sku) for row in rows if row.sku is not None)
         held = done = 0
         while done < len(rows) and held < MOST_HELD_BYTES:
             several = rows[done : done + AT_ONCE]
             done += len(several)
             reads = []
             for row in several:
-                product = known.get(row.sku) if row.sku is not None else None
+                product = known.get(row.sku) if row.sku is not None and trust_known else None
                 if row.image is None or (product is not None and mode == "create"):
                     continue
                 # One row's picture may be another row's change, and a product that failed may have lost its own.
-                is_sure = product is not None and times[row.sku or ""] == 1 and product.index_status != "failed"
+                is_once = times[canonical_text(row.sku or "")] == 1
+                is_sure = product is not None and is_once and product.index_status != "failed"
                 reads.append((row.line, self._read(source, row, product.image_sha256 if product and is_sure else None)))
             results = await asyncio.gather(*(read for _, read in reads))
             pictures |= zip((line for line, _ in reads), results, strict=True)
