@@ -133,6 +133,7 @@ IndexStatus = Literal["pending", "indexed", "failed"]
 
 Scalar = str | int | float | bool
 MAX_FILTER_VALUES = 100
+MAX_ATTRIBUTE_VALUES = 300  # of all conditions of a search: Milvus reads each in its expression
 SomeScalars = Annotated[list[Scalar], Field(min_length=1, max_length=MAX_FILTER_VALUES)]
 SomeMembers = Annotated[list[StrictStr | StrictInt | StrictFloat], Field(min_length=1, max_length=MAX_FILTER_VALUES)]
 
@@ -286,7 +287,14 @@ def _storable_filter(attributes: dict[str, Scalar | AttributeFilter]) -> dict[st
         for key, value in attributes.items()
     }
     _storable({**plain})
+    if sum(_count_values(value) for value in plain.values()) > MAX_ATTRIBUTE_VALUES:
+        raise ValueError(f"have over {MAX_ATTRIBUTE_VALUES} values in all their conditions; ask for fewer")
     return attributes
+
+
+def _count_values(wanted: Scalar | dict[str, Any]) -> int:
+    lists = wanted.values() if isinstance(wanted, dict) else ()
+    return sum(len(each) if isinstance(each, list) else 1 for each in lists) or 1
 
 
 class SearchFilters(BaseModel):

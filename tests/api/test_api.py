@@ -195,6 +195,16 @@ def test_a_create_without_a_picture_or_a_form_is_refused(api: httpx.Client, snap
             "64",
         ),
         ({"mode": "text_to_text", "text": "a", "filters": {"attributes": {"a": float("inf")}}}, 400, None, "Infinity"),
+        (
+            {
+                "mode": "text_to_text",
+                "text": "a",
+                "filters": {"attributes": {k: {"any_of": [1] * 100} for k in "abcd"}},
+            },
+            422,
+            "filters.attributes",
+            "300",
+        ),
         ({"mode": "text_to_text", "text": "a", "limit": 3}, 422, "limit", "not permitted"),
     ],
 )

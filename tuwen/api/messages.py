@@ -117,6 +117,7 @@ OURS = (
     ("empty", "is empty; write what to search for", "是空的；请写明想找什么"),
     ("not_a_number", "{value} is not a JSON number", "{value} 不是 JSON 数字"),
     ("integer_too_large", "has an integer of more than 64 bits; write it as a text", "含有超过 64 位的整数；请写成文本"),
+    ("too_many", "have over {limit} values in all their conditions; ask for fewer", "所有条件中的值合计超过 {limit} 个；请减少"),
     ("empty_range", "min is above max", "min 大于 max"),
     ("no_condition", "has no condition; give one of {conditions}", "没有条件；请给出其中之一：{conditions}"),
     ("empty_range", "price_min is above price_max", "price_min 大于 price_max"),
