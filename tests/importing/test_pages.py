@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -13,9 +15,12 @@ from orm_models import ImportErrorRow, ProductRow
 from tests.conftest import picture
 from tests.importing.files import csv_of, zip_of
 from tests.importing.kills import import_all
+from tuwen.api.imports import _errors, _products
+from tuwen.api.state import Threads
 from tuwen.database.engine import Database
 from tuwen.database.start import open_database
-from tuwen.importing.files import new_file
+from tuwen.importing.attempts import JOBS_LOOKED_AT, begin_attempt
+from tuwen.importing.files import import_folder, new_file
 from tuwen.importing.jobs import ImportJobs
 from tuwen.settings import Settings
 
@@ -41,6 +46,10 @@ def run_import(settings: Settings, database: Database, rows: list[list[object]],
     job = ImportJobs(database).create(name, "a.zip", mode)
     asyncio.run(import_all(settings))
     return ImportJobs(database).read(job.job_id)
+
+
+def name_job(database: Database, name: str) -> int:
+    return ImportJobs(database).create(name, "a.zip", "create").job_id
 
 
 def counts_of(job: ImportJob) -> tuple[int, int, int, int]:
@@ -91,3 +100,33 @@ def test_a_row_that_the_database_never_takes_is_an_error_of_its_own(settings: Se
     with database.read() as session:
         errors = [(error.line, error.sku, error.field) for error in session.scalars(sa.select(ImportErrorRow))]
     assert errors == [(4, "BAD", "row"), (6, "P", "price")]
+
+
+def test_jobs_whose_files_are_elsewhere_keep_no_other_waiting(settings: Settings, database: Database) -> None:
+    folder = import_folder(settings)
+    for number in range(JOBS_LOOKED_AT):
+        name_job(database, f"elsewhere-{number}")
+    assert begin_attempt(database, folder) is None
+    name_job(database, "elsewhere")
+    name, file = new_file(settings)
+    file.close()
+    job_id = name_job(database, name)
+    attempt = begin_attempt(database, folder)
+    assert attempt is not None
+    assert (attempt.job_id, attempt.number, attempt.path) == (job_id, 1, folder / name)
+    assert begin_attempt(database, folder) is None
+
+
+@pytest.mark.parametrize("what", ["errors", "products"])
+def test_a_file_is_made_beside_the_event_loop(settings: Settings, database: Database, what: str) -> None:
+    services = SimpleNamespace(database=database)
+    api: Any = SimpleNamespace(threads=Threads(), imports=ImportJobs(database), services=services)
+    stream = _errors(api, name_job(database, "none"), [], "zh") if what == "errors" else _products(api, [], "csv")
+
+    async def read() -> bytes:
+        first = asyncio.ensure_future(anext(stream))
+        await asyncio.sleep(0)
+        assert not first.done()
+        return await first + b"".join([each async for each in stream])
+
+    assert asyncio.run(read()).decode("utf-8-sig").endswith(("line,sku,field,reason\r\n", "attributes\r\n"))

@@ -200,7 +200,8 @@ def test_pictures_are_found_by_every_way_of_writing_their_path(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("written", "price"),
     [("￥1,299.00", "1299.00"), ("¥ 88", "88"), ("1299元", "1299"), ("1.299,00", "1299.00"), ("12,5", "12.5"),
-     ("1,299", "1299"), ("RMB 5", "5"), ("US$5", "US$5"), (19.99, "19.99"), (0.1 + 0.2, "0.3"), (7, 7)],
+     ("1,299", "1299"), ("RMB 5", "5"), ("US$5", "US$5"), (19.99, "19.99"), (0.1 + 0.2, "0.3"), (7, 7),
+     ("0,999", "0,999"), ("0.999,00", "0.999,00"), ("0,99", "0.99")],
 )  # fmt: skip
 def test_prices(written: object, price: object) -> None:
     assert parse_price(written) == price

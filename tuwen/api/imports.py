@@ -1,6 +1,7 @@
 """`/product/import`: products from a file, as a job. `/product/export`: products as such a file."""
 
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import Query, Request, Response
@@ -136,18 +137,19 @@ async def export_products(
 
 
 async def _products(api: Api, products: Sequence[ProductRow], file_format: ExportFormat) -> AsyncIterator[bytes]:
-    yield as_rows(products, file_format, with_head=True)
+    run = api.threads.reads.run
+    yield await run(partial(as_rows, products, file_format, with_head=True))
     while products:
-        last = products[-1].product_id
-        products = await api.threads.reads.run(products_after, api.services.database, last)
-        yield as_rows(products, file_format, with_head=False)
+        products = await run(products_after, api.services.database, products[-1].product_id)
+        yield await run(partial(as_rows, products, file_format, with_head=False))
 
 
 async def _errors(api: Api, job_id: int, errors: Sequence[ImportErrorRow], language: Language) -> AsyncIterator[bytes]:
     def say(field: str, reason: str) -> str:
         return worded(FieldError(field, reason), language).message
 
-    yield as_csv(errors, say, with_head=True)
+    run = api.threads.reads.run
+    yield await run(partial(as_csv, errors, say, with_head=True))
     while errors:
-        errors = await api.threads.reads.run(api.imports.errors_after, job_id, errors[-1].import_error_id)
-        yield as_csv(errors, say, with_head=False)
+        errors = await run(api.imports.errors_after, job_id, errors[-1].import_error_id)
+        yield await run(partial(as_csv, errors, say, with_head=False))

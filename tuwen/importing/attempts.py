@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 SILENT_AFTER = timedelta(seconds=20)
 KEPT_FOR, ERRORS_AT_ONCE = timedelta(days=30), 1000
 MOST_LOST, LOST = 5, "lost_attempts"  # how many in a row were not heard of again, without a page between them
-JOBS_LOOKED_AT = 100
+JOBS_LOOKED_AT = 100  # at once
 
 
 class JobGone(Exception):
@@ -41,22 +41,37 @@ class Attempt(NamedTuple):
     state: dict[str, Any]
 
 
-def waiting_jobs(session: orm.Session, *, lock: bool = False) -> list[JobRow]:
-    """Those that nobody works on, the oldest first."""
+def is_free() -> sa.ColumnElement[bool]:
+    """Nobody works on it."""
     is_silent = sa.or_(JobRow.heartbeat_at.is_(None), JobRow.heartbeat_at < utc_now() - SILENT_AFTER)
-    is_free = sa.or_(JobRow.status == "queued", sa.and_(JobRow.status == "running", is_silent))
-    statement = sa.select(JobRow).where(JobRow.kind == "import", is_free).order_by(JobRow.job_id).limit(JOBS_LOOKED_AT)
-    return list(session.scalars(statement.with_for_update(skip_locked=True) if lock else statement))
+    is_waiting = sa.or_(JobRow.status == "queued", sa.and_(JobRow.status == "running", is_silent))
+    return sa.and_(JobRow.kind == "import", is_waiting)
+
+
+def find_job(session: orm.Session, folder: Path) -> int | None:
+    """The oldest that is free and has its file in this folder, behind however many whose files are elsewhere."""
+    job_id = 0
+    while True:
+        behind = sa.select(JobRow.job_id, JobRow.request).where(is_free(), JobRow.job_id > job_id)
+        page = behind.order_by(JobRow.job_id).limit(JOBS_LOOKED_AT)
+        jobs: dict[int, dict[str, Any]] = dict(session.execute(page).all())
+        for job_id, request in jobs.items():
+            if (folder / request["file"]).exists():
+                return job_id
+        if len(jobs) < JOBS_LOOKED_AT:
+            return None
 
 
 def begin_attempt(database: Database, folder: Path) -> Attempt | None:
     """Of the oldest job whose file lies in this folder. None where there is none."""
     with database.read() as session:  # which blocks nobody, as looking each second must not
-        if not any((folder / job.request["file"]).exists() for job in waiting_jobs(session)):
-            return None
+        job_id = find_job(session, folder)
+    if job_id is None:
+        return None
     with database.write() as session:
-        job = next((job for job in waiting_jobs(session, lock=True) if (folder / job.request["file"]).exists()), None)
-        if job is None:
+        own = sa.select(JobRow).where(JobRow.job_id == job_id, is_free())
+        job = session.scalar(own.with_for_update(skip_locked=True))
+        if job is None:  # another process was quicker
             return None
         state = dict(job.state or {})
         lost = state.get(LOST, 0)

@@ -19,9 +19,9 @@ from tuwen.importing.columns import BadRow, SourceRow
 from tuwen.settings import Settings
 
 CURRENCIES = re.compile(r"(?i)^(rmb|cny|usd|eur|[¥$€£])|(rmb|cny|usd|eur|[¥$€£元])$")
-THOUSANDS = re.compile(r"\d{1,3}(,\d{3})+(\.\d+)?")
+THOUSANDS = re.compile(r"[1-9]\d{0,2}(,\d{3})+(\.\d+)?")
 NUMBER = re.compile(r"[+-]?\d+(\.\d*)?(E\+?\d{1,2})?")
-DECIMAL_COMMA = re.compile(r"\d+,\d{1,2}|\d{1,3}(\.\d{3})+,\d{1,2}")
+DECIMAL_COMMA = re.compile(r"\d+,\d{1,2}|[1-9]\d{0,2}(\.\d{3})+,\d{1,2}")
 _ATTRIBUTES: TypeAdapter[dict[str, JsonValue]] = TypeAdapter(Attributes)
 
 
