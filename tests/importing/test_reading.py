@@ -149,8 +149,9 @@ def test_a_workbook_that_would_fill_the_memory_is_refused(tmp_path: Path) -> Non
     assert "over 1,048,576 rows" in refusal(
         tmp_path, zip_of(files | {sheet: files[sheet].replace(b"</sheetData>", far)})
     )
-    styles = b" " * (spreadsheet.LARGEST_OTHER_BYTES + 1)
-    assert "xl/styles.xml" in refusal(tmp_path, zip_of(files | {"xl/styles.xml": styles}))
+    for name in ("xl/styles.xml", "docProps/core.xml"):
+        much = files[name] + b" " * spreadsheet.LARGEST_OTHERS_BYTES
+        assert "too much besides its rows" in refusal(tmp_path, zip_of(files | {name: much}))
     assert "no XLSX workbook" in refusal(tmp_path, zip_of(files | {sheet: b"<broken"}))
 
 

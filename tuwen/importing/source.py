@@ -13,12 +13,13 @@ from types import TracebackType
 from typing import IO, Self
 
 from tuwen.errors import InvalidInput
+from tuwen.importing.archives import Archive
 from tuwen.importing.columns import BadRow, SourceRow, meaning_of
 from tuwen.importing.spreadsheet import WORKBOOK, read_sheet_rows
 from tuwen.importing.text_files import find_encoding, read_lines, read_text_rows
 
 DATA_FILES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".txt", ".xlsx")
-MOST_MEMBERS, COLUMNS_SHOWN, LONGEST_SHOWN = 1_000_000, 200, 100
+COLUMNS_SHOWN, LONGEST_SHOWN = 200, 100
 UTF8_NAME = 0x800  # the flag of a ZIP member
 # What zipfile raises at an archive that is damaged, encrypted, or packed in a way that it does not know.
 DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError, ValueError)
@@ -37,7 +38,7 @@ class Source:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._open = ExitStack()
-        self._archive: zipfile.ZipFile | None = None
+        self._archive: Archive | None = None
         self._pictures: dict[str, zipfile.ZipInfo | None] = {}
         self._folder = PurePosixPath()
         self._stream: IO[bytes] | None = None
@@ -79,15 +80,16 @@ class Source:
         if not beginning.startswith(b"PK"):
             self._size = max(self._path.stat().st_size, 1)
             return self._text_rows(partial(self._path.open, "rb"))
-        self._archive = self._open.enter_context(zipfile.ZipFile(self._path))
+        packed = self._open.enter_context(self._path.open("rb"))
+        self._archive = self._open.enter_context(Archive(packed))
         if _has(self._archive, WORKBOOK):
-            return read_sheet_rows(self._open.enter_context(self._path.open("rb")), self._share)
+            return read_sheet_rows(packed, self._share)
         return self._archived_rows(self._archive)
 
-    def _archived_rows(self, archive: zipfile.ZipFile) -> Iterator[SourceRow | BadRow]:
+    def _archived_rows(self, archive: Archive) -> Iterator[SourceRow | BadRow]:
         data = self._index_members(archive)
         self._folder = PurePosixPath(_name_of(data)).parent
-        opened = partial(archive.open, data)
+        opened = partial(archive.unpack, data)
         if PurePosixPath(data.filename).suffix.lower() == ".xlsx":
             return read_sheet_rows(self._unpacked(opened), self._share)
         self._size = max(data.file_size, 1)
@@ -105,13 +107,10 @@ class Source:
         self._stream = self._open.enter_context(opened())
         return read_text_rows(read_lines(self._stream, encoding))
 
-    def _index_members(self, archive: zipfile.ZipFile) -> zipfile.ZipInfo:
+    def _index_members(self, archive: Archive) -> zipfile.ZipInfo:
         """Of pictures, by their paths and, where that is no other's, by their bare names. Returns the one with rows."""
-        members = archive.infolist()
-        if len(members) > MOST_MEMBERS:
-            raise InvalidInput.in_field("file", f"has {len(members):,} files in it, the limit is {MOST_MEMBERS:,}")
         data = []
-        for member in members:
+        for member in archive.infolist():
             path = PurePosixPath(_name_of(member))
             if member.is_dir() or path.name.startswith(".") or "__MACOSX" in path.parts:
                 continue
@@ -139,24 +138,27 @@ class Source:
             raise InvalidInput.in_field("image", f"{path!r} is in the archive several times; say in which folder")
         if member is None:
             raise InvalidInput.in_field("image", f"{path!r} is not in the archive")
-        if member.file_size > max_bytes:
-            raise InvalidInput.in_field("image", f"{path!r} has {member.file_size:,} bytes, the limit is {max_bytes:,}")
         try:
-            return self._archive.read(member)
+            with self._archive.unpack(member) as packed:
+                data = packed.read(max_bytes + 1)
         except DAMAGE as error:
             raise InvalidInput.in_field("image", f"{path!r} can't be read from the archive: {error}") from error
+        if len(data) > max_bytes:
+            size = max(member.file_size, len(data))
+            raise InvalidInput.in_field("image", f"{path!r} has {size:,} bytes, the limit is {max_bytes:,}")
+        return data
 
 
 def is_archive(path: Path) -> bool:
     """Of rows and pictures; a workbook is none."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with path.open("rb") as file, Archive(file) as archive:
             return not _has(archive, WORKBOOK)
     except zipfile.BadZipFile:
         return False
 
 
-def _has(archive: zipfile.ZipFile, name: str) -> bool:
+def _has(archive: Archive, name: str) -> bool:
     try:
         archive.getinfo(name)
     except KeyError:

@@ -3,28 +3,36 @@
 import datetime
 import zipfile
 from collections.abc import Iterator
-from typing import IO, Any
+from dataclasses import dataclass
+from typing import IO, Any, cast
+from xml.parsers import expat
 
-import openpyxl
+from openpyxl.reader.excel import ExcelReader
 from openpyxl.utils.exceptions import InvalidFileException
+from openpyxl.xml.constants import SHEET_MAIN_NS
 
 from tuwen.errors import InvalidInput
+from tuwen.importing.archives import Archive, Watched
 from tuwen.importing.columns import BadRow, SourceRow, require_usable
 from tuwen.importing.text_files import row_of_cells
 
 WORKBOOK = "xl/workbook.xml"
 MOST_ROWS = 1_048_576  # the format's own limit
-# What openpyxl has in memory as a whole: the texts, and of a sheet one row.
-LARGEST_PART_BYTES = {"xl/sharedStrings.xml": 128 * 1024 * 1024}
-LARGEST_OTHER_BYTES, LARGEST_ROW_BYTES, CHUNK_BYTES = 16 * 1024 * 1024, 4 * 1024 * 1024, 256 * 1024
-SHEETS = "xl/worksheets/"
+MOST_PARTS = 10_000
+# What openpyxl has in memory as a whole: the texts; all parts that are neither these nor a sheet; of a sheet one row.
+LARGEST_TEXTS_BYTES, MOST_TEXT_TAGS = 128 * 1024 * 1024, 4_000_000
+LARGEST_OTHERS_BYTES, MOST_OTHER_TAGS = 32 * 1024 * 1024, 400_000
+LARGEST_ROW_BYTES = 4 * 1024 * 1024
+LARGEST_AROUND_ROWS_BYTES = 16 * 1024 * 1024
+ROW, ROW_DEPTH = f"{SHEET_MAIN_NS} row", 3
 
 
 def read_sheet_rows(file: IO[bytes], read_already: list[float]) -> Iterator[SourceRow | BadRow]:
     """`read_already[0]` becomes the share that is read. Raises InvalidInput."""
     try:
-        _require_bounded(file)
-        workbook = openpyxl.load_workbook(file, read_only=True, data_only=True)
+        reader = _Reader(file)
+        reader.read()
+        workbook: Any = reader.wb
         try:
             yield from _rows(workbook.worksheets[0], read_already)
         finally:
@@ -39,7 +47,9 @@ def read_sheet_rows(file: IO[bytes], read_already: list[float]) -> Iterator[Sour
         LookupError,
         ValueError,
         TypeError,
+        RuntimeError,
         OSError,
+        expat.ExpatError,
     ) as error:
         raise InvalidInput.in_field("file", f"is no XLSX workbook that can be read: {error}") from error
 
@@ -72,29 +82,118 @@ def _plain(cell: Any) -> Any:
     return int(cell) if isinstance(cell, float) and cell.is_integer() and abs(cell) < 2**53 else cell
 
 
-def _require_bounded(file: IO[bytes]) -> None:
-    with zipfile.ZipFile(file) as archive:
-        for part in archive.infolist():
-            if part.filename.startswith(SHEETS):
-                _require_bounded_rows(archive, part)
-                continue
-            limit = LARGEST_PART_BYTES.get(part.filename, LARGEST_OTHER_BYTES)
-            if part.filename.endswith((".xml", ".rels")) and part.file_size > limit:
-                raise InvalidInput.in_field(
-                    "file",
-                    f"has {part.file_size:,} bytes in its part {part.filename}, the limit is {limit:,}; save it as CSV",
-                )
-    file.seek(0)
+class _Reader(ExcelReader):  # type: ignore[misc]  # openpyxl has no types
+    """A workbook says itself which part is what, whatever its name: so each is measured as what it is read for."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        parts = _Parts(file)  # before openpyxl lists them, too
+        super().__init__(file, read_only=True, data_only=True, keep_links=False)
+        self.archive = parts
+
+    def read_strings(self) -> None:
+        others, self.archive.budget = self.archive.budget, _Budget(LARGEST_TEXTS_BYTES, MOST_TEXT_TAGS)
+        super().read_strings()
+        self.archive.budget = others
+
+    def read_workbook(self) -> None:
+        super().read_workbook()
+        self.wb._archive = _Sheets(self._file)  # where openpyxl reads sheets from, and nothing else
 
 
-def _require_bounded_rows(archive: zipfile.ZipFile, part: zipfile.ZipInfo) -> None:
-    since_row, tail = 0, b""
-    with archive.open(part) as sheet:
-        while chunk := sheet.read(CHUNK_BYTES):
-            last = (tail + chunk).rfind(b"<row")
-            since_row = since_row + len(chunk) if last < 0 else len(tail) + len(chunk) - last
-            tail = chunk[-3:]
-            if since_row > LARGEST_ROW_BYTES:
-                raise InvalidInput.in_field(
-                    "file", f"has over {LARGEST_ROW_BYTES:,} bytes in one row of its sheet; save it as CSV"
-                )
+class _Parts(Archive):
+    """Those that openpyxl has in memory as a whole."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        super().__init__(file, MOST_PARTS)
+        self.budget = _Budget(LARGEST_OTHERS_BYTES, MOST_OTHER_TAGS)
+        self._opened = 0
+
+    def open(self, name: Any, *_args: Any, **_options: Any) -> IO[bytes]:
+        self._opened += 1  # a workbook may name one part any number of times
+        if self._opened > MOST_PARTS:
+            raise InvalidInput.in_field("file", f"has {self._opened:,} files in it, the limit is {MOST_PARTS:,}")
+        return cast("IO[bytes]", Watched(self.unpack(self.getinfo(name)), self._new_watch()))
+
+    def _new_watch(self) -> "_Xml":
+        return _Held(self.budget)
+
+
+class _Sheets(_Parts):
+    def _new_watch(self) -> "_Xml":
+        return _Sheet()
+
+
+@dataclass
+class _Budget:
+    """Of several parts together."""
+
+    bytes: int
+    tags: int
+
+
+class _Xml:
+    """A part that may not define entities: a short one can stand for any number of elements."""
+
+    def __init__(self) -> None:
+        self._parser = expat.ParserCreate(namespace_separator=" ")
+        self._parser.StartDoctypeDeclHandler = self._refuse
+        self._read = 0
+
+    def __call__(self, data: bytes) -> None:
+        self._read += len(data)
+        if data:
+            self._parser.Parse(data)
+
+    def _refuse(self, *_declared: Any) -> None:
+        raise InvalidInput.in_field("file", "has a document type declaration in it; save it as CSV")
+
+
+class _Held(_Xml):
+    """An element costs memory however short it is."""
+
+    def __init__(self, budget: _Budget) -> None:
+        super().__init__()
+        self._budget = budget
+
+    def __call__(self, data: bytes) -> None:
+        super().__call__(data)
+        self._budget.bytes -= len(data)
+        self._budget.tags -= data.count(b"<") - data.count(b"</")
+        if self._budget.bytes < 0 or self._budget.tags < 0:
+            raise InvalidInput.in_field("file", "has too much besides its rows (texts, formats, names); save it as CSV")
+
+
+class _Sheet(_Xml):
+    """openpyxl forgets a row when it has read it, and nothing else. Where rows begin and end only a parser can say."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._parser.StartElementHandler = self._start
+        self._parser.EndElementHandler = self._end
+        self._depth = self._rows = self._of_rows = 0
+        self._row_at: int | None = None
+
+    def __call__(self, data: bytes) -> None:
+        super().__call__(data)
+        row = 0 if self._row_at is None else self._read - self._row_at
+        if row > LARGEST_ROW_BYTES:
+            raise InvalidInput.in_field(
+                "file", f"has over {LARGEST_ROW_BYTES:,} bytes in one row of its sheet; save it as CSV"
+            )
+        if self._read - self._of_rows - row > LARGEST_AROUND_ROWS_BYTES:
+            raise InvalidInput.in_field("file", "has too much besides its rows (texts, formats, names); save it as CSV")
+        if self._rows > MOST_ROWS:
+            raise InvalidInput.in_field("file", f"has over {MOST_ROWS:,} rows, the limit of XLSX")
+
+    def _start(self, name: str, _attributes: Any) -> None:
+        self._depth += 1
+        if self._depth == ROW_DEPTH and name == ROW:
+            self._row_at = self._parser.CurrentByteIndex
+            self._rows += 1
+
+    def _end(self, _name: str) -> None:
+        if self._depth == ROW_DEPTH and self._row_at is not None:
+            self._of_rows += self._parser.CurrentByteIndex - self._row_at
+            self._row_at = None
+        self._depth -= 1
