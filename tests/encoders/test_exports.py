@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import shutil
 import signal
 import subprocess
@@ -170,6 +171,7 @@ def _assert_find_the_same(vectors: dict[str, Embeddings], by_torch: dict[str, Em
         assert _overlap(by_torch[query], by_torch[found], vectors[query], by_torch[found]) >= 0.95
 
 
+@pytest.mark.skipif(not os.environ.get("LONG_TESTS"), reason="it converts all models once more: make test-long")
 @pytest.mark.skipif(find_spec(QUANTIZER) is None, reason=f"{QUANTIZER} is not installed: requirements-dev.txt has it")
 def test_the_demo_models_in_int8_find_what_torch_finds(
     by_torch: dict[str, Embeddings], catalogue: dict[str, list[str]], caplog: pytest.LogCaptureFixture
