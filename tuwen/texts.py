@@ -3,6 +3,7 @@
 What is stored stays as it was typed. Knows nothing of products, and asks nobody.
 """
 
+import re
 import unicodedata
 from functools import cache
 
@@ -14,6 +15,7 @@ VARIATION_SELECTOR_16, SKIN_TONES = "\ufe0f", {chr(code) for code in range(0x1F3
 FILLERS = {"\u034f", "\u115f", "\u1160", "\u17b4", "\u17b5", "\u180b", "\u180c", "\u180d", "\u180f", "\u3164", "\uffa0"}
 VARIANT_SELECTORS = {*map(chr, range(0xFE00, 0xFE0E)), *map(chr, range(0xE0100, 0xE01F0))}
 INVISIBLE = FILLERS | VARIANT_SELECTORS
+SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 def normalise_text(text: str) -> str:
@@ -42,6 +44,11 @@ def lexical_text(text: str) -> str:
 
 def simplified(text: str) -> str:
     return text if text.isascii() else _dictionary().convert(text)
+
+
+def encodable(text: str) -> str:
+    """With U+FFFD for each half of a character, which JSON can spell and UTF-8 can't: for answers."""
+    return SURROGATES.sub("\ufffd", text)
 
 
 def _without_invisible(text: str) -> str:

@@ -115,6 +115,29 @@ def test_a_call_that_is_no_list_of_rows_changes_nothing(api: httpx.Client, body:
     assert_problem(api.patch("/product", data={"sku": "A"}), 415, None, "application/json")
 
 
+def test_half_a_character_is_refused_in_an_answer_that_can_be_read(api: httpx.Client) -> None:
+    """JSON can spell it, and UTF-8 can't: the answer was a 500 after the other rows were committed."""
+    product = create_product(api, "半个字符旁边的桌子", sku="HALF-1")
+    half = r"\ud83d"  # as it stands in the request
+    rows = f'{{"products": [{{"sku": "HALF-1", "price": 7}}, {{"sku": "{half}"}}, {{"sku": "B", "{half}": 1}}]}}'
+    for path, body, method in (
+        ("/product", rows, "PATCH"),
+        ("/product", f'{{"products": [], "{half}": 1}}', "PATCH"),
+        ("/search", f'{{"mode": "{half}", "text": "a", "filters": {{"{half}": 1}}, "{half}": 1}}', "POST"),
+        ("/generate", f'{{"prompt": "{half}", "{half}": 1}}', "POST"),
+        ("/reindex", f'{{"clip_model": "{half}", "text_model": "a", "{half}": 1}}', "POST"),
+    ):
+        answer = api.request(method, path, content=body, headers={"Content-Type": "application/json"})
+        assert answer.status_code == (200 if body == rows else 422), (path, answer.text)
+        if path == "/product":
+            assert "\ufffd" in answer.text
+        if body == rows:
+            assert [row["status"] for row in answer.json()["rows"]] == ["changed", "refused", "refused"]
+            assert answer.json()["rows"][1]["sku"] == "\ufffd"
+    assert api.get(f"/product/{product['product_id']}").json()["price"] == 7
+    api.delete(f"/product/{product['product_id']}")
+
+
 def test_who_changes_what_another_has_changed_meanwhile_is_told_so(api: httpx.Client) -> None:
     created = api.post("/product", data={"title": "两人同改的柜子"}, files={"image": picture()})
     path, read = created.headers["Location"], created.headers["ETag"]

@@ -1,5 +1,6 @@
 """Errors on the wire: every failure as problem+json (RFC 9457), and a readable failed start."""
 
+import json
 import logging
 from http import HTTPStatus
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.encoders import jsonable_encoder
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import Response
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -23,6 +24,7 @@ from tuwen.errors import (
     UnsupportedImageType,
     summary,
 )
+from tuwen.texts import encodable
 
 logger = logging.getLogger(__name__)
 
@@ -31,14 +33,19 @@ PROBLEM_JSON = "application/problem+json"
 IMAGE_ERRORS = (InvalidInput, ImageTooLarge, UnsupportedImageType)
 
 
-def problem_response(error: AppError, language: Language) -> JSONResponse:
+def problem_response(error: AppError, language: Language) -> Response:
     problem = _problem(error)
     if language == "zh":
         problem = _in_chinese(problem, error)
     headers = {"Content-Language": language, "Vary": "Accept-Language"}
     if error.retry_after_s is not None:
         headers["Retry-After"] = str(error.retry_after_s)
-    return JSONResponse(jsonable_encoder(problem), error.status, headers, media_type=PROBLEM_JSON)
+    return Response(as_json(jsonable_encoder(problem)), error.status, headers, media_type=PROBLEM_JSON)
+
+
+def as_json(content: object) -> bytes:
+    """Whatever a caller wrote that stands in it."""
+    return encodable(json.dumps(content, ensure_ascii=False, separators=(",", ":"))).encode()
 
 
 def _problem(error: AppError) -> Problem:
@@ -99,17 +106,17 @@ def problem_responses(*errors: type[AppError]) -> dict[int | str, dict[str, Any]
 
 def install_problem_handlers(app: FastAPI) -> None:
     @app.exception_handler(AppError)
-    async def on_app_error(request: Request, error: AppError) -> JSONResponse:
+    async def on_app_error(request: Request, error: AppError) -> Response:
         if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             logger.warning("%s: %s", error.slug, error.detail)
         return problem_response(error, accepted_language(request))
 
     @app.exception_handler(RequestValidationError)
-    async def on_invalid_request(request: Request, error: RequestValidationError) -> JSONResponse:
+    async def on_invalid_request(request: Request, error: RequestValidationError) -> Response:
         return problem_response(as_invalid_input(error), accepted_language(request))
 
     @app.exception_handler(HTTPException)
-    async def on_http_exception(request: Request, error: HTTPException) -> JSONResponse:
+    async def on_http_exception(request: Request, error: HTTPException) -> Response:
         status = HTTPStatus(error.status_code)
         if status is HTTPStatus.BAD_REQUEST:
             return problem_response(MalformedRequest(str(error.detail)), accepted_language(request))
@@ -121,7 +128,7 @@ def install_problem_handlers(app: FastAPI) -> None:
         return response
 
     @app.exception_handler(Exception)
-    async def on_unexpected(request: Request, error: Exception) -> JSONResponse:
+    async def on_unexpected(request: Request, error: Exception) -> Response:
         failure = AppError("Something went wrong here; the service's log says what.")
         return problem_response(failure, accepted_language(request))
 

@@ -27,7 +27,7 @@ from tuwen.api.forms import (
     require_json,
     validated,
 )
-from tuwen.api.problems import IMAGE_ERRORS, accepted_language, problem_responses, worded
+from tuwen.api.problems import IMAGE_ERRORS, accepted_language, as_json, problem_responses, worded
 from tuwen.api.products import known_index_id, picture_of
 from tuwen.api.state import Api, ApiDependency
 from tuwen.catalogue.limits import require_within_limits
@@ -42,7 +42,7 @@ from tuwen.errors import (
     UnsupportedMediaType,
     VersionMismatch,
 )
-from tuwen.texts import canonical_text
+from tuwen.texts import canonical_text, encodable
 
 router = APIRouter(tags=["products"])
 
@@ -115,7 +115,7 @@ async def change_products(request: Request, api: ApiDependency) -> Response:
     result = await api.threads.writes.run(_change, api, rows)
     for row in result.rows:
         row.errors = [worded(each, accepted_language(request)) for each in row.errors]
-    return Response(result.model_dump_json(), media_type="application/json")
+    return Response(as_json(result.model_dump(mode="json")), media_type="application/json")
 
 
 def _change(api: Api, rows: Sequence[Any]) -> BatchResult:
@@ -135,5 +135,5 @@ def _change(api: Api, rows: Sequence[Any]) -> BatchResult:
 
 def _refused(number: int, fields: object, error: InvalidInput) -> RowResult:
     sku = fields.get("sku") if isinstance(fields, dict) else None
-    errors = [ProblemField(field=each.field, message=each.message) for each in error.errors]
-    return RowResult(row=number, sku=sku if isinstance(sku, str) else None, status="refused", errors=errors)
+    errors = [ProblemField(field=encodable(each.field), message=encodable(each.message)) for each in error.errors]
+    return RowResult(row=number, sku=encodable(sku) if isinstance(sku, str) else None, status="refused", errors=errors)
