@@ -33,6 +33,7 @@ from tuwen.texts import canonical_text
 # Milvus ids and JavaScript: an INT64 auto id is beyond 2**53, where a browser's JSON.parse starts to round.
 Int64AsString = Annotated[int, PlainSerializer(str, return_type=str)]
 PROMPT_MAX_LENGTH = 1000
+MAX_DEPTH = 20  # of attributes: MariaDB takes 32 levels of JSON, the object around them and its own included; MySQL 100
 MAX_BATCH_ROWS = 1000
 Price = Annotated[
     Decimal,
@@ -85,8 +86,10 @@ def _short_enough(sku: str) -> str:
     return sku
 
 
-def _storable(value: JsonValue) -> JsonValue:
-    """What the database and Milvus both take as JSON: Unicode, finite numbers, integers of 64 bits."""
+def _storable(value: JsonValue, depth: int = 0) -> JsonValue:
+    """What the database and Milvus both take as JSON: Unicode, finite numbers, integers of 64 bits, few levels."""
+    if depth > MAX_DEPTH and isinstance(value, list | dict):
+        raise ValueError(f"nest over {MAX_DEPTH} lists and objects in each other; flatten them")
     if isinstance(value, str) and any(unicodedata.category(character) == "Cs" for character in value):
         raise ValueError("has characters that are not Unicode (lone surrogates)")
     if isinstance(value, float) and not math.isfinite(value):
@@ -96,7 +99,7 @@ def _storable(value: JsonValue) -> JsonValue:
     for part in (
         (*value.keys(), *value.values()) if isinstance(value, dict) else value if isinstance(value, list) else ()
     ):
-        _storable(part)
+        _storable(part, depth + 1)
     return value
 
 

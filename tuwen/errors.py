@@ -47,6 +47,10 @@ class InvalidInput(AppError):
         return cls(summary(errors), errors)
 
 
+class ValueRefused(InvalidInput):
+    """The database answers, and its own checks refuse a value: one that we should have refused before."""
+
+
 class MalformedRequest(InvalidInput):
     """The body can't be read at all (broken JSON, broken multipart)."""
 

@@ -108,6 +108,10 @@ def test_a_bad_picture_is_refused_and_changes_nothing(
     assert snapshot() == before
 
 
+def nested(depth: int) -> Any:
+    return json.loads("[" * depth + "]" * depth)
+
+
 BAD_FIELDS = {
     "no title": ({}, 422, "title", "required"),
     "empty title": ({"title": ""}, 422, "title", "at least 1"),
@@ -133,6 +137,12 @@ BAD_FIELDS = {
     "long sku": ({"title": "a", "sku": "x" * 65}, 422, "sku", "64"),
     "long category": ({"title": "a", "category": "x" * 101}, 422, "category", "100"),
     "unknown field": ({"title": "a", "colour": "red"}, 422, "colour", "not permitted"),
+    "nested attributes": (
+        {"title": "a", "attributes": json.dumps({"a": {"b": [[]] * 2, "c": nested(20)}})},
+        422,
+        "attributes",
+        "20 lists",
+    ),
     "duplicate sku": ({"title": "a", "sku": "SOFA-1"}, 409, "sku", "SOFA-1"),
 }
 

@@ -1,6 +1,7 @@
 """What the databases say when something is wrong, told apart: what passes, what is full, what an operator has to mend,
 and what is a mistake of ours."""
 
+import json
 import socket
 import socketserver
 import sqlite3
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from data_models import MAX_DEPTH
 from orm_models import JobRow, ProductRow
 from tests.processes import wait_until
 from tests.servers import new_mysql_database
@@ -25,6 +27,7 @@ from tuwen.errors import (
     DatabaseFull,
     DatabaseUnavailable,
     DatabaseUnusable,
+    ValueRefused,
 )
 
 TIMEOUT_S = 2.0
@@ -143,6 +146,21 @@ def test_too_many_variables_and_too_much_data_are_mistakes_too(on_sqlite: Databa
         session.scalars(sa.select(ProductRow.product_id).where(ProductRow.product_id.in_(range(300_000)))).all()
     with pytest.raises(sa.exc.DataError), on_mariadb.write() as session:
         session.add(ProductRow(title="x" * 600, image_path="a", image_sha256="a", image_width=1, image_height=1))
+
+
+def test_json_that_nests_too_deep_for_the_database_is_the_callers(on_mariadb: Database) -> None:
+    """Attributes that may be sent go in; what MariaDB refuses beyond that is no outage, and no mistake to log."""
+
+    def add(depth: int) -> None:
+        attributes = {"a": json.loads("[" * depth + "1" + "]" * depth)}
+        with on_mariadb.write() as session:
+            row = ProductRow(title="x", image_path="a", image_sha256="a", image_width=1, image_height=1)
+            row.attributes = attributes
+            session.add(row)
+
+    add(MAX_DEPTH)
+    with pytest.raises(ValueRefused, match="4025"):
+        add(40)
 
 
 def test_what_an_operator_has_to_mend_is_waited_for_while_running(on_sqlite: Database, on_mariadb: Database) -> None:

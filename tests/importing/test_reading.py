@@ -1,6 +1,7 @@
 """Rows as spreadsheets and scripts write them: encodings, delimiters, prices, and what is wrong with a row."""
 
 import io
+import json
 import random
 import zipfile
 from contextlib import suppress
@@ -227,3 +228,17 @@ def test_damaged_files_are_refused_or_read_and_nothing_else(tmp_path: Path) -> N
             for row in source.rows():
                 read_row(row, SETTINGS)
             source.read_picture("a.png", 1000)
+
+
+def test_attributes_that_nest_too_deep_are_an_error_of_their_row(tmp_path: Path) -> None:
+    """MariaDB and MySQL would refuse the page that they stand in, and with it the import."""
+    rows: list[dict[str, object]] = [{"sku": sku, "title": "桌子"} for sku in ("A1", "A2", "A3")]
+    deep = json.loads("[" * 21 + "]" * 21)
+    rows[0] |= {"attributes": {"a": deep}}
+    rows[1] |= {"尺寸": deep}
+    rows[2] |= {"attributes": {"a": deep[0]}}
+    read_rows = read(tmp_path, json_lines_of(*rows))
+    assert [row.sku for row in good(read_rows)] == ["A3"]
+    assert [(line, reason) for line, _, reason in reasons(read_rows)] == [
+        (line, "nest over 20 lists and objects in each other; flatten them") for line in (1, 2)
+    ]

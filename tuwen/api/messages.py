@@ -117,6 +117,7 @@ OURS = (
     ("invisible", "has nothing that can be seen; write it, or leave it out", "没有任何看得见的内容；请填写，或不填这一项"),
     ("empty", "is empty; write what to search for", "是空的；请写明想找什么"),
     ("not_a_number", "{value} is not a JSON number", "{value} 不是 JSON 数字"),
+    ("too_deep", "nest over {limit} lists and objects in each other; flatten them", "列表和对象嵌套超过 {limit} 层；请减少层次"),
     ("integer_too_large", "has an integer of more than 64 bits; write it as a text", "含有超过 64 位的整数；请写成文本"),
     ("too_many", "have over {limit} values in all their conditions; ask for fewer", "所有条件中的值合计超过 {limit} 个；请减少"),
     ("empty_range", "min is above max", "min 大于 max"),

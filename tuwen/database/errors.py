@@ -6,7 +6,14 @@ from contextlib import contextmanager
 
 from sqlalchemy import exc
 
-from tuwen.errors import ConfigurationError, DatabaseBusy, DatabaseFull, DatabaseUnavailable, DatabaseUnusable
+from tuwen.errors import (
+    ConfigurationError,
+    DatabaseBusy,
+    DatabaseFull,
+    DatabaseUnavailable,
+    DatabaseUnusable,
+    ValueRefused,
+)
 
 # What errors mean, by the codes of MySQL and MariaDB, and by SQLite's primary result codes. What stands nowhere here is
 # a mistake of ours (no such table, too many variables): it passes as it is, and its traceback is logged.
@@ -23,6 +30,8 @@ MYSQL_KINDS: dict[type[DatabaseUnavailable], set[int]] = {
         *(1203, 1226, 1317, 1927, 1969, 3024),
     },
 }
+# A constraint that does not hold (of MySQL and MariaDB), text that is no JSON, JSON that nests too deep.
+MYSQL_REFUSED = {3140, 3157, 3819, 4025}
 SQLITE_KINDS: dict[type[DatabaseUnavailable], set[int]] = {
     DatabaseBusy: {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL},
     DatabaseFull: {sqlite3.SQLITE_FULL},
@@ -55,6 +64,8 @@ def translated_errors() -> Iterator[None]:
     except exc.TimeoutError as error:
         raise DatabaseUnavailable(f"All connections to the database are in use (DATABASE_URL): {error}") from error
     except exc.DBAPIError as error:
+        if mysql_code(error) in MYSQL_REFUSED:
+            raise ValueRefused(f"The database does not take a value as it stands: {error.orig}") from error
         kind = kind_of(error)
         if kind is None:
             raise
@@ -67,10 +78,16 @@ def kind_of(error: exc.DBAPIError) -> type[DatabaseUnavailable] | None:
     if isinstance(driver_error, sqlite3.Error):
         code, kinds = sqlite_code(driver_error), SQLITE_KINDS
     else:
-        code, kinds = driver_error.args[0] if driver_error and driver_error.args else None, MYSQL_KINDS
+        code, kinds = mysql_code(error), MYSQL_KINDS
         if error.connection_invalidated or code in MYSQL_CLIENT_CODES:
             return DatabaseUnavailable
     return next((kind for kind, codes in kinds.items() if code in codes), None)
+
+
+def mysql_code(error: exc.DBAPIError) -> int | None:
+    """None for SQLite's, too."""
+    code = error.orig.args[0] if error.orig and error.orig.args else None
+    return code if isinstance(code, int) else None
 
 
 def sqlite_code(error: sqlite3.Error) -> int | None:

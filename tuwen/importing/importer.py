@@ -18,7 +18,7 @@ from sqlalchemy.exc import DataError, IntegrityError
 from orm_models import utc_now
 from tuwen.background import WorkPool, until_up
 from tuwen.database.engine import Database
-from tuwen.errors import AppError, DependencyUnavailable, FieldError, InvalidInput
+from tuwen.errors import AppError, DependencyUnavailable, FieldError, InvalidInput, ValueRefused
 from tuwen.importing.attempts import (
     LOST,
     Attempt,
@@ -166,7 +166,7 @@ class Importer:
         """How many of the first of these are written; None where the database takes them at no try."""
         for number in range(TRIES):
             is_last = number == TRIES - 1
-            with suppress(PictureNeeded, IntegrityError, DataError):  # mostly, somebody else wrote meanwhile
+            with suppress(PictureNeeded, IntegrityError, DataError, ValueRefused):  # mostly, others wrote meanwhile
                 return await self._until_up(self._write, writing, source, read, not is_last)
         return None
 
