@@ -166,6 +166,7 @@ OF_PICTURES = (
     ("too_large", "has more than {limit} bytes", "超过 {limit} 字节"),
     ("too_many_pixels", "has {width} × {height} = {pixels} pixels, the limit is {limit}", "有 {width} × {height} = {pixels} 像素，上限为 {limit}"),
     ("too_many_pixels", "has too many pixels: {reason}", "像素太多：{reason}"),
+    ("too_many_pieces", "has too many {what} (more than {limit}); save it anew", "所含的 {what} 太多（超过 {limit}）；请重新保存图片"),
     ("broken", "is broken or cut off: {reason}", "已损坏或不完整：{reason}"),
     ("broken", "can't be decoded: it takes too much memory or time, or crashes its reader", "无法解码：占用的内存或时间太多，或使解码程序崩溃"),
     ("unreadable", "can't be read: {reason}", "无法读取：{reason}"),

@@ -21,10 +21,11 @@ from tuwen.pictures.colours import (
     to_srgb,
 )
 from tuwen.pictures.formats import format_of, open_picture
-from tuwen.pictures.frames import go_to_first_seen, is_animated
+from tuwen.pictures.frames import further_frames, go_to_first_seen, is_animated
 from tuwen.pictures.jpeg import draft, with_its_end
 from tuwen.pictures.jpeg2000 import resolutions_to_drop
 from tuwen.pictures.metadata import LIES_ON_ITS_SIDE, orientation, readings, tiff_orientation, upright
+from tuwen.pictures.pieces import require_few_pieces
 from tuwen.pictures.provenance import says_generated
 
 # Longest side of what encoders get. They look at 224 to 384 pixels; vectors of a picture that was cut down to this have
@@ -51,7 +52,7 @@ class Header(NamedTuple):
     width: int
     height: int
     pixels_to_decode: int
-    """What decoding holds at most, in pixels of 4 bytes."""
+    """What decoding holds at most, in pixels of 4 bytes, and the further frames of an animation."""
 
 
 class Decoded(NamedTuple):
@@ -67,6 +68,7 @@ class Decoded(NamedTuple):
 def read_header(data: bytes, side: int = DECODE_SIDE) -> Header:
     """Raises UnsupportedImageType, UnreadableImage, or ImageTooLarge for an absurd size."""
     image_format, failed = format_of(data), None
+    require_few_pieces(data, image_format)
     for reading in readings(data, image_format):
         try:
             image = open_picture(reading, image_format)
@@ -117,7 +119,10 @@ def _decode(reading: bytes, image_format: str, data: bytes, *, side: int, trim: 
 
 
 def pixels_to_decode(image: Image.Image, data: bytes, side: int = DECODE_SIDE) -> int:
-    """What `load_image` and `cut_down` hold at most, in pixels of 4 bytes; from the header alone."""
+    """What `load_image` and `cut_down` hold at most, in pixels of 4 bytes; from the header alone.
+
+    Frames that may have to be looked at count, too: they take no memory, but the time of as many pictures.
+    """
     pixels, factor = image.width * image.height, _reducing_factor(max(image.size), side)
     if image.format == "JPEG":
         fraction = min(LARGEST_DRAFT, 1 << factor.bit_length() - 1)  # the largest power of two up to `factor`
@@ -127,7 +132,7 @@ def pixels_to_decode(image: Image.Image, data: bytes, side: int = DECODE_SIDE) -
         copies /= 4 ** resolutions_to_drop(data, factor)
     largest = (2 * REDUCING_GAP * side) ** 2  # of what is visible only, which may be any part
     reduced = min(pixels, largest) if image.has_transparency_data else pixels // factor**2
-    return int(pixels * copies) + reduced
+    return int(pixels * copies) + reduced + pixels * further_frames(image)
 
 
 def load_image(image: Image.Image, side: int, data: bytes) -> None:

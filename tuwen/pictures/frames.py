@@ -8,21 +8,22 @@ from PIL import Image
 logger = logging.getLogger(__name__)
 
 ANIMATIONS = {"GIF", "PNG", "WEBP", "AVIF"}
-# Looked through for one that is not blank: as many as these, and no more pixels in all.
-MOST_FRAMES, MOST_PIXELS = 100, 200_000_000
+# Looked through for one that is not blank: as many further frames as these, and no more pixels in all, the first frame
+# once more among them, where none is found. A few hundred bytes may be frames of any size.
+MOST_FURTHER_FRAMES, MOST_FURTHER_PIXELS = 8, 20_000_000
 ONE_COLOUR = 8  # between the least and the most of a channel; what a lossy encoder makes of a plain area
 BAND_ROWS = 256
 
 
 def go_to_first_seen(image: Image.Image) -> None:
-    """From the first frame, which is loaded, to a later one if that is blank; back to it where all that follow are,
-    or are broken.
+    """From the first frame, which is loaded, to a later one if that is blank; back to it where all that are looked at
+    are, or are broken.
     """
-    if image.format not in ANIMATIONS or not is_animated(image) or not _is_blank(image):
+    further = further_frames(image)
+    if not further or not _is_blank(image):
         return
-    frames = min(MOST_FRAMES, max(2, MOST_PIXELS // (image.width * image.height)))
     try:
-        for number in range(1, frames):
+        for number in range(1, 1 + further):
             image.seek(number)
             image.load()
             if not _is_blank(image):
@@ -33,6 +34,13 @@ def go_to_first_seen(image: Image.Image) -> None:
         logger.debug("An animation ends at a frame that can't be read: %r", error)
     image.seek(0)
     image.load()
+
+
+def further_frames(image: Image.Image) -> int:
+    """How many are looked at where the first is blank; none of one that is too large to look at any."""
+    if image.format not in ANIMATIONS or not is_animated(image):
+        return 0
+    return max(0, min(MOST_FURTHER_FRAMES, MOST_FURTHER_PIXELS // (image.width * image.height) - 1))
 
 
 def is_animated(image: Image.Image) -> bool:

@@ -68,6 +68,12 @@ def is_camera_raw(tiff: bytes) -> bool:
     return tiff[8:10] == b"CR" or DNG_VERSION in entries or (preview_first and SUB_DIRECTORIES in entries)
 
 
+def numbers_of_values(tiff: bytes) -> Iterator[tuple[int, int]]:
+    """Each tag of the first directory, and how many values it says there are."""
+    for tag, _, entry in _entries(tiff):
+        yield tag, int(struct.unpack_from(f"{_order(tiff)}{'Q' if _is_big(tiff) else 'L'}", entry, 4)[0])
+
+
 def upright(image: Image.Image, said: int) -> Image.Image:
     return image.transpose(TURNS[said]) if said in TURNS else image
 
