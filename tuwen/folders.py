@@ -1,10 +1,14 @@
 """Folders of this machine that something is kept in."""
 
 import os
+import shutil
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from tuwen.errors import ConfigurationError
+
+MB = 10**6
 
 
 def require_writable(path: Path, setting: str) -> None:
@@ -26,6 +30,13 @@ def require_writable(path: Path, setting: str) -> None:
             f"{setting}: {folder} can't be written ({error.strerror}). Make it writable for the user who runs this, "
             f"or set {setting} to another place."
         ) from error
+
+
+def those_too_full(folders: Iterable[Path], min_free_mb: int) -> str:
+    """One of each disk, with what is free there, for a sentence; empty where there is room."""
+    of_devices = {folder.stat().st_dev: folder for folder in folders if folder.exists()}
+    free = {folder: shutil.disk_usage(folder).free // MB for folder in of_devices.values()}
+    return ", ".join(f"{mb} MB are free in {folder}" for folder, mb in free.items() if mb < min_free_mb)
 
 
 def sync(path: Path) -> None:

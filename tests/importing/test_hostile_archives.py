@@ -11,7 +11,7 @@ import pytest
 from tests.importing.files import csv_of, xlsx_of, zip_of
 from tests.importing.test_reading import good, read, refusal
 from tuwen.errors import InvalidInput
-from tuwen.importing import archives, spreadsheet
+from tuwen.importing import archives, source, spreadsheet
 from tuwen.importing.source import Source
 
 ROWS = csv_of(["sku", "title", "image"], ["A", "沙发", "a.png"])
@@ -158,3 +158,13 @@ def test_members_are_counted_before_they_are_in_memory(
     monkeypatch.setattr(archives, "LARGEST_DIRECTORY_BYTES", 1000)
     assert "directory of" in refusal(tmp_path, directory_of(100, zip64=zip64))
     assert len(listed) == 1
+
+
+@pytest.mark.parametrize("stated", [None, 10])
+def test_a_workbook_in_an_archive_is_unpacked_up_to_a_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stated: int | None
+) -> None:
+    monkeypatch.setattr(source, "LARGEST_WORKBOOK_BYTES", 100_000)
+    monkeypatch.setattr(source, "CHUNK_BYTES", 1000)
+    archive = packed_with(zipfile.ZIP_DEFLATED, "rows.xlsx", bytes(3_000_000), {}, stated)
+    assert "a workbook of over 100,000 bytes" in refusal(tmp_path, archive)

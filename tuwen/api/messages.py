@@ -94,6 +94,7 @@ OURS = (
     ("file_members", "must have one file of rows (CSV, XLSX, JSON lines) in it; it has {found}", "里面必须有且只有一个数据文件（CSV、XLSX、JSON lines）；现在有：{found}"),
     ("too_large", "has over {limit} rows, the limit of XLSX", "超过 {limit} 行（XLSX 的上限）"),
     ("empty_file", "has nothing in its first sheet", "第一个工作表是空的"),
+    ("too_large", "has a workbook of over {limit} bytes in it; send that by itself", "其中的工作簿超过 {limit} 字节；请单独上传"),
     ("too_large", "has a directory of {size} bytes, the limit is {limit}", "目录有 {size} 字节，上限为 {limit}"),
     ("too_large", "has too much besides its rows (texts, formats, names); save it as CSV", "除行以外的内容（文本、格式、名称）过多；请另存为 CSV"),
     ("unreadable_file", "has a document type declaration in it; save it as CSV", "其中含有文档类型声明（DTD）；请另存为 CSV"),

@@ -1,6 +1,5 @@
 """What `/health` looks at besides the engines: room on the disk, who does the background work, and how much waits."""
 
-import shutil
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -8,11 +7,11 @@ from data_models import Backlog, ComponentHealth
 from orm_models import ProcessRow, utc_now
 from tuwen.catalogue.queries import count_pending, oldest_pending_at
 from tuwen.database.engine import Database
+from tuwen.folders import those_too_full
 from tuwen.generation.queries import count_jobs_waiting
 from tuwen.processes import Presence, living_processes
 from tuwen.settings import Settings
 
-MB = 10**6
 INDEXES = "ingestion"
 DRAWS = ("drawing", "generation")  # the process itself, and the API that starts one when there is something to draw
 
@@ -29,11 +28,8 @@ NOTHING_KNOWN = Workforce(_UNKNOWN, _UNKNOWN, None)
 
 def check_disk(settings: Settings) -> ComponentHealth:
     """Where this machine's folders are that the service fills."""
-    of_devices = {folder.stat().st_dev: folder for folder in settings.local_folders if folder.exists()}
-    free = {folder: shutil.disk_usage(folder).free // MB for folder in of_devices.values()}
-    full = [f"{mb} MB are free in {folder}" for folder, mb in free.items() if mb < settings.disk_min_free_mb]
-    if full:
-        detail = f"{', '.join(full)}: less than the {settings.disk_min_free_mb} MB of DISK_MIN_FREE_MB."
+    if full := those_too_full(settings.local_folders, settings.disk_min_free_mb):
+        detail = f"{full}: less than the {settings.disk_min_free_mb} MB of DISK_MIN_FREE_MB."
         return ComponentHealth(status="degraded", detail=detail)
     return ComponentHealth(status="ok")
 

@@ -32,7 +32,7 @@ from tuwen.importing.attempts import (
     let_go,
     require_running,
 )
-from tuwen.importing.files import import_folder, remove_left_files
+from tuwen.importing.files import import_folder, lacks_room, remove_left_files
 from tuwen.importing.pages import Page, PageWriter, Picture, PictureNeeded, products_by_sku
 from tuwen.importing.pictures import PictureReader, keep_stored
 from tuwen.importing.rows import ImportRow, RowError, read_row
@@ -46,6 +46,7 @@ logger = logging.getLogger(__name__)
 
 LOOK_EVERY_S, KEEP_EVERY_S, CLEAR_UP_EVERY_S = 0.5, 4.0, 60.0
 PAGE_ROWS, PASSED_OVER_AT_ONCE = 100, 5000
+LOOK_FOR_ROOM_EVERY_S = 2.0
 TRIES = 5
 NOT_WRITTEN = FieldError("row", "could not be written; something else may change the same product, so import it again")
 Read = ImportRow | list[RowError]
@@ -139,12 +140,22 @@ class Importer:
             writing = _Writing(self._database, self._settings, self._images, attempt, source)
             waiting: deque[Read] = deque()
             while True:
+                await self._until_there_is_room()
                 wanted = PAGE_ROWS - len(waiting)
                 waiting.extend(await self._reading.run(self._read_rows, rows, wanted))
                 if not waiting:
                     break
                 await self._write_page(writing, source, waiting)
             await self._writing.run(finish, self._database, attempt)
+
+    async def _until_there_is_room(self) -> None:
+        """Rather than fill the disk that the databases are on."""
+        said = False
+        while full := await self._reading.run(lacks_room, self._settings):
+            if not said:
+                logger.warning("An import waits until there is room: %s", full)
+            said = True
+            await asyncio.sleep(LOOK_FOR_ROOM_EVERY_S)
 
     def _read_rows(self, rows: Iterator[Any], count: int) -> list[Read]:
         return [read_row(row, self._settings) for row in itertools.islice(rows, count)]

@@ -1,6 +1,5 @@
 """What was sent, opened: rows, from whichever kind of file it is, and the pictures that came with it in an archive."""
 
-import shutil
 import tempfile
 import unicodedata
 import zipfile
@@ -20,6 +19,7 @@ from tuwen.importing.text_files import find_encoding, read_lines, read_text_rows
 
 DATA_FILES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".txt", ".xlsx")
 COLUMNS_SHOWN, LONGEST_SHOWN = 200, 100
+LARGEST_WORKBOOK_BYTES, CHUNK_BYTES = 256 * 1024 * 1024, 1024 * 1024  # within an archive
 UTF8_NAME = 0x800  # the flag of a ZIP member
 # What zipfile raises at an archive that is damaged, encrypted, or packed in a way that it does not know.
 DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError, ValueError)
@@ -91,15 +91,22 @@ class Source:
         self._folder = PurePosixPath(_name_of(data)).parent
         opened = partial(archive.unpack, data)
         if PurePosixPath(data.filename).suffix.lower() == ".xlsx":
-            return read_sheet_rows(self._unpacked(opened), self._share)
+            return read_sheet_rows(self._unpacked(opened, data.file_size), self._share)
         self._size = max(data.file_size, 1)
         return self._text_rows(opened)
 
-    def _unpacked(self, opened: "partial[IO[bytes]]") -> IO[bytes]:
+    def _unpacked(self, opened: "partial[IO[bytes]]", stated_size: int) -> IO[bytes]:
         """A workbook is read from its end, which in an archive is far."""
         copy = self._open.enter_context(tempfile.TemporaryFile(dir=self._path.parent))  # noqa: SIM115  # it is
+        size = stated_size
         with opened() as packed:
-            shutil.copyfileobj(packed, copy)
+            copied = 0
+            while size <= LARGEST_WORKBOOK_BYTES and (chunk := packed.read(CHUNK_BYTES)):
+                copied += copy.write(chunk)
+                size = max(size, copied)
+        if size > LARGEST_WORKBOOK_BYTES:
+            limit = f"{LARGEST_WORKBOOK_BYTES:,}"
+            raise InvalidInput.in_field("file", f"has a workbook of over {limit} bytes in it; send that by itself")
         return copy
 
     def _text_rows(self, opened: "partial[IO[bytes]]") -> Iterator[SourceRow | BadRow]:
