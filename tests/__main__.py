@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 HERE = Path(__file__).parent
-# Their faults take two minutes, their settling seven, in which next to nothing is at work.
+# Their faults take two minutes, their settling four, in which little is at work.
 STACKS = HERE / "faults" / "test_stores_agree.py"
 # Of the folders' names: about half of the time is before it.
 SECOND_HALF_FROM = "indexing"

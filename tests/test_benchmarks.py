@@ -14,7 +14,6 @@ import pytest
 from benchmarks.__main__ import NOT_QUICK, RUNS
 from benchmarks.charts import DOCUMENTS, TABLES, with_tables
 from benchmarks.gpu import NO_GPU
-from benchmarks.load import MIXES
 from tests.conftest import create_product, wait_until_indexed
 from tests.processes import ROOT, environment, require_program
 
@@ -28,24 +27,16 @@ def report_of(module: str, report: Path, *options: str) -> dict[str, Any]:
     return written
 
 
-@pytest.mark.parametrize(
-    ("options", "modes"),
-    [
-        (["--clients", "2"], list(MIXES)),
-        (["--clients", "1", "--draw", "zipf", "--modes", "text_to_text"], ["text_to_text"]),
-    ],
-    ids=["new queries", "a Zipf mix"],
-)
-def test_the_load_of_searches_is_measured(
-    api: httpx.Client, tmp_path: Path, options: list[str], modes: list[str]
-) -> None:
+def test_the_load_of_searches_is_measured(api: httpx.Client, tmp_path: Path) -> None:
+    """Of a service that runs; the quick form below starts its own, for every mode."""
     create_product(api, "红色沙发")
     wait_until_indexed(api)
-    where = ["--url", str(api.base_url), "--seconds", "1", "--draw", "new"]
-    results = report_of("search_load", tmp_path / "report.json", *where, *options)["results"]
-    assert [each["mode"] for each in results] == modes
-    assert all(0 <= each["cache_hits"] < 1 for each in results)
-    assert all(each["searches_per_s"] > 0 and 0 < each["p50_ms"] <= each["p99_ms"] for each in results)
+    where = ["--url", str(api.base_url), "--seconds", "1", "--clients", "1", "--draw", "zipf"]
+    [result] = report_of("search_load", tmp_path / "report.json", *where, "--modes", "text_to_text")["results"]
+    assert result["mode"] == "text_to_text"
+    assert 0 <= result["cache_hits"] < 1
+    assert result["searches_per_s"] > 0
+    assert 0 < result["p50_ms"] <= result["p99_ms"]
 
 
 @pytest.mark.parametrize("name", sorted(set(RUNS) - NOT_QUICK))

@@ -15,8 +15,9 @@ from sqlalchemy import orm
 from orm_models import GeneratedImageRow, JobRow, OutboxRow, ProductRow, ProductVectorRow
 from tests.faults.clients import Pictures
 from tests.faults.history import State, Violation
-from tests.faults.stack import GRACE_S, Stack
+from tests.faults.stack import Stack
 from tuwen.assembly import Stores
+from tuwen.background import LEASE_TIME
 from tuwen.vectors.registry import require_live_index
 from vector_db import RowKey
 
@@ -25,9 +26,6 @@ FOUND = "tuwen_drift_found"
 QUIET_S = 45.0  # a relay that was killed keeps its claims for 30 s, and a consumer its partitions not as long
 DRAWING_S = 150.0  # the process that draws has to start first
 LONGEST_PASSES_S = 600.0
-# Products that were queued again are left alone for six times the grace, pictures for six times after they were stored
-# and six times more once a sweep has found them unused; a lease is held for two minutes.
-GRACES_OVER_S = max(12 * GRACE_S, 130.0)
 POLL_S = 0.5
 FULL_SCORE = 0.999  # of a query that is the very title or picture; the next product is at 0.998 at most
 PAGE = 1000
@@ -56,7 +54,7 @@ def settle(stack: Stack) -> Settled:
     """
     started = time.monotonic()
     _wait_until_quiet(stack)
-    mended, is_clean = _passes_after(stack, time.time() + GRACES_OVER_S)
+    mended, is_clean = _passes_after(stack, _graces_over_s(stack))
     _wait_until_quiet(stack)
     seconds = time.monotonic() - started
     look = stack.look(look_into)
@@ -74,9 +72,16 @@ def _gauges(client: httpx.Client) -> dict[str, float]:
     return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))}
 
 
-def _passes_after(stack: Stack, begun_after: float) -> tuple[Counter[str], bool]:
-    """What the passes mended that were begun after this moment, up to the first that found nothing; was there one?"""
-    mended, seen, deadline = Counter[str](), set[float](), time.monotonic() + GRACES_OVER_S + LONGEST_PASSES_S
+def _graces_over_s(stack: Stack) -> float:
+    """Products that were queued again are left alone for six times the grace, pictures for six times after they were
+    stored and six times more once a sweep has found them unused; a lease is held for two minutes."""
+    return max(12 * stack.settings.reconcile_grace_s, LEASE_TIME.total_seconds() + 10)
+
+
+def _passes_after(stack: Stack, seconds: float) -> tuple[Counter[str], bool]:
+    """What the passes mended that were begun so much later, up to the first that found nothing; was there one?"""
+    begun_after = time.time() + seconds
+    mended, seen, deadline = Counter[str](), set[float](), time.monotonic() + seconds + LONGEST_PASSES_S
     with httpx.Client(base_url=stack.urls[0], timeout=30, trust_env=False) as client:
         while time.monotonic() < deadline and len(seen) < MOST_PASSES:
             with suppress(httpx.HTTPError, KeyError):

@@ -38,6 +38,9 @@ STACKS: dict[str, Callable[[Path, dict[str, str]], AbstractContextManager[Stack]
 }
 CLIENTS = {"full": 4, "embedded": 3}
 FAULTS_BEFORE_S = 10.0
+# Shorter than the longest faults, so that whoever was paused for longer comes back to what was swept meanwhile; six
+# times as long, which is what pictures have, is longer than any, a short run itself included.
+GRACE_S, SHORT_GRACE_S, SHORT_RUN_S = 30.0, 15.0, 90.0
 FORESEEN = ("2", "404", "503", "no connection", "import")
 
 
@@ -109,7 +112,8 @@ def _last_searches(operations: list[Operation]) -> list[Operation]:
 def run(stack_name: str, seed: int, seconds: float, folder: Path, models: dict[str, str]) -> Report:
     """Everything that is written lies in the folder, the logs of all processes too."""
     history, pictures = History(), Pictures()
-    with STACKS[stack_name](folder, models) as stack:
+    grace_s = GRACE_S if seconds > SHORT_RUN_S else SHORT_GRACE_S
+    with STACKS[stack_name](folder, models | {"RECONCILE_GRACE_S": str(grace_s)}) as stack:
         nemesis = Nemesis(seed, stack.faults, history, at_once=stack.faults_at_once, pause_s=stack.pause_s)
         uploads = folder / "uploads"
         uploads.mkdir()

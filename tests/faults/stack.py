@@ -39,9 +39,6 @@ from tuwen.settings import Settings
 Result = TypeVar("Result")
 
 START_S, LOOK_S = 300.0, 3600.0
-# Shorter than the longest faults, so that whoever was paused for longer comes back to what was swept meanwhile; six
-# times as long, which is what pictures have, is longer than any.
-GRACE_S = 30.0
 RESTART_PAUSE_S = 0.5
 POLL_S = 0.1
 # How our own programs wait is their own; only how long is shorter, so that a fault of seconds is a long one.
@@ -50,7 +47,6 @@ QUICK = {
     "RETRY_BACKOFF_MAX_S": 2,
     "RELAY_POLL_S": 0.3,
     "RECONCILE_INTERVAL_S": 10,
-    "RECONCILE_GRACE_S": GRACE_S,
     "RECONCILE_LARGE_SHARE": 1,  # many products are deleted within minutes, and nobody is there to say that it is right
     "KAFKA_PARTITIONS": 4,  # as the broker makes topics that it lost when it was killed
     "GENERATION_HEARTBEAT_S": 1,

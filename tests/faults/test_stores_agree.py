@@ -1,6 +1,6 @@
 """The promise that the database, Milvus and the pictures never disagree, under faults at random.
 
-Two minutes of faults, and then some seven in which all graces run out: `python -m tests` does it beside all else. For
+Two minutes of faults, and then some four in which all graces run out: `python -m tests` does it beside all else. For
 as long as you like: `make faults MINUTES=60`.
 """
 
