@@ -197,7 +197,7 @@ def test_a2_a_title_finds_its_own_product_first_and_options_narrow_the_rest(tab:
     expect(tab.get_by_text("显示 1 个结果")).to_be_visible()
     expect(hit(tab, 1)).to_contain_text("红色布艺沙发")
     search_text(tab, "最低价", "3000")
-    expect(tab.get_by_text("price_min is above price_max")).to_be_visible()
+    expect(tab.get_by_text("price_min 大于 price_max")).to_be_visible()
 
 
 def test_a3_a_picture_finds_titles_with_their_thumbnails(tab: Page, pages_url: str) -> None:
