@@ -42,13 +42,13 @@ from tests.servers import new_mysql_database
 from tuwen.background import Lease, LeaseLost
 from tuwen.catalogue.queries import find_product, list_products, lock_products, sku_owner
 from tuwen.database.engine import Database
+from tuwen.database.jobs import find_job
 from tuwen.database.start import open_database
 from tuwen.errors import ConfigurationError, DatabaseUnavailable
 from tuwen.generation.queries import (
     claim_generation_job,
     count_jobs_waiting,
     delete_jobs_finished_before,
-    find_generation_job,
     finish_job,
     generated_images,
     give_back_job,
@@ -256,7 +256,7 @@ def test_rows_of_version_0_2_0_stay_as_they_are(empty_dsn: str) -> None:
     database.migrate()
     with database.read() as session:
         found = find_product(session, 7, None)
-        job = find_generation_job(session, 5)
+        job = find_job(session, "generate", 5)
         assert found is not None
         assert job is not None
         assert (found.product.title, found.product.version, found.product.image_is_generated) == ("红色沙发", 2, True)
@@ -632,7 +632,7 @@ def test_jobs_are_claimed_once_in_order_and_taken_over_when_their_worker_falls_s
         assert finish_job(session, first, 2, images=[generated(first)])
         assert not finish_job(session, first, 2, error="twice")
     with database.read() as session:
-        job = find_generation_job(session, first)
+        job = find_job(session, "generate", first)
         assert job is not None
         assert (job.status, job.progress, job.error) == ("done", 1.0, None)
         assert [image.image_path for image in generated_images(session, first)] == [f"bb/{first:064}.png"]
@@ -646,7 +646,7 @@ def test_a_job_that_is_given_back_waits_again_and_a_cancelled_one_does_not(datab
     assert claim(database, long_ago) == (cancelled, 1)
     with database.write() as session:
         give_back_job(session, given_back, 1)
-        job = find_generation_job(session, cancelled, lock=True)
+        job = find_job(session, "generate", cancelled, lock=True)
         assert job is not None
         job.status = "cancelled"
     with database.write() as session:
@@ -683,8 +683,8 @@ def test_old_results_go_with_their_pictures_and_their_ids_never_return(database:
         assert delete_jobs_finished_before(session, utc_now() - timedelta(hours=1), 9) == 0
         assert delete_jobs_finished_before(session, utc_now() + timedelta(hours=1), 9) == 1
     with database.read() as session:
-        assert find_generation_job(session, old) is None
-        assert find_generation_job(session, unfinished) is not None
+        assert find_job(session, "generate", old) is None
+        assert find_job(session, "generate", unfinished) is not None
         assert generated_images(session, old) == []
         assert image_paths_in_use(session, [f"bb/{old:064}.png"]) == set()
     assert add_job(database) > unfinished

@@ -23,12 +23,13 @@ from data_models import (
     SearchRequest,
     SimilarProduct,
 )
-from orm_models import GeneratedImageRow, JobRow, utc_now
+from orm_models import GeneratedImageRow, JobRow
 from tuwen.background import WorkPool
 from tuwen.catalogue.representation import image_url
 from tuwen.database.engine import Database
-from tuwen.errors import InvalidInput, NotCancellable, NotFound, QueueFull, VectorDBUnavailable
-from tuwen.generation.queries import count_jobs_waiting, find_generated_image, find_generation_job, generated_images
+from tuwen.database.jobs import cancel_job, find_job
+from tuwen.errors import InvalidInput, NotFound, QueueFull, VectorDBUnavailable
+from tuwen.generation.queries import count_jobs_waiting, find_generated_image, generated_images
 from tuwen.messaging.outbox import add_to_outbox
 from tuwen.pictures.checked_image import CheckedImage
 from tuwen.pictures.decoder import PictureDecoder
@@ -98,13 +99,10 @@ class GenerationJobs:
     def cancel(self, job_id: int) -> None:
         """Its worker notices at the next denoising step. Cancelling twice is no error; a job that ended is one."""
         with self._database.write() as session:
-            job = find_generation_job(session, job_id, lock=True)
+            job = find_job(session, "generate", job_id, lock=True)
             if job is None:
                 raise _no_job(job_id)
-            if job.status in ("done", "failed"):
-                raise NotCancellable(f"Job {job_id} is {job.status} already.")
-            if job.status != "cancelled":
-                job.status, job.finished_at = "cancelled", utc_now()
+            cancel_job(job)
 
     async def read(self, job_id: int) -> GenerationJob:
         return await self._describe(await self._threads.run(self._load, job_id))
@@ -155,7 +153,7 @@ class GenerationJobs:
 
     def _load(self, job_id: int) -> JobState:
         with self._database.read() as session:
-            job = find_generation_job(session, job_id)
+            job = find_job(session, "generate", job_id)
             if job is None:
                 raise _no_job(job_id)
             images = generated_images(session, job_id) if job.status == "done" else []

@@ -22,11 +22,6 @@ def has_unfinished_jobs(session: orm.Session) -> bool:
     return session.scalar(sa.select(sa.exists().where(*_of_generation("queued", "running")))) or False
 
 
-def find_generation_job(session: orm.Session, job_id: int, *, lock: bool = False) -> JobRow | None:
-    job = session.get(JobRow, job_id, with_for_update=lock or None)
-    return job if job and job.kind == "generate" else None
-
-
 def claim_generation_job(session: orm.Session, silent_since: datetime) -> JobRow | None:
     """Begin the oldest job that waits, or whose worker has given no sign of life since then."""
     abandoned = sa.and_(*_of_generation("running"), JobRow.heartbeat_at < silent_since)

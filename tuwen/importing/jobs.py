@@ -14,7 +14,8 @@ from sqlalchemy import orm
 from data_models import ImportJob, ImportMode
 from orm_models import ImportErrorRow, JobRow, utc_now
 from tuwen.database.engine import Database
-from tuwen.errors import NotCancellable, NotFound
+from tuwen.database.jobs import cancel_job, find_job
+from tuwen.errors import NotFound
 
 ERRORS_AT_ONCE = 1000
 # A spreadsheet takes a cell that begins so for a formula.
@@ -43,11 +44,7 @@ class ImportJobs:
     def cancel(self, job_id: int) -> None:
         """What is in stays in. Cancelling twice is no error; a job that ended is one."""
         with self._database.write() as session:
-            job = _find(session, job_id, lock=True)
-            if job.status in ("done", "failed"):
-                raise NotCancellable(f"Job {job_id} is {job.status} already.")
-            if job.status != "cancelled":
-                job.status, job.finished_at = "cancelled", utc_now()
+            cancel_job(_find(session, job_id, lock=True))
 
     def errors_after(self, job_id: int, last: int) -> Sequence[ImportErrorRow]:
         """The next ones, behind that id; none at the end. Raises NotFound."""
@@ -96,7 +93,7 @@ def _as_text(cell: str) -> str:
 
 
 def _find(session: orm.Session, job_id: int, *, lock: bool = False) -> JobRow:
-    job = session.get(JobRow, job_id, with_for_update=lock or None)
-    if job is None or job.kind != "import":
+    job = find_job(session, "import", job_id, lock=lock)
+    if job is None:
         raise NotFound(f"There is no import job {job_id}.")
     return job

@@ -11,7 +11,8 @@ from sqlalchemy import orm
 from data_models import DroppedIndexes, ReindexJob, ReindexRequest, RolledBackIndex
 from orm_models import JobRow, VectorIndexRow, utc_now
 from tuwen.database.engine import Database
-from tuwen.errors import GateClosed, IndexChanged, NotCancellable, NotFound, ReindexConflict
+from tuwen.database.jobs import cancel_job, find_job
+from tuwen.errors import GateClosed, IndexChanged, NotFound, ReindexConflict
 from tuwen.indexing.reindex_attempts import drop_all, drop_opened, next_job
 from tuwen.indexing.reindex_gate import processes_without
 from tuwen.vectors.indexes import activate, indexes_with
@@ -56,12 +57,8 @@ class ReindexJobs:
         """What was built is dropped. Cancelling twice is no error; a job that ended is one."""
         with self._database.write() as session:
             job = _find(session, job_id, lock=True)
-            if job.status in ("done", "failed"):
-                raise NotCancellable(f"Job {job_id} is {job.status} already.")
-            if job.status == "cancelled":
-                return
-            job.status, job.finished_at = "cancelled", utc_now()
-            drop_opened(session, job)
+            if cancel_job(job):
+                drop_opened(session, job)
 
     def roll_back(self, collection: str | None = None) -> RolledBackIndex:
         """This index answers again, within two seconds everywhere; by default the one before the last change.
@@ -133,8 +130,8 @@ def describe(job: JobRow) -> ReindexJob:
 
 
 def _find(session: orm.Session, job_id: int, *, lock: bool = False) -> JobRow:
-    job = session.get(JobRow, job_id, with_for_update=lock or None)
-    if job is None or job.kind != "reindex":
+    job = find_job(session, "reindex", job_id, lock=lock)
+    if job is None:
         raise NotFound(f"There is no reindex job {job_id}.")
     return job
 
