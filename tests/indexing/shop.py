@@ -18,6 +18,7 @@ from data_models import ProductChanges, ProductFields, SearchRequest
 from nlp_models import load_encoders
 from orm_models import OutboxRow, ProductRow, ProductVectorRow, UnusedImageRow
 from tests.conftest import picture
+from tests.processes import EXPORTS
 from tuwen.assembly import Services, new_ingestor, new_searcher, open_stores
 from tuwen.catalogue.products import ProductWriter
 from tuwen.encoders.base import Encoders, ModelNames
@@ -140,7 +141,8 @@ def lose_picture(shop: Shop, product_id: int) -> str:
 @cache
 def encoders_of(clip_model: str, text_model: str) -> Encoders:
     """Loaded once for all tests, which open the stores anew each time."""
-    return load_encoders(Settings(_env_file=None, clip_model=clip_model, text_model=text_model))
+    models = Settings(_env_file=None, encoder_cache_dir=EXPORTS, clip_model=clip_model, text_model=text_model)
+    return load_encoders(models)
 
 
 def load_on(loop: asyncio.AbstractEventLoop, settings: Settings, names: ModelNames) -> EncodingService:
@@ -168,6 +170,8 @@ async def open_shop(settings: Settings) -> AsyncIterator[Shop]:
 
 
 def run(settings: Settings, scenario: Scenario) -> None:
+    encoders_of(settings.clip_model, settings.text_model)  # whose conversion is nothing of the scenario's
+
     async def go() -> None:
         async with asyncio.timeout(60), open_shop(settings) as shop:
             await scenario(shop)
