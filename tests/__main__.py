@@ -10,7 +10,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 # Of the folders' names: about half of the time is before it, but for one that goes to the second half.
-SECOND_HALF_FROM, ALSO_SECOND = "indexing", "faults"
+SECOND_HALF_FROM, ALSO_SECOND = "importing", "faults"
 
 
 def halves() -> tuple[list[str], list[str]]:
