@@ -186,18 +186,57 @@ def _as_source(segment: Any, vector_field: str, compiled_filter: Any, plan: Any)
 
 
 def _in_memory(memtable: Any, vector_field: str, compiled_filter: Any) -> _Source:
-    pks, seqs, _, places, table = memtable.to_search_snapshot(
-        vector_field=None, include_table=compiled_filter is not None
-    )
-    batches = memtable._insert_batches  # which only grows; its own snapshot makes a Python list of every vector
-    vectors_of = {number: _as_matrix(batches[number].column(vector_field)) for number in {place[0] for place in places}}
-    vectors = np.stack([vectors_of[number][row] for number, row in places]) if places else np.zeros((0, 1), np.float32)
+    kept = _kept_of(memtable, with_table=compiled_filter is not None)
+    if vector_field not in kept.vectors:
+        kept.vectors[vector_field] = _vectors_at(kept, vector_field)
     fitting = None
-    if table is not None and len(pks):
+    if compiled_filter is not None and kept.table is not None and len(kept.pks):
+        table = kept.table
         mask = lite_filters.fitting_rows(table, compiled_filter, lambda each: evaluate_mask(each, table), keep=False)
         fitting = np.flatnonzero(mask)
-    pk_to_row = {pk: row for row, pk in enumerate(pks)}
-    return _Source(pks, seqs, vectors, pk_to_row, fitting, lambda row: (batches[places[row][0]], places[row][1]))
+    return _Source(kept.pks, kept.seqs, kept.vectors[vector_field], kept.pk_to_row, fitting, kept.place)
+
+
+class _Kept(NamedTuple):
+    """Rows that are still in memory, as they were at a version: to put them together took half of a search's time."""
+
+    version: tuple[int, int]
+    pks: Sequence[Any]
+    seqs: NDArray[np.uint64]
+    pk_to_row: dict[Any, int]
+    places: Sequence[tuple[int, int]]
+    batches: Sequence[Any]
+    table: Any | None
+    vectors: dict[str, Vectors]
+
+    def place(self, row: int) -> tuple[Any, int]:
+        number, place = self.places[row]
+        return self.batches[number], place
+
+
+def _kept_of(memtable: Any, *, with_table: bool) -> _Kept:
+    kept: _Kept | None = getattr(memtable, "_tuwen_kept", None)
+    version = _version(memtable)
+    if kept is None or kept.version != version or (with_table and kept.table is None):
+        pks, seqs, _, places, table = memtable.to_search_snapshot(vector_field=None, include_table=with_table)
+        batches = memtable._insert_batches  # which only grows; its own snapshot makes a Python list of every vector
+        kept = _Kept(version, pks, seqs, {pk: row for row, pk in enumerate(pks)}, places, batches, table, {})
+        memtable._tuwen_kept = kept
+    return kept
+
+
+def _version(memtable: Any) -> tuple[int, int]:
+    """An insert adds a batch, and none is ever taken away; between two of them what is deleted only gets more. Read
+    before the rows are: what is written meanwhile makes it old at once."""
+    return len(memtable._insert_batches), len(memtable._delete_index)
+
+
+def _vectors_at(kept: _Kept, vector_field: str) -> Vectors:
+    matrices = {
+        number: _as_matrix(kept.batches[number].column(vector_field)) for number in {place[0] for place in kept.places}
+    }
+    rows = [matrices[number][row] for number, row in kept.places]
+    return np.stack(rows) if rows else np.zeros((0, 1), np.float32)
 
 
 def _as_matrix(column: Any) -> Vectors:

@@ -151,6 +151,29 @@ def test_of_thousands_with_one_picture_the_oldest_come_first(tmp_path: Path) -> 
     opened.close()
 
 
+def test_what_is_still_in_memory_is_found_as_it_is_now(tmp_path: Path) -> None:
+    """Between two writes it is put together once, for all searches."""
+    vector_db = VectorDB(Settings(_env_file=None, data_dir=tmp_path, milvus_timeout_s=30))
+    vector_db.create_collection("products", clip_dim=DIM, text_dim=8)
+    of = vectors(20, seed=5)
+
+    def nearest(expression: str = "") -> list[int]:
+        found = vector_db.search("products", "image_clip_vector", [of[7]], limit=20, filter_expression=expression)
+        return [hit.row.product_id for hit in found[0]]
+
+    is_even = filter_expression(categories=[category(0), category(10), category(2)])
+    ids = vector_db.insert("products", rows(of))
+    assert nearest()[0] == 7
+    assert set(nearest(is_even)) == set(range(0, 20, 2))
+    vector_db.delete("products", [ids[7], ids[8]], [7, 8])
+    assert set(nearest()) == set(range(20)) - {7, 8}
+    assert set(nearest(is_even)) == set(range(0, 20, 2)) - {8}
+    vector_db.insert("products", rows(of[7:8], first=30))
+    assert nearest()[0] == 30
+    assert set(nearest(is_even)) == set(range(0, 20, 2)) - {8} | {30}
+    vector_db.close()
+
+
 @pytest.mark.parametrize("torn", ["*.parquet", "schema.json"])
 def test_a_damaged_collection_is_in_no_others_way(tmp_path: Path, torn: str) -> None:
     """One that is built, or was given up, and that nobody asks for."""
