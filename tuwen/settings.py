@@ -118,6 +118,7 @@ class Settings(BaseSettings):
 
     # Limits
     upload_max_bytes: int = Field(32 * 1024 * 1024, ge=1)
+    image_metadata: Literal["remove", "keep"] = "remove"
     image_max_pixels: int = Field(52_000_000, ge=1)
     decode_max_megapixels: int = Field(80, ge=1)
     title_max_length: int = Field(TITLE_COLUMN_LENGTH, ge=1, le=TITLE_COLUMN_LENGTH)

@@ -27,7 +27,7 @@ class KeyedRequest(NamedTuple):
 
     @classmethod
     def of(cls, key: str, fields: ProductFields, image: CheckedImage) -> Self:
-        asked = json.dumps([fields.model_dump(mode="json"), image.sha256], sort_keys=True)
+        asked = json.dumps([fields.model_dump(mode="json"), image.received_sha256], sort_keys=True)
         return cls(key, hashlib.sha256(asked.encode()).hexdigest())
 
 

@@ -113,8 +113,10 @@ class ProductWriter:
     ) -> Product:
         """Raises VersionMismatch where the condition does not hold."""
         with self._database.read() as session:
-            condition.require(_require_product(session, product_id))
+            condition.require(present := _require_product(session, product_id))
             _require_free_sku(session, changes.sku, owner=product_id)
+        if image is not None and self._has_as_it_came(present, image):
+            image = None
         if image is not None:
             self._images.save(image)
         values = changes.model_dump(include=changes.model_fields_set) | (
@@ -161,6 +163,12 @@ class ProductWriter:
             session.delete(row)
             add_product_event(session, self._topic, row, "delete", milvus_ids)
         self._wake_relay()
+
+    def _has_as_it_came(self, row: ProductRow, image: CheckedImage) -> bool:
+        """It was stored with its metadata, by a version or a setting that keeps them: no new picture, and no encode."""
+        if image.sha256 == image.received_sha256 or row.image_sha256 != image.received_sha256:
+            return False
+        return row.index_status != "failed" and self._images.has(row.image_path)
 
     def _as_it_is(self, session: orm.Session, row: ProductRow) -> Product:
         index = self._registry.known

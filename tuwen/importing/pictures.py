@@ -1,9 +1,9 @@
 """The pictures that a page of rows names: read from the archive or fetched, and left alone where a product has them."""
 
 import asyncio
-import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 from data_models import ImportMode
 from orm_models import ProductRow
@@ -12,6 +12,7 @@ from tuwen.errors import InvalidInput
 from tuwen.importing.pages import Picture
 from tuwen.importing.rows import ImportRow, RowError
 from tuwen.importing.source import Source
+from tuwen.pictures.checks import is_stored_as
 from tuwen.pictures.decoder import PictureDecoder
 from tuwen.pictures.download import NotFetched, download_image
 from tuwen.pictures.store import ImageStore
@@ -70,15 +71,14 @@ class PictureReader:
         assert row.image is not None, "those that name none are not asked for"
         try:
             data = await self._bytes(source, row.image)
-            sha256 = await self._reading.run(lambda: hashlib.sha256(data).hexdigest())
-            if sha256 == present:
-                return Picture(sha256, None)
+            if present is not None and await self._reading.run(partial(is_stored_as, present, data, self._settings)):
+                return Picture(present, None)
             image = await self._decoder.check(data)
         except InvalidInput as error:
             reason = "; ".join(each.message for each in error.errors) or error.detail
             return RowError(row.line, row.sku, "image", reason)
         await self._storing.run(self._images.save, image)
-        return Picture(sha256, image)
+        return Picture(image.sha256, image)
 
     async def _bytes(self, source: Source, image: str) -> bytes:
         """Raises InvalidInput."""

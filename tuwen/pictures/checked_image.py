@@ -9,6 +9,8 @@ class CheckedImage:
 
     data: bytes
     sha256: str
+    received_sha256: str
+    """Of the file as it came, before what it said besides its pixels was removed."""
     extension: str
     width: int
     height: int

@@ -3,8 +3,9 @@
 import hashlib
 
 from data_models import PICTURE_FORMATS
-from tuwen.errors import ImageTooLarge
+from tuwen.errors import ImageTooLarge, InvalidInput
 from tuwen.pictures.checked_image import CheckedImage
+from tuwen.pictures.cleaning import Said, cleaned
 from tuwen.pictures.decoding import Decoded, Header, decode, read_header
 from tuwen.pictures.formats import format_of
 from tuwen.pictures.thumbnails import make_thumbnail
@@ -33,14 +34,31 @@ def check_image(data: bytes, settings: Settings) -> CheckedImage:
     """Decode the picture once, whole. Raises ImageTooLarge, UnsupportedImageType or UnreadableImage."""
     require_size(data, settings)
     require_pixels(read_header(data), settings)
-    return as_checked(data, decode(data))
+    return as_checked(data, settings, decode(data))
 
 
-def as_checked(data: bytes, decoded: Decoded) -> CheckedImage:
+def is_stored_as(sha256: str, data: bytes, settings: Settings) -> bool:
+    """Whether this file is that stored picture: as it came, or as it is cleaned. Makes no pixels."""
+    if hashlib.sha256(data).hexdigest() == sha256:
+        return True
+    try:
+        clean = cleaned(data, format_of(data)) if settings.image_metadata == "remove" else data
+    except InvalidInput:
+        return False
+    return clean is not data and hashlib.sha256(clean).hexdigest() == sha256
+
+
+def as_checked(data: bytes, settings: Settings, decoded: Decoded) -> CheckedImage:
+    """As it is stored."""
+    image_format, received = format_of(data), hashlib.sha256(data).hexdigest()
+    clean = data
+    if settings.image_metadata == "remove":
+        clean = cleaned(data, image_format, Said(decoded.orientation, decoded.is_generated))
     return CheckedImage(
-        data=data,
-        sha256=hashlib.sha256(data).hexdigest(),
-        extension=PICTURE_FORMATS[format_of(data)].extensions[0],
+        data=clean,
+        sha256=received if clean is data else hashlib.sha256(clean).hexdigest(),
+        received_sha256=received,
+        extension=PICTURE_FORMATS[image_format].extensions[0],
         width=decoded.width,
         height=decoded.height,
         thumbnail=make_thumbnail(decoded.image),

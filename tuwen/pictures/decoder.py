@@ -41,7 +41,7 @@ class PictureDecoder:
 
     async def check(self, data: bytes) -> CheckedImage:
         """An upload. Raises ImageTooLarge, UnsupportedImageType, UnreadableImage or Overloaded."""
-        return await self._decode(data, partial(as_checked, data), is_stored=False)
+        return await self._decode(data, partial(as_checked, data, self._settings), is_stored=False)
 
     async def sha256(self, data: bytes) -> str:
         """In hex digits. A large picture's is no work for the event loop."""

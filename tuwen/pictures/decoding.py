@@ -63,6 +63,8 @@ class Decoded(NamedTuple):
     """Of the whole picture, upright."""
     is_generated: bool
     """Its own metadata says that a model made it."""
+    orientation: int
+    """As its metadata has it, of what is no upright picture."""
 
 
 def read_header(data: bytes, side: int = DECODE_SIDE) -> Header:
@@ -115,7 +117,7 @@ def _decode(reading: bytes, image_format: str, data: bytes, *, side: int, trim: 
         raise UnreadableImage.in_field("image", f"is broken or cut off: {error}") from error
     if said in LIES_ON_ITS_SIDE:
         width, height = height, width
-    return Decoded(small, width, height, says_generated(image, data))
+    return Decoded(small, width, height, says_generated(image, data), said)
 
 
 def pixels_to_decode(image: Image.Image, data: bytes, side: int = DECODE_SIDE) -> int:

@@ -47,8 +47,8 @@ EXIF_ITEM = re.compile(rb"(infe[\x02\x03]...(?:..|....)..)(?:Exif|mime)", re.DOT
 def orientation(image: Image.Image) -> int:
     """EXIF's 1 to 8, of a picture that is loaded: a PNG may say it behind its pixels."""
     info = image.info
-    exif = info.get("exif") or _magicks_exif(info.get(MAGICKS_EXIF))
-    said = _orientation_in(exif.removeprefix(b"Exif\0\0")) if isinstance(exif, bytes) else None
+    exif = info.get("exif") or magicks_exif(info.get(MAGICKS_EXIF))
+    said = exif_orientation(exif.removeprefix(b"Exif\0\0")) if isinstance(exif, bytes) else None
     if said is None:
         packet = info.get("XML:com.adobe.xmp") or info.get("xmp") or b""
         found = XMP_ORIENTATION.search(packet.encode(errors="replace") if isinstance(packet, str) else bytes(packet))
@@ -57,20 +57,20 @@ def orientation(image: Image.Image) -> int:
 
 
 def tiff_orientation(data: bytes) -> int:
-    said = _orientation_in(data)
+    said = exif_orientation(data)
     return said if said in TURNS else 1
 
 
 def is_camera_raw(tiff: bytes) -> bool:
     """Its first picture is a small preview, and its pixels are not for us: DNG, CR2, and what is built as NEF is."""
-    entries = {tag: entry for tag, _, entry in _entries(tiff)}
+    entries = {tag: entry for tag, _, entry in tiff_entries(tiff)}
     preview_first = struct.pack(f"{_order(tiff)}L", 1) == entries.get(NEW_SUBFILE_TYPE, b"")[8:12]
     return tiff[8:10] == b"CR" or DNG_VERSION in entries or (preview_first and SUB_DIRECTORIES in entries)
 
 
 def numbers_of_values(tiff: bytes) -> Iterator[tuple[int, int]]:
     """Each tag of the first directory, and how many values it says there are."""
-    for tag, _, entry in _entries(tiff):
+    for tag, _, entry in tiff_entries(tiff):
         yield tag, int(struct.unpack_from(f"{_order(tiff)}{'Q' if _is_big(tiff) else 'L'}", entry, 4)[0])
 
 
@@ -78,16 +78,16 @@ def upright(image: Image.Image, said: int) -> Image.Image:
     return image.transpose(TURNS[said]) if said in TURNS else image
 
 
-def _magicks_exif(text: object) -> bytes:
+def magicks_exif(text: object) -> bytes:
     try:
         return bytes.fromhex("".join(str(text or "").split("\n")[3:]))
     except ValueError:
         return b""
 
 
-def _orientation_in(tiff: bytes) -> int | None:
+def exif_orientation(tiff: bytes) -> int | None:
     """Of the first directory; of any integer type, however many it says there are."""
-    for tag, kind, entry in _entries(tiff):
+    for tag, kind, entry in tiff_entries(tiff):
         if tag == ORIENTATION and kind in INTEGERS:
             wide = _is_big(tiff)
             value = entry[12:20] if wide else entry[8:12]
@@ -98,7 +98,7 @@ def _orientation_in(tiff: bytes) -> int | None:
     return None
 
 
-def _entries(tiff: bytes) -> Iterator[tuple[int, int, bytes]]:
+def tiff_entries(tiff: bytes) -> Iterator[tuple[int, int, bytes]]:
     """Tag, type and all the bytes of each entry that is there."""
     start, count = _directory(tiff)
     size = 20 if _is_big(tiff) else 12
@@ -191,11 +191,22 @@ def _can_be_unpacked(chunk: bytes) -> bool:
 
 def only_first_picture(data: bytes) -> bytes:
     """A TIFF whose directory names what the pixels of its first picture need, in the same places, and no other one."""
-    order, wide = _order(data), _is_big(data)
+    reading = bytearray(data)
+    only_these_entries(reading, data, TIFF_NEEDS)
+    return bytes(reading)
+
+
+def only_these_entries(tiff: bytearray, data: bytes, tags: set[int]) -> None:
+    """Of the first directory of `data`, and no further one; written to the same place of `tiff`."""
+    order, wide = tiff_layout(data)
     start, count = _directory(data)
-    if not count:
-        return data
-    needed = [entry for tag, _, entry in _entries(data) if tag in TIFF_NEEDS]
-    directory = struct.pack(f"{order}{'Q' if wide else 'H'}", len(needed)) + b"".join(needed) + bytes(8 if wide else 4)
-    start -= 8 if wide else 2
-    return b"".join((data[:start], directory, data[start + len(directory) :]))
+    if count:
+        kept = [entry for tag, _, entry in tiff_entries(data) if tag in tags]
+        directory = struct.pack(f"{order}{'Q' if wide else 'H'}", len(kept)) + b"".join(kept) + bytes(8 if wide else 4)
+        start -= 8 if wide else 2
+        tiff[start : start + len(directory)] = directory
+
+
+def tiff_layout(tiff: bytes) -> tuple[str, bool]:
+    """The order of its bytes, and whether its numbers are wide (BigTIFF)."""
+    return _order(tiff), _is_big(tiff)

@@ -34,9 +34,11 @@ def encode_generated(image: Image.Image, notes: Mapping[str, str]) -> CheckedIma
     buffer = io.BytesIO()
     image.save(buffer, "PNG", pnginfo=info)
     data = buffer.getvalue()
+    sha256 = hashlib.sha256(data).hexdigest()
     return CheckedImage(
         data=data,
-        sha256=hashlib.sha256(data).hexdigest(),
+        sha256=sha256,
+        received_sha256=sha256,
         extension="png",
         width=image.width,
         height=image.height,
