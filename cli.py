@@ -79,6 +79,9 @@ def import_catalogue(
     mode: Annotated[
         ImportMode, typer.Option(help="create leaves products whose sku is there as they are; upsert changes them.")
     ] = "create",
+    mask_personal_data: Annotated[
+        bool, typer.Option("--mask-personal-data", help="Phone and ID numbers and mail addresses become asterisks.")
+    ] = False,
     follow: Annotated[int | None, typer.Option(metavar="JOB", min=1, help="Follow this job.")] = None,
     cancel: Annotated[int | None, typer.Option(metavar="JOB", min=1, help="Give up this job.")] = None,
     api_url: ApiUrl = "",
@@ -95,7 +98,7 @@ def import_catalogue(
             return
         if file is not None:
             with _progress("Uploading bytes", None) as advance:
-                job = file_import.begin_import(client, file, mode, advance)
+                job = file_import.begin_import(client, file, mode, advance, mask_personal_data=mask_personal_data)
         else:
             job = file_import.read_job(client, follow or 0)
         _follow_import(client, job, file or Path(Path(job["file_name"]).name))
@@ -299,10 +302,10 @@ def _follow_import(client: httpx.Client, job: dict[str, Any], file: Path) -> Non
     say(file_import.summary_of(job))
     errors = file_import.save_errors(client, job, file)
     if errors is not None:
-        say(f"{errors} has the rows that are not in, each with its reason.")
+        say(f"{errors} has the rows that are not in, each with its reason, and warnings of others.")
     if job["status"] != "done":
         raise CatalogueError(f"Job {job['job_id']} {job['status']}: {job['error'] or ''}")
-    if errors is not None:
+    if job["failed"]:
         raise typer.Exit(ROWS_FAILED)
 
 

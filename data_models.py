@@ -442,12 +442,16 @@ class ImportJob(BaseModel):
     errors_url: str
     file_name: str
     mode: ImportMode
+    mask_personal_data: bool
     progress: float = Field(ge=0, le=1, description="How much of the file is read.")
     rows: int = Field(description="Read so far, in the order of the file; each is one of the four below.")
     created: int
     updated: int
     unchanged: int = Field(description="All that the row says was there, or `mode=create` left the product as it is.")
     failed: int = Field(description="Rows that are not in; `errors_url` says why.")
+    warnings: int = Field(
+        description="What is worth a look in rows that are in: personal data, and what a row above has, too."
+    )
     rows_per_s: float | None
     columns: dict[str, str] = Field(
         description="The first 200 columns, each with the field, or the attribute, that it is taken for."

@@ -33,7 +33,7 @@ class _Outgoing(io.RawIOBase):
         return data
 
 
-def begin_import(client: httpx.Client, file: Path, mode: str, on_upload: OnUpload) -> Any:
+def begin_import(client: httpx.Client, file: Path, mode: str, on_upload: OnUpload, **options: bool) -> Any:
     """The job. Raises CatalogueError where the file or the service makes it impossible."""
     answer_of(client.get("/health/live"))  # before gigabytes are sent to whatever answers there
     boundary = secrets.token_hex(16)
@@ -42,7 +42,7 @@ def begin_import(client: httpx.Client, file: Path, mode: str, on_upload: OnUploa
         with file.open("rb"):
             pass
         body = _form(file, boundary, on_upload)
-        response = client.post("/product/import", params={"mode": mode}, content=body, headers=headers)
+        response = client.post("/product/import", params={"mode": mode, **options}, content=body, headers=headers)
     except OSError as error:
         raise CatalogueError(f"{file} can't be sent: {error}") from error
     except InvalidInput as error:
@@ -67,11 +67,11 @@ def cancel(client: httpx.Client, job_id: int) -> str:
 
 
 def save_errors(client: httpx.Client, job: dict[str, Any], beside: Path) -> Path | None:
-    """The rows that could not be taken, as a CSV beside the file; None, and no such file of before, where there are
-    none. Raises CatalogueError."""
+    """The rows that could not be taken, and warnings, as a CSV beside the file; None, and no such file of before, where
+    there are none. Raises CatalogueError."""
     path = beside.with_name(f"{beside.name}.errors.csv")
     try:
-        if not job["failed"]:
+        if not job["failed"] and not job["warnings"]:
             path.unlink(missing_ok=True)
             return None
         with client.stream("GET", job["errors_url"]) as response, path.open("wb") as file:
@@ -99,7 +99,8 @@ def progress_of(job: dict[str, Any]) -> dict[str, Any]:
 
 def summary_of(job: dict[str, Any]) -> str:
     counts = ", ".join(f"{job[name]} {name}" for name in ("created", "updated", "unchanged", "failed"))
-    return f"{counts}, of {job['rows']} rows."
+    warnings = f" {job['warnings']} warnings." if job["warnings"] else ""
+    return f"{counts}, of {job['rows']} rows.{warnings}"
 
 
 def ways_back(job: dict[str, Any]) -> str:

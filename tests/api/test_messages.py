@@ -15,7 +15,7 @@ from tuwen.errors import AppError
 
 PLACES = ("data_models.py", "tuwen/api", "tuwen/search", "tuwen/catalogue", "tuwen/generation", "tuwen/importing")
 RAISES = {"in_field", "ValueError", "FieldError", "MalformedRequest", "UnsupportedMediaType", "NotFound", "_refused"}
-RAISES |= {"VersionMismatch", "IdempotencyKeyUsed", "BadRow", "FileTooLarge"}
+RAISES |= {"RowWarning", "VersionMismatch", "IdempotencyKeyUsed", "BadRow", "FileTooLarge"}
 VALUE = "7"
 WITHIN_ANOTHER = {"Excess data after padding", "7 is not JSON"}
 

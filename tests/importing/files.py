@@ -64,9 +64,19 @@ def counts_of(job: Mapping[str, Any]) -> tuple[int, int, int, int]:
 
 def errors_of(client: httpx.Client, job: Mapping[str, Any]) -> list[list[str]]:
     """Line, sku, field, reason."""
+    return [row[:4] for row in said_of(client, job) if row[4] == "error"]
+
+
+def warnings_of(client: httpx.Client, job: Mapping[str, Any]) -> list[list[str]]:
+    return [row[:4] for row in said_of(client, job) if row[4] == "warning"]
+
+
+def said_of(client: httpx.Client, job: Mapping[str, Any]) -> list[list[str]]:
+    """Line, sku, field, reason, severity."""
     response = client.get(job["errors_url"])
     assert response.status_code == httpx.codes.OK, response.text
     assert response.content.startswith(b"\xef\xbb\xbf")  # by which spreadsheets know UTF-8
     head, *rows = csv.reader(io.StringIO(response.content.decode("utf-8-sig")))
-    assert head == ["line", "sku", "field", "reason"]
+    assert head == ["line", "sku", "field", "reason", "severity"]
+    assert len([row for row in rows if row[4] == "warning"]) == job["warnings"]
     return rows

@@ -22,7 +22,7 @@ from tests.processes import ROOT, environment
 from tuwen.catalogue.picture_store import open_image_store
 from tuwen.database.engine import Database
 from tuwen.database.start import open_database
-from tuwen.importing.attempts import MOST_LOST
+from tuwen.importing.attempts import MOST_LOST, WARNING
 from tuwen.importing.files import make_durable, new_file
 from tuwen.importing.jobs import ImportJobs
 from tuwen.settings import Settings
@@ -74,10 +74,12 @@ def assert_whole(settings: Settings, database: Database, job: ImportJob) -> None
     with database.read() as session:
         products = list(session.scalars(sa.select(ProductRow)))
         events = list(session.scalars(sa.select(OutboxRow.message_key)))
-        lines = list(session.scalars(sa.select(ImportErrorRow.line).order_by(ImportErrorRow.line)))
+        said = session.execute(sa.select(ImportErrorRow.line, ImportErrorRow.reason).order_by(ImportErrorRow.line))
+        lines = [(line, reason.startswith(WARNING)) for line, reason in said]
     assert sorted(product.title for product in products) == [*(f"商品 {number}" for number in range(4)), "无货号"]
     assert sorted(map(int, events)) == [product.product_id for product in products]
-    assert lines == [6, 7]
+    assert [line for line, is_warning in lines if not is_warning] == [6, 7]
+    assert {line for line, is_warning in lines if is_warning} == {8}
     images = open_image_store(settings, database)
     assert all(images.read(product.image_path) for product in products)
     assert list((settings.data_dir / "imports").iterdir()) == []

@@ -64,11 +64,16 @@ FILES = {
     ),
 )
 async def import_products(
-    request: Request, response: Response, api: ApiDependency, mode: ImportMode = "create"
+    request: Request,
+    response: Response,
+    api: ApiDependency,
+    mode: ImportMode = "create",
+    mask_personal_data: bool = False,
 ) -> ImportJob:
     """Takes the file and answers with a job; poll `status_url`. `create` leaves products whose sku is there as they
     are, `upsert` changes what the file says of them. Rows that can't be taken keep no other out; `errors_url` has
-    them."""
+    them, and warnings of others. `mask_personal_data` puts asterisks in the place of phone and ID numbers and mail
+    addresses in titles and attributes."""
     settings, threads = api.services.settings, api.threads.uploads
     try:
         name, file = await threads.run(new_file, settings)
@@ -82,7 +87,7 @@ async def import_products(
     except OSError as error:
         raise DependencyUnavailable(f"The file can't be kept (DATA_DIR): {error.strerror}") from error
     # From here on a job may name it, even where the database's answer was lost.
-    job = await threads.run(api.imports.create, name, file_name, mode)
+    job = await threads.run(partial(api.imports.create, mask_personal_data=mask_personal_data), name, file_name, mode)
     response.headers["Location"] = job.status_url
     return job
 
@@ -103,7 +108,8 @@ async def get_import(job_id: JobId, api: ApiDependency) -> ImportJob:
     responses={200: CSV, **problem_responses(NotFound, InvalidInput, DatabaseUnavailable)},
 )
 async def get_import_errors(job_id: JobId, request: Request, api: ApiDependency) -> StreamingResponse:
-    """CSV: line, sku, field, reason; of all pages that are done so far. In Chinese by `Accept-Language: zh`."""
+    """CSV: line, sku, field, reason, severity (`error`, or `warning`: the row is in); of all pages that are done. In
+    Chinese by `Accept-Language: zh`."""
     first = await api.threads.reads.run(api.imports.errors_after, job_id, 0)
     headers = {"Content-Disposition": f'attachment; filename="import-{job_id}-errors.csv"'}
     language = accepted_language(request)

@@ -6,8 +6,10 @@ A sentence is found again by its English pattern. `tests/api/test_messages.py` f
 # ruff: noqa: E501  # a row of the table is a line
 
 import re
-from functools import cache
+from functools import cache, reduce
 from typing import Literal, NamedTuple
+
+from tuwen.api.warning_messages import KINDS, OF_WARNINGS
 
 Language = Literal["en", "zh"]
 LONGEST_HEADER = 500
@@ -232,7 +234,7 @@ class _Pattern(NamedTuple):
 
 @cache
 def _patterns() -> list[_Pattern]:
-    return [_pattern(*each) for each in (*OURS, *OF_PICTURES, *OF_LIBRARIES)]
+    return [_pattern(*each) for each in (*OURS, *OF_PICTURES, *OF_LIBRARIES, *OF_WARNINGS)]
 
 
 def _pattern(code: str, english: str, chinese: str) -> _Pattern:
@@ -267,6 +269,8 @@ def find_message(english: str) -> Said | None:
             said = {name: value for name, value in gaps.items() if name not in ("s", "more")}
             parameters = {name: _as_number(value) for name, value in said.items()}
             listed = {name: said[name].replace(" or ", " 或 ") for name in LISTS if name in said}
+            if kinds := said.get("kinds"):
+                listed["kinds"] = reduce(lambda text, pair: text.replace(*pair), KINDS.items(), kinds)
             return Said(pattern.code, parameters, pattern.in_chinese.format(**(said | listed)))
     return None
 

@@ -17,7 +17,7 @@ from sqlalchemy import orm
 from data_models import ENDED, ImportMode
 from orm_models import FIELD_LENGTH, REASON_LENGTH, ImportErrorRow, JobRow, utc_now
 from tuwen.database.engine import Database
-from tuwen.importing.rows import RowError
+from tuwen.importing.rows import RowError, RowWarning
 from tuwen.settings import SKU_COLUMN_LENGTH
 
 logger = logging.getLogger(__name__)
@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 SILENT_AFTER = timedelta(seconds=20)
 KEPT_FOR, ERRORS_AT_ONCE = timedelta(days=30), 1000
 MOST_LOST, LOST = 5, "lost_attempts"  # how many in a row were not heard of again, without a page between them
+WARNING = "Warning: "  # what a reason begins with whose row is in
 JOBS_LOOKED_AT = 100  # at once
 
 
@@ -39,6 +40,7 @@ class Attempt(NamedTuple):
     """Of the file."""
     mode: ImportMode
     state: dict[str, Any]
+    mask_personal_data: bool
 
 
 def is_free() -> sa.ColumnElement[bool]:
@@ -81,7 +83,9 @@ def begin_attempt(database: Database, folder: Path) -> Attempt | None:
         job.status, job.started_at, job.heartbeat_at = "running", job.started_at or utc_now(), utc_now()
         job.attempts += 1
         job.state = state | {LOST: lost + 1}
-        return Attempt(job.job_id, job.attempts, folder / job.request["file"], job.request["mode"], job.state)
+        asked = job.request
+        mask = asked.get("mask_personal_data", False)  # which jobs of an earlier version don't say
+        return Attempt(job.job_id, job.attempts, folder / asked["file"], asked["mode"], job.state, mask)
 
 
 def require_running(session: orm.Session, attempt: Attempt) -> JobRow:
@@ -141,14 +145,14 @@ def delete_old_jobs(database: Database) -> None:
                 session.execute(sa.delete(JobRow).where(JobRow.job_id == job_id))
 
 
-def add_errors(session: orm.Session, job_id: int, errors: Sequence[RowError]) -> None:
+def add_errors(session: orm.Session, job_id: int, errors: Sequence[RowError | RowWarning]) -> None:
     rows = [
         {
             "job_id": job_id,
             "line": error.line,
             "sku": error.sku[:SKU_COLUMN_LENGTH] if error.sku else None,
             "field": error.field[:FIELD_LENGTH],
-            "reason": error.reason[:REASON_LENGTH],
+            "reason": f"{WARNING if isinstance(error, RowWarning) else ''}{error.reason}"[:REASON_LENGTH],
         }
         for error in errors
     ]

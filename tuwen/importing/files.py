@@ -95,7 +95,7 @@ def remove_left_files(database: Database, folder: Path) -> None:
         status_of = {request["file"]: status for request, status in jobs}
     old = time.time() - LEFT_AFTER_S
     for file in files:
-        status = status_of.get(file.name)
+        status = status_of.get(file.name.partition(".")[0])  # what lies beside it goes with it
         if status in ENDED or (status is None and file.stat().st_mtime < old):
             file.unlink(missing_ok=True)
 

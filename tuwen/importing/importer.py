@@ -10,7 +10,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import Any
 
 from sqlalchemy.exc import DataError, IntegrityError
@@ -32,10 +32,12 @@ from tuwen.importing.attempts import (
     let_go,
     require_running,
 )
+from tuwen.importing.doubles import Doubles, Seen, beside
 from tuwen.importing.files import import_folder, lacks_room, remove_left_files
 from tuwen.importing.pages import Page, PageWriter, Picture, PictureNeeded, products_by_sku
+from tuwen.importing.personal_data import without_personal_data
 from tuwen.importing.pictures import PictureReader, keep_stored
-from tuwen.importing.rows import ImportRow, RowError, read_row
+from tuwen.importing.rows import ImportRow, RowError, RowWarning, read_row
 from tuwen.importing.source import Source
 from tuwen.pictures.decoder import PictureDecoder
 from tuwen.pictures.store import ImageStore
@@ -48,6 +50,7 @@ LOOK_EVERY_S, KEEP_EVERY_S, CLEAR_UP_EVERY_S = 0.5, 4.0, 60.0
 PAGE_ROWS, PASSED_OVER_AT_ONCE = 100, 5000
 LOOK_FOR_ROOM_EVERY_S = 2.0
 TRIES = 5
+MOST_WARNINGS = 100_000
 NOT_WRITTEN = FieldError("row", "could not be written; something else may change the same product, so import it again")
 Read = ImportRow | list[RowError]
 
@@ -108,6 +111,7 @@ class Importer:
     def _remove_if_ended(self, attempt: Attempt) -> None:
         if has_ended(self._database, attempt.job_id):
             attempt.path.unlink(missing_ok=True)
+            beside(attempt.path).unlink(missing_ok=True)
 
     def _clear_up(self) -> None:
         if time.monotonic() >= self._clear_up_at:
@@ -130,19 +134,19 @@ class Importer:
             await asyncio.gather(task, return_exceptions=True)
 
     async def _import(self, attempt: Attempt) -> None:
-        with Source(attempt.path) as source:
+        with Source(attempt.path) as source, closing(Doubles(attempt.path)) as doubles:
             rows = source.rows()
             passed_over = 0
             while passed_over < attempt.state.get("rows", 0):
                 count = min(PASSED_OVER_AT_ONCE, attempt.state["rows"] - passed_over)
                 await self._reading.run(_pass_over, rows, count)
                 passed_over += count
-            writing = _Writing(self._database, self._settings, self._images, attempt, source)
+            writing = _Writing(self._database, self._settings, self._images, attempt, source, doubles)
             waiting: deque[Read] = deque()
             while True:
                 await self._until_there_is_room()
                 wanted = PAGE_ROWS - len(waiting)
-                waiting.extend(await self._reading.run(self._read_rows, rows, wanted))
+                waiting.extend(await self._reading.run(self._read_rows, rows, wanted, attempt.mask_personal_data))
                 if not waiting:
                     break
                 await self._write_page(writing, source, waiting)
@@ -157,8 +161,9 @@ class Importer:
             said = True
             await asyncio.sleep(LOOK_FOR_ROOM_EVERY_S)
 
-    def _read_rows(self, rows: Iterator[Any], count: int) -> list[Read]:
-        return [read_row(row, self._settings) for row in itertools.islice(rows, count)]
+    def _read_rows(self, rows: Iterator[Any], count: int, mask: bool) -> list[Read]:
+        read = (read_row(row, self._settings) for row in itertools.islice(rows, count))
+        return [without_personal_data(row, mask=mask) if isinstance(row, ImportRow) else row for row in read]
 
     async def _write_page(self, writing: "_Writing", source: Source, waiting: "deque[Read]") -> None:
         """Of the first of these, which wait no more."""
@@ -190,7 +195,8 @@ class Importer:
         pictures, done = await self._pictures.read(source, good, known, writing.mode, trust_known=trust_known)
         if done < len(good):  # no more could be held; the errors between them go with those that are done
             read = read[: read.index(good[done])]
-        await self._writing.run(writing.write, read, pictures)
+        warnings = await self._reading.run(writing.find_warnings, read, pictures)
+        await self._writing.run(writing.write, read, pictures, warnings)
         self._wake_relay()
         await self._writing.run(keep_stored, self._images, pictures)
         return len(read)
@@ -200,11 +206,18 @@ class _Writing:
     """The pages of one attempt. Blocks."""
 
     def __init__(
-        self, database: Database, settings: Settings, images: ImageStore, attempt: Attempt, source: Source
+        self,
+        database: Database,
+        settings: Settings,
+        images: ImageStore,
+        attempt: Attempt,
+        source: Source,
+        doubles: Doubles,
     ) -> None:
         self._database = database
         self._attempt = attempt
         self._source = source
+        self._doubles = doubles
         self._state = attempt.state
         self._pages = PageWriter(settings, images, attempt.mode)
         self._started, self._rows_before = time.monotonic(), attempt.state.get("rows", 0)
@@ -214,21 +227,30 @@ class _Writing:
         with self._database.read() as session:
             return products_by_sku(session, rows)
 
-    def write(self, read: list[Read], pictures: dict[int, Picture | RowError]) -> None:
+    def find_warnings(self, read: list[Read], pictures: dict[int, Picture | RowError]) -> list[RowWarning]:
+        """No more of them than a file that is nothing else may leave in the database."""
+        rows = [row for row in read if isinstance(row, ImportRow)]
+        seen = {line: Seen(each.sha256, each.likeness) for line, each in pictures.items() if isinstance(each, Picture)}
+        of_rows = itertools.chain.from_iterable(row.warnings for row in rows)
+        left = max(0, MOST_WARNINGS - self._state.get("warnings", 0))
+        return [*of_rows, *self._doubles.find(rows, seen)][:left]
+
+    def write(self, read: list[Read], pictures: dict[int, Picture | RowError], warnings: list[RowWarning]) -> None:
         """Raises JobGone, PictureNeeded or what the database says of the rows, and has then written nothing."""
         with self._database.write() as session:
             job = require_running(session, self._attempt)
             page = self._pages.write(session, [row for row in read if isinstance(row, ImportRow)], pictures)
             page.errors += itertools.chain.from_iterable(row for row in read if isinstance(row, list))
-            add_errors(session, job.job_id, sorted(page.errors, key=lambda error: error.line))
-            state = self._state | self._counted(page, len(read))
+            said: list[RowError | RowWarning] = [*page.errors, *warnings]
+            add_errors(session, job.job_id, sorted(said, key=lambda each: each.line))
+            state = self._state | self._counted(page, len(read), len(warnings))
             job.state, job.heartbeat_at = state, utc_now()
             job.progress = self._source.share_read
         self._state = state
 
-    def _counted(self, page: Page, rows: int) -> dict[str, Any]:
+    def _counted(self, page: Page, rows: int, warnings: int) -> dict[str, Any]:
         counts = {"rows": rows, "created": page.created, "updated": page.updated}
-        counts |= {"unchanged": page.unchanged, "failed": page.failed}
+        counts |= {"unchanged": page.unchanged, "failed": page.failed, "warnings": warnings}
         state: dict[str, Any] = {name: self._state.get(name, 0) + count for name, count in counts.items()}
         seconds = max(time.monotonic() - self._started, 0.001)
         rate = round((state["rows"] - self._rows_before) / seconds, 1)

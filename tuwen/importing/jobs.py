@@ -16,6 +16,7 @@ from orm_models import ImportErrorRow, JobRow, utc_now
 from tuwen.database.engine import Database
 from tuwen.database.jobs import cancel_job, find_job
 from tuwen.errors import NotFound
+from tuwen.importing.attempts import WARNING
 
 ERRORS_AT_ONCE = 1000
 # A spreadsheet takes a cell that begins so for a formula.
@@ -28,10 +29,10 @@ class ImportJobs:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def create(self, file: str, file_name: str, mode: ImportMode) -> ImportJob:
+    def create(self, file: str, file_name: str, mode: ImportMode, *, mask_personal_data: bool = False) -> ImportJob:
         """`file`: as `files.new_file` has named it, written to its end."""
         with self._database.write() as session:
-            request = {"file": file, "name": file_name, "mode": mode}
+            request = {"file": file, "name": file_name, "mode": mode, "mask_personal_data": mask_personal_data}
             job = JobRow(kind="import", request=request, state={}, created_at=utc_now())
             session.add(job)
             session.flush()
@@ -65,8 +66,9 @@ def describe(job: JobRow) -> ImportJob:
         errors_url=f"/product/import/{job.job_id}/errors",
         file_name=job.request["name"],
         mode=job.request["mode"],
+        mask_personal_data=job.request.get("mask_personal_data", False),
         progress=job.progress,
-        **{name: state.get(name, 0) for name in ("rows", "created", "updated", "unchanged", "failed")},
+        **{name: state.get(name, 0) for name in ("rows", "created", "updated", "unchanged", "failed", "warnings")},
         rows_per_s=state.get("rows_per_s"),
         columns=state.get("columns", {}),
         error=job.error,
@@ -82,9 +84,11 @@ def as_csv(errors: Sequence[ImportErrorRow], say: Callable[[str, str], str], *, 
     writer = csv.writer(text)
     if with_head:
         text.write("\ufeff")
-        writer.writerow(("line", "sku", "field", "reason"))
+        writer.writerow(("line", "sku", "field", "reason", "severity"))
     for each in errors:
-        writer.writerow((each.line, _as_text(each.sku or ""), each.field, _as_text(say(each.field, each.reason))))
+        reason, severity = each.reason.removeprefix(WARNING), "warning" if each.reason.startswith(WARNING) else "error"
+        said = _as_text(say(each.field, reason))
+        writer.writerow((each.line, _as_text(each.sku or ""), _as_text(each.field), said, severity))
     return text.getvalue().encode()
 
 

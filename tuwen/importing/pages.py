@@ -32,6 +32,7 @@ class Picture(NamedTuple):
     sha256: str
     image: CheckedImage | None
     """Stored already. None: the product has this very picture."""
+    likeness: bytes | None = None
 
 
 @dataclass

@@ -12,9 +12,11 @@ from tuwen.errors import InvalidInput
 from tuwen.importing.pages import Picture
 from tuwen.importing.rows import ImportRow, RowError
 from tuwen.importing.source import Source
+from tuwen.pictures.checked_image import CheckedImage
 from tuwen.pictures.checks import is_stored_as
 from tuwen.pictures.decoder import PictureDecoder
 from tuwen.pictures.download import NotFetched, download_image
+from tuwen.pictures.likeness import likeness_of
 from tuwen.pictures.store import ImageStore
 from tuwen.settings import Settings
 from tuwen.texts import canonical_text
@@ -77,8 +79,11 @@ class PictureReader:
         except InvalidInput as error:
             reason = "; ".join(each.message for each in error.errors) or error.detail
             return RowError(row.line, row.sku, "image", reason)
-        await self._storing.run(self._images.save, image)
-        return Picture(image.sha256, image)
+        return Picture(image.sha256, image, await self._storing.run(self._store, image))
+
+    def _store(self, image: CheckedImage) -> bytes | None:
+        self._images.save(image)
+        return likeness_of(image.thumbnail)
 
     async def _bytes(self, source: Source, image: str) -> bytes:
         """Raises InvalidInput."""

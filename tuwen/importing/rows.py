@@ -34,6 +34,7 @@ class ImportRow:
     """Of columns of their own: the others that are there stay."""
     image: str | None
     """A path in the archive, or an address."""
+    warnings: tuple["RowWarning", ...] = ()
 
     @property
     def sku(self) -> str | None:
@@ -41,6 +42,15 @@ class ImportRow:
 
 
 class RowError(NamedTuple):
+    line: int
+    sku: str | None
+    field: str
+    reason: str
+
+
+class RowWarning(NamedTuple):
+    """Of a row that goes in all the same."""
+
     line: int
     sku: str | None
     field: str
