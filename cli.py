@@ -49,6 +49,10 @@ HELD_BY_THE_API = (
     "what it found; to reconcile by hand, stop it first."
 )
 
+Percent = Annotated[
+    float | None,
+    typer.Option(metavar="PERCENT", min=0, max=100, help="With replace_all: how many of all products may go."),
+]
 ApiUrl = Annotated[str, typer.Option(help="Address of the running service; by default the one of the settings.")]
 
 
@@ -77,8 +81,13 @@ def import_catalogue(
         typer.Argument(help="CSV, XLSX, JSON lines, or a ZIP of one of them; pictures in the ZIP or beside the file."),
     ] = None,
     mode: Annotated[
-        ImportMode, typer.Option(help="create leaves products whose sku is there as they are; upsert changes them.")
+        ImportMode,
+        typer.Option(
+            help="create leaves products whose sku is there; upsert changes them; replace_all deletes others, too."
+        ),
     ] = "create",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Change nothing; count what would be.")] = False,
+    allow_deletes: Percent = None,
     mask_personal_data: Annotated[
         bool, typer.Option("--mask-personal-data", help="Phone and ID numbers and mail addresses become asterisks.")
     ] = False,
@@ -97,8 +106,11 @@ def import_catalogue(
             say(file_import.cancel(client, cancel))
             return
         if file is not None:
+            options = {"mask_personal_data": mask_personal_data, "dry_run": dry_run}
             with _progress("Uploading bytes", None) as advance:
-                job = file_import.begin_import(client, file, mode, advance, mask_personal_data=mask_personal_data)
+                job = file_import.begin_import(
+                    client, file, mode, advance, allow_deletes_percent=allow_deletes, **options
+                )
         else:
             job = file_import.read_job(client, follow or 0)
         _follow_import(client, job, file or Path(Path(job["file_name"]).name))

@@ -432,7 +432,7 @@ class GenerationJob(BaseModel):
     finished_at: AwareDatetime | None
 
 
-ImportMode = Literal["create", "upsert"]
+ImportMode = Literal["create", "upsert", "replace_all"]
 
 
 class ImportJob(BaseModel):
@@ -443,6 +443,7 @@ class ImportJob(BaseModel):
     file_name: str
     mode: ImportMode
     mask_personal_data: bool
+    dry_run: bool = Field(description="Nothing is changed; the counts say what would be.")
     progress: float = Field(ge=0, le=1, description="How much of the file is read.")
     rows: int = Field(description="Read so far, in the order of the file; each is one of the four below.")
     created: int
@@ -452,11 +453,13 @@ class ImportJob(BaseModel):
     warnings: int = Field(
         description="What is worth a look in rows that are in: personal data, and what a row above has, too."
     )
+    deleted: int = Field(description="Products whose sku the file does not have; with `mode=replace_all`, at the end.")
+    deletes_allowed: int | None = Field(description="How many may go; null until they are counted.")
     rows_per_s: float | None
     columns: dict[str, str] = Field(
         description="The first 200 columns, each with the field, or the attribute, that it is taken for."
     )
-    error: str | None = Field(description="Why the file could not be read to its end; what is counted is in.")
+    error: str | None = Field(description="Why the job did not come to its end; what is counted is in.")
     created_at: AwareDatetime
     started_at: AwareDatetime | None
     finished_at: AwareDatetime | None

@@ -33,7 +33,7 @@ class _Outgoing(io.RawIOBase):
         return data
 
 
-def begin_import(client: httpx.Client, file: Path, mode: str, on_upload: OnUpload, **options: bool) -> Any:
+def begin_import(client: httpx.Client, file: Path, mode: str, on_upload: OnUpload, **options: Any) -> Any:
     """The job. Raises CatalogueError where the file or the service makes it impossible."""
     answer_of(client.get("/health/live"))  # before gigabytes are sent to whatever answers there
     boundary = secrets.token_hex(16)
@@ -42,7 +42,12 @@ def begin_import(client: httpx.Client, file: Path, mode: str, on_upload: OnUploa
         with file.open("rb"):
             pass
         body = _form(file, boundary, on_upload)
-        response = client.post("/product/import", params={"mode": mode, **options}, content=body, headers=headers)
+        response = client.post(
+            "/product/import",
+            params={"mode": mode} | {name: value for name, value in options.items() if value is not None},
+            content=body,
+            headers=headers,
+        )
     except OSError as error:
         raise CatalogueError(f"{file} can't be sent: {error}") from error
     except InvalidInput as error:
@@ -100,7 +105,9 @@ def progress_of(job: dict[str, Any]) -> dict[str, Any]:
 def summary_of(job: dict[str, Any]) -> str:
     counts = ", ".join(f"{job[name]} {name}" for name in ("created", "updated", "unchanged", "failed"))
     warnings = f" {job['warnings']} warnings." if job["warnings"] else ""
-    return f"{counts}, of {job['rows']} rows.{warnings}"
+    deleted = f", {job['deleted']} deleted" if job["mode"] == "replace_all" else ""
+    dry = " Nothing was changed: it was a dry run." if job["dry_run"] else ""
+    return f"{counts}{deleted}, of {job['rows']} rows.{warnings}{dry}"
 
 
 def ways_back(job: dict[str, Any]) -> str:

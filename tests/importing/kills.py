@@ -17,7 +17,7 @@ from typing import Any
 
 from tuwen.catalogue.picture_store import open_image_store
 from tuwen.database.engine import Database
-from tuwen.importing import importer
+from tuwen.importing import importer, replacing
 from tuwen.pictures.decoder import PictureDecoder
 from tuwen.pictures.folder import Folder
 from tuwen.settings import Settings
@@ -65,7 +65,7 @@ def _fork(data_dir: Path, after: int) -> int:
     process_id = os.fork()
     if process_id == 0:
         try:
-            importer.PAGE_ROWS = PAGE_ROWS
+            importer.PAGE_ROWS = replacing.DELETED_AT_ONCE = PAGE_ROWS
             _kill_after(after)
             asyncio.run(import_all(Settings(_env_file=None, data_dir=data_dir)))
             os._exit(0)

@@ -69,11 +69,19 @@ async def import_products(
     api: ApiDependency,
     mode: ImportMode = "create",
     mask_personal_data: bool = False,
+    dry_run: bool = False,
+    allow_deletes_percent: Annotated[float | None, Query(ge=0, le=100)] = None,
 ) -> ImportJob:
     """Takes the file and answers with a job; poll `status_url`. `create` leaves products whose sku is there as they
     are, `upsert` changes what the file says of them. Rows that can't be taken keep no other out; `errors_url` has
     them, and warnings of others. `mask_personal_data` puts asterisks in the place of phone and ID numbers and mail
-    addresses in titles and attributes."""
+    addresses in titles and attributes.
+
+    `replace_all` is `upsert`, and then deletes the products whose sku the file does not have: none without a sku, none
+    that a row with an error names, and not more than a tenth of all (or 100) unless `allow_deletes_percent` says so.
+    `dry_run` changes nothing, and counts what would be."""
+    if allow_deletes_percent is not None and mode != "replace_all":
+        raise InvalidInput.in_field("allow_deletes_percent", "goes with mode=replace_all")
     settings, threads = api.services.settings, api.threads.uploads
     try:
         name, file = await threads.run(new_file, settings)
@@ -87,7 +95,9 @@ async def import_products(
     except OSError as error:
         raise DependencyUnavailable(f"The file can't be kept (DATA_DIR): {error.strerror}") from error
     # From here on a job may name it, even where the database's answer was lost.
-    job = await threads.run(partial(api.imports.create, mask_personal_data=mask_personal_data), name, file_name, mode)
+    options: dict[str, Any] = {"mask_personal_data": mask_personal_data, "dry_run": dry_run}
+    options |= {"allow_deletes_percent": allow_deletes_percent}
+    job = await threads.run(partial(api.imports.create, **options), name, file_name, mode)
     response.headers["Location"] = job.status_url
     return job
 

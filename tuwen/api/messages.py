@@ -79,6 +79,7 @@ OURS = (
     ("row_cells", "has {cell} in a column that has no name", "没有列名的一列里有内容 {cell}"),
     ("missing_sku", "is missing; without one it can't be told which product this is", "缺少货号；没有它就不知道是哪件商品"),
     ("missing_field", "is missing, and no product has this sku yet", "缺少，而且还没有这个货号的商品"),
+    ("only_with_replace_all", "goes with mode=replace_all", "只能与 mode=replace_all 一起使用"),
     ("not_written", "could not be written; something else may change the same product, so import it again", "无法写入：可能另有操作在修改同一件商品；请再导入一次"),
     ("no_number", "is {price}, which is no number", "是 {price}，不是数字"),
     ("one_picture", "names {count} pictures; name one", "写了 {count} 张图片；请只写一张"),

@@ -40,7 +40,12 @@ class Attempt(NamedTuple):
     """Of the file."""
     mode: ImportMode
     state: dict[str, Any]
-    mask_personal_data: bool
+    request: dict[str, Any]
+    """As `ImportJobs.create` has made it; jobs of an earlier version lack its options."""
+
+    @property
+    def is_dry_run(self) -> bool:
+        return bool(self.request.get("dry_run"))
 
 
 def is_free() -> sa.ColumnElement[bool]:
@@ -84,8 +89,7 @@ def begin_attempt(database: Database, folder: Path) -> Attempt | None:
         job.attempts += 1
         job.state = state | {LOST: lost + 1}
         asked = job.request
-        mask = asked.get("mask_personal_data", False)  # which jobs of an earlier version don't say
-        return Attempt(job.job_id, job.attempts, folder / asked["file"], asked["mode"], job.state, mask)
+        return Attempt(job.job_id, job.attempts, folder / asked["file"], asked["mode"], job.state, asked)
 
 
 def require_running(session: orm.Session, attempt: Attempt) -> JobRow:

@@ -11,48 +11,45 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing, suppress
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy.exc import DataError, IntegrityError
 
-from orm_models import utc_now
 from tuwen.background import WorkPool, until_up
 from tuwen.database.engine import Database
 from tuwen.errors import AppError, DependencyUnavailable, FieldError, InvalidInput, ValueRefused
 from tuwen.importing.attempts import (
-    LOST,
     Attempt,
     JobGone,
-    add_errors,
     begin_attempt,
     delete_old_jobs,
     finish,
     has_ended,
     keep,
     let_go,
-    require_running,
 )
-from tuwen.importing.doubles import Doubles, Seen, beside
+from tuwen.importing.doubles import Doubles, beside
 from tuwen.importing.files import import_folder, lacks_room, remove_left_files
-from tuwen.importing.pages import Page, PageWriter, Picture, PictureNeeded, products_by_sku
+from tuwen.importing.pages import PictureNeeded
 from tuwen.importing.personal_data import without_personal_data
 from tuwen.importing.pictures import PictureReader, keep_stored
-from tuwen.importing.rows import ImportRow, RowError, RowWarning, read_row
+from tuwen.importing.replacing import Replacement
+from tuwen.importing.rows import ImportRow, RowError, read_row
 from tuwen.importing.source import Source
+from tuwen.importing.writing import Read, Writing
 from tuwen.pictures.decoder import PictureDecoder
 from tuwen.pictures.store import ImageStore
 from tuwen.pulse import beat
 from tuwen.settings import Settings
 
 logger = logging.getLogger(__name__)
+Result = TypeVar("Result")
 
 LOOK_EVERY_S, KEEP_EVERY_S, CLEAR_UP_EVERY_S = 0.5, 4.0, 60.0
 PAGE_ROWS, PASSED_OVER_AT_ONCE = 100, 5000
 LOOK_FOR_ROOM_EVERY_S = 2.0
 TRIES = 5
-MOST_WARNINGS = 100_000
 NOT_WRITTEN = FieldError("row", "could not be written; something else may change the same product, so import it again")
-Read = ImportRow | list[RowError]
 
 
 class Importer:
@@ -141,16 +138,23 @@ class Importer:
                 count = min(PASSED_OVER_AT_ONCE, attempt.state["rows"] - passed_over)
                 await self._reading.run(_pass_over, rows, count)
                 passed_over += count
-            writing = _Writing(self._database, self._settings, self._images, attempt, source, doubles)
+            writing = Writing(self._database, self._settings, self._images, attempt, source, doubles)
             waiting: deque[Read] = deque()
+            mask = bool(attempt.request.get("mask_personal_data"))
             while True:
                 await self._until_there_is_room()
                 wanted = PAGE_ROWS - len(waiting)
-                waiting.extend(await self._reading.run(self._read_rows, rows, wanted, attempt.mask_personal_data))
+                waiting.extend(await self._reading.run(self._read_rows, rows, wanted, mask))
                 if not waiting:
                     break
                 await self._write_page(writing, source, waiting)
-            await self._writing.run(finish, self._database, attempt)
+        reason = None
+        if attempt.mode == "replace_all":
+            reason = await self._until_up(self._replace, attempt)
+        await self._writing.run(finish, self._database, attempt, reason)
+
+    async def _replace(self, attempt: Attempt) -> str | None:
+        return await Replacement(self._settings, self._database, attempt, self._reading, self._writing).run()
 
     async def _until_there_is_room(self) -> None:
         """Rather than fill the disk that the databases are on."""
@@ -165,7 +169,7 @@ class Importer:
         read = (read_row(row, self._settings) for row in itertools.islice(rows, count))
         return [without_personal_data(row, mask=mask) if isinstance(row, ImportRow) else row for row in read]
 
-    async def _write_page(self, writing: "_Writing", source: Source, waiting: "deque[Read]") -> None:
+    async def _write_page(self, writing: Writing, source: Source, waiting: "deque[Read]") -> None:
         """Of the first of these, which wait no more."""
         if (done := await self._try_to_write(writing, source, list(waiting))) is not None:
             for _ in range(done):
@@ -178,7 +182,7 @@ class Importer:
                 error = RowError(line, sku, NOT_WRITTEN.field, NOT_WRITTEN.message)
                 await self._until_up(self._write, writing, source, [[error]], False)
 
-    async def _try_to_write(self, writing: "_Writing", source: Source, read: list[Read]) -> int | None:
+    async def _try_to_write(self, writing: Writing, source: Source, read: list[Read]) -> int | None:
         """How many of the first of these are written; None where the database takes them at no try."""
         for number in range(TRIES):
             is_last = number == TRIES - 1
@@ -186,75 +190,21 @@ class Importer:
                 return await self._until_up(self._write, writing, source, read, not is_last)
         return None
 
-    async def _until_up(self, write: Callable[..., Awaitable[int]], *arguments: Any) -> int:
+    async def _until_up(self, write: Callable[..., Awaitable[Result]], *arguments: Any) -> Result:
         return await until_up("Import", lambda: write(*arguments), max_wait_s=self._settings.retry_backoff_max_s)
 
-    async def _write(self, writing: "_Writing", source: Source, read: list[Read], trust_known: bool) -> int:
+    async def _write(self, writing: Writing, source: Source, read: list[Read], trust_known: bool) -> int:
         good = [row for row in read if isinstance(row, ImportRow)]
         known = await self._reading.run(writing.find_known, good)
-        pictures, done = await self._pictures.read(source, good, known, writing.mode, trust_known=trust_known)
+        pictures, done = await self._pictures.read(source, good, known, writing.attempt, trust_known=trust_known)
         if done < len(good):  # no more could be held; the errors between them go with those that are done
             read = read[: read.index(good[done])]
         warnings = await self._reading.run(writing.find_warnings, read, pictures)
         await self._writing.run(writing.write, read, pictures, warnings)
         self._wake_relay()
-        await self._writing.run(keep_stored, self._images, pictures)
+        if not writing.attempt.is_dry_run:
+            await self._writing.run(keep_stored, self._images, pictures)
         return len(read)
-
-
-class _Writing:
-    """The pages of one attempt. Blocks."""
-
-    def __init__(
-        self,
-        database: Database,
-        settings: Settings,
-        images: ImageStore,
-        attempt: Attempt,
-        source: Source,
-        doubles: Doubles,
-    ) -> None:
-        self._database = database
-        self._attempt = attempt
-        self._source = source
-        self._doubles = doubles
-        self._state = attempt.state
-        self._pages = PageWriter(settings, images, attempt.mode)
-        self._started, self._rows_before = time.monotonic(), attempt.state.get("rows", 0)
-        self.mode = attempt.mode
-
-    def find_known(self, rows: list[ImportRow]) -> Any:
-        with self._database.read() as session:
-            return products_by_sku(session, rows)
-
-    def find_warnings(self, read: list[Read], pictures: dict[int, Picture | RowError]) -> list[RowWarning]:
-        """No more of them than a file that is nothing else may leave in the database."""
-        rows = [row for row in read if isinstance(row, ImportRow)]
-        seen = {line: Seen(each.sha256, each.likeness) for line, each in pictures.items() if isinstance(each, Picture)}
-        of_rows = itertools.chain.from_iterable(row.warnings for row in rows)
-        left = max(0, MOST_WARNINGS - self._state.get("warnings", 0))
-        return [*of_rows, *self._doubles.find(rows, seen)][:left]
-
-    def write(self, read: list[Read], pictures: dict[int, Picture | RowError], warnings: list[RowWarning]) -> None:
-        """Raises JobGone, PictureNeeded or what the database says of the rows, and has then written nothing."""
-        with self._database.write() as session:
-            job = require_running(session, self._attempt)
-            page = self._pages.write(session, [row for row in read if isinstance(row, ImportRow)], pictures)
-            page.errors += itertools.chain.from_iterable(row for row in read if isinstance(row, list))
-            said: list[RowError | RowWarning] = [*page.errors, *warnings]
-            add_errors(session, job.job_id, sorted(said, key=lambda each: each.line))
-            state = self._state | self._counted(page, len(read), len(warnings))
-            job.state, job.heartbeat_at = state, utc_now()
-            job.progress = self._source.share_read
-        self._state = state
-
-    def _counted(self, page: Page, rows: int, warnings: int) -> dict[str, Any]:
-        counts = {"rows": rows, "created": page.created, "updated": page.updated}
-        counts |= {"unchanged": page.unchanged, "failed": page.failed, "warnings": warnings}
-        state: dict[str, Any] = {name: self._state.get(name, 0) + count for name, count in counts.items()}
-        seconds = max(time.monotonic() - self._started, 0.001)
-        rate = round((state["rows"] - self._rows_before) / seconds, 1)
-        return state | {"rows_per_s": rate, "columns": self._source.columns, LOST: 0}
 
 
 def _pass_over(rows: Iterator[Any], count: int) -> None:

@@ -29,10 +29,11 @@ class ImportJobs:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def create(self, file: str, file_name: str, mode: ImportMode, *, mask_personal_data: bool = False) -> ImportJob:
-        """`file`: as `files.new_file` has named it, written to its end."""
+    def create(self, file: str, file_name: str, mode: ImportMode, **options: Any) -> ImportJob:
+        """`file`: as `files.new_file` has named it, written to its end. `options`: mask_personal_data, dry_run,
+        allow_deletes_percent."""
         with self._database.write() as session:
-            request = {"file": file, "name": file_name, "mode": mode, "mask_personal_data": mask_personal_data}
+            request = {"file": file, "name": file_name, "mode": mode, **options}
             job = JobRow(kind="import", request=request, state={}, created_at=utc_now())
             session.add(job)
             session.flush()
@@ -66,9 +67,14 @@ def describe(job: JobRow) -> ImportJob:
         errors_url=f"/product/import/{job.job_id}/errors",
         file_name=job.request["name"],
         mode=job.request["mode"],
+        dry_run=job.request.get("dry_run", False),
         mask_personal_data=job.request.get("mask_personal_data", False),
         progress=job.progress,
-        **{name: state.get(name, 0) for name in ("rows", "created", "updated", "unchanged", "failed", "warnings")},
+        **{
+            name: state.get(name, 0)
+            for name in ("rows", "created", "updated", "unchanged", "failed", "warnings", "deleted")
+        },
+        deletes_allowed=state.get("deletes_allowed"),
         rows_per_s=state.get("rows_per_s"),
         columns=state.get("columns", {}),
         error=job.error,

@@ -101,7 +101,7 @@ class PageWriter:
         return page
 
     def _new(self, row: ImportRow, picture: Picture | None) -> ProductRow:
-        if self._mode == "upsert" and row.sku is None:
+        if self._mode != "create" and row.sku is None:
             raise InvalidInput.in_field("sku", "is missing; without one it can't be told which product this is")
         if not row.changes.title:
             raise InvalidInput.in_field("title", "is missing, and no product has this sku yet")

@@ -5,10 +5,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
 
-from data_models import ImportMode
 from orm_models import ProductRow
 from tuwen.background import WorkPool
 from tuwen.errors import InvalidInput
+from tuwen.importing.attempts import Attempt
 from tuwen.importing.pages import Picture
 from tuwen.importing.rows import ImportRow, RowError
 from tuwen.importing.source import Source
@@ -41,7 +41,7 @@ class PictureReader:
         source: Source,
         rows: Sequence[ImportRow],
         known: Mapping[str, ProductRow],
-        mode: ImportMode,
+        attempt: Attempt,
         *,
         trust_known: bool,
     ) -> tuple[dict[int, Picture | RowError], int]:
@@ -58,18 +58,19 @@ class PictureReader:
             reads = []
             for row in several:
                 product = known.get(row.sku) if row.sku is not None and trust_known else None
-                if row.image is None or (product is not None and mode == "create"):
+                if row.image is None or (product is not None and attempt.mode == "create"):
                     continue
                 # One row's picture may be another row's change, and a product that failed may have lost its own.
                 is_once = times[canonical_text(row.sku or "")] == 1
                 is_sure = product is not None and is_once and product.index_status != "failed"
-                reads.append((row.line, self._read(source, row, product.image_sha256 if product and is_sure else None)))
+                present = product.image_sha256 if product and is_sure else None
+                reads.append((row.line, self._read(source, row, present, store=not attempt.is_dry_run)))
             results = await asyncio.gather(*(read for _, read in reads))
             pictures |= zip((line for line, _ in reads), results, strict=True)
             held += sum(len(each.image.data) for each in results if isinstance(each, Picture) and each.image)
         return pictures, done
 
-    async def _read(self, source: Source, row: ImportRow, present: str | None) -> Picture | RowError:
+    async def _read(self, source: Source, row: ImportRow, present: str | None, *, store: bool) -> Picture | RowError:
         assert row.image is not None, "those that name none are not asked for"
         try:
             data = await self._bytes(source, row.image)
@@ -79,10 +80,11 @@ class PictureReader:
         except InvalidInput as error:
             reason = "; ".join(each.message for each in error.errors) or error.detail
             return RowError(row.line, row.sku, "image", reason)
-        return Picture(image.sha256, image, await self._storing.run(self._store, image))
+        return Picture(image.sha256, image, await self._storing.run(self._take, image, store))
 
-    def _store(self, image: CheckedImage) -> bytes | None:
-        self._images.save(image)
+    def _take(self, image: CheckedImage, store: bool) -> bytes | None:
+        if store:
+            self._images.save(image)
         return likeness_of(image.thumbnail)
 
     async def _bytes(self, source: Source, image: str) -> bytes:
