@@ -4,12 +4,14 @@ A run kills and starts programs hundreds of times, and loading torch and its kin
 libraries are loaded before: the program itself runs from its first line, with the environment that it is given.
 """
 
+import gc
 import multiprocessing
 import os
 import runpy
 import signal
 import subprocess
 import sys
+import tempfile
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
@@ -35,11 +37,12 @@ LIBRARIES = [
 class Program:
     """As `subprocess.Popen` would have it."""
 
-    def __init__(self, command: list[str], env: dict[str, str], log: Path) -> None:
-        """`command`: a Python script and its arguments, or `-m` and a module."""
+    def __init__(self, command: list[str], env: dict[str, str], log: Path, errors: Path | None = None) -> None:
+        """`command`: a Python script and its arguments, or `-m` and a module. `errors`: stderr's, if not the log."""
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(LIBRARIES)
-        self._process: ForkServerProcess = context.Process(target=_run, args=(command, env, str(log)))
+        output = str(log), str(errors or log)
+        self._process: ForkServerProcess = context.Process(target=_run, args=(command, env, *output))
         self._process.start()
         assert self._process.pid is not None, "it is started"
         self.pid = self._process.pid
@@ -64,15 +67,40 @@ class Program:
         self.send_signal(signal.SIGTERM)
 
 
-def _run(command: list[str], env: dict[str, str], log: str) -> None:
+def run_to_its_end(command: list[str], env: dict[str, str], timeout_s: float) -> subprocess.CompletedProcess[str]:
+    """As `subprocess.run` with `capture_output` and `text`."""
+    with tempfile.TemporaryDirectory() as folder:
+        output, errors = Path(folder) / "output", Path(folder) / "errors"
+        program = Program(command, env, output, errors)
+        try:
+            status = program.wait(timeout_s)
+        finally:
+            program.kill()
+            program.wait()
+        return subprocess.CompletedProcess(
+            command, status, output.read_text(encoding="utf-8"), errors.read_text(encoding="utf-8")
+        )
+
+
+def _run(command: list[str], env: dict[str, str], log: str, errors: str) -> None:
     os.setsid()
-    output = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-    os.dup2(output, 1)
-    os.dup2(output, 2)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    for number, path in ((1, log), (2, errors)):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644), number)
     os.environ.clear()
     os.environ.update(env)
     os.chdir(ROOT)
     sys.path[0:0] = [str(ROOT)]
+    status: int | str | None = None
+    try:
+        _run_as_main(command)
+    except SystemExit as end:  # and with it go the frames that hold files and connections open, as at a process's end
+        status = end.code
+    gc.collect()
+    sys.exit(status)
+
+
+def _run_as_main(command: list[str]) -> None:
     if command[0] == "-m":
         sys.argv = command[1:]
         runpy.run_module(command[1], run_name="__main__", alter_sys=True)

@@ -357,7 +357,7 @@ def test_a_product_that_failed_comes_back_by_request_or_by_command(api: httpx.Cl
     indexed = api.get(path).json()
     assert (indexed["index_status"], indexed["index_error"], indexed["version"]) == ("indexed", None, 1)
     for _ in range(2):
-        assert api.post(f"{path}/reindex").json()["milvus_id"] == indexed["milvus_id"]
+        assert api.post(f"{path}/reindex").json()["milvus_id"] is not None  # searches find it meanwhile
     wait_until_indexed(api)
     assert_problem(api.post("/product/999999/reindex"), 404, None, "no product 999999")
     api.delete(path)

@@ -16,6 +16,7 @@ from clients.catalogue_import import CatalogueError, load_catalogue, open_client
 from clients.reindex import read_queries
 from evaluation.retrieval import evaluate_retrieval
 from tests.conftest import picture
+from tests.launch import run_to_its_end
 from tests.processes import ROOT, answers, environment, free_port, running, stop, wait_until
 
 COLORS = ("red", "green", "blue", "black", "white")
@@ -206,15 +207,7 @@ def assert_one_sentence(result: subprocess.CompletedProcess[str], *parts: str) -
 
 
 def run_cli(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "cli.py", *arguments],
-        cwd=ROOT,
-        env=environment(**settings),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    return run_to_its_end(["cli.py", *arguments], environment(**settings), timeout_s=120)
 
 
 def test_migrate_makes_the_schema(tmp_path: Path) -> None:
