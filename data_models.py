@@ -465,6 +465,11 @@ class ImportJob(BaseModel):
     finished_at: AwareDatetime | None
 
 
+class Retried(BaseModel):
+    queued: int = Field(description="Products that are indexed again.")
+    more: bool = Field(description="Others may be left; ask again.")
+
+
 class GenerationEvent(BaseModel):
     """Thin: says that a job waits; the worker reads the job itself from the database."""
 

@@ -50,6 +50,7 @@ def show_list() -> None:
         if st.button(t("add_product"), type="primary", icon=":material/add:", on_click=forget_message):
             st.dialog(t("add_product"), width="medium")(show_add_form)()
         st.button(t("refresh"), icon=":material/refresh:", on_click=forget_message)
+        offer_retry()
     page = ask_for_page()
     watch_pending()
     if not page.items:
@@ -57,6 +58,14 @@ def show_list() -> None:
     for product, picture in zip(page.items, load_thumbnails(page.items), strict=True):
         show_row(product, picture)
     show_paging(page)
+
+
+def offer_retry() -> None:
+    if not api_client().list_products(page_size=1, index_status="failed").total:
+        return
+    if st.button(t("retry_failed"), icon=":material/replay:", on_click=forget_message):
+        retried = api_client().retry_failed()
+        st.info(t("retried", count=retried.queued), icon=":material/hourglass_top:")
 
 
 def ask_for_page() -> ProductPage:

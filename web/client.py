@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import IO, Any, Self, TypeVar
 
 import httpx
 from pydantic import BaseModel, ValidationError
@@ -11,10 +11,13 @@ from data_models import (
     GenerateRequest,
     GenerationJob,
     Health,
+    ImportJob,
+    ImportMode,
     IndexStatus,
     Problem,
     Product,
     ProductPage,
+    Retried,
     SearchFilters,
     SearchMode,
     SearchResponse,
@@ -104,6 +107,26 @@ class ApiClient:
 
     def reindex_product(self, product_id: int) -> Product:
         return self._parsed(Product, self._succeed("POST", f"/product/{product_id}/reindex"))
+
+    def retry_failed(self) -> Retried:
+        return self._parsed(Retried, self._succeed("POST", "/product/retry-failed"))
+
+    def import_file(
+        self, name: str, file: IO[bytes], mode: ImportMode, *, mask_personal_data: bool, dry_run: bool
+    ) -> ImportJob:
+        params = {"mode": mode, "mask_personal_data": mask_personal_data, "dry_run": dry_run}
+        response = self._succeed("POST", "/product/import", params=params, files={"file": (name, file)})
+        return self._parsed(ImportJob, response)
+
+    def import_job(self, job_id: int) -> ImportJob:
+        return self._parsed(ImportJob, self._succeed("GET", f"/product/import/{job_id}"))
+
+    def import_errors(self, job_id: int) -> bytes:
+        """CSV."""
+        return self._succeed("GET", f"/product/import/{job_id}/errors").content
+
+    def cancel_import(self, job_id: int) -> None:
+        self._succeed("POST", f"/product/import/{job_id}/cancel")
 
     def delete_product(self, product_id: int) -> None:
         self._succeed("DELETE", f"/product/{product_id}")

@@ -32,6 +32,7 @@ PAGES = (
     PageEntry("image_to_text", ":material/subtitles:", "nav_search"),
     PageEntry("generate", ":material/brush:", "nav_create"),
     PageEntry("manage_products", ":material/inventory_2:", "nav_catalogue"),
+    PageEntry("import_products", ":material/upload_file:", "nav_catalogue"),
 )
 
 

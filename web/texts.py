@@ -50,6 +50,7 @@ TEXTS: dict[str, Text] = {
     "page_text_to_image": Text("以文搜图", "Text → pictures"),
     "page_generate": Text("以文生图", "Text → new picture"),
     "page_manage_products": Text("商品管理", "Products"),
+    "page_import_products": Text("批量导入", "Import"),
     "page_edit_product": Text("商品详情", "Product"),
     "api_unreachable": Text(
         "连不上 API。它的地址由设置 API_URL 给出，现在是 `{address}`。",
@@ -83,6 +84,7 @@ TEXTS: dict[str, Text] = {
     "home_image_to_text": Text("哪些标题符合这张图？", "Which titles fit this picture?"),
     "home_text_to_image": Text("哪些图片符合这句话？", "Which pictures fit this description?"),
     "home_generate": Text("按标题画一张商品图。", "Draw a product picture for a title."),
+    "home_import_products": Text("用文件导入商品和图片。", "Take in a file of products and pictures."),
     "home_manage_products": Text("添加、修改、删除商品，查看索引状态。", "Add, change and delete products."),
     "products_total": Text("商品", "Products"),
     "products_pending": Text("等待索引", "Waiting"),
@@ -269,4 +271,55 @@ TEXTS: dict[str, Text] = {
     "similar_products": Text("相近的商品", "Products that look like it"),
     "save_as_product": Text("存为商品", "Save as product"),
     "deleted": Text("商品 {product_id} 已删除。", "Product {product_id} is deleted."),
+    # Import
+    "import_intro": Text(
+        "上传 CSV、XLSX、JSON lines，或把它和图片打成一个 ZIP。第一行是列名（如 货号、标题、分类、价格、图片），"
+        "编码自动识别。",
+        "Upload CSV, XLSX or JSON lines, or a ZIP of one of them and its pictures. The first line names the columns "
+        "(such as sku, title, category, price, image); the encoding is found out.",
+    ),
+    "import_file": Text("文件", "File"),
+    "import_file_help": Text(
+        "更大的文件请用命令行：python cli.py import", "For larger files there is the command line: python cli.py import"
+    ),
+    "import_mode": Text("已有的货号", "Skus that are there"),
+    "import_mode_create": Text("保持不变，只新建", "stay as they are; only new ones are made"),
+    "import_mode_upsert": Text("按文件更新", "are changed as the file says"),
+    "import_mode_replace_all": Text(
+        "按文件更新，并删除文件里没有的商品", "are changed, and products that the file lacks are deleted"
+    ),
+    "import_mask": Text(
+        "给标题和属性里的电话、身份证号、邮箱打码",
+        "Mask phone and ID numbers and mail addresses in titles and attributes",
+    ),
+    "import_dry_run": Text("试运行：只统计，不改动", "Dry run: count only, and change nothing"),
+    "import_start": Text("开始导入", "Import"),
+    "import_no_file": Text("请先选择文件。", "Choose a file first."),
+    "import_sending": Text("正在上传 ...", "Uploading ..."),
+    "import_queued": Text("等待中", "waiting"),
+    "import_running": Text("导入中", "importing"),
+    "import_done": Text("已完成", "done"),
+    "import_failed": Text("失败", "Failed"),
+    "import_cancelled": Text("已取消，已导入的保留", "cancelled; what is in stays"),
+    "import_rows": Text("已读 {rows:,} 行", "{rows:,} rows read"),
+    "import_rate": Text("每秒 {rows:,} 行", "{rows:,} rows/s"),
+    "import_created": Text("新建", "Created"),
+    "import_updated": Text("更新", "Updated"),
+    "import_unchanged": Text("未变", "Unchanged"),
+    "import_deleted": Text(
+        "删除了 {count:,} 件文件中没有的商品。", "{count:,} products that the file lacks were deleted."
+    ),
+    "import_was_dry": Text("这是试运行：什么都没有改动。", "It was a dry run: nothing was changed."),
+    "import_look": Text(
+        "{failed:,} 行没有导入，另有 {warnings:,} 条提醒。下载清单，在表格里改好，再上传一次。",
+        "{failed:,} rows are not in, and there are {warnings:,} warnings. Download the list, mend the rows, and upload "
+        "them again.",
+    ),
+    "import_report": Text("下载清单（CSV）", "Download the list (CSV)"),
+    "import_all_in": Text("所有行都已导入。", "All rows are in."),
+    "import_columns": Text("各列的含义", "What the columns were taken for"),
+    "import_column": Text("列", "column"),
+    "import_meaning": Text("含义", "meaning"),
+    "retry_failed": Text("重新索引所有失败的商品", "Index all that failed again"),
+    "retried": Text("{count:,} 件失败的商品已重新排队。", "{count:,} products that failed are queued again."),
 }

@@ -1,0 +1,94 @@
+"""The page of imports, in a real browser: a spreadsheet goes in, its errors come back, and it goes in mended."""
+
+import csv
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from playwright.sync_api import BrowserContext, Page, expect
+
+from tests.conftest import broken_picture, create_product, picture, wait_until_indexed
+from tests.importing.files import csv_of, zip_of
+from tests.web.test_pages import DESKTOP, browser, open_tab, row, running_pages  # noqa: F401  # a fixture
+
+HEAD = ["货号", "标题", "分类", "价格", "图片", "颜色"]
+
+
+@pytest.fixture(scope="module")
+def pages_url(api: httpx.Client, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with running_pages(tmp_path_factory.mktemp("web"), str(api.base_url).rstrip("/")) as url:
+        yield url
+
+
+@pytest.fixture
+def tab(browser: BrowserContext, tmp_path: Path) -> Iterator[Page]:  # noqa: F811
+    with open_tab(browser, DESKTOP, tmp_path / "page.png") as page:
+        yield page
+
+
+def send(page: Page, name: str, data: bytes, mode: str = "") -> None:
+    kind = "application/zip" if name.endswith(".zip") else "text/csv"
+    page.locator("input[type=file]").set_input_files({"name": name, "mimeType": kind, "buffer": data})
+    expect(page.get_by_text(name).first).to_be_visible()
+    if mode:
+        page.get_by_text(mode, exact=True).click()
+    page.get_by_role("button", name="开始导入").click()
+
+
+def counts(page: Page) -> list[str]:
+    return page.get_by_test_id("stMetricValue").all_inner_texts()
+
+
+def test_a_spreadsheet_and_its_photos_go_in_and_its_errors_are_mended(
+    tab: Page, pages_url: str, api: httpx.Client
+) -> None:
+    rows = [[f"IM-{n}", f"商品 {n}", "沙发", "￥1,299.00", rf"图片\{n}.png", "红"] for n in range(4)]
+    rows[2][3] = "贵"
+    pictures = {f"图片/{n}.png": picture((n, 60, 90)) for n in range(3)}
+    tab.goto(f"{pages_url}/import_products")
+    tab.get_by_role("button", name="开始导入").click()
+    expect(tab.get_by_text("请先选择文件。")).to_be_visible()
+    send(tab, "商品.zip", zip_of({"商品.csv": csv_of(HEAD, *rows, encoding="gb18030"), **pictures}))
+    expect(tab.get_by_text("2 行没有导入，另有 0 条提醒")).to_be_visible()
+    assert counts(tab) == ["2", "0", "0", "2"]
+    with tab.expect_download() as downloading:
+        tab.get_by_role("button", name="下载清单（CSV）").click()
+    report = Path(downloading.value.path()).read_text(encoding="utf-8-sig")
+    said = [(each["line"], each["sku"], each["field"]) for each in csv.DictReader(io.StringIO(report))]
+    assert said == [("4", "IM-2", "price"), ("5", "IM-3", "image")]
+    assert "不是数字" in report
+    rows[2][3] = "99"
+    pictures["图片/3.png"] = picture((3, 60, 90))
+    send(tab, "改好.zip", zip_of({"商品.csv": csv_of(HEAD, *rows, encoding="gb18030"), **pictures}), "按文件更新")
+    expect(tab.get_by_text("所有行都已导入。")).to_be_visible()
+    assert counts(tab) == ["2", "0", "2", "0"]
+    assert api.get("/product/list", params={"q": "IM-2"}).json()["items"][0]["price"] == 99
+
+
+def test_an_import_is_followed_and_cancelled(tab: Page, pages_url: str) -> None:
+    lines = b"".join(b'{"sku": "CN-%d", "title": "x"}\n' % number for number in range(200_000))
+    tab.goto(f"{pages_url}/import_products")
+    send(tab, "many.jsonl", lines)
+    expect(tab.get_by_text("导入中")).to_be_visible()
+    tab.get_by_role("button", name="取消").click()
+    expect(tab.get_by_text("已取消，已导入的保留")).to_be_visible()
+
+
+def test_all_that_failed_are_indexed_again(tab: Page, pages_url: str, api: httpx.Client, api_folder: Path) -> None:
+    product = create_product(api, "坏盘上的凳子", picture("navy"))
+    wait_until_indexed(api)
+    with broken_picture(api_folder, product):
+        api.post(f"/product/{product['product_id']}/reindex").raise_for_status()
+        wait_until_indexed(api)
+    assert api.post("/product/retry-failed", params={"reason_contains": "no such"}).json() == {
+        "queued": 0,
+        "more": False,
+    }
+    tab.goto(f"{pages_url}/manage_products")
+    expect(row(tab, product["title"])).to_contain_text("索引失败")
+    tab.get_by_role("button", name="重新索引所有失败的商品").click()
+    expect(tab.get_by_text("1 件失败的商品已重新排队。")).to_be_visible()
+    wait_until_indexed(api)
+    assert api.get(f"/product/{product['product_id']}").json()["index_status"] == "indexed"
