@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import httpx
 
 from clients.catalogue_import import CatalogueError, ServiceAway, answer_of
+from clients.chinese_clip_layout import images_beside, pictures, product_lines
 from tuwen.errors import InvalidInput
 from tuwen.importing.columns import SourceRow
 from tuwen.importing.source import DATA_FILES, Source, archived_name, is_archive
@@ -138,15 +139,18 @@ class _LocalPicture(NamedTuple):
 
 def _contents(file: Path) -> Iterator[bytes]:
     """The file as it is, if it is an archive or names no picture that lies here; else an archive of both."""
+    if (images := images_beside(file)) is not None:
+        yield from _archive_of_layout(file, images)
+        return
     with Source(file) as source:
-        pictures = _local_pictures(file.parent, source.rows())
-        first = None if is_archive(file) else next(pictures, None)
+        beside = _local_pictures(file.parent, source.rows())
+        first = None if is_archive(file) else next(beside, None)
         if first is None:
             with file.open("rb") as opened:
                 while chunk := opened.read(CHUNK_BYTES):
                     yield chunk
             return
-        yield from _archive(file, first, pictures)
+        yield from _archive(file, first, beside)
 
 
 def _archive(file: Path, first: _LocalPicture, others: Iterator[_LocalPicture]) -> Iterator[bytes]:
@@ -157,6 +161,19 @@ def _archive(file: Path, first: _LocalPicture, others: Iterator[_LocalPicture]) 
         yield from _add(archive, outgoing, *first)
         for picture in others:
             yield from _add(archive, outgoing, *picture)
+    yield outgoing.take()
+
+
+def _archive_of_layout(texts: Path, images: Path) -> Iterator[bytes]:
+    outgoing = _Outgoing()
+    with zipfile.ZipFile(outgoing, "w", zipfile.ZIP_STORED) as archive:
+        with archive.open("rows.jsonl", "w", force_zip64=True) as member:
+            for line in product_lines(texts):
+                member.write(line)
+                yield outgoing.take()
+        for name, data in pictures(images):
+            archive.writestr(name, data)
+            yield outgoing.take()
     yield outgoing.take()
 
 
