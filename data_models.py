@@ -35,6 +35,7 @@ Int64AsString = Annotated[int, PlainSerializer(str, return_type=str)]
 PROMPT_MAX_LENGTH = 1000
 MAX_DEPTH = 20  # of attributes: MariaDB takes 32 levels of JSON, the object around them and its own included; MySQL 100
 MAX_BATCH_ROWS = 1000
+MAX_IMAGES = 9  # of a product
 Price = Annotated[
     Decimal,
     Field(ge=0, max_digits=12, decimal_places=2),
@@ -224,6 +225,29 @@ class BatchResult(BaseModel):
     rows: list[RowResult]
 
 
+class ProductImage(BaseModel):
+    """One of a product's pictures."""
+
+    image_id: str = Field(description="The SHA-256 of its bytes: the same wherever it stands.")
+    position: int = Field(description="1 for the main one.")
+    image_url: str
+    thumbnail_url: str
+    width: int
+    height: int
+    is_generated: bool = Field(description="The picture's own metadata says that a model drew it.")
+
+
+ImageId = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
+
+
+class ImageOrder(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    image_ids: Annotated[list[ImageId], Field(min_length=1, max_length=MAX_IMAGES)] = Field(
+        description="Each picture of the product once; the first becomes the main one."
+    )
+
+
 class Product(BaseModel):
     product_id: int
     sku: str | None
@@ -236,10 +260,14 @@ class Product(BaseModel):
     image_width: int
     image_height: int
     image_is_generated: bool = Field(description="The picture's own metadata says that a model drew it.")
+    images: list[ProductImage] = Field(description="All its pictures; the first is the main one, the same as above.")
     version: int
     index_status: IndexStatus
     index_error: str | None
-    milvus_id: Int64AsString | None = Field(description="The id bound in the active collection, as a decimal string.")
+    milvus_id: Int64AsString | None = Field(
+        description="The id bound in the active collection, as a decimal string: the main picture's, in a hit that of "
+        "the picture that matched."
+    )
     created_at: AwareDatetime
     updated_at: AwareDatetime
     indexed_at: AwareDatetime | None
@@ -343,6 +371,10 @@ class SearchHit(BaseModel):
     rank: int = Field(description="1 for the best hit of all pages; offset + 1 for the first of this page.")
     score: float = Field(description="Cosine similarity, -1 to 1.")
     product: Product
+    image: ProductImage | None = Field(
+        None,
+        description="The picture that matched; null where titles are searched, and where it was replaced a moment ago.",
+    )
 
 
 class SearchTimings(BaseModel):
@@ -395,6 +427,7 @@ class GenerateRequest(BaseModel):
 class SimilarProduct(BaseModel):
     score: float = Field(description="Cosine similarity of the two pictures, -1 to 1.")
     product: Product
+    image: ProductImage | None = Field(None, description="Which of the product's pictures it is near to.")
 
 
 class GeneratedImage(BaseModel):

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
-from tuwen.api import generation, images, imports, operation, products, reindex, retry, search, skus
+from tuwen.api import generation, images, imports, operation, product_images, products, reindex, retry, search, skus
 from tuwen.api.forms import install_openapi
 from tuwen.api.limits import BodyLimit
 from tuwen.api.metrics import Metrics
@@ -59,7 +59,7 @@ def create_app(settings: Settings) -> FastAPI:
         summary="Multimodal product search: pictures and titles, across each other, in Chinese and English.",
         lifespan=lifespan,
     )
-    for resource in (imports, products, retry, skus, search, generation, images, operation, reindex):
+    for resource in (imports, products, product_images, retry, skus, search, generation, images, operation, reindex):
         app.include_router(resource.router, **STRICT)
     install_problem_handlers(app)
     install_openapi(app)

@@ -17,6 +17,7 @@ from tuwen.texts import canonical_text, lexical_text, normalise_text
 REASON_LENGTH = 1000
 MODEL_LENGTH = 1000
 FIELD_LENGTH = 100
+MAIN = 1  # the position of a product's main picture
 # Binary collation: what is equal, unique and found is then the same on MySQL, MariaDB and SQLite.
 TABLE_OPTIONS = {"mysql_charset": "utf8mb4", "mysql_collate": "utf8mb4_bin", "mysql_engine": "InnoDB"}
 
@@ -91,6 +92,8 @@ class ProductRow(Base):
     image_width: orm.Mapped[int]
     image_height: orm.Mapped[int]
     image_is_generated: orm.Mapped[bool] = orm.mapped_column(default=False, server_default=sa.false())
+    image_count: orm.Mapped[int] = orm.mapped_column(default=1, server_default="1")
+    """With the main one, which stands here. So that nothing is asked about further ones where there are none."""
     version: orm.Mapped[int] = orm.mapped_column(default=1)
     content_version: orm.Mapped[int] = orm.mapped_column(default=1)
     """Its version when that last changed which its row in Milvus is made of."""
@@ -120,6 +123,24 @@ class ProductRow(Base):
         if value != getattr(self, name):  # one of two old skus stays as it is for as long as nobody changes it
             setattr(self, f"{name}_normalised", comparable(name, value))
         return value
+
+
+class ProductImageRow(Base):
+    """A further picture of a product, beside the main one, which stands in the product's row."""
+
+    __tablename__ = "product_image"
+    __table_args__ = (sa.Index("ix_product_image_image_sha256_product_id", "image_sha256", "product_id"), TABLE_OPTIONS)
+
+    product_id: orm.Mapped[int] = orm.mapped_column(
+        sa.ForeignKey("product.id", ondelete="CASCADE"), primary_key=True, autoincrement=False
+    )
+    position: orm.Mapped[int] = orm.mapped_column(primary_key=True, autoincrement=False)
+    """From 2 on, without a gap."""
+    image_path: orm.Mapped[str] = orm.mapped_column(sa.String(500))
+    image_sha256: orm.Mapped[str] = orm.mapped_column(sa.CHAR(64))
+    image_width: orm.Mapped[int]
+    image_height: orm.Mapped[int]
+    image_is_generated: orm.Mapped[bool] = orm.mapped_column(default=False)
 
 
 class IdempotencyKeyRow(Base):
@@ -156,7 +177,12 @@ class VectorIndexRow(Base):
 
 
 class ProductVectorRow(Base):
-    """Binds a row in Milvus to a product. A hit counts only if its id, product and token all stand here."""
+    """Binds a row in Milvus to a product and to one of its pictures. A hit counts only if its id, product and token all
+    stand here.
+
+    All rows of a product in an index are bound in one transaction, at one version. Where one is lost the others are
+    outdated, so that a version says of each of them that all of the product is there.
+    """
 
     __tablename__ = "product_vector"
     __table_args__ = (sa.UniqueConstraint("vector_index_id", "milvus_id"), TABLE_OPTIONS)
@@ -167,6 +193,10 @@ class ProductVectorRow(Base):
     vector_index_id: orm.Mapped[int] = orm.mapped_column(
         sa.ForeignKey("vector_index.id"), primary_key=True, autoincrement=False
     )
+    image_position: orm.Mapped[int] = orm.mapped_column(
+        primary_key=True, autoincrement=False, default=MAIN, server_default=str(MAIN)
+    )
+    """As it was at that version. Which picture it is since, `image_sha256` says."""
     milvus_id: orm.Mapped[int] = orm.mapped_column(sa.BigInteger)
     row_token: orm.Mapped[int | None] = orm.mapped_column(sa.BigInteger)
     """Null for rows of version 0.2.0, which carry none."""
@@ -175,7 +205,7 @@ class ProductVectorRow(Base):
     image_sha256: orm.Mapped[str | None] = orm.mapped_column(sa.CHAR(64))
     """Of the picture that its vector was made of; null: not known, or to be made again."""
     title_sha256: orm.Mapped[str | None] = orm.mapped_column(sa.CHAR(64))
-    """The same of the title, and of the vectors of both text models."""
+    """The same of the title, and of the vectors of both text models; null for a further picture's row."""
 
 
 class OutboxRow(Base):

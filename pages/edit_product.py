@@ -1,7 +1,8 @@
 """One product, named by ?product_id=: all there is to know of it, change it, delete it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
+from functools import partial
 
 import streamlit as st
 
@@ -42,6 +43,8 @@ def show_product() -> None:
 def show_state(product: Product) -> None:
     with st.container(border=True, width=320):
         st.image(load_thumbnails([product])[0], width="stretch", alt=product.title)
+    if len(product.images) > 1:
+        show_further_pictures(product)
     with st.container(horizontal=True, vertical_alignment="center"):
         show_status(product)
         st.page_link(
@@ -64,6 +67,32 @@ def show_state(product: Product) -> None:
     )
 
 
+def show_further_pictures(product: Product) -> None:
+    _, *further = product.images
+    with st.container(horizontal=True, key="further_pictures"):
+        for image, thumbnail in zip(further, load_thumbnails(further), strict=True):
+            key, others = f"{product.version}_{image.position}", [each for each in product.images if each != image]
+            with st.container(width=96, gap="xsmall"):
+                st.image(thumbnail, width=96, alt=t("picture_alt", position=image.position))
+                with st.container(horizontal=True, gap="small"):
+                    if st.button("", icon=":material/star:", help=t("make_main"), type="tertiary", key=f"main_{key}"):
+                        order = [each.image_id for each in (image, *others)]
+                        change_pictures(product, partial(api_client().order_pictures, product, order))
+                    label = t("remove_picture", position=image.position)
+                    if st.button("", icon=":material/delete:", help=label, type="tertiary", key=f"remove_{key}"):
+                        change_pictures(product, partial(api_client().remove_picture, product, image.image_id))
+
+
+def change_pictures(product: Product, change: Callable[[], Product]) -> None:
+    try:
+        change()
+        leave_message(product.product_id, wait_until_indexed(product.product_id))
+    except ApiError as error:
+        show_error(error)
+        return
+    st.rerun()
+
+
 def moment(at: datetime | None) -> str:
     return f"{at:%Y-%m-%d %H:%M:%S} UTC" if at else "–"
 
@@ -74,11 +103,14 @@ def show_edit_form(product: Product) -> None:
     if form is None:
         return
     changes = changed_fields(product, form.fields)
-    if not changes and form.image is None:
+    if not changes and form.image is None and not form.further:
         st.info(t("nothing_changed"))
         return
     try:
-        api_client().change_product(product.product_id, changes, form.image)
+        if changes or form.image is not None:
+            api_client().change_product(product.product_id, changes, form.image)
+        for picture in form.further:
+            api_client().add_picture(product.product_id, picture)
         leave_message(product.product_id, wait_until_indexed(product.product_id))
     except ApiError as error:
         show_error(error)

@@ -109,7 +109,8 @@ def show_similar(image: GeneratedImage) -> None:
         st.warning(t("similar_unknown"), icon=":material/cloud_off:")
         return
     hits = [
-        SearchHit(rank=rank, score=each.score, product=each.product) for rank, each in enumerate(image.similar, start=1)
+        SearchHit(rank=rank, score=each.score, product=each.product, image=each.image)
+        for rank, each in enumerate(image.similar, start=1)
     ]
     show_hit_grid(hits, key=f"similar_{image.image_id}")
 

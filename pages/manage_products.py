@@ -199,7 +199,7 @@ def show_add_form() -> None:
     if form is None:
         return
     try:
-        product = api_client().create_product(form.fields, form.image)
+        product = api_client().create_product(form.fields, form.image, form.further)
         message = wait_until_indexed(product.product_id)
     except ApiError as error:
         show_error(error)

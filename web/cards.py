@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import streamlit as st
 from PIL import Image, ImageOps
 
-from data_models import PICTURE_FORMATS, Product, SearchHit
+from data_models import PICTURE_FORMATS, Product, ProductImage, SearchHit
 from tuwen.settings import load_settings
 from web.client import ApiClient, ApiError, ApiUnreachable
 from web.texts import LANGUAGE_KEY, Language, t
@@ -128,8 +128,8 @@ def _blank_picture() -> bytes:
     return buffer.getvalue()
 
 
-def load_thumbnails(products: Iterable[Product]) -> list[bytes]:
-    """In the order of the products. Fetched here: the browser may not reach the API at the address we know."""
+def load_thumbnails(pictured: Iterable[Product | ProductImage]) -> list[bytes]:
+    """In their order, of products the main picture's. Fetched here: the browser may not reach the API where we do."""
     client, blank = api_client(), _blank_picture()
 
     def load(path: str) -> bytes:
@@ -139,7 +139,7 @@ def load_thumbnails(products: Iterable[Product]) -> list[bytes]:
             return blank  # a card without its picture is still of use
 
     with ThreadPoolExecutor(THUMBNAIL_CONNECTIONS) as pool:
-        return list(pool.map(load, [product.thumbnail_url for product in products]))
+        return list(pool.map(load, [each.thumbnail_url for each in pictured]))
 
 
 # --- Products --------------------------------------------------------------------------------------------------------
@@ -148,7 +148,7 @@ def load_thumbnails(products: Iterable[Product]) -> list[bytes]:
 def show_hit_grid(hits: Sequence[SearchHit], key: str = "") -> None:
     """`key` tells several grids on one page apart."""
     with st.container(key=f"hit_grid{key}", horizontal=True):
-        for hit, picture in zip(hits, load_thumbnails(hit.product for hit in hits), strict=True):
+        for hit, picture in zip(hits, load_thumbnails(hit.image or hit.product for hit in hits), strict=True):
             with st.container(border=True, height="stretch", gap="xsmall", key=f"hit_{hit.rank}{key}"):
                 st.image(picture, width="stretch", alt=hit.product.title)
                 st.html(f'<div class="tuwen-grid">{_score(hit)}{product_summary(hit.product, with_sku=False)}</div>')
@@ -156,7 +156,7 @@ def show_hit_grid(hits: Sequence[SearchHit], key: str = "") -> None:
 
 
 def show_hit_list(hits: Sequence[SearchHit]) -> None:
-    for hit, picture in zip(hits, load_thumbnails(hit.product for hit in hits), strict=True):
+    for hit, picture in zip(hits, load_thumbnails(hit.image or hit.product for hit in hits), strict=True):
         with st.container(border=True, horizontal=True, vertical_alignment="center", wrap=False, key=f"hit_{hit.rank}"):
             st.image(picture, width=88, alt=hit.product.title)
             with st.container(gap="xsmall"):
@@ -191,4 +191,6 @@ def show_status(product: Product) -> None:
 
 def _score(hit: SearchHit) -> str:
     text = html.escape(t("score", score=hit.score))
+    if hit.image and len(hit.product.images) > 1:
+        text += f" · {html.escape(t('hit_picture', position=hit.image.position, count=len(hit.product.images)))}"
     return f'<div class="tuwen-score" title="{html.escape(t("score_help"))}">{hit.rank} · {text}</div>'

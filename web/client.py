@@ -1,6 +1,6 @@
 """The pages' way to the API: typed calls over HTTP, and one exception for whatever goes wrong. Nothing of Streamlit."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import IO, Any, Self, TypeVar
 
@@ -97,13 +97,23 @@ class ApiClient:
     def product(self, product_id: int) -> Product:
         return self._parsed(Product, self._succeed("GET", f"/product/{product_id}"))
 
-    def create_product(self, fields: Mapping[str, str], image: bytes | None) -> Product:
+    def create_product(self, fields: Mapping[str, str], image: bytes | None, further: Sequence[bytes] = ()) -> Product:
         """A missing picture goes to the API as well: it says so in the same words as to everybody."""
-        return self._parsed(Product, self._succeed("POST", "/product", files=_form(fields, image)))
+        return self._parsed(Product, self._succeed("POST", "/product", files=_form(fields, image, further)))
 
     def change_product(self, product_id: int, fields: Mapping[str, str], image: bytes | None) -> Product:
         """Only what is in `fields` changes; an empty value clears its field."""
         return self._parsed(Product, self._succeed("PATCH", f"/product/{product_id}", files=_form(fields, image)))
+
+    def add_picture(self, product_id: int, image: bytes) -> Product:
+        return self._parsed(Product, self._succeed("POST", f"/product/{product_id}/image", files=_form({}, image)))
+
+    def remove_picture(self, product: Product, image_id: str) -> Product:
+        return self._parsed(Product, self._succeed("DELETE", f"/product/{product.product_id}/image/{image_id}"))
+
+    def order_pictures(self, product: Product, image_ids: Sequence[str]) -> Product:
+        order = {"image_ids": list(image_ids)}
+        return self._parsed(Product, self._succeed("PUT", f"/product/{product.product_id}/images", json=order))
 
     def reindex_product(self, product_id: int) -> Product:
         return self._parsed(Product, self._succeed("POST", f"/product/{product_id}/reindex"))
@@ -194,9 +204,11 @@ class ApiClient:
             raise ApiError(message, response.status_code) from error
 
 
-def _form(fields: Mapping[str, str], image: bytes | None) -> dict[str, tuple[str | None, str | bytes]]:
+def _form(
+    fields: Mapping[str, str], image: bytes | None, further: Sequence[bytes] = ()
+) -> list[tuple[str, tuple[str | None, str | bytes]]]:
     """Multipart whether or not there is a picture; a part without a file name is a plain field."""
-    form: dict[str, tuple[str | None, str | bytes]] = {name: (None, value) for name, value in fields.items()}
+    form: list[tuple[str, tuple[str | None, str | bytes]]] = [(name, (None, value)) for name, value in fields.items()]
     if image is not None:
-        form["image"] = ("picture", image)
-    return form
+        form.append(("image", ("picture", image)))
+    return [*form, *(("images", ("picture", each)) for each in further)]

@@ -25,6 +25,7 @@ class Message(NamedTuple):
 class Form(NamedTuple):
     fields: dict[str, str]
     image: bytes | None
+    further: list[bytes]
 
 
 def leave_message(place: int | None, message: Message) -> None:
@@ -62,6 +63,9 @@ def ask_for_fields(key: str, product: Product | None) -> Form | None:
         image = st.file_uploader(
             t("field_new_picture") if product else t("field_picture"), type=PICTURE_TYPES, key=f"{key}_picture"
         )
+        further = st.file_uploader(
+            t("field_further_pictures"), type=PICTURE_TYPES, accept_multiple_files=True, key=f"{key}_further"
+        )
         left, middle, right = st.columns(3)
         sku = left.text_input(t("field_sku"), product.sku or "" if product else "", max_chars=64, key=f"{key}_sku")
         category = middle.text_input(
@@ -81,7 +85,8 @@ def ask_for_fields(key: str, product: Product | None) -> Form | None:
         if not st.form_submit_button(label, type="primary", on_click=forget_message):
             return None
     fields = {"title": title, "sku": sku, "category": category, "price": price, "attributes": attributes}
-    return Form({name: value.strip() for name, value in fields.items()}, image.getvalue() if image else None)
+    pictures = image.getvalue() if image else None, [each.getvalue() for each in further]
+    return Form({name: value.strip() for name, value in fields.items()}, *pictures)
 
 
 def stored_fields(product: Product) -> dict[str, str]:

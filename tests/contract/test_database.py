@@ -32,6 +32,7 @@ from orm_models import (
     LeaseRow,
     OutboxRow,
     ProcessRow,
+    ProductImageRow,
     ProductRow,
     ProductVectorRow,
     VectorIndexRow,
@@ -40,6 +41,7 @@ from orm_models import (
 from tests.processes import ROOT, environment, wait_until
 from tests.servers import new_mysql_database
 from tuwen.background import Lease, LeaseLost
+from tuwen.catalogue.pictures import pictures_of
 from tuwen.catalogue.queries import find_product, list_products, lock_products, sku_owner
 from tuwen.database.engine import Database
 from tuwen.database.jobs import find_job
@@ -81,18 +83,22 @@ from tuwen.messaging.outbox import (
 from tuwen.processes import FORGET_AFTER, GONE_AFTER, Presence, living_processes
 from tuwen.settings import Settings
 from tuwen.vectors.binding import (
+    PictureRow,
     bind_all,
     bindings_after,
+    bound_milvus_id,
     bound_milvus_ids,
     bound_rows,
     confirm_indexed,
     indexed_versions,
+    made_of,
     mark_failed,
-    products_bound_to,
     release_milvus_ids,
+    row_at_version,
     sha256_of,
     unbind,
 )
+from tuwen.vectors.bound_products import products_bound_to
 from tuwen.vectors.indexes import has_bindings
 from vector_db import RowKey
 
@@ -130,7 +136,9 @@ def add_product(database: Database, **values: Any) -> ProductRow:
 
 def bind_vectors(session: orm.Session, product: ProductRow, index_id: int, row: RowKey) -> int | None:
     """One alone; what it replaced."""
-    return next(iter(bind_all(session, [(product, row)], index_id, is_live=True)), None)
+    return next(
+        iter(bind_all(session, [(product, [PictureRow(row, product.image_sha256)])], index_id, is_live=True)), None
+    )
 
 
 def add_index(database: Database, collection: str = "products_x_1") -> int:
@@ -261,7 +269,7 @@ def test_rows_of_version_0_2_0_stay_as_they_are(empty_dsn: str) -> None:
         assert job is not None
         assert (found.product.title, found.product.version, found.product.image_is_generated) == ("红色沙发", 2, True)
         assert found.product.content_version == 2
-        binding = session.get_one(ProductVectorRow, (7, 1))
+        binding = session.get_one(ProductVectorRow, (7, 1, 1))
         assert (binding.image_sha256, binding.title_sha256) == ("b", sha256_of("红色沙发"))
         assert (job.status, job.request) == ("done", {"prompt": "沙发"})
         assert [image.image_id for image in generated_images(session, 5)] == [9]
@@ -543,6 +551,126 @@ def test_a_failed_product_loses_its_old_vectors(database: Database) -> None:
         assert products_bound_to(session, index_id, [key(product, 7, token=70)]) == {}
 
 
+def test_rows_of_several_pictures_are_bound_lost_and_replaced_as_one_product(database: Database) -> None:
+    index_id, product, other = add_index(database), add_product(database), add_product(database)
+
+    def bind(*rows: int) -> list[int]:
+        made = [PictureRow(key(product, each, token=each), f"{each:064x}") for each in rows]
+        with database.write() as session:
+            return bind_all(session, [(product, made)], index_id, is_live=True)
+
+    def bound() -> dict[int, tuple[int, str | None, bool]]:
+        with database.read() as session:
+            rows = session.scalars(sa.select(ProductVectorRow).where(ProductVectorRow.product_id == product.product_id))
+            return {row.milvus_id: (row.image_position, row.image_sha256, bool(row.title_sha256)) for row in rows}
+
+    with database.write() as session:
+        bind_vectors(session, other, index_id, key(other, 70, token=70))
+    assert bind(7, 8, 9) == []
+    assert bound() == {7: (1, f"{7:064x}", True), 8: (2, f"{8:064x}", False), 9: (3, f"{9:064x}", False)}
+    with database.read() as session:
+        assert indexed_versions(session, index_id, [product.product_id]) == {product.product_id: 1}
+        assert bound_milvus_ids(session, [product.product_id]) == {product.product_id: {"products_x_1": [7, 8, 9]}}
+        assert row_at_version(session, index_id, product.product_id, 1) == key(product, 7, token=7)
+        assert bound_milvus_id(session, index_id, product.product_id) == 7
+        found = products_bound_to(session, index_id, [key(product, 9, token=9)])
+        assert {(row.image_position, row.row_image_sha256) for row in found.values()} == {(3, f"{9:064x}")}
+        listed, _ = list_products(session, vector_index_id=index_id, page=1, page_size=9, sort="product_id")
+        assert [each.milvus_id for each in listed] == [7, 70]
+    assert bind(17, 18) == [7, 8, 9]
+    assert {milvus_id: position for milvus_id, (position, *_) in bound().items()} == {17: 1, 18: 2}
+    with database.write() as session:
+        assert unbind(session, index_id, [key(product, 18, token=18), key(product, 18, token=1)]) == [
+            product.product_id
+        ]
+    assert set(bound()) == {17}
+    with database.write() as session:
+        assert indexed_versions(session, index_id, [product.product_id]) == {product.product_id: 0}
+        session.execute(sa.update(ProductRow).values(index_status="pending"))
+        assert confirm_indexed(session, index_id, [product.product_id, other.product_id]) == 1  # not half of one
+        assert made_of(session, index_id, [product.product_id])[product.product_id][0].image_sha256 == f"{17:064x}"
+    assert bind(27, 28, 29) == [17]
+    with database.write() as session:
+        assert release_milvus_ids(session, index_id, [28, 29]) == [product.product_id]
+    assert set(bound()) == {27}
+    with database.write() as session:
+        assert mark_failed(session, product, index_id, "x") == [27]
+
+
+def test_pictures_of_products_come_in_the_order_of_their_hashes_whichever_table_has_them(database: Database) -> None:
+    hashes = [f"{number:064x}" for number in range(6)]
+    first = add_product(database, image_sha256=hashes[3], image_count=3, image_path="o/3.png")
+    second = add_product(database, image_sha256=hashes[1], image_count=2, image_path="o/1.png", index_status="failed")
+    shown = {"image_width": 1, "image_height": 1, "image_is_generated": False}
+    further = [(first, 2, 0), (first, 3, 5), (second, 2, 3)]
+    with database.write() as session:
+        for product, position, number in further:
+            of = {"image_path": f"o/{hashes[number]}.png", "image_sha256": hashes[number]}
+            session.add(ProductImageRow(product_id=product.product_id, position=position, **of, **shown))
+    seen, after = [], ("", 0)
+    while True:
+        with database.read() as session:
+            page = pictured_products_after(session, *after, 2)
+        if not page:
+            break
+        seen += [(hashes.index(each.image_sha256), each.product_id, each.index_status) for each in page]
+        after = page[-1].image_sha256, page[-1].product_id
+    a, b = (first.product_id, "pending"), (second.product_id, "failed")
+    assert seen == [(0, *a), (1, *b), (3, *a), (3, *b), (5, *a)]
+    with database.read() as session:
+        paths = [f"o/{hashes[number]}.png" for number in (0, 2, 5)]
+        assert image_paths_in_use(session, paths) == {paths[0], paths[2]}
+        assert [len(each) for each in pictures_of(session, [first, second]).values()] == [3, 2]
+        assert [each.image_sha256 for each in pictures_of(session, [first])[first.product_id]] == [
+            hashes[number] for number in (3, 0, 5)
+        ]
+
+
+def test_bindings_get_a_key_with_the_pictures_position_and_stay_as_they_are(empty_dsn: str) -> None:
+    database = Database(empty_dsn)
+    upgrade(database, "0016")
+    moment = "2026-11-25 08:00:00.123456"
+    with database.write() as session:
+        for statement in (
+            "INSERT INTO vector_index (id, collection, model_fingerprint, status, created_at)"
+            f" VALUES (1, 'products_x_1', 'f', 'active', '{moment}')",
+            *(
+                "INSERT INTO product (id, title, attributes, image_path, image_sha256, image_width, image_height,"
+                " image_is_generated, version, content_version, index_status, created_at, updated_at)"
+                f" VALUES ({each}, '沙发', '{{}}', 'bb/1.png', 'b', 8, 8, 1, 2, 2, 'indexed', '{moment}', '{moment}')"
+                for each in (7, 8)
+            ),
+            "INSERT INTO product_vector (product_id, vector_index_id, milvus_id, row_token, version, image_sha256,"
+            " title_sha256) VALUES (7, 1, 90, 91, 2, 'b', 't'), (8, 1, 80, NULL, 1, NULL, NULL)",
+        ):
+            session.connection().exec_driver_sql(statement)
+    database.migrate()
+    inspector = sa.inspect(database.engine)
+    columns = ["product_id", "vector_index_id", "image_position"]
+    assert inspector.get_pk_constraint("product_vector")["constrained_columns"] == columns
+    assert {key["referred_table"] for key in inspector.get_foreign_keys("product_vector")} == {
+        "product",
+        "vector_index",
+    }
+    with database.read() as session:
+        assert indexed_versions(session, 1, [7, 8]) == {7: 2, 8: 1}
+        assert row_at_version(session, 1, 7, 2) == RowKey(90, 7, 91)
+        assert made_of(session, 1, [7, 8])[7][0].title_sha256 == "t"
+        found = find_product(session, 7, 1)
+        assert found is not None
+        assert (found.milvus_id, found.product.image_count) == (90, 1)
+    of_index = {"vector_index_id": 1, "version": 2}
+    with database.write() as session:
+        session.add(ProductVectorRow(product_id=7, image_position=2, milvus_id=92, **of_index))
+    with pytest.raises(IntegrityError), database.write() as session:
+        session.add(ProductVectorRow(product_id=7, image_position=3, milvus_id=80, **of_index))  # another's
+    with database.write() as session:
+        session.delete(session.get_one(ProductRow, 7))
+    with database.read() as session:
+        assert [row.product_id for row in session.scalars(sa.select(ProductVectorRow))] == [8]
+    database.close()
+
+
 def test_locked_products_are_those_that_exist(database: Database) -> None:
     product = add_product(database)
     with database.write() as session:
@@ -716,6 +844,7 @@ def test_no_statement_of_a_page_reads_or_sorts_a_whole_table(tmp_path: Path) -> 
         "products_with_message_since": lambda session: products_with_message_since(session, some, "topic", now),
         "product_versions_after": lambda session: product_versions_after(session, 1, 500),
         "product_versions_after, of a status": lambda session: product_versions_after(session, 1, 500, "indexed"),
+        "pictures_of": lambda session: pictures_of(session, [ProductRow(product_id=1, image_count=2)]),
         "pictured_products_after": lambda session: pictured_products_after(session, "ab", 1, 100),
         "has_bindings": lambda session: has_bindings(session, index_id),
         "indexed_versions": lambda session: indexed_versions(session, index_id, some),

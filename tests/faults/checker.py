@@ -12,7 +12,7 @@ import httpx
 import sqlalchemy as sa
 from sqlalchemy import orm
 
-from orm_models import GeneratedImageRow, JobRow, OutboxRow, ProductRow, ProductVectorRow
+from orm_models import GeneratedImageRow, JobRow, OutboxRow, ProductImageRow, ProductRow, ProductVectorRow
 from tests.faults.clients import Pictures
 from tests.faults.history import State, Violation
 from tests.faults.stack import Stack
@@ -142,7 +142,12 @@ def check_stores(stores: Stores) -> Iterator[Violation]:
     skus = {product_id: row.sku or "" for product_id, row in products.items()}
     bound = {RowKey(each.milvus_id, each.product_id, each.row_token) for each in bindings}
     versions = {each.product_id: each.version for each in bindings}
+    rows_of = Counter(each.product_id for each in bindings)
     for product_id, row in products.items():
+        if rows_of[product_id] not in (0, row.image_count):
+            yield Violation(
+                "lost", skus[product_id], f"{rows_of[product_id]} rows are bound for {row.image_count} pictures"
+            )
         if versions.get(product_id) != row.content_version:
             yield Violation(
                 "lost", skus[product_id], f"bound at version {versions.get(product_id)} of {row.content_version}"
@@ -172,7 +177,9 @@ def _stuck(session: orm.Session, products: Mapping[int, ProductRow]) -> Iterator
 def _wrong_pictures(stores: Stores, products: Mapping[int, ProductRow]) -> Iterator[Violation]:
     with stores.database.read() as session:
         drawn = list(session.scalars(sa.select(GeneratedImageRow.image_path)))
+        further = {row.image_path: row.product_id for row in session.scalars(sa.select(ProductImageRow))}
     named = {row.image_path: row.sku or "" for row in products.values()} | dict.fromkeys(drawn, "")
+    named |= {path: products[product_id].sku or "" for path, product_id in further.items() if product_id in products}
     there = {file.path for page in stores.images.list_pages(PAGE) for file in page}
     for path in named.keys() - there:
         yield Violation("lost", named[path], f"its picture {path} is gone")

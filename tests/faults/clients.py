@@ -22,6 +22,7 @@ PAUSE_S, REFUSED_PAUSE_S = 0.1, 0.5
 TITLE_LENGTH = 10
 BLOCKS, BLOCK_PIXELS = 4, 8
 IMPORT_SIZE = 3
+SECOND_PICTURES = 0.3  # of the products that are created have one
 MOST_PRODUCTS = 60  # of one client at a time
 
 
@@ -88,7 +89,10 @@ class Client(Actor):
         sku, fields = self._new_product()
         operation = self._history.begin(self._number, "create", sku, fields)
         form = {"sku": sku, "title": fields["title"], "price": fields["price"]}
-        self._call(operation, "POST", "/product", data=form, files=self._file(fields))
+        files: list[tuple[str, tuple[str, bytes]]] = list(self._file(fields).items())
+        if self._chance.random() < SECOND_PICTURES:
+            files.append(("images", ("second.png", self._pictures.data(self._pictures.new(self._chance)))))
+        self._call(operation, "POST", "/product", data=form, files=files)
         self._ids[sku] = operation.seen[0].state.product_id if operation.seen else None
         self._queries.append((fields["title"], fields["picture"]))
         if operation.outcome == "failed":

@@ -14,7 +14,16 @@ import pytest
 import sqlalchemy as sa
 
 from data_models import SearchRequest
-from orm_models import GeneratedImageRow, JobRow, LeaseRow, OutboxRow, ProductRow, ProductVectorRow, utc_now
+from orm_models import (
+    GeneratedImageRow,
+    JobRow,
+    LeaseRow,
+    OutboxRow,
+    ProductImageRow,
+    ProductRow,
+    ProductVectorRow,
+    utc_now,
+)
 from tests.faults.steps import GRACES_OVER, Steps, draw, relay
 from tests.indexing.shop import Mended, Shop, open_shop
 from tuwen.errors import CollectionGone
@@ -71,7 +80,7 @@ def test_whatever_is_killed_comes_right_by_itself(work: str, steps: Steps, setti
 async def prepare(shop: Shop, work: str, number: int) -> int:
     """What the work needs; the product that it is about."""
     services = shop.services
-    product_id = shop.create(f"商品 {number}", "red")
+    product_id = shop.create(f"商品 {number}", "red", "green")
     if work not in ("ingest", "relay"):
         await relay(shop)
     if work == "rebuild":
@@ -91,7 +100,7 @@ def leave_orphans(shop: Shop, product_id: int) -> None:
     index = services.registry.live()
     with services.database.read() as session:
         product = session.get_one(ProductRow, product_id)
-        bound = session.get_one(ProductVectorRow, (product_id, index.vector_index_id)).milvus_id
+        bound = session.get_one(ProductVectorRow, (product_id, index.vector_index_id, 1)).milvus_id
     clip, text = services.encoding.encoders.clip.dim, services.encoding.encoders.text.dim
     vectors = {"image_clip_vector": [1.0] * clip, "text_clip_vector": [1.0] * clip, "text_bge_vector": [1.0] * text}
     shown = {name: getattr(product, name) for name in ("image_path", "title", "category", "attributes")}
@@ -137,22 +146,25 @@ async def assert_right(shop: Shop) -> None:
     index = services.registry.live()
     with services.database.read() as session:
         products = list(session.scalars(sa.select(ProductRow)))
-        bindings = {row.product_id: row for row in session.scalars(sa.select(ProductVectorRow))}
+        bindings = list(session.scalars(sa.select(ProductVectorRow)))
+        further = list(session.scalars(sa.select(ProductImageRow)))
         drawn = list(session.scalars(sa.select(GeneratedImageRow)))
         jobs = list(session.scalars(sa.select(JobRow)))
     assert {product.index_status for product in products} <= {"indexed"}
-    assert {each: row.version for each, row in bindings.items()} == {
-        each.product_id: each.content_version for each in products
+    assert {(row.product_id, row.image_position): row.version for row in bindings} == {
+        (each.product_id, position): each.content_version
+        for each in products
+        for position in range(1, each.image_count + 1)
     }
-    assert {row.vector_index_id for row in bindings.values()} <= {index.vector_index_id}
-    assert shop.in_milvus() == {row.milvus_id for row in bindings.values()}
+    assert {row.vector_index_id for row in bindings} <= {index.vector_index_id}
+    assert shop.in_milvus() == {row.milvus_id for row in bindings}
     for product in products:
         found = await shop.searcher.search(SearchRequest(mode="text_to_text", text=product.title, top_k=100))
         hits = [hit for hit in found.hits if hit.product.product_id == product.product_id]
         assert [(hit.product.title, round(hit.score, 3)) for hit in hits] == [(product.title, 1.0)]
     assert [(job.status, job.attempts) for job in jobs if job.status != "done" or job.attempts > 2] == []
     assert [(row.job_id, row.position) for row in drawn] == [(job.job_id, at) for job in jobs for at in (0, 1)]
-    named = {product.image_path for product in products} | {row.image_path for row in drawn}
+    named = {row.image_path for row in (*products, *further, *drawn)}
     assert {file.path for page in services.images.list_pages(50) for file in page} == named
     assert [file for page in services.images.list_pages_aside(50) for file in page] == []
     assert all(services.images.read(path) for path in named)

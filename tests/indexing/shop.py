@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from data_models import ProductChanges, ProductFields, SearchRequest
 from nlp_models import load_encoders
-from orm_models import OutboxRow, ProductRow, ProductVectorRow, UnusedImageRow
+from orm_models import MAIN, OutboxRow, ProductRow, ProductVectorRow, UnusedImageRow
 from tests.conftest import picture
 from tests.processes import EXPORTS
 from tuwen.assembly import Services, new_ingestor, new_searcher, open_stores
@@ -66,9 +66,9 @@ class Shop:
             services.settings, services.database, services.vector_db, services.images, services.registry.live, **options
         )
 
-    def create(self, title: str, color: str = "red") -> int:
-        image = check_image(picture(color), self.services.settings)
-        return self.writer.create(ProductFields(title=title), image).product_id
+    def create(self, title: str, color: str = "red", *further: str) -> int:
+        images = [check_image(picture(each), self.services.settings) for each in (color, *further)]
+        return self.writer.create(ProductFields(title=title), images[0], further=images[1:]).product_id
 
     def change(self, product_id: int, title: str) -> None:
         self.writer.change(product_id, ProductChanges(title=title), None)
@@ -92,8 +92,16 @@ class Shop:
             return row.index_status, row.index_error
 
     def bound(self) -> dict[int, int]:
+        """The rows of the main pictures, in the order of the products."""
+        return {product_id: ids[MAIN] for product_id, ids in self.all_bound().items()}
+
+    def all_bound(self) -> dict[int, dict[int, int]]:
+        """By product, and by the pictures' positions."""
+        bound: dict[int, dict[int, int]] = {}
         with self.services.database.read() as session:
-            return {row.product_id: row.milvus_id for row in session.scalars(sa.select(ProductVectorRow))}
+            for row in session.scalars(sa.select(ProductVectorRow)):
+                bound.setdefault(row.product_id, {})[row.image_position] = row.milvus_id
+        return bound
 
     def in_milvus(self) -> set[int]:
         collection = self.services.registry.live().collection

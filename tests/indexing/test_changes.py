@@ -147,7 +147,7 @@ def test_a_vector_is_taken_over_from_no_other_product_though_its_id_be_the_same(
         await shop.ingestor.ingest(shop.messages())
         bound = shop.bound()
         with shop.services.database.write() as session:
-            lost = session.get_one(ProductVectorRow, (lamp, shop.services.registry.live().vector_index_id))
+            lost = session.get_one(ProductVectorRow, (lamp, shop.services.registry.live().vector_index_id, 1))
             session.delete(lost)
             session.flush()
             session.execute(sa.update(ProductVectorRow).values(milvus_id=bound[lamp]))

@@ -330,7 +330,7 @@ def test_what_mends_waits_for_who_binds_and_holds_nothing_that_it_needs(
             await asyncio.to_thread(
                 wait_until, lambda: waiting_for_locks(shop) > 0, what="the pass to come to the product"
             )
-            binding = session.get_one(ProductVectorRow, (sofa, shop.services.registry.live().vector_index_id))
+            binding = session.get_one(ProductVectorRow, (sofa, shop.services.registry.live().vector_index_id, 1))
             binding.milvus_id, binding.row_token = 1_000_000, new_row_token()
             session.flush()
             session.execute(sa.update(ProductRow).values(index_status="indexed"))

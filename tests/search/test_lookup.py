@@ -67,25 +67,29 @@ class Stores:
         category: str | None = None,
         price: Decimal | None = None,
         bound: bool = True,
+        further: Sequence[Vector] = (),
     ) -> int:
         picture = {"image_path": "a.png", "image_sha256": "0" * 64, "image_width": 1, "image_height": 1}
         with self.database.write() as session:
             product = ProductRow(title=title, category=category, price=price, **picture)
             session.add(product)
             session.flush()
-            product_id, token = product.product_id, new_row_token()
-            row = VectorRow(product_id, token, vector, vector, vector, "a.png", title, category, {})
-            (milvus_id,) = self.vector_db.insert(COLLECTION, [row])
-            if bound:
-                session.add(
-                    ProductVectorRow(
-                        product_id=product_id,
-                        vector_index_id=self.index.vector_index_id,
-                        milvus_id=milvus_id,
-                        row_token=token,
-                        version=1,
+            product_id = product.product_id
+            for position, each in enumerate((vector, *further), start=1):
+                token, of_title = new_row_token(), vector if position == 1 else -vector
+                row = VectorRow(product_id, token, each, of_title, of_title, "a.png", title, category, {})
+                (milvus_id,) = self.vector_db.insert(COLLECTION, [row])
+                if bound:
+                    session.add(
+                        ProductVectorRow(
+                            product_id=product_id,
+                            vector_index_id=self.index.vector_index_id,
+                            image_position=position,
+                            milvus_id=milvus_id,
+                            row_token=token,
+                            version=1,
+                        )
                     )
-                )
         return product_id
 
     def lookup(self, vector: Vector, wanted: int = 3, **other: Any) -> Lookup:
@@ -253,3 +257,61 @@ def test_more_hits_than_a_statement_takes_ids(stores: Stores) -> None:
 
     assert all(len(found(outcome).hits) >= PRODUCTS for outcome in outcomes)
     assert all(len(found(outcome).hits) <= most for outcome in outcomes)
+
+
+@pytest.fixture(scope="module")
+def many_pictures(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stores]:
+    """Beside the products of one picture, ten of nine pictures each, which are all near the same."""
+    opened = Stores(tmp_path_factory.mktemp("many-pictures"))
+    for number in range(10):
+        near = [near_to(direction(500), 10 * number + each) for each in range(9)]
+        opened.add(f"many {number}", near[0], further=near[1:], price=Decimal(100))
+    yield opened
+    opened.vector_db.close()
+    opened.database.close()
+
+
+def near_to(vector: Vector, number: int) -> Vector:
+    moved = vector + 0.1 * direction(600 + number)
+    return np.asarray(moved / np.linalg.norm(moved), np.float32)
+
+
+def test_a_product_is_one_hit_by_the_best_of_its_pictures_on_whichever_page(many_pictures: Stores) -> None:
+    query = direction(500)
+    best = {
+        f"many {number}": max(float(query @ near_to(query, 10 * number + each)) for each in range(9))
+        for number in range(10)
+    }
+    in_order = sorted(best, key=lambda title: -best[title])
+    for wanted in (1, 3, 10):
+        hits = found(find_together(many_pictures, [many_pictures.lookup(query, wanted)])[0]).hits
+        assert [hit.product.title for hit in hits] == in_order[:wanted]
+        assert [hit.score for hit in hits] == pytest.approx([best[title] for title in in_order[:wanted]], abs=1e-5)
+    everything = titles(found(find_together(many_pictures, [many_pictures.lookup(query, 50)])[0]))
+    assert len(everything) == len(set(everything)) == 50
+
+
+def test_where_titles_are_searched_further_pictures_are_no_hits(many_pictures: Stores) -> None:
+    for query in (direction(500), -direction(500)):  # like all these titles, and as unlike as can be
+        asked = many_pictures.lookup(query, 50, field="text_bge_vector")
+        hits = found(find_together(many_pictures, [asked])[0]).hits
+        assert len({hit.product.title for hit in hits}) == len(hits) == 50
+        for hit in hits:
+            number = int(hit.product.title.split()[1])
+            main = near_to(direction(500), 10 * number) if "many" in hit.product.title else direction(number)
+            assert hit.score == pytest.approx(float(query @ main), abs=1e-5)
+
+
+@pytest.mark.parametrize("few", [5000, 4])
+def test_pages_of_rows_within_prices_cut_no_product_in_two(
+    many_pictures: Stores, monkeypatch: pytest.MonkeyPatch, few: int
+) -> None:
+    for module in (prices, lookup):
+        monkeypatch.setattr(module, "FEW", few)
+    monkeypatch.setattr(lookup, "DEEP_LIMIT", 4)
+    query = direction(500)
+    everything = titles(found(find_together(many_pictures, [many_pictures.lookup(query, 10)])[0]))
+    for field in ("image_clip_vector", "text_bge_vector"):
+        asked = many_pictures.lookup(-query, 10, field=field, prices=Prices(Decimal(100), Decimal(100)))
+        hits = found(find_together(many_pictures, [asked])[0]).hits
+        assert sorted(hit.product.title for hit in hits) == sorted(everything)

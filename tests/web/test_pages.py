@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -18,7 +19,7 @@ from playwright.sync_api import BrowserContext, FilePayload, Locator, Page, expe
 
 from data_models import SearchMode
 from tests.conftest import broken_picture, create_product, picture, wait_until_indexed
-from tests.processes import ROOT, answers, environment, free_port, require_program, running
+from tests.processes import ROOT, answers, environment, free_port, require_program, running, wait_until
 from web.frame import PAGES
 from web.texts import TEXTS
 
@@ -106,8 +107,8 @@ def png(color: str) -> FilePayload:
     return {"name": f"{color}.png", "mimeType": "image/png", "buffer": picture(color)}
 
 
-def upload(page: Page | Locator, file: FilePayload) -> None:
-    page.locator("input[type=file]").set_input_files(file)
+def upload(page: Page | Locator, *files: FilePayload, field: int = 0) -> None:
+    page.locator("input[type=file]").nth(field).set_input_files(files)
 
 
 def hit(page: Page, rank: int) -> Locator:
@@ -325,11 +326,26 @@ def test_a_product_is_added_changed_and_deleted(tab: Page, pages_url: str, catal
     tab.get_by_label("分类").fill("柜架")
     upload(tab, png("purple"))
     expect(tab.get_by_text("purple.png")).to_be_visible()
+    upload(tab, png("olive"), png("navy"), field=1)
+    expect(tab.get_by_text("navy.png")).to_be_visible()
     tab.get_by_role("button", name="保存修改").click()
     expect(tab.get_by_text("已建立索引，可以搜到了")).to_be_visible()
-    stored = catalogue.get("/product/list", params={"q": "SKU-orange"}).json()["items"][0]
+    further = tab.locator(".st-key-further_pictures")
+    expect(further.get_by_role("img")).to_have_count(2)
+    expect_pictures_loaded(tab, ".st-key-further_pictures")
+    further.locator("[class*='st-key-remove_'] button:visible").last.click()
+    expect(further.get_by_role("img")).to_have_count(1)
+    further.locator("[class*='st-key-main_'] button:visible").click()
+
+    def as_stored() -> Any:
+        return catalogue.get("/product/list", params={"q": "SKU-orange"}).json()["items"][0]
+
+    # Changed with its fields, by two pictures, by one less, and by their order.
+    wait_until(lambda: (as_stored()["version"], as_stored()["index_status"]) == (6, "indexed"), what="the new order")
+    stored = as_stored()
     assert (stored["price"], stored["category"], stored["attributes"]) == (None, "柜架", {"材质": "木"})
-    assert (stored["version"], stored["title"]) == (2, title)
+    assert (stored["version"], stored["title"]) == (6, title)
+    assert [image["position"] for image in stored["images"]] == [1, 2]
     hits = catalogue.post("/search", data={"mode": "image_to_image"}, files={"image": ("x", picture("purple"))}).json()
     assert hits["hits"][0]["product"]["product_id"] == stored["product_id"]
 

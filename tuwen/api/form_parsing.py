@@ -15,6 +15,7 @@ from starlette.requests import Request
 from tuwen.errors import FieldError, InvalidInput, MalformedRequest, summary
 
 PICTURE = "image"
+PICTURES = "images"  # further ones: the one field that may come several times
 # Python knows more, some of which are no charsets, or take long. GB18030 reads what GBK and GB2312 wrote, too.
 CHARSETS = {
     **dict.fromkeys(("utf-8", "utf8", "us-ascii", "ascii"), "utf-8-sig"),
@@ -35,6 +36,7 @@ async def parse_form(request: Request) -> FormData:
     except MultiPartException as error:
         raise MalformedRequest(error.message) from error
     twice = [name for name, count in Counter(name for name, _ in form.multi_items()).items() if count > 1]
+    twice = [name for name in twice if name != PICTURES]
     if twice:
         await form.close()
         errors = [FieldError(name, "comes twice; send it once") for name in twice]
@@ -48,7 +50,7 @@ class _Parts(MultiPartParser):
     def on_headers_finished(self) -> None:
         part = self._current_part
         _, options = parse_options_header(part.content_disposition)
-        is_picture = options.get(b"name") == PICTURE.encode()
+        is_picture = options.get(b"name") in (PICTURE.encode(), PICTURES.encode())
         has_extended_name = b"filename*=" in (part.content_disposition or b"").replace(b" ", b"").lower()
         if part.content_disposition and b"filename" not in options and (is_picture or has_extended_name):
             part.content_disposition += b'; filename=""'

@@ -13,8 +13,17 @@ from pydantic import BaseModel, ValidationError
 from pydantic.json_schema import models_json_schema
 from starlette.datastructures import FormData, UploadFile
 
-from data_models import PICTURE_FORMATS_IN_WORDS, BatchChanges, Problem, ProductChanges, ProductFields, SearchRequest
-from tuwen.api.form_parsing import PICTURE, parse_form
+from data_models import (
+    MAX_IMAGES,
+    PICTURE_FORMATS_IN_WORDS,
+    BatchChanges,
+    ImageOrder,
+    Problem,
+    ProductChanges,
+    ProductFields,
+    SearchRequest,
+)
+from tuwen.api.form_parsing import PICTURE, PICTURES, parse_form
 from tuwen.api.problems import as_invalid_input
 from tuwen.catalogue.limits import require_within_limits
 from tuwen.errors import InvalidInput, MalformedRequest, UnsupportedMediaType
@@ -28,6 +37,7 @@ Fields = TypeVar("Fields", ProductFields, ProductChanges)
 MAX_ID_DIGITS = 18  # below 2**63
 REF_TEMPLATE = "#/components/schemas/{model}"
 IMAGE_FILE = {"type": "string", "format": "binary", "description": f"A {PICTURE_FORMATS_IN_WORDS} file."}
+GENERATED_IMAGE = "A picture of a generation job, instead of a file."
 SEARCH_EXAMPLES = {
     "A2 text to text": {"value": {"mode": "text_to_text", "text": "红色布艺沙发", "top_k": 5}},
     "A4 text to picture": {
@@ -80,6 +90,8 @@ def _text_fields(form: FormData) -> dict[str, Any]:
 def product_fields(model: type[Fields], form: FormData, settings: Settings) -> Fields:
     fields = _text_fields(form)
     fields.pop("generated_image_id", None)  # stands for the picture, see `generated_image_id`
+    if model is ProductFields:
+        fields.pop(PICTURES, None)
     for name, declared in model.model_fields.items():
         if declared.default is None and fields.get(name) == "":
             fields[name] = None  # may be empty, and was sent empty to clear it
@@ -126,18 +138,35 @@ async def uploaded_bytes(form: FormData) -> bytes | None:
 
 
 def _upload(form: FormData) -> UploadFile | None:
+    return _file(PICTURE, form.get(PICTURE))
+
+
+def _file(field: str, upload: UploadFile | str | None) -> UploadFile | None:
     """None for a browser's input that nothing was chosen in, too, which is empty and without a name."""
-    upload = form.get(PICTURE)
     if upload is None or upload == "":
         return None
     if not isinstance(upload, UploadFile):
-        raise InvalidInput.in_field(PICTURE, "must be a file, not text; send multipart/form-data")
+        raise InvalidInput.in_field(field, "must be a file, not text; send multipart/form-data")
     return upload if upload.size or upload.filename else None
 
 
 async def checked_upload(form: FormData, decoder: PictureDecoder) -> CheckedImage | None:
     data = await uploaded_bytes(form)
     return None if data is None else await decoder.check(data)
+
+
+async def checked_uploads(form: FormData, decoder: PictureDecoder) -> list[CheckedImage]:
+    """The further pictures of a product, one after another."""
+    files = [file for each in form.getlist(PICTURES) if (file := _file(PICTURES, each)) is not None]
+    if len(files) >= MAX_IMAGES:
+        raise InvalidInput.in_field(PICTURES, f"is one too many: a product has {MAX_IMAGES} pictures at most")
+    images = []
+    for number, file in enumerate(files):
+        try:
+            images.append(await decoder.check(await file.read()))
+        except InvalidInput as error:  # of which it is
+            raise type(error).in_field(f"{PICTURES}.{number}", error.errors[0].message) from error
+    return images
 
 
 def generated_image_id(form: FormData) -> int | None:
@@ -161,14 +190,22 @@ def multipart_body(model: type[ProductFields] | type[ProductChanges]) -> dict[st
     properties = schema["properties"]
     properties["attributes"] = {"type": "string", "description": 'A JSON object, such as {"颜色": "红"}.'}
     properties["image"] = IMAGE_FILE
-    properties["generated_image_id"] = {
-        "type": "integer",
-        "description": "A picture of a generation job, instead of a file.",
-    }
+    properties["generated_image_id"] = {"type": "integer", "description": GENERATED_IMAGE}
     body: dict[str, Any] = {"type": "object", "properties": properties}
     if model is ProductFields:
+        further = f"Further pictures, in order: up to {MAX_IMAGES - 1} fields of this name."
+        properties["images"] = {"type": "array", "items": IMAGE_FILE, "description": further}
         body["required"] = ["title"]
     return _request_body({"multipart/form-data": {"schema": body, "example": _product_example(model)}})
+
+
+def picture_body() -> dict[str, Any]:
+    properties = {
+        "image": IMAGE_FILE,
+        "generated_image_id": {"type": "integer", "description": GENERATED_IMAGE},
+        "position": {"type": "integer", "minimum": 1, "maximum": MAX_IMAGES, "description": "By default the last."},
+    }
+    return _request_body({"multipart/form-data": {"schema": {"type": "object", "properties": properties}}})
 
 
 def json_body(model: type[BaseModel], example: dict[str, Any]) -> dict[str, Any]:
@@ -202,7 +239,7 @@ def install_openapi(app: FastAPI) -> None:
     def openapi() -> dict[str, Any]:
         document = generate()
         schemas: dict[str, Any] = document["components"]["schemas"]
-        for model in (SearchRequest, BatchChanges, Problem):
+        for model in (SearchRequest, BatchChanges, ImageOrder, Problem):
             schemas.update(_component_schemas(model))
         for unused in ("HTTPValidationError", "ValidationError"):  # ours is Problem
             schemas.pop(unused, None)

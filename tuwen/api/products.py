@@ -8,10 +8,18 @@ from starlette.datastructures import FormData
 
 from data_models import Product, ProductChanges, ProductFields, ProductPage
 from tuwen.api.conditions import IDEMPOTENCY_KEY, IF_MATCH, condition_of, idempotency_key, set_etag
-from tuwen.api.forms import checked_upload, generated_image_id, multipart_body, product_fields, read_form
+from tuwen.api.forms import (
+    checked_upload,
+    checked_uploads,
+    generated_image_id,
+    multipart_body,
+    product_fields,
+    read_form,
+)
 from tuwen.api.problems import IMAGE_ERRORS, problem_responses
 from tuwen.api.state import Api, ApiDependency, ProductId
 from tuwen.catalogue.idempotency import KeyedRequest
+from tuwen.catalogue.pictures import pictures_of
 from tuwen.catalogue.queries import MAX_WORDS, SORT_COLUMNS, find_product, list_products
 from tuwen.catalogue.representation import as_product
 from tuwen.errors import (
@@ -49,10 +57,11 @@ async def create_product(request: Request, response: Response, api: ApiDependenc
     async with read_form(request) as form:
         fields = product_fields(ProductFields, form, api.services.settings)
         image = await picture_of(form, api)
+        further = await checked_uploads(form, api.services.decoder)
     if image is None:
         raise InvalidInput.in_field("image", "is missing; send the picture as a file, or a generated_image_id")
-    keyed = None if key is None else KeyedRequest.of(key, fields, image)
-    product = await api.threads.uploads.run(api.writer.create, fields, image, keyed)
+    keyed = None if key is None else KeyedRequest.of(key, fields, image, further)
+    product = await api.threads.uploads.run(api.writer.create, fields, image, keyed, further)
     response.headers["Location"] = f"/product/{product.product_id}"
     set_etag(response, product)
     return product
@@ -83,7 +92,8 @@ async def get_products(
                 index_status=index_status,
                 title_or_sku=q,
             )
-        items = [as_product(row.product, row.milvus_id) for row in rows]
+            pictures = pictures_of(session, [row.product for row in rows])
+        items = [as_product(row.product, row.milvus_id, pictures[row.product.product_id]) for row in rows]
         return ProductPage(items=items, total=total, page=page, page_size=page_size)
 
     return await api.threads.reads.run(read)
@@ -98,9 +108,9 @@ async def get_product(product_id: ProductId, response: Response, api: ApiDepende
     def read() -> Product:
         with api.services.database.read() as session:
             found = find_product(session, product_id, known_index_id(api))
-        if found is None:
-            raise NotFound(f"There is no product {product_id}.")
-        return as_product(found.product, found.milvus_id)
+            if found is None:
+                raise NotFound(f"There is no product {product_id}.")
+            return as_product(*found, pictures_of(session, [found.product])[product_id])
 
     product = await api.threads.reads.run(read)
     set_etag(response, product)

@@ -19,6 +19,7 @@ from data_models import (
 )
 from tuwen.api.conditions import IF_MATCH, IF_NONE_MATCH, condition_of, set_etag
 from tuwen.api.forms import (
+    checked_uploads,
     json_body,
     multipart_body,
     product_fields,
@@ -31,6 +32,7 @@ from tuwen.api.problems import IMAGE_ERRORS, accepted_language, as_json, problem
 from tuwen.api.products import known_index_id, picture_of
 from tuwen.api.state import Api, ApiDependency
 from tuwen.catalogue.limits import require_within_limits
+from tuwen.catalogue.pictures import pictures_of
 from tuwen.catalogue.queries import find_product, sku_owner
 from tuwen.catalogue.representation import as_product
 from tuwen.errors import (
@@ -60,9 +62,9 @@ async def get_product_by_sku(sku: SkuInPath, response: Response, api: ApiDepende
         with api.services.database.read() as session:
             owner = sku_owner(session, sku)
             found = find_product(session, owner, known_index_id(api)) if owner is not None else None
-        if found is None:
-            raise NotFound(f"No product has the sku {sku!r}.")
-        return as_product(found.product, found.milvus_id)
+            if found is None:
+                raise NotFound(f"No product has the sku {sku!r}.")
+            return as_product(*found, pictures_of(session, [found.product])[found.product.product_id])
 
     product = await api.threads.reads.run(read)
     set_etag(response, product)
@@ -77,16 +79,17 @@ async def get_product_by_sku(sku: SkuInPath, response: Response, api: ApiDepende
     | {201: {"description": "Created", "model": Product}},
 )
 async def put_product(sku: SkuInPath, request: Request, response: Response, api: ApiDependency) -> Product:
-    """The product is then as it was sent: what is left out is empty, but for the picture, which stays. Whoever sends
-    the same again changes nothing."""
+    """The product is then as it was sent: what is left out is empty, but for `image` and `images`, each of which stays.
+    Whoever sends the same again changes nothing."""
     condition = condition_of(request)
     async with read_form(request) as form:
         fields = product_fields(ProductFields, form, api.services.settings)
         image = await picture_of(form, api)
+        further = await checked_uploads(form, api.services.decoder)
     if fields.sku is not None and canonical_text(fields.sku) != canonical_text(sku):
         raise InvalidInput.in_field("sku", "is another than the address's; leave it out")
-    threads = api.threads.uploads if image else api.threads.writes
-    product, was_made = await threads.run(api.writer.put, sku, fields, image, condition)
+    threads = api.threads.uploads if image or further else api.threads.writes
+    product, was_made = await threads.run(api.writer.put, sku, fields, image, condition, further or None)
     set_etag(response, product)
     if was_made:
         response.status_code = 201

@@ -6,6 +6,7 @@ caller's `Database.write()` block is the transaction.
 
 import hashlib
 import json
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple, Self
 
@@ -26,8 +27,9 @@ class KeyedRequest(NamedTuple):
     """Of what it asks for, however it was written."""
 
     @classmethod
-    def of(cls, key: str, fields: ProductFields, image: CheckedImage) -> Self:
-        asked = json.dumps([fields.model_dump(mode="json"), image.received_sha256], sort_keys=True)
+    def of(cls, key: str, fields: ProductFields, image: CheckedImage, further: Sequence[CheckedImage] = ()) -> Self:
+        pictures = [each.received_sha256 for each in (image, *further)]
+        asked = json.dumps([fields.model_dump(mode="json"), *pictures], sort_keys=True)
         return cls(key, hashlib.sha256(asked.encode()).hexdigest())
 
 

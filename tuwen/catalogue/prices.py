@@ -44,15 +44,17 @@ def first_fitting_rows(session: orm.Session, vector_index_id: int, prices: Price
 
 def pages_of_fitting_rows(session: orm.Session, vector_index_id: int, prices: Prices) -> Iterator[Sequence[int]]:
     """All of them, FEW at a time."""
-    statement = sa.select(ProductRow.product_id, ProductVectorRow.milvus_id).join(ProductVectorRow, _OF_PRODUCT)
-    statement = statement.where(*_fitting(vector_index_id, prices)).order_by(ProductRow.product_id).limit(FEW)
-    after = 0
+    key = ProductVectorRow.product_id, ProductVectorRow.image_position
+    statement = sa.select(*key, ProductVectorRow.milvus_id).join(ProductRow, _OF_PRODUCT)
+    statement = statement.where(*_fitting(vector_index_id, prices)).order_by(*key).limit(FEW)
+    after = 0, 0
     for _ in range(MOST_PAGES):
-        page = session.execute(statement.where(ProductRow.product_id > after)).all()
+        is_further = key[0] > after[0], sa.and_(key[0] == after[0], key[1] > after[1])
+        page = session.execute(statement.where(key[0] >= after[0], sa.or_(*is_further))).all()
         if not page:
             return
-        yield [milvus_id for _, milvus_id in page]
-        after = page[-1].product_id
+        yield [milvus_id for _, _, milvus_id in page]
+        after = page[-1].product_id, page[-1].image_position
 
 
 def _fitting(vector_index_id: int, prices: Prices) -> list[sa.ColumnElement[bool]]:

@@ -1,6 +1,6 @@
 """The write path: a product's change and its event in one transaction. No broker and no model can fail a write."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from sqlalchemy import orm
 from sqlalchemy.exc import IntegrityError
@@ -11,6 +11,7 @@ from tuwen.catalogue.batch import change_many
 from tuwen.catalogue.changes import apply_changes
 from tuwen.catalogue.conditions import UNCONDITIONAL, Condition
 from tuwen.catalogue.idempotency import KeyedRequest, made_before, remember
+from tuwen.catalogue.pictures import Picture, pictures_of, require_distinct, write_further_pictures
 from tuwen.catalogue.queries import sku_owner
 from tuwen.catalogue.representation import as_product
 from tuwen.database.engine import Database
@@ -18,10 +19,12 @@ from tuwen.errors import DatabaseBusy, DuplicateSku, FieldError, IdempotencyKeyU
 from tuwen.messaging.outbox import add_product_event
 from tuwen.pictures.checked_image import CheckedImage
 from tuwen.pictures.store import ImageStore
-from tuwen.vectors.binding import bound_milvus_ids, outdate_bindings
+from tuwen.vectors.binding import bound_milvus_id, bound_milvus_ids, outdate_bindings
 from tuwen.vectors.registry import IndexRegistry
 
 PUT_ATTEMPTS = 3
+ChangePictures = Callable[[Sequence[Picture]], list[Picture]]
+"""From a product's pictures to those that it shall have."""
 
 
 class ProductWriter:
@@ -41,13 +44,20 @@ class ProductWriter:
         self._topic = topic
         self._wake_relay = wake_relay
 
-    def create(self, fields: ProductFields, image: CheckedImage, key: KeyedRequest | None = None) -> Product:
+    def create(
+        self,
+        fields: ProductFields,
+        image: CheckedImage,
+        key: KeyedRequest | None = None,
+        further: Sequence[CheckedImage] = (),
+    ) -> Product:
         """With a key: what the same request has made before, as it is now. Raises IdempotencyKeyUsed."""
+        require_distinct([each.sha256 for each in (image, *further)])
         made = self._made_before(key)
         if made is not None:
             return made
         try:
-            return self._create(fields, image, key)
+            return self._create(fields, [image, *further], key)
         except DuplicateSku:  # or the same request at the same moment
             made = self._made_before(key)
             if made is not None:
@@ -64,42 +74,47 @@ class ProductWriter:
                 raise IdempotencyKeyUsed(f"This Idempotency-Key made product {product_id}, which was deleted since.")
             return None if row is None else self._as_it_is(session, row)
 
-    def _create(self, fields: ProductFields, image: CheckedImage, key: KeyedRequest | None) -> Product:
+    def _create(self, fields: ProductFields, images: Sequence[CheckedImage], key: KeyedRequest | None) -> Product:
         with self._database.read() as session:
             _require_free_sku(session, fields.sku, owner=None)
         # Before the transaction, so that no lock waits for the store. If the transaction fails the picture is left
         # without a product, and reconciliation removes it.
-        self._images.save(image)
-        row = ProductRow(**fields.model_dump(), **image_columns(self._images, image))
+        main, *further = self._save(images)
+        row = ProductRow(**fields.model_dump(), **main._asdict())
         try:
             with self._database.write() as session:
                 session.add(row)
                 session.flush()
+                write_further_pictures(session, row, further)
                 add_product_event(session, self._topic, row, "upsert")
                 if key is not None:
                     remember(session, key, row.product_id)
         except IntegrityError as error:
             raise _duplicate_sku(fields.sku) from error
-        self._images.save_if_gone(image)
-        self._wake_relay()
-        return as_product(row, None)
+        self._after_commit(images)
+        return as_product(row, None, [main, *further])
 
     def put(
-        self, sku: str, fields: ProductFields, image: CheckedImage | None, condition: Condition = UNCONDITIONAL
+        self,
+        sku: str,
+        fields: ProductFields,
+        image: CheckedImage | None,
+        condition: Condition = UNCONDITIONAL,
+        further: Sequence[CheckedImage] | None = None,
     ) -> tuple[Product, bool]:
-        """The product with this sku shall be so; with the picture that it has, where none is given. Returns whether it
-        was made."""
+        """The product with this sku shall be so; with the pictures that it has, where none are given. Returns whether
+        it was made."""
         for _ in range(PUT_ATTEMPTS):
             with self._database.read() as session:
                 owner = sku_owner(session, sku)
             try:
                 if owner is not None:
                     changes = ProductChanges(**fields.model_dump(exclude={"sku"}))
-                    return self.change(owner, changes, image, condition), False
+                    return self.change(owner, changes, image, condition, further), False
                 condition.require(None)
                 if image is None:
                     raise InvalidInput.in_field("image", "is missing; no product has this sku yet, and each needs one")
-                return self.create(fields.model_copy(update={"sku": sku}), image), True
+                return self.create(fields.model_copy(update={"sku": sku}), image, further=further or ()), True
             except (DuplicateSku, NotFound):  # made or deleted since a moment ago
                 continue
         raise DatabaseBusy("Others make and delete the product with this sku all the time.")
@@ -110,31 +125,72 @@ class ProductWriter:
         changes: ProductChanges,
         image: CheckedImage | None,
         condition: Condition = UNCONDITIONAL,
+        further: Sequence[CheckedImage] | None = None,
     ) -> Product:
-        """Raises VersionMismatch where the condition does not hold."""
+        """Raises VersionMismatch where the condition does not hold. `further`: instead of those that it has."""
         with self._database.read() as session:
             condition.require(present := _require_product(session, product_id))
             _require_free_sku(session, changes.sku, owner=product_id)
         if image is not None and self._has_as_it_came(present, image):
             image = None
-        if image is not None:
-            self._images.save(image)
-        values = changes.model_dump(include=changes.model_fields_set) | (
-            image_columns(self._images, image) if image else {}
-        )
+        sent = [*([image] if image else []), *(further or [])]
+        pictures = self._save(sent)
+        values = changes.model_dump(include=changes.model_fields_set) | (pictures.pop(0)._asdict() if image else {})
         try:
             with self._database.write() as session:
                 row = _require_product(session, product_id, lock=True)
                 condition.require(row)
-                apply_changes(session, row, values, self._topic)
+                apply_changes(session, row, values, self._topic, None if further is None else pictures)
                 session.flush()
                 changed = self._as_it_is(session, row)  # under the lock: the version that this very change made
         except IntegrityError as error:
             raise _duplicate_sku(changes.sku) from error
-        if image is not None:
+        self._after_commit(sent)
+        return changed
+
+    def add_picture(
+        self,
+        product_id: int,
+        image: CheckedImage,
+        add: Callable[[Sequence[Picture], Picture], list[Picture]],
+        condition: Condition = UNCONDITIONAL,
+    ) -> Product:
+        new = Picture.stored(self._images, image)
+        return self.change_pictures(product_id, lambda pictures: add(pictures, new), condition, image)
+
+    def change_pictures(
+        self,
+        product_id: int,
+        change: ChangePictures,
+        condition: Condition = UNCONDITIONAL,
+        new: CheckedImage | None = None,
+    ) -> Product:
+        """`new`: to be stored, since `change` names it. Raises what `change` does, and then has stored nothing."""
+        sent = [] if new is None else [new]
+        with self._database.read() as session:
+            row = _require_product(session, product_id)
+            condition.require(row)
+            change(pictures_of(session, [row])[product_id])
+        self._save(sent)
+        with self._database.write() as session:
+            row = _require_product(session, product_id, lock=True)
+            condition.require(row)
+            main, *further = change(pictures_of(session, [row])[product_id])
+            apply_changes(session, row, main._asdict(), self._topic, further)
+            session.flush()
+            changed = self._as_it_is(session, row)
+        self._after_commit(sent)
+        return changed
+
+    def _save(self, images: Sequence[CheckedImage]) -> list[Picture]:
+        for image in images:
+            self._images.save(image)
+        return [Picture.stored(self._images, image) for image in images]
+
+    def _after_commit(self, images: Sequence[CheckedImage]) -> None:
+        for image in images:
             self._images.save_if_gone(image)
         self._wake_relay()
-        return changed
 
     def change_many(self, rows: Mapping[int, BatchRow]) -> list[RowResult]:
         """By the number of each row. One transaction for all that can be done."""
@@ -172,20 +228,8 @@ class ProductWriter:
 
     def _as_it_is(self, session: orm.Session, row: ProductRow) -> Product:
         index = self._registry.known
-        bound = bound_milvus_ids(session, [row.product_id]).get(row.product_id, {})
-        ids = bound.get(index.collection, []) if index else []
-        return as_product(row, ids[0] if ids else None)
-
-
-def image_columns(images: ImageStore, image: CheckedImage) -> dict[str, object]:
-    """What the product's row says of its picture."""
-    return {
-        "image_path": images.path_of(image),
-        "image_sha256": image.sha256,
-        "image_width": image.width,
-        "image_height": image.height,
-        "image_is_generated": image.is_generated,
-    }
+        milvus_id = bound_milvus_id(session, index.vector_index_id, row.product_id) if index else None
+        return as_product(row, milvus_id, pictures_of(session, [row])[row.product_id])
 
 
 def _require_product(session: orm.Session, product_id: int, *, lock: bool = False) -> ProductRow:

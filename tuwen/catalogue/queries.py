@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy import orm
 
-from orm_models import ProductRow, ProductVectorRow, comparable
+from orm_models import MAIN, ProductRow, ProductVectorRow, comparable
 from tuwen.texts import canonical_text, words_of
 
 OLDEST_AMONG = 1000  # so that a long backlog costs no more
@@ -16,7 +16,7 @@ SORT_COLUMNS = ("product_id", "title", "price", "created_at", "updated_at")
 
 
 class ProductWithBinding(NamedTuple):
-    """A product and the Milvus id that it has bound in one index, if any."""
+    """A product and the Milvus id that its main picture has bound in one index, if any."""
 
     product: ProductRow
     milvus_id: int | None
@@ -120,5 +120,6 @@ def _select_with_binding(vector_index_id: int | None) -> sa.Select[ProductRow, i
         sa.and_(
             ProductVectorRow.product_id == ProductRow.product_id,
             ProductVectorRow.vector_index_id == (vector_index_id or 0),
+            ProductVectorRow.image_position == MAIN,
         ),
     )

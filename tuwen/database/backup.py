@@ -40,7 +40,7 @@ def back_up(settings: Settings, folder: Path) -> Copied:
         folder.mkdir(parents=True, exist_ok=True)
         with _alone_in(folder):
             rows.unlink(missing_ok=True)
-            paths = _copy_rows(settings.data_dir.resolve() / "tuwen.db", rows)
+            products, paths = _copy_rows(settings.data_dir.resolve() / "tuwen.db", rows)
             there = [path for path in paths if (Path(images) / path).is_file()]
             if paths and not there:
                 raise ConfigurationError(f"None of the products' pictures is in {images}: is a disk not mounted?")
@@ -49,7 +49,7 @@ def back_up(settings: Settings, folder: Path) -> Copied:
             rows.replace(folder / "tuwen.db")
     except (OSError, sqlite3.Error) as error:
         raise ConfigurationError(f"The backup in {folder} failed, and is not to be used: {error}") from error
-    return Copied(len(paths), new)
+    return Copied(products, new)
 
 
 @contextmanager
@@ -75,12 +75,17 @@ def _require_all(paths: Sequence[str], copies: Path) -> None:
         )
 
 
-def _copy_rows(source: Path, target: Path) -> list[str]:
-    """With what is in the write-ahead log. Returns the path of each product's picture."""
+def _copy_rows(source: Path, target: Path) -> tuple[int, list[str]]:
+    """With what is in the write-ahead log. Returns how many products there are, and the paths of their pictures."""
     with closing(sqlite3.connect(f"{source.as_uri()}?mode=ro", uri=True)) as connection:
         connection.execute("VACUUM INTO ?", [str(target)])
     with closing(sqlite3.connect(target)) as connection:
-        return [path for (path,) in connection.execute("SELECT image_path FROM product")]
+        paths = [path for (path,) in connection.execute("SELECT image_path FROM product")]
+        products = len(paths)
+        # Before an upgrade there may be no such table yet.
+        if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'product_image'").fetchone():
+            paths += [path for (path,) in connection.execute("SELECT image_path FROM product_image")]
+        return products, paths
 
 
 def _copy_new(source: Path, target: Path) -> int:

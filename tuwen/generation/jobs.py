@@ -201,7 +201,7 @@ class GenerationJobs:
         except VectorDBUnavailable as error:
             logger.warning("Similar products are left out: %s", error)
             return None
-        return [SimilarProduct(score=hit.score, product=hit.product) for hit in found.hits]
+        return [SimilarProduct(score=hit.score, product=hit.product, image=hit.image) for hit in found.hits]
 
 
 def _no_job(job_id: int) -> NotFound:

@@ -13,7 +13,7 @@ from data_models import ImportMode, ProductFields
 from orm_models import ProductRow
 from tuwen.catalogue.changes import apply_changes
 from tuwen.catalogue.limits import require_few_attributes
-from tuwen.catalogue.products import image_columns
+from tuwen.catalogue.pictures import Picture as StoredPicture
 from tuwen.catalogue.queries import load_products, lock_products, sku_owners
 from tuwen.errors import InvalidInput
 from tuwen.importing.rows import ImportRow, RowError
@@ -111,14 +111,16 @@ class PageWriter:
             raise PictureNeeded
         given = row.changes.model_dump(include=row.changes.model_fields_set)
         given["attributes"] = self._attributes(row, {})
-        return ProductRow(**ProductFields(**given).model_dump(), **image_columns(self._images, picture.image))
+        return ProductRow(
+            **ProductFields(**given).model_dump(), **StoredPicture.stored(self._images, picture.image)._asdict()
+        )
 
     def _change(self, session: orm.Session, product: ProductRow, row: ImportRow, picture: Picture | None) -> bool:
         values: dict[str, Any] = row.changes.model_dump(include=row.changes.model_fields_set - {"sku"})
         if row.attributes or "attributes" in values:
             values["attributes"] = self._attributes(row, product.attributes)
         if picture is not None and picture.image is not None:
-            values |= image_columns(self._images, picture.image)
+            values |= StoredPicture.stored(self._images, picture.image)._asdict()
         elif picture is not None and picture.sha256 != product.image_sha256:
             raise PictureNeeded
         if product.product_id is None:  # a row above made it

@@ -160,7 +160,7 @@ def _unbind_and_requeue(work: Pass, lost: list[RowKey]) -> list[int]:
         return []
     if not work.repair:
         with work.database.read() as session:
-            return sorted(row.product_id for row in bound_rows(session, work.index.vector_index_id, lost))
+            return sorted({row.product_id for row in bound_rows(session, work.index.vector_index_id, lost)})
     with work.database.write() as session:
         lock_products(session, [row.product_id for row in lost])  # so that ingestion binds before or after, not between
         unbound = unbind(session, work.index.vector_index_id, lost)

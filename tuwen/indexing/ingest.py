@@ -16,6 +16,7 @@ from sqlalchemy import orm
 from data_models import DeadLetter, ProductEvent
 from orm_models import ProductRow
 from tuwen.background import WorkPool, until_up
+from tuwen.catalogue.pictures import pictures_of
 from tuwen.catalogue.queries import load_products, lock_products
 from tuwen.database.engine import Database
 from tuwen.errors import (
@@ -25,7 +26,7 @@ from tuwen.errors import (
 )
 from tuwen.indexing.drift import Graces
 from tuwen.indexing.encoding import LONGEST_STEP_S, ProductEncoder, VectorCount
-from tuwen.indexing.outcomes import Encoded, Failed, Inserted, Unanswered, Unreadable, require_fresh
+from tuwen.indexing.outcomes import Encoded, Failed, Inserted, Pictured, Unanswered, Unreadable, require_fresh
 from tuwen.indexing.queries import requeue
 from tuwen.messaging.outbox import add_to_outbox
 from tuwen.messaging.transport import Message, MessageConsumer, dead_letter_topic
@@ -34,6 +35,7 @@ from tuwen.pictures.store import ImageStore
 from tuwen.pulse import beat
 from tuwen.settings import Settings
 from tuwen.vectors.binding import (
+    PictureRow,
     bind_all,
     confirm_indexed,
     has_failed,
@@ -138,7 +140,7 @@ class Ingestor:
         # If the database fails here, whether it committed is unknown, so the new vectors must stay: unbound ones are
         # invisible and reconciliation removes them, but bound ones would be lost.
         unbound = await self._threads.run(self._bind, index, inserted, failed)
-        product_ids = [product.product_id for product in products]
+        product_ids = [each.product.product_id for each in products]
         await self._threads.run(self._vector_db.delete, index.collection, unbound, product_ids)
         if unanswered := [each for each in not_encoded if isinstance(each, Unanswered)]:
             raise ImageStoreUnavailable(unanswered[0].reason)  # the batch comes again, and then is of these alone
@@ -168,9 +170,10 @@ class Ingestor:
             if await self._threads.run(self._vector_db.has_collection, collection):
                 await self._threads.run(self._vector_db.delete, collection, ids, [event.product_id])
 
-    def _load_unindexed(self, product_ids: Sequence[int], index: ServedIndex) -> list[ProductRow]:
+    def _load_unindexed(self, product_ids: Sequence[int], index: ServedIndex) -> list[Pictured]:
         with self._database.read() as session:
             products = load_products(session, product_ids)
+            pictures = pictures_of(session, products)  # after them: newer ones are not bound at an older version
             versions = indexed_versions(session, index.vector_index_id, product_ids)
         done = [each for each in products if versions.get(each.product_id) == each.content_version]
         asked_again = any(product.index_status == "pending" for product in done)  # after it was bound
@@ -179,11 +182,11 @@ class Ingestor:
                 # They may wait for an index that took this one's place a moment ago.
                 require_status(session, index.vector_index_id, index.collection, "active")
                 confirm_indexed(session, index.vector_index_id, [product.product_id for product in done])
-        return [product for product in products if product not in done]
+        return [Pictured(each, pictures[each.product_id]) for each in products if each not in done]
 
     def _insert(self, index: LiveIndex, encoded: Sequence[Encoded]) -> tuple[list[Inserted], list[Failed]]:
         # The token's time is that of the insert, from which reconciliation counts how long a row may stay unbound.
-        rows = [replace(each.row, row_token=new_row_token()) for each in encoded]
+        rows = [replace(row, row_token=new_row_token()) for each in encoded for row in each.rows]
         try:
             ids = self._vector_db.insert(index.collection, rows) if rows else []
         except VectorsRejected as error:
@@ -191,8 +194,13 @@ class Ingestor:
                 return [], [Failed(encoded[0].product, error.detail)]
             parts = [self._insert(index, [each]) for each in encoded]  # one bad row must not stop the others
             return [i for inserted, _ in parts for i in inserted], [f for _, failed in parts for f in failed]
-        keys = [RowKey(milvus_id, row.product_id, row.row_token) for row, milvus_id in zip(rows, ids, strict=True)]
-        return [Inserted(each.product, key) for each, key in zip(encoded, keys, strict=True)], []
+        keys = iter(
+            [RowKey(milvus_id, row.product_id, row.row_token) for row, milvus_id in zip(rows, ids, strict=True)]
+        )
+        return [
+            Inserted(each.product, [PictureRow(next(keys), picture.image_sha256) for picture in each.pictures])
+            for each in encoded
+        ], []
 
     def _bind(self, index: ServedIndex, inserted: Sequence[Inserted], failed: Sequence[Failed]) -> list[int]:
         """One transaction: bind where the version still matches. Returns the Milvus ids that nothing binds any more."""
@@ -200,7 +208,7 @@ class Ingestor:
             status = "active" if index.is_live else "building"
             require_status(session, index.vector_index_id, index.collection, status)
             products = [*(each.product for each in inserted), *(each.product for each in failed)]
-            milvus_ids = [row.milvus_id for _, row in inserted]
+            milvus_ids = [row.milvus_id for each in inserted for row, _ in each.rows]
             holders = holders_of(session, index.vector_index_id, milvus_ids)
             current = lock_products(session, [*(product.product_id for product in products), *holders])
             require_fresh(inserted, Graces.of(self._settings))
@@ -211,7 +219,7 @@ class Ingestor:
             bound = indexed_versions(session, index.vector_index_id, current)  # by another, while this one was paused
             to_do = {each: version for each, version in current.items() if bound.get(each) != version}
             to_bind = [each for each in inserted if self._is_current(to_do, each.product)]
-            unbound = [each.row.milvus_id for each in inserted if each not in to_bind]
+            unbound = [row.milvus_id for each in inserted if each not in to_bind for row, _ in each.rows]
             unbound += bind_all(session, to_bind, index.vector_index_id, is_live=index.is_live)
             for product, reason in failed:
                 if not self._is_current(to_do, product):

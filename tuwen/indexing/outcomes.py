@@ -1,23 +1,35 @@
 """What becomes of a product that ingestion takes up."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from orm_models import ProductRow, utc_now
+from orm_models import MAIN, ProductRow, utc_now
+from tuwen.catalogue.pictures import Picture
 from tuwen.errors import DependencyUnavailable
 from tuwen.indexing.drift import Graces
-from vector_db import RowKey, VectorRow, token_made_at
+from tuwen.vectors.binding import PictureRow
+from vector_db import VectorRow, token_made_at
 
 PATIENCE_S = 30.0
 FORGET_AFTER_S = 3600.0  # a fill of many products comes back to one of them late
 
 
+class Pictured(NamedTuple):
+    """A product with its pictures, the main one first, which are none older than it."""
+
+    product: ProductRow
+    pictures: Sequence[Picture]
+
+
 @dataclass(frozen=True)
 class Encoded:
+    """`rows`: one for each picture, in their order."""
+
     product: ProductRow
-    row: VectorRow
+    pictures: Sequence[Picture]
+    rows: Sequence[VectorRow]
 
 
 class Failed(NamedTuple):
@@ -35,13 +47,18 @@ class Unanswered(Unreadable):
 
 class Inserted(NamedTuple):
     product: ProductRow
-    row: RowKey
+    rows: Sequence[PictureRow]
+
+
+def of_picture(position: int, reason: str) -> str:
+    """Which picture of a product the reason is about, where that is not the main one."""
+    return reason if position == MAIN else f"Picture {position}: {reason}"
 
 
 def require_fresh(inserted: Iterable[Inserted], graces: Graces) -> None:
     """A row that stays unbound for long is swept away: whoever was paused since the insert makes new ones."""
     bind_within = graces.unbound / 2
-    for _, row in inserted:
+    for row in (row for each in inserted for row, _ in each.rows):
         if row.row_token is not None and utc_now() - token_made_at(row.row_token) >= bind_within:
             raise DependencyUnavailable("The vectors of this batch were made too long ago to be bound; it comes again.")
 

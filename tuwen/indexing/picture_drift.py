@@ -6,15 +6,17 @@ so a large share is never believed, and a product whose picture is gone is shown
 
 import logging
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from typing import Any
 
 import sqlalchemy as sa
 
-from orm_models import ProductRow, utc_now
-from tuwen.catalogue.queries import lock_products
+from orm_models import MAIN, ProductRow, utc_now
+from tuwen.catalogue.pictures import Picture, pictures_of
+from tuwen.catalogue.queries import load_products, lock_products
 from tuwen.errors import PictureUnreadable
 from tuwen.indexing.drift import PAGE, Pass, Step
+from tuwen.indexing.outcomes import of_picture
 from tuwen.indexing.queries import (
+    PictureOfProduct,
     forget_unused,
     image_paths_in_use,
     note_unused,
@@ -112,7 +114,7 @@ def _remove_or_take_back(work: Pass, path: str, mark: str) -> bool:
 
 
 def mark_products_without_image(work: Pass, after: int) -> Iterator[Step]:
-    """Products whose picture is gone: failed, with that as the reason, so that a person sees them.
+    """Products of which a picture is gone: failed, with that as the reason, so that a person sees them.
 
     In the order of the pictures' hashes, and so folder by folder: each is listed once, however many pages its pictures
     fill, and no picture is asked for by itself that is there.
@@ -138,7 +140,7 @@ def mark_products_without_image(work: Pass, after: int) -> Iterator[Step]:
         yield Step(after, (), _mark_lost(work, lost[start : start + PICTURED_PAGE]))
 
 
-def _pictured_products(work: Pass, folder: int) -> Iterator[tuple[int, Sequence[sa.Row[Any]]]]:
+def _pictured_products(work: Pass, folder: int) -> Iterator[tuple[int, Sequence[PictureOfProduct]]]:
     """Pages, each with the number that its last picture's hash begins with."""
     after = (f"{folder:02x}", 0)
     while True:
@@ -179,21 +181,29 @@ def _mark_lost(work: Pass, product_ids: list[int]) -> int:
     """Those that lack their picture still, and were not changed since it was looked for: the very same may be back."""
     listings = Listings(work.images)
     with work.database.read() as session:
-        rows = session.execute(
-            sa.select(
-                ProductRow.product_id, ProductRow.content_version, ProductRow.queued_at, ProductRow.image_path
-            ).where(ProductRow.product_id.in_(product_ids))
-        ).all()
+        products = load_products(session, product_ids)
+        pictures = pictures_of(session, products)
+    reasons = {each.product_id: _what_it_lacks(pictures[each.product_id], listings) for each in products}
     # A picture that is sent again is no change of its product, and leaves its time all the same.
-    versions = {row.product_id: (row.content_version, row.queued_at) for row in rows if listings.lacks(row.image_path)}
+    versions = {
+        each.product_id: (each.content_version, each.queued_at) for each in products if reasons[each.product_id]
+    }
     unbound, marked, index = list[int](), 0, work.index
     with work.database.write() as session:
         lock_products(session, list(versions))
         for product in session.scalars(sa.select(ProductRow).where(ProductRow.product_id.in_(versions))):
             is_same = (product.content_version, product.queued_at) == versions[product.product_id]
-            if is_same and product.index_status != "failed":
-                reason = f"There is no picture {product.image_path}."  # as ingestion says it
+            reason = reasons[product.product_id]
+            if is_same and reason and product.index_status != "failed":
                 unbound += mark_failed(session, product, index.vector_index_id, reason)
                 marked += 1
     work.vector_db.delete(index.collection, unbound, list(versions))
     return marked
+
+
+def _what_it_lacks(pictures: Sequence[Picture], listings: Listings) -> str | None:
+    """As ingestion says it."""
+    for position, picture in enumerate(pictures, start=MAIN):
+        if listings.lacks(picture.image_path):
+            return of_picture(position, f"There is no picture {picture.image_path}.")
+    return None

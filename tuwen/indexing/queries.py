@@ -5,17 +5,17 @@ Never commits: the caller's `Database.write()` block is the transaction.
 
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
-from typing import Any
+from typing import NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy import orm
 
 from data_models import IndexStatus
-from orm_models import GeneratedImageRow, OutboxRow, ProductRow, UnusedImageRow, utc_now
+from orm_models import GeneratedImageRow, OutboxRow, ProductImageRow, ProductRow, UnusedImageRow, utc_now
 from tuwen.messaging.outbox import WAITING, add_upsert_events, forget_refused
 from tuwen.pictures.store import sha256_in
 
-PICTURE_TABLES = (ProductRow, GeneratedImageRow)
+PICTURE_TABLES = (ProductRow, ProductImageRow, GeneratedImageRow)
 
 
 def pending_products_after(
@@ -105,18 +105,34 @@ def requeue(session: orm.Session, product_ids: Sequence[int], status: IndexStatu
     return list(versions)
 
 
-def pictured_products_after(session: orm.Session, sha256: str, product_id: int, limit: int) -> list[sa.Row[Any]]:
-    """A page of id, path, hash and status, in the order of the pictures' hashes and the ids."""
-    columns = ProductRow.product_id, ProductRow.image_path, ProductRow.image_sha256, ProductRow.index_status
-    statement = sa.select(*columns).where(
-        ProductRow.image_sha256 >= sha256,
-        sa.or_(ProductRow.image_sha256 > sha256, ProductRow.product_id > product_id),
-    )
-    return list(session.execute(statement.order_by(ProductRow.image_sha256, ProductRow.product_id).limit(limit)))
+class PictureOfProduct(NamedTuple):
+    image_sha256: str
+    product_id: int
+    image_path: str
+    index_status: IndexStatus
+
+
+def pictured_products_after(session: orm.Session, sha256: str, product_id: int, limit: int) -> list[PictureOfProduct]:
+    """A page of all pictures of products, in the order of their hashes and the products' ids.
+
+    Each table has its next ones found by an index, and the first of both are the page.
+    """
+    found: list[PictureOfProduct] = []
+    for table in (ProductRow, ProductImageRow):
+        statement = sa.select(table.image_sha256, table.product_id, table.image_path, ProductRow.index_status)
+        if table is ProductImageRow:
+            statement = statement.join(ProductRow, ProductRow.product_id == ProductImageRow.product_id)
+        statement = statement.where(
+            table.image_sha256 >= sha256, sa.or_(table.image_sha256 > sha256, table.product_id > product_id)
+        )
+        rows = session.execute(statement.order_by(table.image_sha256, table.product_id).limit(limit))
+        found += [PictureOfProduct(*row) for row in rows]
+    return sorted(found)[:limit]
 
 
 def image_paths_in_use(session: orm.Session, paths: Sequence[str]) -> set[str]:
-    """By products and by the results of generation jobs. Looked up by the hashes in the paths: those are indexed."""
+    """By products, for any of their pictures, and by the results of generation jobs. Looked up by the hashes in the
+    paths: those are indexed."""
     hashes = {sha256_in(path) for path in paths}
     statements = (sa.select(table.image_path).where(table.image_sha256.in_(hashes)) for table in PICTURE_TABLES)
     return {path for statement in statements for path in session.scalars(statement)} & set(paths)

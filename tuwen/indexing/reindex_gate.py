@@ -12,12 +12,14 @@ from tuwen.errors import GateClosed
 from tuwen.indexing.coverage import covered_by_first_alone
 from tuwen.indexing.not_taken import NotTaken
 from tuwen.processes import living_processes
-from tuwen.vectors.binding import bindings_after, products_bound_to, unbind
+from tuwen.vectors.binding import bindings_after, unbind
+from tuwen.vectors.bound_products import counts_in, products_bound_to
 from tuwen.vectors.registry import READY, LiveIndex, ServedIndex
 from vector_db import VECTOR_FIELDS, VectorDB
 
 PAGE = 500
 RECALL_AT, SPARE = 10, 10
+MOST_ROWS = 100  # of ten products with nine pictures each, and some
 
 
 @dataclass(frozen=True)
@@ -117,9 +119,14 @@ class ReindexGate:
         return round(found / len(queries), 4)
 
     def _finds(self, index: ServedIndex, query: ReindexQuery, vector: Vector) -> bool:
-        field = VECTOR_FIELDS[query.mode]
-        (hits,) = self._vector_db.search(index.collection, field, [vector], limit=RECALL_AT + SPARE)
-        with self._database.read() as session:
-            bound = products_bound_to(session, index.vector_index_id, [hit.row for hit in hits])
-        first = [bound[hit.row] for hit in hits if hit.row in bound][:RECALL_AT]
-        return any(query.names(product.product_id, product.sku) for product in first)
+        """Products, as a search ranks them: each by the best of its rows."""
+        field, limit = VECTOR_FIELDS[query.mode], RECALL_AT + SPARE
+        while True:
+            (hits,) = self._vector_db.search(index.collection, field, [vector], limit=limit)
+            with self._database.read() as session:
+                bound = products_bound_to(session, index.vector_index_id, [hit.row for hit in hits])
+            counting = [bound[hit.row] for hit in hits if hit.row in bound and counts_in(field, bound[hit.row])]
+            first = list({product.product_id: product for product in counting}.values())[:RECALL_AT]
+            if len(first) == RECALL_AT or len(hits) < limit or limit > MOST_ROWS:
+                return any(query.names(product.product_id, product.sku) for product in first)
+            limit *= 2

@@ -11,22 +11,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from data_models import Product
+from data_models import MAX_IMAGES
 from tuwen.background import WorkPool
 from tuwen.catalogue.prices import FEW, Prices, first_fitting_rows, pages_of_fitting_rows
-from tuwen.catalogue.representation import as_product
 from tuwen.database.engine import Database
 from tuwen.encoders.base import Vector
 from tuwen.errors import Overloaded, VectorDBUnavailable, VectorsRejected
-from tuwen.vectors.binding import products_bound_to
+from tuwen.search.hits import Bound, ProductHit, best_of_each, bound_products
 from tuwen.vectors.registry import LiveIndex
 from vector_db import MAX_SEARCH_LIMIT, RowKey, VectorDB, VectorField, VectorHit
 
 logger = logging.getLogger(__name__)
 
 MAX_BATCH = 64
-# Rows that no product binds (replaced a moment ago, or left by a crash) and the product that is left out take places in
-# Milvus's answer. Each costs time, and where these few don't do it asks again.
+# Rows that no product binds (replaced a moment ago, or left by a crash), the product that is left out and pictures of
+# one and the same take places in Milvus's answer. Each costs time, and where these few don't do it asks again.
 SPARE_HITS = 2
 # Where many products fit a range of prices, so many times as many of the nearest are looked at, and again so many;
 # after DEEP_LIMIT without enough that fit, all that do are gone through.
@@ -55,11 +54,6 @@ class Lookup:
     def first_limit(self) -> int:
         spared = self.wanted + SPARE_HITS
         return min(spared * WIDER, MAX_SEARCH_LIMIT) if self.growth == WIDER else spared
-
-
-class ProductHit(NamedTuple):
-    score: float
-    product: Product
 
 
 class Found(NamedTuple):
@@ -160,8 +154,9 @@ class Lookups:
                 elif lookups[number].growth == WIDER and limits[number] >= DEEP_LIMIT:
                     outcomes[number] = self._among_all_that_fit(lookups[number], metadata_s)
                     del limits[number]
-                else:  # too many of them were unbound, or of other prices
-                    limits[number] = min(limits[number] * lookups[number].growth, MAX_SEARCH_LIMIT)
+                else:  # too many of them were unbound, of other prices, or pictures of one and the same product
+                    growth = max(lookups[number].growth, min(wanted // max(len(products), 1) + 1, MAX_IMAGES))
+                    limits[number] = min(limits[number] * growth, MAX_SEARCH_LIMIT)
         return [outcomes[number] for number in range(len(lookups))]
 
     def _within_prices(self, lookups: Sequence[Lookup]) -> list[Lookup]:
@@ -190,7 +185,7 @@ class Lookups:
             if isinstance(hits, Exception):
                 return hits
             best += self._counting_hits([among], {0: hits})[0]
-            best = sorted(best, key=lambda hit: (-hit.score, hit.product.milvus_id))[: lookup.wanted]
+            best = best_of_each(sorted(best, key=lambda hit: (-hit.score, hit.product.milvus_id)))[: lookup.wanted]
         return Found(best, round(metadata_s * 1000, 2))
 
     def _nearest(
@@ -223,23 +218,21 @@ class Lookups:
     def _counting_hits(
         self, lookups: Sequence[Lookup], nearest: Mapping[int, Sequence[VectorHit]]
     ) -> dict[int, list[ProductHit]]:
-        """For each lookup those of its hits that are bound, of its prices, and not the product to be left out."""
+        """For each lookup those of its hits that are bound, of its prices, and not the product to be left out: each
+        product once, by its best row."""
         rows: dict[int, set[RowKey]] = {}
         for number, hits in nearest.items():
             rows.setdefault(lookups[number].index.vector_index_id, set()).update(hit.row for hit in hits)
-        products: dict[int, dict[RowKey, Product]] = {}
-        with self._database.read() as session:
-            for vector_index_id, of_index in rows.items():
-                bound = products_bound_to(session, vector_index_id, of_index)
-                products[vector_index_id] = {row: as_product(each, row.milvus_id) for row, each in bound.items()}
+        bound = bound_products(self._database, rows)
         counting: dict[int, list[ProductHit]] = {}
         for number, hits in nearest.items():
-            bound_here = products[lookups[number].index.vector_index_id]
-            counting[number] = [
-                ProductHit(hit.score, bound_here[hit.row])
+            lookup = lookups[number]
+            bound_here = bound[lookup.index.vector_index_id]
+            counting[number] = best_of_each(
+                bound_here[hit.row].as_hit(hit.score, lookup.field)
                 for hit in hits
-                if hit.row in bound_here and _fits(lookups[number], bound_here[hit.row])
-            ]
+                if hit.row in bound_here and _fits(lookup, bound_here[hit.row])
+            )
         return counting
 
 
@@ -249,9 +242,10 @@ def _among(lookup: Lookup, rows: Sequence[int]) -> Lookup:
     return replace(lookup, filter_expression=expression, few_fit=True)
 
 
-def _fits(lookup: Lookup, product: Product) -> bool:
+def _fits(lookup: Lookup, bound: Bound) -> bool:
+    product = bound.product
     is_of_prices = lookup.prices is None or lookup.prices.include(product.price)
-    return is_of_prices and product.product_id != lookup.without_product_id
+    return bound.counts_in(lookup.field) and is_of_prices and product.product_id != lookup.without_product_id
 
 
 def _groups(lookups: Sequence[Lookup], numbers: Iterable[int]) -> list[list[int]]:

@@ -92,7 +92,7 @@ class Searcher:
         found = await self._lookups.find(_as_lookup(request, query, index, vector))
         vector_ms = max(0.0, round(watch.lap_ms() - found.metadata_ms, 2))
         hits = [
-            SearchHit(rank=rank, score=hit.score, product=hit.product)
+            SearchHit(rank=rank, score=hit.score, product=hit.product, image=hit.image)
             for rank, hit in enumerate(found.hits[request.offset :], start=request.offset + 1)
         ]
         return SearchResponse(

@@ -1,4 +1,4 @@
-"""Which row in Milvus stands for which product, and with it whether the product is indexed.
+"""Which rows in Milvus stand for which product, one for each of its pictures, and with it whether it is indexed.
 
 A hit counts only if the row itself carries the product and the token that are bound here. Never commits: the caller's
 `Database.write()` block is the transaction.
@@ -12,25 +12,9 @@ import sqlalchemy as sa
 from sqlalchemy import orm
 
 from data_models import IndexStatus
-from orm_models import REASON_LENGTH, ProductRow, ProductVectorRow, VectorIndexRow, utc_now
+from orm_models import MAIN, REASON_LENGTH, ProductRow, ProductVectorRow, VectorIndexRow, utc_now
 from tuwen.texts import normalise_text
 from vector_db import RowKey
-
-MAX_IDS_A_STATEMENT = 5000  # SQLite takes 32,766 values in a statement
-# Put together once, and of the tables' columns: the ORM's ways took half of a search's time in the database.
-_PRODUCT, _BINDING = ProductRow.__table__, ProductVectorRow.__table__
-_PRODUCTS_BOUND_TO = (
-    sa.select(
-        _BINDING.c.milvus_id,
-        _BINDING.c.row_token,
-        *(attribute.columns[0].label(attribute.key) for attribute in sa.inspect(ProductRow).column_attrs),
-    )
-    .join_from(_BINDING, _PRODUCT, _PRODUCT.c.id == _BINDING.c.product_id)
-    .where(
-        _BINDING.c.vector_index_id == sa.bindparam("vector_index_id"),
-        _BINDING.c.milvus_id.in_(sa.bindparam("milvus_ids", expanding=True)),
-    )
-)
 
 
 class MadeOf(NamedTuple):
@@ -39,20 +23,14 @@ class MadeOf(NamedTuple):
     row: RowKey
     image_sha256: str | None
     title_sha256: str | None
+    """None, too, for a further picture's row, whose text vectors are not the title's."""
 
 
-def products_bound_to(
-    session: orm.Session, vector_index_id: int, rows: Collection[RowKey]
-) -> dict[RowKey, sa.Row[Any]]:
-    """Which of these rows count, and the columns of the products that they stand for, by their names."""
-    bound: dict[RowKey, sa.Row[Any]] = {}
-    remaining = list(rows)
-    while remaining:
-        some, remaining = remaining[:MAX_IDS_A_STATEMENT], remaining[MAX_IDS_A_STATEMENT:]
-        asked = {"vector_index_id": vector_index_id, "milvus_ids": [row.milvus_id for row in some]}
-        found = session.connection().execute(_PRODUCTS_BOUND_TO, asked)
-        bound |= {RowKey(product.milvus_id, product.product_id, product.row_token): product for product in found}
-    return {row: bound[row] for row in rows if row in bound}
+class PictureRow(NamedTuple):
+    """A row in Milvus that was made for a picture of a product."""
+
+    row: RowKey
+    image_sha256: str
 
 
 def bound_rows(session: orm.Session, vector_index_id: int, rows: Collection[RowKey]) -> set[RowKey]:
@@ -66,7 +44,7 @@ def bound_rows(session: orm.Session, vector_index_id: int, rows: Collection[RowK
 
 
 def bound_milvus_ids(session: orm.Session, product_ids: Iterable[int]) -> dict[int, dict[str, list[int]]]:
-    """For each product, what it has bound: collection → Milvus ids."""
+    """For each product, what it has bound: collection → Milvus ids, of all its pictures."""
     rows = session.execute(
         sa.select(ProductVectorRow.product_id, VectorIndexRow.collection, ProductVectorRow.milvus_id)
         .join(VectorIndexRow, VectorIndexRow.vector_index_id == ProductVectorRow.vector_index_id)
@@ -78,37 +56,40 @@ def bound_milvus_ids(session: orm.Session, product_ids: Iterable[int]) -> dict[i
     return bound
 
 
+def bound_milvus_id(session: orm.Session, vector_index_id: int, product_id: int) -> int | None:
+    """Its main picture's."""
+    return session.scalar(sa.select(ProductVectorRow.milvus_id).where(*_is_main_of(vector_index_id, product_id)))
+
+
 def indexed_versions(session: orm.Session, vector_index_id: int, product_ids: Iterable[int]) -> dict[int, int]:
-    """For each product that is bound in this index, the version of the content that its row was made of."""
+    """For each product that is bound in this index, the version of the content that its rows were made of."""
     rows = session.execute(
         sa.select(ProductVectorRow.product_id, ProductVectorRow.version).where(
             ProductVectorRow.vector_index_id == vector_index_id, ProductVectorRow.product_id.in_(list(product_ids))
         )
     )
-    return dict(rows.all())
+    return dict(rows.all())  # one version for all rows of a product, see `ProductVectorRow`
 
 
-def made_of(session: orm.Session, vector_index_id: int, product_ids: Iterable[int]) -> dict[int, MadeOf]:
-    """Of each product that is bound in this index, its row and what that was made of, at whichever version."""
+def made_of(session: orm.Session, vector_index_id: int, product_ids: Iterable[int]) -> dict[int, list[MadeOf]]:
+    """Of each product that is bound in this index, its rows and what they were made of, at whichever version."""
     columns = ProductVectorRow.milvus_id, ProductVectorRow.row_token, ProductVectorRow.image_sha256
     rows = session.execute(
         sa.select(ProductVectorRow.product_id, *columns, ProductVectorRow.title_sha256).where(
             ProductVectorRow.vector_index_id == vector_index_id, ProductVectorRow.product_id.in_(list(product_ids))
         )
     )
-    return {
-        product_id: MadeOf(RowKey(milvus_id, product_id, token), picture, title)
-        for product_id, milvus_id, token, picture, title in rows
-    }
+    made: dict[int, list[MadeOf]] = {}
+    for product_id, milvus_id, token, picture, title in rows:
+        made.setdefault(product_id, []).append(MadeOf(RowKey(milvus_id, product_id, token), picture, title))
+    return made
 
 
 def row_at_version(session: orm.Session, vector_index_id: int, product_id: int, version: int) -> RowKey | None:
-    """The row that stands for the product as it is now; None where it is still to be indexed."""
+    """The main row of the product as it is now; None where it is still to be indexed."""
     row = session.execute(
         sa.select(ProductVectorRow.milvus_id, ProductVectorRow.product_id, ProductVectorRow.row_token).where(
-            ProductVectorRow.vector_index_id == vector_index_id,
-            ProductVectorRow.product_id == product_id,
-            ProductVectorRow.version == version,
+            *_is_main_of(vector_index_id, product_id), ProductVectorRow.version == version
         )
     ).first()
     return RowKey(*row) if row else None
@@ -126,24 +107,41 @@ def bindings_after(session: orm.Session, vector_index_id: int, milvus_id: int, l
 
 
 def bind_all(
-    session: orm.Session, rows: Sequence[tuple[ProductRow, RowKey]], vector_index_id: int, *, is_live: bool
+    session: orm.Session,
+    products: Sequence[tuple[ProductRow, Sequence[PictureRow]]],
+    vector_index_id: int,
+    *,
+    is_live: bool,
 ) -> list[int]:
-    """Make each row its product's one in this index, and in the live one the products indexed.
+    """Make these rows, the main picture's first, each product's only ones in this index, and in the live one the
+    products indexed.
 
     Returns the ids that they replace.
     """
-    product_ids = [product.product_id for product, _ in rows]
+    product_ids = [product.product_id for product, _ in products]
     mine = ProductVectorRow.vector_index_id == vector_index_id, ProductVectorRow.product_id.in_(product_ids)
-    bindings = {each.product_id: each for each in session.scalars(sa.select(ProductVectorRow).where(*mine))}
+    bindings = {
+        (each.product_id, each.image_position): each
+        for each in session.scalars(sa.select(ProductVectorRow).where(*mine))
+    }
     replaced = [each.milvus_id for each in bindings.values()]
-    for product, row in rows:
-        binding = bindings.get(product.product_id)
-        if binding is None:
-            binding = ProductVectorRow(product_id=product.product_id, vector_index_id=vector_index_id)
-            session.add(binding)
-        binding.milvus_id, binding.row_token, binding.version = row.milvus_id, row.row_token, product.content_version
-        binding.image_sha256, binding.title_sha256 = product.image_sha256, sha256_of(product.title)
-    if is_live and rows:
+    for product, rows in products:
+        title_sha256: str | None = sha256_of(product.title)
+        for position, (row, image_sha256) in enumerate(rows, start=MAIN):
+            binding = bindings.pop((product.product_id, position), None)
+            if binding is None:
+                key = {"product_id": product.product_id, "image_position": position}
+                session.add(binding := ProductVectorRow(**key, vector_index_id=vector_index_id))
+            binding.milvus_id, binding.row_token, binding.version = (
+                row.milvus_id,
+                row.row_token,
+                product.content_version,
+            )
+            binding.image_sha256, binding.title_sha256 = image_sha256, title_sha256
+            title_sha256 = None
+    for removed in bindings.values():  # it had more pictures before
+        session.delete(removed)
+    if is_live and products:
         _set_index_status(session, product_ids, "indexed", None)
     return replaced
 
@@ -174,8 +172,8 @@ def release_milvus_ids(session: orm.Session, vector_index_id: int, milvus_ids: S
 
     So it is after Milvus was restored from a backup, or lost its last rows on a full disk.
     """
-    losers = holders_of(session, vector_index_id, milvus_ids)
-    _delete_bindings(session, vector_index_id, losers)
+    losers = sorted(set(holders_of(session, vector_index_id, milvus_ids)))
+    _lose(session, vector_index_id, milvus_ids, losers)
     return losers
 
 
@@ -211,10 +209,10 @@ def mark_failed(session: orm.Session, product: ProductRow, vector_index_id: int,
 
 
 def unbind_product(session: orm.Session, product_id: int, vector_index_id: int) -> list[int]:
-    """Whatever row it has in this index. Returns its Milvus id."""
+    """Whatever rows it has in this index. Returns their Milvus ids."""
     mine = ProductVectorRow.product_id == product_id, ProductVectorRow.vector_index_id == vector_index_id
     milvus_ids = list(session.scalars(sa.select(ProductVectorRow.milvus_id).where(*mine)))
-    _delete_bindings(session, vector_index_id, [product_id])
+    session.execute(sa.delete(ProductVectorRow).where(*mine).execution_options(synchronize_session=False))
     return milvus_ids
 
 
@@ -225,24 +223,36 @@ def has_failed(session: orm.Session, product_id: int, reason: str) -> bool:
 
 
 def unbind(session: orm.Session, vector_index_id: int, rows: Sequence[RowKey]) -> list[int]:
-    """Forget these bindings, as far as they are still the same. Returns the products that lost theirs."""
+    """Forget these bindings, as far as they are still the same. Returns the products that lost one."""
     same = bound_rows(session, vector_index_id, rows)
-    product_ids = [row.product_id for row in same]
-    _delete_bindings(session, vector_index_id, product_ids)
+    product_ids = sorted({row.product_id for row in same})
+    _lose(session, vector_index_id, [row.milvus_id for row in same], product_ids)
     return product_ids
+
+
+def _lose(session: orm.Session, vector_index_id: int, milvus_ids: Sequence[int], product_ids: Sequence[int]) -> None:
+    """What else these products have bound still counts, but not as all of them; their vectors can be taken over."""
+    if not product_ids:
+        return
+    of_index = ProductVectorRow.vector_index_id == vector_index_id
+    for statement in (
+        sa.delete(ProductVectorRow).where(of_index, ProductVectorRow.milvus_id.in_(milvus_ids)),
+        sa.update(ProductVectorRow).where(of_index, ProductVectorRow.product_id.in_(product_ids)).values(version=0),
+    ):
+        session.execute(statement.execution_options(synchronize_session=False))
+
+
+def _is_main_of(vector_index_id: int, product_id: int) -> tuple[sa.ColumnElement[bool], ...]:
+    return (
+        ProductVectorRow.vector_index_id == vector_index_id,
+        ProductVectorRow.product_id == product_id,
+        ProductVectorRow.image_position == MAIN,
+    )
 
 
 def _has_one_of(vector_index_id: int, rows: Collection[RowKey]) -> tuple[sa.ColumnElement[bool], ...]:
     milvus_ids = [row.milvus_id for row in rows]
     return ProductVectorRow.vector_index_id == vector_index_id, ProductVectorRow.milvus_id.in_(milvus_ids)
-
-
-def _delete_bindings(session: orm.Session, vector_index_id: int, product_ids: Sequence[int]) -> None:
-    session.execute(
-        sa.delete(ProductVectorRow)
-        .where(ProductVectorRow.vector_index_id == vector_index_id, ProductVectorRow.product_id.in_(product_ids))
-        .execution_options(synchronize_session=False)
-    )
 
 
 def _set_index_status(session: orm.Session, product_ids: Sequence[int], status: IndexStatus, error: str | None) -> None:
