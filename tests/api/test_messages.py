@@ -10,7 +10,8 @@ import pytest
 
 from tests.conftest import create_product, picture
 from tests.processes import ROOT
-from tuwen.api.messages import LONGEST_MESSAGE, OF_LIBRARIES, OF_PICTURES, OURS, TITLES, find_message, language_of
+from tuwen.api.messages import LONGEST_MESSAGE, OF_LIBRARIES, OF_PICTURES, OURS, find_message, language_of
+from tuwen.api.titles import TITLES
 from tuwen.errors import AppError
 
 PLACES = ("data_models.py", "tuwen/api", "tuwen/search", "tuwen/catalogue", "tuwen/generation", "tuwen/importing")

@@ -164,7 +164,8 @@ async def assert_right(shop: Shop) -> None:
         assert [(hit.product.title, round(hit.score, 3)) for hit in hits] == [(product.title, 1.0)]
     assert [(job.status, job.attempts) for job in jobs if job.status != "done" or job.attempts > 2] == []
     assert [(row.job_id, row.position) for row in drawn] == [(job.job_id, at) for job in jobs for at in (0, 1)]
-    named = {row.image_path for row in (*products, *further, *drawn)}
+    named = {row.image_path for row in products} | {row.image_path for row in further}
+    named |= {row.image_path for row in drawn}
     assert {file.path for page in services.images.list_pages(50) for file in page} == named
     assert [file for page in services.images.list_pages_aside(50) for file in page] == []
     assert all(services.images.read(path) for path in named)

@@ -18,38 +18,6 @@ LISTS = ("accepted", "allowed")
 LONGEST_MESSAGE = 1000  # with what a caller wrote in it, which patterns must not take long for
 Parameters = dict[str, int | str]
 
-# By the last part of a problem's type.
-TITLES = {
-    "database-busy": "数据库正忙于其他修改",
-    "database-full": "数据库的磁盘已满",
-    "database-unavailable": "数据库没有应答",
-    "database-unusable": "数据库目前无法使用",
-    "dependency-unavailable": "所依赖的部分不可用",
-    "duplicate-sku": "sku 重复",
-    "encoding-failed": "编码失败",
-    "file-too-large": "文件太大",
-    "generation-refused": "拒绝绘制",
-    "idempotency-key-used": "Idempotency-Key 已被使用",
-    "image-store-unavailable": "图片存储不可用",
-    "image-too-large": "图片太大",
-    "index-changed": "索引已更换",
-    "internal-error": "内部错误",
-    "invalid-input": "输入无效",
-    "malformed-request": "请求格式错误",
-    "method-not-allowed": "不支持该方法",
-    "models-unavailable": "模型不可用",
-    "not-cancellable": "无法取消",
-    "not-found": "没有找到",
-    "overloaded": "服务过载",
-    "queue-full": "队列已满",
-    "reindex-conflict": "更换模型的请求有冲突",
-    "unreadable-image": "无法读取图片",
-    "unsupported-image-type": "不支持的图片格式",
-    "unsupported-media-type": "不支持的请求体类型",
-    "vector-db-unavailable": "Milvus 没有应答",
-    "vectors-rejected": "Milvus 拒绝了请求",
-    "version-mismatch": "版本不符",
-}
 # Code, English, Chinese. The narrower stands before the wider.
 OURS = (
     ("missing_query", "mode {mode} needs exactly one of: {allowed}; this request has none of them.", "{mode} 模式需要且只需要其中一个：{allowed}；请求中一个也没有。"),

@@ -14,7 +14,8 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from data_models import Problem, ProblemField
-from tuwen.api.messages import TITLES, Language, find_message, language_of
+from tuwen.api.messages import Language, find_message, language_of
+from tuwen.api.titles import TITLES
 from tuwen.errors import (
     AppError,
     FieldError,
