@@ -1,6 +1,5 @@
 """Has a running service import a file, with the pictures that lie beside it, and follows the job to its end."""
 
-import io
 import secrets
 import zipfile
 from collections.abc import Callable, Iterator
@@ -13,25 +12,11 @@ from clients.catalogue_import import CatalogueError, ServiceAway, answer_of
 from clients.chinese_clip_layout import images_beside, pictures, product_lines
 from tuwen.errors import InvalidInput
 from tuwen.importing.columns import SourceRow
+from tuwen.importing.outgoing import Outgoing
 from tuwen.importing.source import DATA_FILES, Source, archived_name, is_archive
 
 CHUNK_BYTES = 1024 * 1024
 OnUpload = Callable[[int], None]
-
-
-class _Outgoing(io.RawIOBase):
-    """What a ZIP archive is written to, whose beginning is on its way while the rest is made."""
-
-    def __init__(self) -> None:
-        self._data = bytearray()
-
-    def write(self, data: Any) -> int:
-        self._data += data
-        return len(data)
-
-    def take(self) -> bytes:
-        data, self._data = bytes(self._data), bytearray()
-        return data
 
 
 def begin_import(client: httpx.Client, file: Path, mode: str, on_upload: OnUpload, **options: Any) -> Any:
@@ -154,7 +139,7 @@ def _contents(file: Path) -> Iterator[bytes]:
 
 
 def _archive(file: Path, first: _LocalPicture, others: Iterator[_LocalPicture]) -> Iterator[bytes]:
-    outgoing = _Outgoing()
+    outgoing = Outgoing()
     with zipfile.ZipFile(outgoing, "w", zipfile.ZIP_STORED) as archive:  # pictures are compressed already
         kind = file.suffix.lower()
         yield from _add(archive, outgoing, file, f"rows{kind if kind in DATA_FILES else '.txt'}")
@@ -165,7 +150,7 @@ def _archive(file: Path, first: _LocalPicture, others: Iterator[_LocalPicture]) 
 
 
 def _archive_of_layout(texts: Path, images: Path) -> Iterator[bytes]:
-    outgoing = _Outgoing()
+    outgoing = Outgoing()
     with zipfile.ZipFile(outgoing, "w", zipfile.ZIP_STORED) as archive:
         with archive.open("rows.jsonl", "w", force_zip64=True) as member:
             for line in product_lines(texts):
@@ -177,7 +162,7 @@ def _archive_of_layout(texts: Path, images: Path) -> Iterator[bytes]:
     yield outgoing.take()
 
 
-def _add(archive: zipfile.ZipFile, outgoing: _Outgoing, path: Path, name: str) -> Iterator[bytes]:
+def _add(archive: zipfile.ZipFile, outgoing: Outgoing, path: Path, name: str) -> Iterator[bytes]:
     with path.open("rb") as opened, archive.open(name, "w", force_zip64=True) as member:
         while chunk := opened.read(CHUNK_BYTES):
             member.write(chunk)

@@ -82,7 +82,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "web": {"data_models", "tuwen.settings"},
     "pages": {"data_models", "web"},
     "web_demo": {"web"},
-    "clients": {"tuwen.errors", "tuwen.importing.columns", "tuwen.importing.source"},
+    "clients": {"tuwen.errors", "tuwen.importing.columns", "tuwen.importing.outgoing", "tuwen.importing.source"},
     "demo": {"tuwen.errors", "tuwen.folders", "tuwen.settings"},
     "evaluation": {"clients"},
     "benchmarks": BASE | ENGINES | ROOMS | {"tuwen.assembly", "nlp_models", "clients"},

@@ -1,8 +1,8 @@
 """`/product/import`: products from a file, as a job. `/product/export`: products as such a file."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import Query, Request, Response
 from fastapi.responses import StreamingResponse
@@ -27,6 +27,7 @@ from tuwen.errors import (
     UnsupportedMediaType,
 )
 from tuwen.importing.export import MEDIA_TYPES, ExportFormat, as_rows, products_after
+from tuwen.importing.export_archive import archive_of_products, last_of_archive
 from tuwen.importing.files import make_durable, new_file, remove_file
 from tuwen.importing.jobs import as_csv
 
@@ -49,7 +50,8 @@ FORM: dict[str, Any] = {
 CSV = {"content": {"text/csv": {"schema": {"type": "string"}}}, "description": "UTF-8 with a byte order mark."}
 
 FILES = {
-    "content": {kind: {"schema": {"type": "string"}} for kind in MEDIA_TYPES.values()},
+    "content": {kind: {"schema": {"type": "string"}} for kind in MEDIA_TYPES.values()}
+    | {"application/zip": {"schema": {"type": "string", "format": "binary"}}},
     "description": "UTF-8; CSV with a byte order mark.",
 }
 
@@ -144,12 +146,30 @@ async def cancel_import(job_id: JobId, api: ApiDependency) -> None:
     responses={200: FILES, **problem_responses(InvalidInput, DatabaseUnavailable)},
 )
 async def export_products(
-    api: ApiDependency, file_format: Annotated[ExportFormat, Query(alias="format")] = "csv"
+    request: Request,
+    api: ApiDependency,
+    file_format: Annotated[ExportFormat | Literal["zip"], Query(alias="format")] = "csv",
+    after: Annotated[int, Query(ge=0, le=2**63 - 1)] = 0,
 ) -> StreamingResponse:
-    """All products, without their pictures: what is changed in the file goes back by an import with `mode=upsert`."""
-    first = await api.threads.reads.run(products_after, api.services.database, 0)
+    """All products: what is changed in the file goes back by an import with `mode=upsert`. `zip` has their pictures,
+    and an import into an empty installation makes the same products; of 100,000 products each, and the `Link` header
+    has the address of the next one. `after`: behind this `product_id`."""
     headers = {"Content-Disposition": f'attachment; filename="products.{file_format}"'}
+    database, run = api.services.database, api.threads.reads.run
+    if file_format == "zip":
+        last = await run(last_of_archive, database, after)
+        if last is not None:
+            headers["Link"] = f'<{request.url.include_query_params(after=last)}>; rel="next"'
+        folder = api.services.settings.data_dir
+        pieces = archive_of_products(database, api.services.images, folder, after, last)
+        return StreamingResponse(_archive(api, pieces), media_type="application/zip", headers=headers)
+    first = await run(products_after, database, after)
     return StreamingResponse(_products(api, first, file_format), media_type=MEDIA_TYPES[file_format], headers=headers)
+
+
+async def _archive(api: Api, pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
+    while (piece := await api.threads.pictures.run(partial(next, pieces, None))) is not None:
+        yield piece
 
 
 async def _products(api: Api, products: Sequence[ProductRow], file_format: ExportFormat) -> AsyncIterator[bytes]:

@@ -4,7 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import sqlalchemy as sa
 
@@ -32,11 +32,15 @@ def as_rows(products: Sequence[ProductRow], file_format: ExportFormat, *, with_h
         text.write("\ufeff")
         writer.writerow(FIELDS)
     for product in products:
-        fields = {name: getattr(product, name) for name in FIELDS}
-        fields["price"] = None if product.price is None else str(product.price)
+        fields = record_of(product)
         if file_format == "jsonl":
             text.write(json.dumps(fields, ensure_ascii=False) + "\n")
         else:
             fields["attributes"] = json.dumps(product.attributes, ensure_ascii=False)
             writer.writerow(fields.values())
     return text.getvalue().encode()
+
+
+def record_of(product: ProductRow) -> dict[str, Any]:
+    price = None if product.price is None else str(product.price)
+    return {name: getattr(product, name) for name in FIELDS} | {"price": price}

@@ -1,0 +1,77 @@
+"""Products with their pictures as a ZIP archive that an import takes back, made piece by piece while it is sent.
+
+Pictures come first and rows last, each row of the very moment in which its picture was read. An archive has as many
+products as an import takes files; what is behind them is the next one's.
+"""
+
+import json
+import tempfile
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+
+import sqlalchemy as sa
+
+from orm_models import ProductRow
+from tuwen.database.engine import Database
+from tuwen.errors import NotFound, PictureUnreadable
+from tuwen.importing.export import record_of
+from tuwen.importing.outgoing import Outgoing
+from tuwen.pictures.store import ImageStore
+
+MOST_PRODUCTS, AT_ONCE = 100_000, 8
+ROWS, PICTURES = "products.jsonl", "pictures"
+ROW_BYTES_IN_MEMORY, CHUNK_BYTES = 4 * 1024 * 1024, 1024 * 1024
+
+
+def last_of_archive(database: Database, after: int, most: int = MOST_PRODUCTS) -> int | None:
+    """The last product of the archive that begins behind `after`, where others follow; None where none do."""
+    with database.read() as session:
+        ids = sa.select(ProductRow.product_id).where(ProductRow.product_id > after).order_by(ProductRow.product_id)
+        ends = list(session.scalars(ids.offset(most - 1).limit(2)))
+    return ends[0] if len(ends) == 2 else None  # noqa: PLR2004  # it, and one behind it
+
+
+def archive_of_products(
+    database: Database, images: ImageStore, folder: Path, after: int, last: int | None
+) -> Iterator[bytes]:
+    """In pieces of a few pictures. Blocks."""
+    outgoing, named = Outgoing(), set[str]()
+    with (
+        tempfile.SpooledTemporaryFile(max_size=ROW_BYTES_IN_MEMORY, dir=str(folder)) as rows,
+        zipfile.ZipFile(outgoing, "w", zipfile.ZIP_STORED) as archive,  # pictures are compressed already
+    ):
+        while products := _products_after(database, after, last):
+            for product in products:
+                name = _add_picture(archive, images, product, named)
+                rows.write(json.dumps(record_of(product) | name, ensure_ascii=False).encode() + b"\n")
+            after = products[-1].product_id
+            yield outgoing.take()
+        rows.seek(0)
+        member = zipfile.ZipInfo(ROWS)
+        member.compress_type = zipfile.ZIP_DEFLATED
+        with archive.open(member, "w", force_zip64=True) as packed:
+            while chunk := rows.read(CHUNK_BYTES):
+                packed.write(chunk)
+                yield outgoing.take()
+    yield outgoing.take()
+
+
+def _products_after(database: Database, after: int, last: int | None) -> Sequence[ProductRow]:
+    conditions = [ProductRow.product_id > after, *([ProductRow.product_id <= last] if last is not None else [])]
+    with database.read() as session:
+        statement = sa.select(ProductRow).where(*conditions).order_by(ProductRow.product_id).limit(AT_ONCE)
+        return list(session.scalars(statement))
+
+
+def _add_picture(archive: zipfile.ZipFile, images: ImageStore, product: ProductRow, named: set[str]) -> dict[str, str]:
+    """What the row says of it; nothing where it is lost, which its import will say. What several have is in once."""
+    name = f"{PICTURES}/{PurePosixPath(product.image_path).name}"
+    if name not in named:
+        try:
+            data = images.read(product.image_path)
+        except (NotFound, PictureUnreadable):
+            return {}
+        named.add(name)
+        archive.writestr(name, data)
+    return {"image": name}
