@@ -1,5 +1,6 @@
 """Has a running service import a file, with the pictures that lie beside it, and follows the job to its end."""
 
+import itertools
 import secrets
 import zipfile
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ import httpx
 from clients.catalogue_import import CatalogueError, ServiceAway, answer_of
 from clients.chinese_clip_layout import images_beside, pictures, product_lines
 from tuwen.errors import InvalidInput
-from tuwen.importing.columns import SourceRow
+from tuwen.importing.columns import SourceRow, named_pictures
 from tuwen.importing.outgoing import Outgoing
 from tuwen.importing.source import DATA_FILES, Source, archived_name, is_archive
 
@@ -172,10 +173,7 @@ def _add(archive: zipfile.ZipFile, outgoing: Outgoing, path: Path, name: str) ->
 def _local_pictures(folder: Path, rows: Iterator[Any]) -> Iterator[_LocalPicture]:
     """Each once. One that is not here is the service's to report, with its row."""
     seen: set[str] = set()
-    for row in rows:
-        named = row.fields.get("image") if isinstance(row, SourceRow) else None
-        if isinstance(named, list) and len(named) == 1:
-            [named] = named
+    for named in itertools.chain.from_iterable(map(_names_in, rows)):
         if not isinstance(named, str) or "://" in named:
             continue
         name = archived_name(named)
@@ -186,3 +184,8 @@ def _local_pictures(folder: Path, rows: Iterator[Any]) -> Iterator[_LocalPicture
             if path.is_file():
                 yield _LocalPicture(path, name)
                 break
+
+
+def _names_in(row: Any) -> list[Any]:
+    named = named_pictures(row.fields.get("image")) if isinstance(row, SourceRow) else None
+    return named if isinstance(named, list) else [named]

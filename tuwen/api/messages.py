@@ -50,7 +50,7 @@ OURS = (
     ("only_with_replace_all", "goes with mode=replace_all", "只能与 mode=replace_all 一起使用"),
     ("not_written", "could not be written; something else may change the same product, so import it again", "无法写入：可能另有操作在修改同一件商品；请再导入一次"),
     ("no_number", "is {price}, which is no number", "是 {price}，不是数字"),
-    ("one_picture", "names {count} pictures; name one", "写了 {count} 张图片；请只写一张"),
+    ("too_many_pictures", "names {count} pictures, the limit is {limit}", "写了 {count} 张图片，上限为 {limit} 张"),
     ("no_path", "must be a path or an address", "必须是路径或网址"),
     ("no_archive", "{path} came with no archive that it could be in", "{path} 没有随压缩包一起上传"),
     ("not_in_archive", "{path} is in the archive several times; say in which folder", "{path} 在压缩包里不止一个：请写明在哪个文件夹"),

@@ -1,5 +1,6 @@
 """What a column of a file is called, and which field of a product it is. What is none becomes an attribute."""
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -38,6 +39,13 @@ class BadRow(NamedTuple):
 
     line: int
     reason: str
+
+
+def named_pictures(value: Any) -> Any:
+    """A list of several, as JSON has it, or with | or line breaks between them in a cell; all else as it is."""
+    if isinstance(value, str) and (parts := [part.strip() for part in re.split(r"[|\r\n]", value)])[1:]:
+        return [part for part in parts if part]
+    return value
 
 
 def field_of(column: str) -> str | None:

@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 import sqlalchemy as sa
 
 from orm_models import ProductRow
+from tuwen.catalogue.pictures import Picture, pictures_of
 from tuwen.database.engine import Database
 from tuwen.errors import NotFound, PictureUnreadable
 from tuwen.importing.export import record_of
@@ -42,10 +43,12 @@ def archive_of_products(
         zipfile.ZipFile(outgoing, "w", zipfile.ZIP_STORED) as archive,  # pictures are compressed already
     ):
         while products := _products_after(database, after, last):
-            for product in products:
-                name = _add_picture(archive, images, product, named)
-                rows.write(json.dumps(record_of(product) | name, ensure_ascii=False).encode() + b"\n")
-            after = products[-1].product_id
+            for product, pictures in products:
+                names = [_add_picture(archive, images, picture.image_path, named) for picture in pictures]
+                there = [name for name in names if name is not None]
+                image = {"image": there if there[1:] else there[0]} if there else {}
+                rows.write(json.dumps(record_of(product) | image, ensure_ascii=False).encode() + b"\n")
+            after = products[-1][0].product_id
             yield outgoing.take()
         rows.seek(0)
         member = zipfile.ZipInfo(ROWS)
@@ -57,21 +60,23 @@ def archive_of_products(
     yield outgoing.take()
 
 
-def _products_after(database: Database, after: int, last: int | None) -> Sequence[ProductRow]:
+def _products_after(database: Database, after: int, last: int | None) -> list[tuple[ProductRow, Sequence[Picture]]]:
     conditions = [ProductRow.product_id > after, *([ProductRow.product_id <= last] if last is not None else [])]
     with database.read() as session:
         statement = sa.select(ProductRow).where(*conditions).order_by(ProductRow.product_id).limit(AT_ONCE)
-        return list(session.scalars(statement))
+        products = list(session.scalars(statement))
+        pictures = pictures_of(session, products)
+    return [(product, pictures[product.product_id]) for product in products]
 
 
-def _add_picture(archive: zipfile.ZipFile, images: ImageStore, product: ProductRow, named: set[str]) -> dict[str, str]:
-    """What the row says of it; nothing where it is lost, which its import will say. What several have is in once."""
-    name = f"{PICTURES}/{PurePosixPath(product.image_path).name}"
+def _add_picture(archive: zipfile.ZipFile, images: ImageStore, path: str, named: set[str]) -> str | None:
+    """Its name there; None where it is lost, which the import of its row says. What several have is in once."""
+    name = f"{PICTURES}/{PurePosixPath(path).name}"
     if name not in named:
         try:
-            data = images.read(product.image_path)
+            data = images.read(path)
         except (NotFound, PictureUnreadable):
-            return {}
+            return None
         named.add(name)
         archive.writestr(name, data)
-    return {"image": name}
+    return name

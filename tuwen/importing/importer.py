@@ -195,8 +195,9 @@ class Importer:
 
     async def _write(self, writing: Writing, source: Source, read: list[Read], trust_known: bool) -> int:
         good = [row for row in read if isinstance(row, ImportRow)]
-        known = await self._reading.run(writing.find_known, good)
-        pictures, done = await self._pictures.read(source, good, known, writing.attempt, trust_known=trust_known)
+        known, stored = await self._reading.run(writing.find_known, good)
+        reading = self._pictures.read(source, good, known, stored, writing.attempt, trust_known=trust_known)
+        pictures, done = await reading
         if done < len(good):  # no more could be held; the errors between them go with those that are done
             read = read[: read.index(good[done])]
         warnings = await self._reading.run(writing.find_warnings, read, pictures)

@@ -14,6 +14,7 @@ from orm_models import ProductRow
 from tuwen.catalogue.changes import apply_changes
 from tuwen.catalogue.limits import require_few_attributes
 from tuwen.catalogue.pictures import Picture as StoredPicture
+from tuwen.catalogue.pictures import pictures_of, require_distinct, write_further_pictures
 from tuwen.catalogue.queries import load_products, lock_products, sku_owners
 from tuwen.errors import InvalidInput
 from tuwen.importing.rows import ImportRow, RowError
@@ -33,6 +34,8 @@ class Picture(NamedTuple):
     image: CheckedImage | None
     """Stored already. None: the product has this very picture."""
     likeness: bytes | None = None
+    further: tuple["Picture", ...] | None = None
+    """Null: the row says nothing of them."""
 
 
 @dataclass
@@ -83,8 +86,7 @@ class PageWriter:
                 elif isinstance(picture, RowError):
                     page.errors.append(picture)
                 elif product is None:
-                    created.append(new := self._new(row, picture))
-                    session.add(new)
+                    created.append(new := self._new(session, row, picture))
                     page.created += 1
                     if key is not None:
                         of_page[key] = new
@@ -100,7 +102,7 @@ class PageWriter:
             add_upsert_events(session, self._settings.kafka_topic, versions)
         return page
 
-    def _new(self, row: ImportRow, picture: Picture | None) -> ProductRow:
+    def _new(self, session: orm.Session, row: ImportRow, picture: Picture | None) -> ProductRow:
         if self._mode != "create" and row.sku is None:
             raise InvalidInput.in_field("sku", "is missing; without one it can't be told which product this is")
         if not row.changes.title:
@@ -111,9 +113,14 @@ class PageWriter:
             raise PictureNeeded
         given = row.changes.model_dump(include=row.changes.model_fields_set)
         given["attributes"] = self._attributes(row, {})
-        return ProductRow(
-            **ProductFields(**given).model_dump(), **StoredPicture.stored(self._images, picture.image)._asdict()
-        )
+        main, *further = self._stored([picture, *(picture.further or ())], [])
+        require_distinct([each.image_sha256 for each in (main, *further)])
+        product = ProductRow(**ProductFields(**given).model_dump(), **main._asdict())
+        session.add(product)
+        if further:
+            session.flush()
+            write_further_pictures(session, product, further)
+        return product
 
     def _change(self, session: orm.Session, product: ProductRow, row: ImportRow, picture: Picture | None) -> bool:
         values: dict[str, Any] = row.changes.model_dump(include=row.changes.model_fields_set - {"sku"})
@@ -125,7 +132,25 @@ class PageWriter:
             raise PictureNeeded
         if product.product_id is None:  # a row above made it
             session.flush()
-        return apply_changes(session, product, values, self._settings.kafka_topic)
+        further = None
+        if picture is not None and picture.further is not None:
+            _, *present = pictures_of(session, [product])[product.product_id]
+            further = self._stored(picture.further, present)
+            further = None if further == present else further
+        return apply_changes(session, product, values, self._settings.kafka_topic, further)
+
+    def _stored(self, pictures: Sequence[Picture], present: Sequence[StoredPicture]) -> list[StoredPicture]:
+        """Those that were not read are among the product's. Raises PictureNeeded where they are no more."""
+        by_sha256 = {each.image_sha256: each for each in present}
+        stored = []
+        for picture in pictures:
+            found = by_sha256.get(picture.sha256)
+            if picture.image is not None:
+                found = StoredPicture.stored(self._images, picture.image)
+            if found is None:
+                raise PictureNeeded
+            stored.append(found)
+        return stored
 
     def _attributes(self, row: ImportRow, present: dict[str, Any]) -> dict[str, Any]:
         before = row.changes.attributes if "attributes" in row.changes.model_fields_set else present

@@ -1,12 +1,14 @@
 """The pictures that a page of rows names: read from the archive or fetched, and left alone where a product has them."""
 
 import asyncio
+import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
 
 from orm_models import ProductRow
 from tuwen.background import WorkPool
+from tuwen.catalogue.pictures import Picture as StoredPicture
 from tuwen.errors import InvalidInput
 from tuwen.importing.attempts import Attempt
 from tuwen.importing.pages import Picture
@@ -41,13 +43,15 @@ class PictureReader:
         source: Source,
         rows: Sequence[ImportRow],
         known: Mapping[str, ProductRow],
+        stored: Mapping[int, Sequence[StoredPicture]],
         attempt: Attempt,
         *,
         trust_known: bool,
     ) -> tuple[dict[int, Picture | RowError], int]:
         """By line, stored, of as many of the first rows as may be held; how many rows these are.
 
-        `trust_known`: what is there will still be when the page is written. Without it, PictureNeeded can't come.
+        `stored`: the pictures of those that are known. `trust_known`: what is there will still be when the page is
+        written. Without it, PictureNeeded can't come.
         """
         pictures: dict[int, Picture | RowError] = {}
         times = Counter(canonical_text(row.sku) for row in rows if row.sku is not None)
@@ -63,23 +67,30 @@ class PictureReader:
                 # One row's picture may be another row's change, and a product that failed may have lost its own.
                 is_once = times[canonical_text(row.sku or "")] == 1
                 is_sure = product is not None and is_once and product.index_status != "failed"
-                present = product.image_sha256 if product and is_sure else None
+                present = [each.image_sha256 for each in stored[product.product_id]] if product and is_sure else []
                 reads.append((row.line, self._read(source, row, present, store=not attempt.is_dry_run)))
             results = await asyncio.gather(*(read for _, read in reads))
             pictures |= zip((line for line, _ in reads), results, strict=True)
-            held += sum(len(each.image.data) for each in results if isinstance(each, Picture) and each.image)
+            held += sum(len(image.data) for each in results for image in _read_of(each))
         return pictures, done
 
-    async def _read(self, source: Source, row: ImportRow, present: str | None, *, store: bool) -> Picture | RowError:
-        assert row.image is not None, "those that name none are not asked for"
+    async def _read(self, source: Source, row: ImportRow, present: Sequence[str], *, store: bool) -> Picture | RowError:
+        """All that the row names; `present`: the product's own, in their order."""
+        pictures = []
         try:
-            data = await self._bytes(source, row.image)
-            if present is not None and await self._reading.run(partial(is_stored_as, present, data, self._settings)):
-                return Picture(present, None)
-            image = await self._decoder.check(data)
+            for name, sha256 in itertools.zip_longest(row.images, present[: len(row.images)]):
+                pictures.append(await self._read_one(source, name, sha256, store=store))
         except InvalidInput as error:
             reason = "; ".join(each.message for each in error.errors) or error.detail
             return RowError(row.line, row.sku, "image", reason)
+        main, *further = pictures
+        return main if row.further is None else main._replace(further=tuple(further))
+
+    async def _read_one(self, source: Source, name: str, present: str | None, *, store: bool) -> Picture:
+        data = await self._bytes(source, name)
+        if present is not None and await self._reading.run(partial(is_stored_as, present, data, self._settings)):
+            return Picture(present, None)
+        image = await self._decoder.check(data)
         return Picture(image.sha256, image, await self._storing.run(self._take, image, store))
 
     def _take(self, image: CheckedImage, store: bool) -> bytes | None:
@@ -108,5 +119,12 @@ class PictureReader:
 def keep_stored(images: ImageStore, pictures: Mapping[int, Picture | RowError]) -> None:
     """After the transaction that names them. Blocks."""
     for picture in pictures.values():
-        if isinstance(picture, Picture) and picture.image is not None:
-            images.save_if_gone(picture.image)
+        for image in _read_of(picture):
+            images.save_if_gone(image)
+
+
+def _read_of(picture: Picture | RowError) -> list[CheckedImage]:
+    """The main one and the further ones, but for those that the product has."""
+    if isinstance(picture, RowError):
+        return []
+    return [each.image for each in (picture, *(picture.further or ())) if each.image is not None]

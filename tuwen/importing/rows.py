@@ -12,10 +12,10 @@ from typing import Any, NamedTuple, NoReturn
 
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
-from data_models import Attributes, ProductChanges
+from data_models import MAX_IMAGES, Attributes, ProductChanges
 from tuwen.catalogue.limits import require_within_limits
 from tuwen.errors import FieldError, InvalidInput
-from tuwen.importing.columns import BadRow, SourceRow
+from tuwen.importing.columns import BadRow, SourceRow, named_pictures
 from tuwen.settings import Settings
 
 CURRENCIES = re.compile(r"(?i)^(rmb|cny|usd|eur|[¥$€£])|(rmb|cny|usd|eur|[¥$€£元])$")
@@ -35,6 +35,12 @@ class ImportRow:
     image: str | None
     """A path in the archive, or an address."""
     warnings: tuple["RowWarning", ...] = ()
+    further: tuple[str, ...] | None = None
+    """Pictures behind that one, where the row names all that there shall be; None: it says nothing of them."""
+
+    @property
+    def images(self) -> list[str]:
+        return [*([self.image] if self.image else []), *(self.further or ())]
 
     @property
     def sku(self) -> str | None:
@@ -62,10 +68,11 @@ def read_row(row: SourceRow | BadRow, settings: Settings) -> ImportRow | list[Ro
         return [RowError(row.line, None, "row", row.reason)]
     fields = dict(row.fields)
     sku = None if fields.get("sku") is None else str(fields["sku"])
-    image = fields.pop("image", None)
+    named = fields.pop("image", None)
+    image, further = None, None
     errors: list[FieldError] = []
     try:
-        image = _picture(image)
+        image, further = _pictures(named_pictures(named))
     except InvalidInput as error:
         errors += error.errors
     try:
@@ -79,7 +86,7 @@ def read_row(row: SourceRow | BadRow, settings: Settings) -> ImportRow | list[Ro
         errors += _errors_of(error)
     if errors:
         return [RowError(row.line, sku, each.field, each.message) for each in errors]
-    return ImportRow(row.line, changes, attributes, image)
+    return ImportRow(row.line, changes, attributes, image, further=further)
 
 
 def parse_price(value: Any) -> Any:
@@ -128,11 +135,17 @@ def _attributes(value: Any) -> Any:
         raise InvalidInput.in_field("attributes", f"are not JSON: {error}") from error
 
 
+def _pictures(value: Any) -> tuple[str | None, tuple[str, ...] | None]:
+    """The main one and the further ones."""
+    if not isinstance(value, list):
+        return _picture(value), None
+    if len(value) > MAX_IMAGES:
+        raise InvalidInput.in_field("image", f"names {len(value)} pictures, the limit is {MAX_IMAGES}")
+    names = [name for each in value if (name := _picture(each)) is not None]
+    return (names[0], tuple(names[1:])) if names else (None, None)
+
+
 def _picture(value: Any) -> str | None:
-    if isinstance(value, list) and len(value) == 1:
-        [value] = value
-    if isinstance(value, list):
-        raise InvalidInput.in_field("image", f"names {len(value)} pictures; name one")
     if value is None or isinstance(value, str):
         return value.strip() or None if value else None
     raise InvalidInput.in_field("image", "must be a path or an address")

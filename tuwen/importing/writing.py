@@ -6,6 +6,7 @@ from contextlib import suppress
 from typing import Any
 
 from orm_models import utc_now
+from tuwen.catalogue.pictures import pictures_of
 from tuwen.database.engine import Database
 from tuwen.importing.attempts import LOST, Attempt, add_errors, require_running
 from tuwen.importing.doubles import Doubles, Seen
@@ -43,9 +44,11 @@ class Writing:
         self._pages = PageWriter(settings, images, attempt.mode)
         self._started, self._rows_before = time.monotonic(), attempt.state.get("rows", 0)
 
-    def find_known(self, rows: list[ImportRow]) -> Any:
+    def find_known(self, rows: list[ImportRow]) -> tuple[Any, Any]:
+        """Products by sku, and the pictures of each by its id."""
         with self._database.read() as session:
-            return products_by_sku(session, rows)
+            known = products_by_sku(session, rows)
+            return known, pictures_of(session, list(known.values()))
 
     def find_warnings(self, read: list[Read], pictures: dict[int, Picture | RowError]) -> list[RowWarning]:
         """No more of them than a file that is nothing else may leave in the database."""
