@@ -91,7 +91,7 @@ def test_every_bad_row_says_its_line_and_reason_and_ends_nothing(tmp_path: Path)
         b'{"sku": "4", "title": "c", "price": -1, "attributes": []}',
         b'{"sku": "5", "title": "' + b"x" * (2 * text_files.LONGEST_ROW_BYTES) + b'"}',
         b'{"sku": "6", "title": "d", "name": "e"}',
-        b'{"sku": "7", "title": "f", "image": ["a.jpg", "b.jpg"]}',
+        b'{"sku": "7", "title": "f", "image": [' + b'"a.jpg", ' * 9 + b'"b.jpg"]}',
         b"[" * 200_000,
         b'{"sku": "8", "title": "g"}',
     ]
