@@ -27,6 +27,7 @@ from milvus_lite.exceptions import (
 from milvus_lite.storage.segment import Segment
 
 from tuwen.folders import sync
+from tuwen.lite_rows import Segments
 
 Called = TypeVar("Called", bound=Callable[..., Any])
 
@@ -85,9 +86,10 @@ def _let_readers_pass() -> None:
         finally:  # on a full disk, too
             self._published = tuple(self._segment_cache.values()), self._delta_index.frozen_copy()
 
-    def read_snapshot(self: Any) -> tuple[tuple[Segment, ...], Any]:
+    def read_snapshot(self: Any) -> tuple[Segments, Any]:
         with self._flushing:
-            return self._published  # type: ignore[no-any-return]
+            segments, deletions = self._published
+            return Segments.beside(self._memtable, segments), deletions
 
     collection.__init__, collection._apply, collection._trigger_flush = init, apply, trigger_flush
     collection._refresh_segment_cache, collection._read_snapshot = refresh_segment_cache, read_snapshot

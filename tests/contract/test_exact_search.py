@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.contract.test_vector_db import row
+from tests.contract.test_vector_db import SMALL_MEMTABLE, row, segments_in
 from tests.servers import running_milvus
 from tuwen.settings import Settings
 from vector_db import VectorDB, VectorRow, filter_expression
@@ -75,7 +75,11 @@ class Catalogue:
 
 @pytest.fixture(scope="module")
 def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Catalogue]:
-    opened = Catalogue(tmp_path_factory.mktemp("exact"))
+    folder = tmp_path_factory.mktemp("exact")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(*SMALL_MEMTABLE)
+        opened = Catalogue(folder)
+    assert segments_in(folder) > 1
     yield opened
     opened.vector_db.close()
 
@@ -152,7 +156,7 @@ def test_of_thousands_with_one_picture_the_oldest_come_first(tmp_path: Path) -> 
 
 
 def test_what_is_still_in_memory_is_found_as_it_is_now(tmp_path: Path) -> None:
-    """Between two writes it is put together once, for all searches."""
+    """Which is put together once between two writes, for all searches."""
     vector_db = VectorDB(Settings(_env_file=None, data_dir=tmp_path, milvus_timeout_s=30))
     vector_db.create_collection("products", clip_dim=DIM, text_dim=8)
     of = vectors(20, seed=5)

@@ -251,6 +251,45 @@ def test_what_can_not_be_opened_for_now_is_kept_and_tried_again(tmp_path: Path) 
     vector_db.close()
 
 
+FLUSHED_BETWEEN_LOOKS = """
+import sys
+from milvus_lite import MilvusLite
+from milvus_lite.engine.collection import Collection
+from milvus_lite.schema.types import CollectionSchema, DataType, FieldSchema
+from tuwen import lite_search, lite_storage
+
+lite_search.install()
+lite_storage.install(durable=False)
+number = DataType.INT64
+fields = [FieldSchema("id", number, is_primary=True), FieldSchema("product_id", number)]
+fields.append(FieldSchema("v", DataType.FLOAT_VECTOR, dim=2))
+database = MilvusLite(sys.argv[1])
+collection = database.create_collection("products", CollectionSchema(fields))
+collection.load()
+rows = [{"id": each, "product_id": each, "v": [1.0, each]} for each in range(20)]
+collection.insert(rows[:10])
+collection.flush()
+collection.insert(rows[10:])
+own = Collection._read_snapshot
+
+def look_and_flush(self):
+    seen = own(self)
+    self._trigger_flush()
+    return seen
+
+Collection._read_snapshot = look_and_flush
+search = {"top_k": 50, "anns_field": "v", "metric_type": "COSINE", "output_fields": ["product_id"]}
+print(len(collection.search([[1.0, 0.0]], **search)[0]))
+database.close()
+"""
+
+
+def test_a_flush_between_a_searchs_two_looks_hides_no_row(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", FLUSHED_BETWEEN_LOOKS, str(tmp_path / "milvus.db")]
+    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
+    assert done.stdout == "20\n", done.stderr
+
+
 SLOWLY = """
 import json, time
 for _ in range(3):

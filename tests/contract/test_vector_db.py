@@ -25,6 +25,8 @@ from vector_db import RowKey, VectorDB, VectorRow, filter_expression, new_row_to
 DIM = 8
 TOKEN = new_row_token()
 ROWS, FAR_DIM = 1000, 256
+# Of a Milvus Lite that starts with it; by itself it keeps as many rows as these in memory.
+SMALL_MEMTABLE = "MILVUS_LITE_MEMTABLE_MEMORY_LIMIT_BYTES", str(256 * 1024)
 
 
 @pytest.fixture(scope="module", params=["file", "server"])
@@ -42,6 +44,10 @@ def collection(vector_db: VectorDB) -> Iterator[str]:
     vector_db.create_collection(name, clip_dim=DIM, text_dim=DIM)
     yield name
     vector_db.drop_collection(name)
+
+
+def segments_in(folder: Path) -> int:
+    return sum(1 for _ in folder.rglob("data/*.parquet"))
 
 
 def row(number: int, **changes: Any) -> VectorRow:
@@ -147,8 +153,9 @@ def test_attributes_are_filtered_by_lists_ranges_and_what_is_not_there(vector_db
     )
 
 
-def test_conditions_of_attributes_fit_the_rows_that_they_say(tmp_path: Path) -> None:
+def test_conditions_of_attributes_fit_the_rows_that_they_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Some of them in segments, the last ones in memory still; each asked twice."""
+    monkeypatch.setenv(*SMALL_MEMTABLE)
     vector_db = VectorDB(Settings(_env_file=None, data_dir=tmp_path))
     vector_db.create_collection("products", clip_dim=FAR_DIM, text_dim=DIM)
     random = Random(0)
@@ -160,6 +167,7 @@ def test_conditions_of_attributes_fit_the_rows_that_they_say(tmp_path: Path) -> 
         for number, (vector, each) in enumerate(zip(vectors, attributes, strict=True))
     ]
     ids = [each for begin in range(0, ROWS, 200) for each in vector_db.insert("products", rows[begin : begin + 200])]
+    assert segments_in(tmp_path)
 
     def is_one(value: Any) -> bool:
         return not isinstance(value, bool) and value == 1
@@ -189,8 +197,9 @@ def test_conditions_of_attributes_fit_the_rows_that_they_say(tmp_path: Path) -> 
     vector_db.close()
 
 
-def test_a_filter_that_fits_one_row_finds_it_however_far_it_is(tmp_path: Path) -> None:
+def test_a_filter_that_fits_one_row_finds_it_however_far_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Some of them in segments, the last ones in memory still."""
+    monkeypatch.setenv(*SMALL_MEMTABLE)
     vector_db = VectorDB(Settings(_env_file=None, data_dir=tmp_path))
     vector_db.create_collection("products", clip_dim=FAR_DIM, text_dim=DIM)
     vectors = np.random.default_rng(0).standard_normal((ROWS, FAR_DIM)).astype(np.float32)
@@ -199,6 +208,7 @@ def test_a_filter_that_fits_one_row_finds_it_however_far_it_is(tmp_path: Path) -
         for number, vector in enumerate(vectors)
     ]
     ids = [each for begin in range(0, ROWS, 200) for each in vector_db.insert("products", rows[begin : begin + 200])]
+    assert segments_in(tmp_path)
     for number in range(0, ROWS, 20):
         expression = filter_expression(categories=[str(number)])
         far = -vectors[number]
