@@ -113,7 +113,7 @@ class Settings(BaseSettings):
     relay_poll_s: float = Field(1.0, gt=0)
     retry_backoff_max_s: float = Field(5.0, gt=0)
     reconcile_interval_s: float = Field(600.0, ge=0)
-    reconcile_grace_s: float = Field(600.0, ge=30)
+    reconcile_grace_s: float = Field(600.0, ge=10)
     reconcile_large_share: float = Field(0.1, ge=0, le=1)
 
     # Limits

@@ -40,7 +40,7 @@ CLIENTS = {"full": 4, "embedded": 3}
 FAULTS_BEFORE_S = 10.0
 # Shorter than the longest faults, so that whoever was paused for longer comes back to what was swept meanwhile; six
 # times as long, which is what pictures have, is longer than any, a short run itself included.
-GRACE_S, SHORT_GRACE_S, SHORT_RUN_S = 30.0, 15.0, 90.0
+GRACE_S, SHORT_GRACE_S, SHORT_RUN_S = 30.0, 10.0, 90.0
 FORESEEN = ("2", "404", "503", "no connection", "import")
 
 

@@ -45,7 +45,7 @@ POLL_S = 0.1
 QUICK = {
     "MILVUS_TIMEOUT_S": 3,
     "RETRY_BACKOFF_MAX_S": 2,
-    "RELAY_POLL_S": 0.3,
+    "RELAY_POLL_S": 1,
     "RECONCILE_INTERVAL_S": 10,
     "RECONCILE_LARGE_SHARE": 1,  # many products are deleted within minutes, and nobody is there to say that it is right
     "KAFKA_PARTITIONS": 4,  # as the broker makes topics that it lost when it was killed

@@ -1,6 +1,6 @@
 """The promise that the database, Milvus and the pictures never disagree, under faults at random.
 
-Two minutes of faults, and then some four in which all graces run out. For as long as you like:
+Two minutes of faults, and after each stack's some three in which all graces run out. For as long as you like:
 `make faults MINUTES=60`.
 """
 
@@ -15,7 +15,6 @@ SEED = int(os.environ.get("FAULTS_SEED", "1"))
 SECONDS = {"full": 80.0, "embedded": 40.0}
 
 
-@pytest.mark.skipif(not os.environ.get("LONG_TESTS"), reason="it takes ten minutes: make test-long, or make faults")
 @pytest.mark.parametrize("stack", STACKS)
 def test_nothing_acknowledged_is_lost_and_nothing_deleted_comes_back(
     stack: str, tmp_path: Path, tiny_models: dict[str, str]
