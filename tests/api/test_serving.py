@@ -1,7 +1,9 @@
 """What stands around the routes: other origins, pictures from elsewhere, and a stop while somebody still listens."""
 
+import base64
 import http.server
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -138,6 +140,30 @@ def test_only_the_hosts_that_are_named_are_asked(open_api: httpx.Client, elsewhe
         response = search_by_url(open_api, url)
         assert response.status_code == httpx.codes.UNPROCESSABLE_ENTITY
         assert "must be http or https on one of: 127.0.0.1" in response.json()["detail"]
+
+
+def test_searches_of_clients_that_hang_up_are_given_up(open_api: httpx.Client) -> None:
+    """Of so many that come at once a few are under way when all are gone."""
+    form = {"data": {"mode": "image_to_image"}, "headers": {"connection": "close"}}
+    pictures = [picture((number, 99, 9), (2000, 1500)) for number in range(1, 61)]
+    hung_up = []
+    for data in pictures:
+        request = open_api.build_request("POST", "/search", files={"image": ("a", data)}, **form)  # type: ignore[arg-type]
+        connection = socket.create_connection((request.url.host, request.url.port or 80))
+        head = "".join(f"{name}: {value}\r\n" for name, value in request.headers.items())
+        connection.sendall(f"POST /search HTTP/1.1\r\n{head}\r\n".encode() + request.read())
+        hung_up.append(connection)
+    before = searches_answered(open_api)
+    for connection in hung_up:
+        connection.close()
+    query = {"mode": "image_to_image", "image_base64": base64.b64encode(picture("navy")).decode()}
+    assert open_api.post("/search", json=query).status_code == httpx.codes.OK  # in line behind those that still wait
+    assert searches_answered(open_api) - before < len(pictures) / 2
+
+
+def searches_answered(client: httpx.Client) -> int:
+    lines = client.get("/metrics").text.splitlines()
+    return sum(int(float(line.split()[-1])) for line in lines if line.startswith("tuwen_search_seconds_count"))
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT])

@@ -1,5 +1,9 @@
 """`/search`: A1 to A4."""
 
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
 from fastapi import Request, Response
 from fastapi.routing import APIRouter
 
@@ -8,6 +12,8 @@ from tuwen.api.forms import content_type, read_form, read_json, search_body, sea
 from tuwen.api.problems import IMAGE_ERRORS, problem_responses
 from tuwen.api.state import ApiDependency
 from tuwen.errors import MalformedRequest, NotFound, Overloaded, UnsupportedMediaType, VectorDBUnavailable
+
+CLIENT_GONE = 499  # nobody reads it; as other servers write it into their logs
 
 router = APIRouter(tags=["search"])
 
@@ -32,7 +38,27 @@ async def search(request: Request, api: ApiDependency) -> Response:
         async with read_form(request) as form:
             body, image = search_form(form), await uploaded_bytes(form)
     query = validated(SearchRequest, body)
-    response = await api.searcher.search(query, image)
+    response = await _unless_gone(request, api.searcher.search(query, image))
+    if response is None:
+        return Response(status_code=CLIENT_GONE)
     api.metrics.observe_search(response, api.services.encoding.take_cache_counts())
     # pydantic writes it at once; FastAPI would make Python objects of it first, for a fifth of a search's time.
     return Response(response.model_dump_json(), media_type="application/json")
+
+
+async def _unless_gone(request: Request, search: Coroutine[Any, Any, SearchResponse]) -> SearchResponse | None:
+    """None where the client hangs up before its answer: what still waits of its search is given up, and takes nobody's
+    place. FastAPI itself goes on with it."""
+    searching, gone = asyncio.ensure_future(search), asyncio.ensure_future(_hangs_up(request))
+    try:
+        await asyncio.wait((searching, gone), return_when=asyncio.FIRST_COMPLETED)
+        return await searching if searching.done() else None
+    finally:
+        gone.cancel()
+        searching.cancel()  # if it is under way still
+
+
+async def _hangs_up(request: Request) -> None:
+    """`request`: with its body read, after which nothing else comes."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
