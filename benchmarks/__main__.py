@@ -19,9 +19,9 @@ from tuwen.settings import PROJECT_ROOT
 RUNS: dict[str, list[str]] = {
     "start": ["start"],
     "evening": ["evening"],
-    "encode": ["encode"],
+    "encode": ["encode", "--one-core"],
     "gpu": ["gpu"],
-    "encode-real": ["encode", "--models", "real", "--batches", "1", "16", "--rounds", "3"],
+    "encode-real": ["encode", "--one-core", "--models", "real", "--batches", "1", "16", "--rounds", "3"],
     "ingest": ["ingest"],
     "scale": ["scale"],
     "search_load": ["search_load", "--products", "820", "10000", "--runs", "3"],

@@ -85,7 +85,7 @@ def _from_cpuinfo(name: str) -> str:
 def options(description: str | None) -> argparse.ArgumentParser:
     """What every benchmark takes; and one that is told to stop (SIGTERM) stops what it started."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    parser = argparse.ArgumentParser(description=(description or "").partition("\n\n")[0])
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="see only whether it runs; what it measures says nothing")
     parser.add_argument("--json", type=Path, help="where to write the results")
     return parser

@@ -61,7 +61,7 @@ def main() -> None:
 @contextmanager
 def _service(url: str | None, products: int | None, models: str, folder: Path) -> Iterator[str]:
     if url is not None or products is None:
-        yield url or ""
+        yield (url or "").rstrip("/")
         return
     from benchmarks.synthetic import demo_vectors, fill  # noqa: PLC0415  # loads models, which a --url needs none of
 

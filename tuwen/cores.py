@@ -21,7 +21,7 @@ def available_cores(proc: Path = PROC) -> int:
 
 
 def thread_variables(threads: int, environment: Mapping[str, str]) -> dict[str, str]:
-    """For OpenMP's runtimes (torch's, FAISS's), which read them when they are loaded; what is set already stays.
+    """For OpenMP's runtimes (torch's) and numpy's BLAS, which read them when they are loaded; what is set stays.
 
     Passive: threads that wait spin for milliseconds otherwise, on cores that others compute on.
     """

@@ -27,8 +27,8 @@ STOP_S = 15.0
 LOCK_PATIENCE_S = 10.0
 LOCK_POLL_S = 0.1
 GRACE_S = 2.0
-# Milvus Lite keeps written rows as they came until they are so many, and walks over them one by one in Python. With its
-# default of 128 MiB these are 20,000 of 512 dimensions; with this, 1,300.
+# Milvus Lite keeps written rows as they came until they are so many, and after each write they are put together anew
+# for whoever searches. With its default of 128 MiB these are 20,000 of 512 dimensions; with this, 1,300.
 MEMTABLE_BYTES = 8 * 1024 * 1024
 
 
