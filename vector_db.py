@@ -472,7 +472,8 @@ class VectorDB:
         except LiteLocked as error:
             reason = (
                 f"The Milvus Lite file {lite.path} is open already: another process has it. Stop that one (after a "
-                f"kill, tuwen.lite_process), set another {setting}, or name a Milvus server in MILVUS_URI."
+                f"kill, tuwen.lite_process), set another {setting}, or name a Milvus server in MILVUS_URI, as several "
+                "API processes need."
             )
             raise _not_started(lite, reason, MilvusFileInUse) from error
         except LiteRefused as error:
