@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from tuwen.encoders import turns
 from tuwen.encoders.batching import MicroBatcher
-from tuwen.encoders.turns import LONGEST_WAIT_S, Claim, Turns, Urgency
+from tuwen.encoders.turns import LONGEST_WAIT_S, Claim, Fairness, Turns, Urgency
 from tuwen.errors import EncodingFailed, ModelsUnavailable, Overloaded
 
 
@@ -314,11 +315,77 @@ def test_of_batchers_that_share_a_model_short_queries_go_first_and_bulk_work_las
     assert run(scenario).batches == [["title 1"], ["text?"], ["picture?"], ["picture 1"], ["title 2"]]
 
 
-def test_whoever_has_waited_for_long_goes_before_all_who_have_not() -> None:
-    bulk, query, old_query = Claim(Urgency.BULK, 10.0), Claim(Urgency.SHORT_QUERY, 10.5), Claim(Urgency.LONG_QUERY, 9.0)
-    soon, late = 10.6, 10.1 + LONGEST_WAIT_S
-    assert sorted([bulk, query], key=lambda claim: claim.rank(soon)) == [query, bulk]
-    assert sorted([bulk, query, old_query], key=lambda claim: claim.rank(late)) == [old_query, bulk, query]
+KINDS = ("text query", "picture query", "bulk texts", "bulk pictures")
+CLIENTS, BATCH = 12, 4
+# Both bulk kinds stand in one line, which has one turn of four beside both kinds of queries.
+MOST_TURNS = 4 * (2 * CLIENTS // BATCH + 1)
+
+
+async def turns_until_served(kind: str, load: Sequence[str]) -> int:
+    """How many batches the model begins between a request of the kind and its answer, while each kind of the load
+    has as many clients without a pause. All have always waited for too long: who goes first must not depend on clocks.
+    """
+    model, is_loaded, ends = Model(), asyncio.Event(), asyncio.Event()
+    with ThreadPoolExecutor(1) as executor:
+        sizes: Any = {"known_good": "good", "batch_size": BATCH, "bulk_batch_size": BATCH, "queue_size": 99}
+        shared = Turns()
+        pictures, texts = (
+            MicroBatcher(model.process, executor, shared, query_urgency=urgency, **sizes)
+            for urgency in (Urgency.LONG_QUERY, Urgency.SHORT_QUERY)
+        )
+        add = dict(zip(KINDS, (texts.query, pictures.query, texts.bulk, pictures.bulk), strict=True))
+
+        async def client(of: str) -> None:
+            while not ends.is_set() and len(model.batches) < 3 * MOST_TURNS:
+                await add[of](of)
+                if len(model.batches) >= MOST_TURNS:
+                    is_loaded.set()
+
+        clients = [asyncio.create_task(client(each)) for each in load for _ in range(CLIENTS)]
+        await is_loaded.wait()
+        before = len(model.batches)
+        await add[kind]("the one")
+        ends.set()
+        await asyncio.gather(*clients)
+        for batcher in (pictures, texts):
+            await batcher.close()
+    return next(at for at, batch in enumerate(model.batches) if "the one" in batch) - before
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_under_endless_load_of_any_other_kind_each_is_served_within_a_few_turns(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns, "LONGEST_WAIT_S", 0.0)
+
+    async def go() -> None:
+        others = [other for other in KINDS if other != kind]
+        async with asyncio.timeout(30):
+            for load in ([other] for other in others):
+                # One is under way; within a line the oldest go first.
+                most = CLIENTS // BATCH + 2 if "bulk" in kind and "bulk" in load[0] else 2
+                assert await turns_until_served(kind, load) <= most, load
+            most = {"text query": 2, "picture query": 4}.get(kind, MOST_TURNS)
+            assert await turns_until_served(kind, others) <= most
+            assert await turns_until_served(kind, KINDS) <= MOST_TURNS
+
+    asyncio.run(go())
+
+
+def test_what_has_waited_for_long_has_every_second_turn_at_most() -> None:
+    fairness, now = Fairness(), 100.0
+    late = now - LONGEST_WAIT_S
+    text, picture, product = Claim(Urgency.SHORT_QUERY, late), Claim(Urgency.LONG_QUERY, late), Claim(Urgency.BULK, 1)
+    in_time = Claim(Urgency.LONG_QUERY, late + 0.1)
+    for waiting, chosen in (
+        ([product, in_time], [product, in_time, product, in_time]),
+        ([product, in_time, text], [text, product, text, product]),
+        ([product, picture, text], [text, picture, text, product, text, picture]),
+        ([product, picture], [product, picture, product]),
+        ([Claim(Urgency.BULK, now), in_time], [in_time, in_time]),
+        ([product], [product, product]),
+    ):
+        assert [fairness.choose(waiting, now) for _ in chosen] == chosen
 
 
 def test_a_turn_that_nobody_waits_for_any_more_goes_to_the_next() -> None:
@@ -326,11 +393,11 @@ def test_a_turn_that_nobody_waits_for_any_more_goes_to_the_next() -> None:
         turns, order = Turns(), list[str]()
 
         async def use(name: str, urgency: Urgency) -> None:
-            async with turns.take(lambda: Claim(urgency, 0.0)):
+            async with turns.take(lambda: [Claim(urgency, 0.0)]):
                 order.append(name)
                 await asyncio.sleep(0)
 
-        async with asyncio.timeout(10), turns.take(lambda: Claim(Urgency.BULK, 0.0)):
+        async with asyncio.timeout(10), turns.take(lambda: [Claim(Urgency.BULK, 0.0)]):
             gone, given_up = (asyncio.create_task(use(name, Urgency.SHORT_QUERY)) for name in ("gone", "given up"))
             stays = asyncio.create_task(use("stays", Urgency.BULK))
             await asyncio.sleep(0)

@@ -1,6 +1,7 @@
 """A micro-batcher in front of an encoder: callers wait for one item each, the model sees batches.
 
-Queries go before bulk work, so that indexing a catalogue does not hold up searches for longer than one small batch.
+Queries go before bulk work, so that indexing a catalogue does not hold up searches for longer than one small batch;
+what `turns.py` says of those that wait for too long holds within one batcher, too.
 Every future ends in a result or an exception, at shutdown too. One item that the model can't take fails alone; where
 the model fails whatever it is given (out of memory, a lost device), nobody's item is blamed for it.
 """
@@ -94,7 +95,7 @@ class MicroBatcher(Generic[Item, Result]):
         return await self._enqueue(self._queries, item)
 
     async def bulk(self, item: Item) -> Result:
-        """One item of the index, behind all queries. The caller bounds how many."""
+        """One item of the index, behind queries for as long as `turns.py` lets it wait. The caller bounds how many."""
         return await self._enqueue(self._bulk, item)
 
     async def check(self, *, stalled_after_s: float = STALLED_AFTER_S) -> None:
@@ -146,20 +147,21 @@ class MicroBatcher(Generic[Item, Result]):
             if not (self._queries or self._bulk):
                 self._wakeup.clear()
                 continue
-            async with self._turns.take(self._claim):
+            async with self._turns.take(self._claims) as urgency:
                 if self._closed:
                     return
-                self._under_way = self._next_batch()
+                self._under_way = self._next_batch(urgency)
                 if self._under_way:
                     await self._process_batch(self._under_way)
                 self._under_way = []
 
-    def _claim(self) -> Claim:
-        queue, urgency = (self._queries, self._query_urgency) if self._queries else (self._bulk, Urgency.BULK)
-        return Claim(urgency, queue[0].since)
+    def _claims(self) -> list[Claim]:
+        waiting = ((self._query_urgency, self._queries), (Urgency.BULK, self._bulk))
+        return [Claim(urgency, queue[0].since) for urgency, queue in waiting if queue]
 
-    def _next_batch(self) -> list[_Waiting[Item, Result]]:
-        queue, size = (self._queries, self._batch_size) if self._queries else (self._bulk, self._bulk_batch_size)
+    def _next_batch(self, urgency: Urgency) -> list[_Waiting[Item, Result]]:
+        is_bulk = urgency is Urgency.BULK
+        queue, size = (self._bulk, self._bulk_batch_size) if is_bulk else (self._queries, self._batch_size)
         batch: list[_Waiting[Item, Result]] = []
         while queue and len(batch) < size:
             waiting = queue.popleft()
