@@ -9,7 +9,7 @@ from time import process_time
 from types import SimpleNamespace
 from typing import Any
 
-import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow as pa
 import pytest
 from milvus_lite.search.filter import parse_expr
 from milvus_lite.search.filter.ast import And, FieldRef, MetaAccess, PathAccess
