@@ -36,6 +36,8 @@ PROMPT_MAX_LENGTH = 1000
 MAX_DEPTH = 20  # of attributes: MariaDB takes 32 levels of JSON, the object around them and its own included; MySQL 100
 MAX_BATCH_ROWS = 1000
 MAX_IMAGES = 9  # of a product
+MAX_FACETS = 10
+ATTRIBUTE_FACET = "attributes."  # and the attribute
 Price = Annotated[
     Decimal,
     Field(ge=0, max_digits=12, decimal_places=2),
@@ -108,6 +110,13 @@ def _storable_text(text: str) -> str:
     if any(unicodedata.category(character) in ("Cc", "Cs") and character not in "\n\t" for character in text):
         raise ValueError("has control characters; take them out")
     return text
+
+
+def _name_of_facet(name: str) -> str:
+    if name not in ("category", "price") and not name.startswith(ATTRIBUTE_FACET):
+        raise ValueError("is no facet; there are category, price and attributes.NAME")
+    _storable(name)
+    return name
 
 
 def _storable_object(attributes: dict[str, JsonValue]) -> dict[str, JsonValue]:
@@ -280,6 +289,41 @@ class ProductPage(BaseModel):
     page_size: int
 
 
+FacetName = Annotated[
+    str,
+    StringConstraints(max_length=500),
+    AfterValidator(_name_of_facet),
+]
+
+
+class FacetValue(BaseModel):
+    value: Scalar = Field(description="Of a category, as one of its products has it typed.")
+    count: int = Field(description="Products that have it.")
+    is_member: bool = Field(False, description="In a list: `contains_any` finds it, and `any_of` does not.")
+
+
+class FacetRange(BaseModel):
+    """Both ends included, as `price_min` and `price_max` are."""
+
+    min: Price
+    max: Price
+    count: int
+
+
+class Facet(BaseModel):
+    values: list[FacetValue] = Field([], description="The most frequent ones first, at most 50.")
+    ranges: list[FacetRange] = Field([], description="Of prices, from the lowest; those that no product has left out.")
+    other: int = Field(
+        0, description="What `values` leaves out: rarer ones, long texts, objects. Lists count by member."
+    )
+    missing: int = Field(description="Products that have none.")
+
+
+class ProductFacets(BaseModel):
+    total: int = Field(description="Products that are counted.")
+    facets: dict[str, Facet] = Field(description="By name.")
+
+
 class AttributeFilter(BaseModel):
     """What an attribute's value has to be; of several conditions, all. A text, a number and true are never equal."""
 
@@ -329,12 +373,24 @@ def _count_values(wanted: Scalar | dict[str, Any]) -> int:
 
 
 class SearchFilters(BaseModel):
+    """Which products are meant; of several filters, all."""
+
     model_config = ConfigDict(extra="forbid")
 
-    category: Annotated[list[Category], Field(max_length=100)] = []
+    category: Annotated[list[Category], Field(max_length=100)] = Field([], description="One of these.")
+    category_not: Annotated[list[Category], Field(max_length=100)] = Field(
+        [], description="None of these; or there is none."
+    )
+    has_category: StrictBool | None = Field(None, description="Whether there is one.")
     price_min: Price | None = None
     price_max: Price | None = None
+    has_price: StrictBool | None = Field(None, description="Whether there is one.")
     attributes: Annotated[dict[str, WantedAttribute], Field(max_length=20), AfterValidator(_storable_filter)] = {}
+
+    @property
+    def has_prices(self) -> bool:
+        """Whether it asks for any."""
+        return self.price_min is not None or self.price_max is not None or self.has_price is not None
 
     @model_validator(mode="after")
     def price_range_is_not_empty(self) -> Self:

@@ -502,14 +502,18 @@ def _spare_loopback_the_proxy() -> None:
 def filter_expression(
     *,
     categories: Sequence[str] = (),
+    categories_not: Sequence[str] = (),
+    has_category: bool | None = None,
     attributes: Mapping[str, Scalar | AttributeFilter] | None = None,
 ) -> str:
     """A Milvus boolean expression. Every value is written as a literal, so none can break out of its place."""
     parts = []
     if categories:
-        # As they are typed, too: so they stand in rows that earlier versions made.
-        typed_and_stored = dict.fromkeys(each for typed in categories for each in (typed, _comparable_category(typed)))
-        parts.append(f"category in [{', '.join(map(_literal, typed_and_stored))}]")
+        parts.append(f"category in {_categories(categories)}")
+    if categories_not:
+        parts.append(f"(category is null or not (category in {_categories(categories_not)}))")
+    if has_category is not None:
+        parts.append("category is not null" if has_category else "category is null")
     for key, value in (attributes or {}).items():
         path = f"attributes[{_literal(key)}]"
         if isinstance(value, AttributeFilter):
@@ -543,6 +547,11 @@ def _is_one_of(path: str, values: Sequence[Scalar]) -> str:
 
 def _list(values: Sequence[Scalar]) -> str:
     return f"[{', '.join(map(_literal, values))}]"
+
+
+def _categories(categories: Sequence[str]) -> str:
+    """As they are typed, too: so they stand in rows that earlier versions made."""
+    return _list(list(dict.fromkeys(each for typed in categories for each in (typed, _comparable_category(typed)))))
 
 
 def _comparable_category(category: str) -> str:

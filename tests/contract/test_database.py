@@ -41,6 +41,7 @@ from orm_models import (
 from tests.processes import ROOT, environment, wait_until
 from tests.servers import new_mysql_database
 from tuwen.background import Lease, LeaseLost
+from tuwen.catalogue.filters import Selection
 from tuwen.catalogue.pictures import pictures_of
 from tuwen.catalogue.queries import find_product, list_products, lock_products, sku_owner
 from tuwen.database.engine import Database
@@ -312,8 +313,10 @@ def test_old_skus_that_are_one_but_for_how_they_are_typed_both_stay(
     database.close()
 
 
-def listed(session: orm.Session, sort: str = "product_id", **conditions: str) -> list[int]:
-    found, total = list_products(session, vector_index_id=None, page=1, page_size=200, sort=sort, **conditions)
+def listed(session: orm.Session, sort: str = "product_id", **wanted: Any) -> list[int]:
+    found, total = list_products(
+        session, vector_index_id=None, page=1, page_size=200, sort=sort, selection=Selection(**wanted)
+    )
     assert total == len(found)
     return [each.product.product_id for each in found]
 

@@ -108,6 +108,11 @@ def test_filters_find_exactly_what_they_say(vector_db: VectorDB, collection: str
     assert found() == {0, 1, 2}
     assert found(categories=["沙发", "床"]) == {0}
     assert found(categories=[tricky]) == {1}
+    assert found(categories_not=["沙發"]) == {1, 2}
+    assert found(categories_not=["沙发", "床"], has_category=True) == {1}
+    assert found(has_category=True) == {0, 1}
+    assert found(has_category=False) == {2}
+    assert found(has_category=False, categories_not=[tricky], attributes={"half": 1.0}) == {2}
     assert found(attributes={"颜色": "红", "n": 1, "ok": True}) == {0}
     assert found(attributes={"颜色": "蓝"}) == set()
     if vector_db.is_file:  # the tests' server is Milvus Lite as it comes, to which true is 1; to Milvus it is not

@@ -180,7 +180,7 @@ def test_within_prices_the_nearest_are_found_however_many_fit_and_however_far_th
         within = Prices(
             None if lowest is None else Decimal(lowest),
             None if highest is None else Decimal(highest),
-            (category,) if category else (),
+            categories=(category,) if category else (),
         )
         expression = f'category == "{category}"' if category else ""
         asked = stores.lookup(direction(3), wanted, filter_expression=expression, prices=within)
@@ -194,6 +194,16 @@ def test_within_prices_the_nearest_are_found_however_many_fit_and_however_far_th
         outcome, others = find_together(stores, [asked, beside])
         assert titles(found(outcome)) == fitting[:wanted]
         assert titles(found(others)) == everything[:5]
+
+
+def test_products_with_a_price_and_without(stores: Stores) -> None:
+    for is_set, fitting in ((True, PRODUCTS - 1), (False, 1)):
+        asked = stores.lookup(direction(0), PRODUCTS, prices=Prices(None, None, is_set))
+        prices_found = [hit.product.price for hit in found(find_together(stores, [asked])[0]).hits]
+        assert len(prices_found) == fitting
+        assert all((price is not None) == is_set for price in prices_found)
+    nothing = stores.lookup(direction(0), 3, prices=Prices(Decimal(1), None, False))
+    assert titles(found(find_together(stores, [nothing])[0])) == []
 
 
 def test_what_milvus_cant_answer_of_one_is_not_the_others_matter(stores: Stores) -> None:

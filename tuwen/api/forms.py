@@ -96,7 +96,7 @@ def product_fields(model: type[Fields], form: FormData, settings: Settings) -> F
         if declared.default is None and fields.get(name) == "":
             fields[name] = None  # may be empty, and was sent empty to clear it
     if "attributes" in fields:
-        fields["attributes"] = _json_object("attributes", fields["attributes"])
+        fields["attributes"] = json_object("attributes", fields["attributes"])
     product = validated(model, fields)
     require_within_limits(product, settings)
     return product
@@ -105,7 +105,7 @@ def product_fields(model: type[Fields], form: FormData, settings: Settings) -> F
 def search_form(form: FormData) -> dict[str, Any]:
     fields = {name: value for name, value in _text_fields(form).items() if value != ""}
     if "filters" in fields:
-        fields["filters"] = _json_object("filters", fields["filters"])
+        fields["filters"] = json_object("filters", fields["filters"])
     return fields
 
 
@@ -113,7 +113,7 @@ def _refuse_constant(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not JSON")
 
 
-def _json_object(field: str, value: object) -> dict[str, Any]:
+def json_object(field: str, value: object) -> dict[str, Any]:
     try:
         decoded = json.loads(str(value) or "{}", parse_constant=_refuse_constant)
     except RecursionError as error:

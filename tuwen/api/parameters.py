@@ -1,6 +1,6 @@
 """Query parameters that a route does not know are refused: a misspelt one would be passed over in silence."""
 
-from typing import Any
+from typing import Any, get_origin
 
 from fastapi import Depends, Request
 from fastapi.dependencies.utils import get_flat_params
@@ -22,7 +22,9 @@ async def refuse_unknown_parameters(request: Request) -> None:
         ]
     else:
         unknown = [FieldError(name, "is no parameter; there are none here") for name in given]
-    twice = [FieldError(name, "comes twice; send it once") for name in known if len(given.getlist(name)) > 1]
+    of_many = {field.alias for field in fields if get_origin(field.field_info.annotation) is list}
+    several = [name for name in known if name not in of_many and len(given.getlist(name)) > 1]
+    twice = [FieldError(name, "comes twice; send it once") for name in several]
     errors = unknown + twice
     if errors:
         raise InvalidInput(summary(errors), errors)

@@ -2,25 +2,39 @@
 
 from typing import Annotated, Literal
 
-from fastapi import Query, Request, Response
+from fastapi import Depends, Query, Request, Response
 from fastapi.routing import APIRouter
+from pydantic import BaseModel
 from starlette.datastructures import FormData
 
-from data_models import Product, ProductChanges, ProductFields, ProductPage
+from data_models import (
+    MAX_FACETS,
+    FacetName,
+    Product,
+    ProductChanges,
+    ProductFacets,
+    ProductFields,
+    ProductPage,
+    SearchFilters,
+)
 from tuwen.api.conditions import IDEMPOTENCY_KEY, IF_MATCH, condition_of, idempotency_key, set_etag
 from tuwen.api.forms import (
     checked_upload,
     checked_uploads,
     generated_image_id,
+    json_object,
     multipart_body,
     product_fields,
     read_form,
+    validated,
 )
 from tuwen.api.problems import IMAGE_ERRORS, problem_responses
 from tuwen.api.state import Api, ApiDependency, ProductId
+from tuwen.catalogue.facets import count_facets
+from tuwen.catalogue.filters import MAX_WORDS, Selection
 from tuwen.catalogue.idempotency import KeyedRequest
 from tuwen.catalogue.pictures import pictures_of
-from tuwen.catalogue.queries import MAX_WORDS, SORT_COLUMNS, find_product, list_products
+from tuwen.catalogue.queries import SORT_COLUMNS, find_product, list_products
 from tuwen.catalogue.representation import as_product
 from tuwen.errors import (
     DatabaseUnavailable,
@@ -39,7 +53,30 @@ router = APIRouter(tags=["products"])
 
 MAX_PAGE = 1_000_000
 Q_DESCRIPTION = "Words or parts of words that the title has, in any order; or a whole sku."
+MAX_FILTERS = 10_000  # characters; servers and what stands before them take some tens of thousands in an address
+FILTERS_DESCRIPTION = 'As `POST /search` takes them, as JSON: {"price_max": 500, "attributes": {"颜色": "红"}}.'
+FACETS_DESCRIPTION = "`category`, `price`, `attributes.NAME`: one of each, as `facets=category&facets=attributes.颜色`."
+BASIC_FACETS = ["category", "price"]
 SORT_PATTERN = f"^-?({'|'.join(SORT_COLUMNS)})$"
+
+
+class _Filters(BaseModel):
+    filters: SearchFilters
+
+
+async def selection_of(
+    category: str | None = None,
+    index_status: Literal["pending", "indexed", "failed"] | None = None,
+    q: Annotated[str | None, Query(max_length=500, description=Q_DESCRIPTION)] = None,
+    filters: Annotated[str | None, Query(max_length=MAX_FILTERS, description=FILTERS_DESCRIPTION)] = None,
+) -> Selection:
+    if q is not None and len(words_of(q)) > MAX_WORDS:
+        raise InvalidInput.in_field("q", f"has over {MAX_WORDS} words; leave some out")
+    wanted = validated(_Filters, {"filters": json_object("filters", filters or "")})
+    return Selection(category, index_status, q, wanted.filters)
+
+
+SelectionDependency = Annotated[Selection, Depends(selection_of)]
 
 
 @router.post(
@@ -70,16 +107,11 @@ async def create_product(request: Request, response: Response, api: ApiDependenc
 @router.get("/product/list", summary="List products", responses=problem_responses(InvalidInput, DatabaseUnavailable))
 async def get_products(
     api: ApiDependency,
+    selection: SelectionDependency,
     page: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 1,
     page_size: Annotated[int, Query(ge=1, le=200)] = 20,
-    category: str | None = None,
-    index_status: Literal["pending", "indexed", "failed"] | None = None,
-    q: Annotated[str | None, Query(max_length=500, description=Q_DESCRIPTION)] = None,
     sort: Annotated[str, Query(pattern=SORT_PATTERN, description="Descending behind a minus.")] = "-product_id",
 ) -> ProductPage:
-    if q is not None and len(words_of(q)) > MAX_WORDS:
-        raise InvalidInput.in_field("q", f"has over {MAX_WORDS} words; leave some out")
-
     def read() -> ProductPage:
         with api.services.database.read() as session:
             rows, total = list_products(
@@ -88,15 +120,33 @@ async def get_products(
                 page=page,
                 page_size=page_size,
                 sort=sort,
-                category=category,
-                index_status=index_status,
-                title_or_sku=q,
+                selection=selection,
             )
             pictures = pictures_of(session, [row.product for row in rows])
         items = [as_product(row.product, row.milvus_id, pictures[row.product.product_id]) for row in rows]
         return ProductPage(items=items, total=total, page=page, page_size=page_size)
 
     return await api.threads.reads.run(read)
+
+
+@router.get(
+    "/product/facets",
+    summary="Count products by category, price and attributes",
+    responses=problem_responses(InvalidInput, Overloaded, DatabaseUnavailable),
+)
+async def get_facets(
+    api: ApiDependency,
+    selection: SelectionDependency,
+    facets: Annotated[list[FacetName], Query(max_length=MAX_FACETS, description=FACETS_DESCRIPTION)] = BASIC_FACETS,
+) -> ProductFacets:
+    """Of all products, or of those that the same parameters list."""
+
+    def count() -> ProductFacets:
+        with api.services.database.read_at_length() as session:
+            total, found = count_facets(session, selection, facets)
+        return ProductFacets(total=total, facets=found)
+
+    return await api.threads.counts.run(count)
 
 
 @router.get(

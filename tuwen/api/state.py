@@ -22,6 +22,7 @@ class Threads:
 
     def __init__(self) -> None:
         self.reads = WorkPool("reading", threads=8, max_waiting=200)
+        self.counts = WorkPool("counting", threads=2, max_waiting=20)
         self.writes = WorkPool("writing", threads=16, max_waiting=200)
         self.uploads = WorkPool("storing pictures", threads=16, max_waiting=200)
         self.pictures = WorkPool("pictures", threads=16, max_waiting=200)

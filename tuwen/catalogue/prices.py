@@ -21,15 +21,19 @@ _OF_PRODUCT = ProductVectorRow.product_id == ProductRow.product_id
 
 @dataclass(frozen=True)
 class Prices:
-    """Both ends included; a product without a price does not fit. `categories`: of the same search, if any."""
+    """Both ends included, within which a product without a price does not fit. `is_set`: whether there has to be one.
+    `categories`: of the same search, if any."""
 
     lowest: Decimal | None
     highest: Decimal | None
+    is_set: bool | None = None
     categories: tuple[str, ...] = ()
 
     def include(self, price: Decimal | None) -> bool:
+        if price is None:
+            return self.is_set is False and self.lowest is None and self.highest is None
         return (
-            price is not None
+            self.is_set is not False
             and (self.lowest is None or price >= self.lowest)
             and (self.highest is None or price <= self.highest)
         )
@@ -60,7 +64,7 @@ def pages_of_fitting_rows(session: orm.Session, vector_index_id: int, prices: Pr
 def _fitting(vector_index_id: int, prices: Prices) -> list[sa.ColumnElement[bool]]:
     # Not by its index: SQLite would begin there, with all that are bound.
     of_index = ProductVectorRow.vector_index_id + 0 == vector_index_id
-    conditions = [of_index, ProductRow.price.is_not(None)]
+    conditions = [of_index, ProductRow.price.is_(None) if prices.is_set is False else ProductRow.price.is_not(None)]
     if prices.lowest is not None:
         conditions.append(ProductRow.price >= prices.lowest)
     if prices.highest is not None:

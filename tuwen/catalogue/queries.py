@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy import orm
 
-from orm_models import MAIN, ProductRow, ProductVectorRow, comparable
-from tuwen.texts import canonical_text, words_of
+from orm_models import MAIN, ProductRow, ProductVectorRow
+from tuwen.catalogue.filters import EVERYTHING, Selection, conditions_of, has_sku
+from tuwen.texts import canonical_text
 
 OLDEST_AMONG = 1000  # so that a long backlog costs no more
-MAX_WORDS = 20  # each of which is looked for in every title
 SORT_COLUMNS = ("product_id", "title", "price", "created_at", "updated_at")
 
 
@@ -34,19 +34,10 @@ def list_products(
     page: int,
     page_size: int,
     sort: str,
-    category: str | None = None,
-    index_status: str | None = None,
-    title_or_sku: str | None = None,
+    selection: Selection = EVERYTHING,
 ) -> tuple[list[ProductWithBinding], int]:
     """One page and the count of all that match. `sort` is a name of SORT_COLUMNS, descending behind a minus."""
-    conditions: list[sa.ColumnElement[bool]] = []
-    if category is not None:
-        conditions.append(ProductRow.category_normalised == comparable("category", category))
-    if index_status is not None:
-        conditions.append(ProductRow.index_status == index_status)
-    if title_or_sku and (words := words_of(title_or_sku)):
-        in_title = (sa.func.instr(ProductRow.title_normalised, word) > 0 for word in words)
-        conditions.append(sa.or_(sa.and_(*in_title), _has_sku(title_or_sku)))
+    conditions = conditions_of(selection, session.get_bind().dialect.name)
     column: orm.InstrumentedAttribute[Any] = getattr(ProductRow, sort.removeprefix("-"))
     order = [column.desc() if sort.startswith("-") else column.asc()]
     if column is ProductRow.price:
@@ -65,7 +56,7 @@ def list_products(
 def sku_owner(session: orm.Session, sku: str) -> int | None:
     """Whoever has it to the letter comes before whoever has it typed in another way."""
     order = (ProductRow.sku == sku).desc()
-    return session.scalar(sa.select(ProductRow.product_id).where(_has_sku(sku)).order_by(order).limit(1))
+    return session.scalar(sa.select(ProductRow.product_id).where(has_sku(sku)).order_by(order).limit(1))
 
 
 def sku_owners(session: orm.Session, skus: Sequence[str]) -> dict[str, int]:
@@ -76,10 +67,6 @@ def sku_owners(session: orm.Session, skus: Sequence[str]) -> dict[str, int]:
     to_the_letter = sa.select(ProductRow.sku, ProductRow.product_id).where(ProductRow.sku.in_(skus))
     owners = {sku: of_normalised[key] for sku, key in normalised.items() if key in of_normalised}
     return owners | {sku: product_id for sku, product_id in session.execute(to_the_letter) if sku is not None}
-
-
-def _has_sku(sku: str) -> sa.ColumnElement[bool]:
-    return sa.or_(ProductRow.sku_normalised == canonical_text(sku), ProductRow.sku == sku)
 
 
 def load_products(session: orm.Session, product_ids: Iterable[int]) -> list[ProductRow]:

@@ -2,6 +2,8 @@
 
 import sqlite3
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -13,6 +15,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from tuwen.database.errors import SQLITE_KINDS, sqlite_code
 from tuwen.errors import ConfigurationError, DatabaseBusy
 
+STEPS_BETWEEN_LOOKS = 100_000  # of SQLite's machine: a few milliseconds
 SILENCES = 3  # of the longest answer's time
 EXAMPLE_URL = "mysql+pymysql://user:password@host:3306/database?charset=utf8mb4"
 
@@ -94,6 +97,18 @@ def _switch_to_wal(connection: Any, lock_wait_s: float) -> None:
             time.sleep(0.05)
         else:
             return
+
+
+@contextmanager
+def sqlite_deadline(connection: Connection, timeout_s: float) -> Iterator[None]:
+    """What is not answered by then is interrupted."""
+    driver: Any = connection.connection.driver_connection
+    deadline = time.monotonic() + timeout_s
+    driver.set_progress_handler(lambda: time.monotonic() > deadline, STEPS_BETWEEN_LOOKS)
+    try:
+        yield
+    finally:
+        driver.set_progress_handler(None, 0)
 
 
 def _begin_sqlite_transaction(connection: Connection) -> None:

@@ -21,7 +21,13 @@ from sqlalchemy import exc, orm
 from sqlalchemy.pool import NullPool
 
 from orm_models import InstallationRow
-from tuwen.database.connections import limit_statements, mysql_engine, parse_address, sqlite_engine
+from tuwen.database.connections import (
+    limit_statements,
+    mysql_engine,
+    parse_address,
+    sqlite_deadline,
+    sqlite_engine,
+)
 from tuwen.database.errors import errors_at_start, translated_errors
 from tuwen.errors import ConfigurationError, DatabaseUnavailable
 from tuwen.settings import PROJECT_ROOT
@@ -42,6 +48,7 @@ class Database:
 
     def __init__(self, dsn: str, timeout_s: float = 30.0, *, durable: bool = True) -> None:
         url = parse_address(dsn)
+        self._timeout_s = timeout_s
         self.is_sqlite = url.get_backend_name() == "sqlite"
         if self.is_sqlite:
             if url.database:
@@ -59,6 +66,16 @@ class Database:
     def read(self) -> Iterator[orm.Session]:
         with translated_errors(), orm.Session(self.engine, expire_on_commit=False) as session:
             yield session
+
+    @contextmanager
+    def read_at_length(self) -> Iterator[orm.Session]:
+        """For what may walk over a table: SQLite gives up in time, too, as MySQL does of every statement."""
+        with self.read() as session:
+            if not self.is_sqlite:
+                yield session
+                return
+            with sqlite_deadline(session.connection(), self._timeout_s):
+                yield session
 
     @contextmanager
     def write(self) -> Iterator[orm.Session]:

@@ -159,8 +159,13 @@ class Searcher:
 
 def _as_lookup(request: SearchRequest, query: Query, index: LiveIndex, vector: Vector) -> Lookup:
     filters = request.filters
-    expression = filter_expression(categories=filters.category, attributes=filters.attributes)
-    has_prices = filters.price_min is not None or filters.price_max is not None
+    expression = filter_expression(
+        categories=filters.category,
+        categories_not=filters.category_not,
+        has_category=filters.has_category,
+        attributes=filters.attributes,
+    )
+    prices = Prices(filters.price_min, filters.price_max, filters.has_price, tuple(filters.category))
     return Lookup(
         index,
         VECTOR_FIELDS[request.mode],
@@ -168,5 +173,5 @@ def _as_lookup(request: SearchRequest, query: Query, index: LiveIndex, vector: V
         expression,
         wanted=request.offset + request.top_k,
         without_product_id=query.without_product_id,
-        prices=Prices(filters.price_min, filters.price_max, tuple(filters.category)) if has_prices else None,
+        prices=prices if filters.has_prices else None,
     )

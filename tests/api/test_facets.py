@@ -1,0 +1,80 @@
+"""Facets and filters over HTTP, of the list and of the catalogue."""
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.conftest import create_product
+
+PRODUCTS: list[tuple[str, dict[str, str], dict[str, Any]]] = [
+    ("分面灯一", {"category": "分面灯", "price": "9.99"}, {"颜色": "红", "标签": ["新", "热"]}),
+    ("分面灯二", {"category": "分面燈", "price": "10"}, {"颜色": "红", "标签": ["新"]}),
+    ("分面椅", {"category": "分面椅", "price": "120"}, {"颜色": "蓝", "瓦数": 7}),
+    ("分面凳", {}, {"颜色": True}),
+]
+
+
+@pytest.fixture(scope="module")
+def catalogue(api: httpx.Client) -> httpx.Client:
+    for title, fields, attributes in PRODUCTS:
+        create_product(api, title, None, **fields, attributes=json.dumps(attributes))
+    return api
+
+
+def titles(client: httpx.Client, **filters: Any) -> list[str]:
+    parameters = {"q": "分面", "sort": "product_id", "filters": json.dumps(filters)}
+    return [each["title"] for each in client.get("/product/list", params=parameters).raise_for_status().json()["items"]]
+
+
+def test_the_list_takes_the_filters_of_a_search(catalogue: httpx.Client) -> None:
+    assert titles(catalogue) == [title for title, *_ in PRODUCTS]
+    assert titles(catalogue, category=["分面燈"], price_max=9.99) == ["分面灯一"]
+    assert titles(catalogue, category_not=["分面灯"]) == ["分面椅", "分面凳"]
+    assert titles(catalogue, category_not=["分面灯"], has_category=True) == ["分面椅"]
+    assert titles(catalogue, has_price=False) == titles(catalogue, has_category=False) == ["分面凳"]
+    assert titles(catalogue, attributes={"颜色": {"any_of": ["蓝", True]}}) == ["分面椅", "分面凳"]
+    assert titles(catalogue, attributes={"标签": {"contains_all": ["热", "新"]}}) == ["分面灯一"]
+
+
+def test_facets_count_what_the_list_has(catalogue: httpx.Client) -> None:
+    parameters = {"q": "分面", "facets": ["category", "price", "attributes.颜色", "attributes.标签"]}
+    answer = catalogue.get("/product/facets", params=parameters).raise_for_status().json()
+    assert answer["total"] == 4
+    category, price, colour, tags = answer["facets"].values()
+    assert [each["count"] for each in category["values"]] == [2, 1]
+    assert category["missing"] == price["missing"] == 1
+    assert price["ranges"] == [
+        {"min": 0, "max": 9.99, "count": 1},
+        {"min": 10, "max": 19.99, "count": 1},
+        {"min": 100, "max": 199.99, "count": 1},
+    ]
+    assert [(each["value"], each["count"]) for each in colour["values"]] == [("红", 2), (True, 1), ("蓝", 1)]
+    assert [(each["value"], each["count"], each["is_member"]) for each in tags["values"]] == [
+        ("新", 2, True),
+        ("热", 1, True),
+    ]
+    assert (tags["missing"], tags["other"]) == (2, 0)
+    red = {"q": "分面", "filters": json.dumps({"attributes": {"颜色": "红"}})}
+    answer = catalogue.get("/product/facets", params=red).raise_for_status().json()
+    assert (answer["total"], list(answer["facets"])) == (2, ["category", "price"])
+
+
+@pytest.mark.parametrize(
+    ("parameters", "field", "code"),
+    [
+        ({"facets": ["colour"]}, "facets.0", "no_facet"),
+        ({"facets": ["price"] * 11}, "facets", "too_many"),
+        ({"filters": "{"}, "filters", "not_json"),
+        ({"filters": '{"price_min": 3, "price_max": 2}'}, "filters", "empty_range"),
+        ({"filters": '{"colour": "red"}'}, "filters.colour", "unknown_field"),
+        ({"filters": '{"has_price": "yes"}'}, "filters.has_price", "not_a_boolean"),
+        ({"category": ["a", "b"]}, "category", "twice"),
+    ],
+)
+def test_what_is_wrong_is_named(api: httpx.Client, parameters: dict[str, Any], field: str, code: str) -> None:
+    answer = api.get("/product/facets", params=parameters, headers={"Accept-Language": "zh"})
+    assert answer.status_code == 422, answer.text
+    [error] = answer.json()["errors"]
+    assert (error["field"], error["code"]) == (field, code)
