@@ -6,23 +6,17 @@ What a model is and how it is called stands in `tuwen/encoders/`.
 import hashlib
 import json
 import logging
-import textwrap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
-from tuwen.encoders.base import Encoders, ImageTextEncoder, KnownIndex, ModelNames, Precision
-from tuwen.encoders.device import choose_device, limit_torch
+from tuwen.encoders.base import Encoders, KnownIndex, ModelNames, Precision
 from tuwen.encoders.hub import fetch_from_huggingface, fetch_from_modelscope, pinned_name, resolve_model
 from tuwen.encoders.loading import FoundModel, load_clip, load_sentence
 from tuwen.encoders.prompts import NO_PROMPT, Prompts, prompts_of
-from tuwen.encoders.self_test import require_sound_clip
 from tuwen.errors import ModelMismatch, ModelUnavailable
 from tuwen.settings import Settings
-
-Encoder = TypeVar("Encoder")
 
 logger = logging.getLogger(__name__)
 
@@ -184,10 +178,9 @@ def _otherwise_used(found: FoundModels) -> str:
 
 
 def load_encoders(settings: Settings, found: FoundModels | None = None) -> Encoders:
-    """Load both models; without `found`, those of the settings. Raises ModelUnavailable when one can't be read."""
+    """Load both models; without `found`, those of the settings. Raises ConfigurationError when one can't be used."""
     found = found or find_models(names_of(settings), settings)
-    clip = _load_clip(found.clip, settings)
-    text = _load("TEXT_MODEL", found.text.path, lambda: load_sentence(found.text, found.prompts, settings))
+    clip, text = load_clip(found.clip, settings), load_sentence(found.text, found.prompts, settings)
     return Encoders(clip, text, found.names, found.fingerprint)
 
 
@@ -249,50 +242,3 @@ def _fingerprint(models: Iterable[Iterable[bytes]], recipe: Iterable[str]) -> st
     for step in recipe:
         digest.update(hashlib.sha256(step.encode()).digest())
     return digest.hexdigest()
-
-
-def _load_clip(found: FoundModel, settings: Settings) -> ImageTextEncoder:
-    path = found.path
-    if path.suffix != ".pt":
-        return _load("CLIP_MODEL", path, lambda: load_clip(found, settings))
-    if found.precision is not None:
-        raise ModelUnavailable(f"CLIP_MODEL={path} is a cn_clip checkpoint, which can't be run in {found.precision}.")
-    try:
-        # Imported here: cn_clip is an optional extra that most installations lack.
-        from tuwen.encoders.cn_clip import CnClipCheckpoint  # noqa: PLC0415
-    except (ImportError, RuntimeError) as error:  # a torchvision of another torch's raises RuntimeError
-        raise ModelUnavailable(
-            f"CLIP_MODEL={path} is a cn_clip checkpoint, and cn_clip can't be imported here ({error}): "
-            "'pip install -r requirements-cn-clip.txt', or set CLIP_MODEL to a folder in transformers format."
-        ) from error
-
-    def load() -> ImageTextEncoder:
-        limit_torch(settings.model_threads)
-        encoder = CnClipCheckpoint(path, choose_device(settings.model_device))
-        require_sound_clip(encoder)
-        return encoder
-
-    return _load("CLIP_MODEL", path, load)
-
-
-def _load(setting: str, path: Path, load: Callable[[], Encoder]) -> Encoder:
-    """Raises ModelUnavailable, in one sentence."""
-    try:
-        return load()
-    except ModelUnavailable:
-        raise
-    except ImportError as error:
-        raise ModelUnavailable(
-            f"{setting}: the model in {path} needs a Python package that is missing here ({_in_a_line(error)}): "
-            f"install it, or set {setting} to another model."
-        ) from error
-    except Exception as error:  # the libraries raise errors of their own for damaged files, and MemoryError
-        if "trust_remote_code" in str(error):
-            reason = "brings Python code of its own, which is never run here"
-        else:
-            reason = f"can't be used: {_in_a_line(error)}"
-        raise ModelUnavailable(f"{setting}: the model in {path} {reason}; set {setting} to another model.") from error
-
-
-def _in_a_line(error: Exception) -> str:
-    return textwrap.shorten(str(error) or type(error).__name__, 300, placeholder=" …").rstrip(". ")

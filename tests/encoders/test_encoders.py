@@ -19,6 +19,7 @@ from tests.tiny_models import (
     save_tiny_siglip,
 )
 from tuwen.encoders.base import Encoders
+from tuwen.encoders.device import choose_device
 from tuwen.encoders.picture import prepare_picture
 from tuwen.encoders.transformers_clip import TransformersClip
 from tuwen.errors import ModelUnavailable
@@ -96,6 +97,20 @@ def test_a_model_whose_vectors_are_not_finite_is_refused(tiny_models: dict[str, 
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ModelUnavailable, match=r"CLIP_MODEL: .*not finite"):
         load_encoders(_settings(tiny_models, clip_model=str(folder)))
+
+
+@pytest.mark.parametrize("device", ["banana", "cuda:77", "meta"])
+def test_a_device_that_is_not_there_is_named_by_its_setting(tiny_models: dict[str, str], device: str) -> None:
+    with pytest.raises(ModelUnavailable, match=rf"^MODEL_DEVICE={device}: torch can't compute there \("):
+        load_encoders(_settings(tiny_models, model_device=device))
+    with pytest.raises(ModelUnavailable, match=rf"^GENERATOR_DEVICE={device}: "):
+        choose_device(device, "GENERATOR_DEVICE")
+
+
+@pytest.mark.parametrize("changes", [{"encoder_backend": "openvino"}, {"encoder_precision": "int8"}])
+def test_what_no_gpu_computes_is_refused_beside_one(tiny_models: dict[str, str], changes: dict[str, str]) -> None:
+    with pytest.raises(ModelUnavailable, match=r"^MODEL_DEVICE=cuda: .* on the processor alone\. Set MODEL_DEVICE=cpu"):
+        load_encoders(_settings(tiny_models, model_device="cuda", **changes))
 
 
 def test_a_missing_package_is_named(tiny_models: dict[str, str], tmp_path: Path) -> None:

@@ -3,8 +3,6 @@
 import json
 import logging
 import os
-import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -18,7 +16,7 @@ import pytest
 from PIL import Image
 
 from nlp_models import find_models, load_encoders
-from tests.processes import EXPORTS, ROOT, environment, wait_until
+from tests.processes import EXPORTS, ROOT, environment
 from tests.tiny_models import (
     save_tiny_chinese_clip,
     save_tiny_naflex,
@@ -26,7 +24,7 @@ from tests.tiny_models import (
     save_tiny_siglip,
 )
 from tuwen.encoders.base import Embeddings, ImageTextEncoder, ModelNames, TextEncoder
-from tuwen.encoders.exported.cache import QUANTIZER, REFUSED, export_folder, load_export, tidy
+from tuwen.encoders.exported.cache import QUANTIZER, REFUSED, export_folder, load_export
 from tuwen.encoders.exported.encoders import IMAGE_NETWORK, TEXT_NETWORK, ExportedClip, ExportedSentence
 from tuwen.encoders.exported.export import export_clip, export_sentence
 from tuwen.encoders.prompts import Prompts
@@ -229,22 +227,3 @@ def test_a_damaged_export_is_made_anew(tmp_path: Path, caplog: pytest.LogCapture
         encoder = load_export("sentence", model, folder, lambda path: ExportedSentence(path, Prompts(), threads=1))
     assert encoder.encode_queries(["a"]).shape == (1, encoder.dim)
     assert "is made anew" in caplog.text
-
-
-def test_of_two_at_once_one_stays_and_a_killed_one_leaves_nothing_in_the_way(tmp_path: Path) -> None:
-    model = save_tiny_sentence_model(tmp_path / "model")
-    cache = tmp_path / "cache"
-    command = [sys.executable, "-m", "tuwen.encoders.exported.export", "sentence", str(model), str(cache / "whole")]
-    exports = [subprocess.Popen(command, cwd=ROOT, env=environment(), stderr=subprocess.DEVNULL) for _ in range(3)]
-    killed = exports.pop()
-    wait_until(lambda: len(list(cache.glob(".whole-*"))) == len(exports) + 1, what="all to have begun")
-    killed.send_signal(signal.SIGKILL)
-    killed.wait()
-    assert [export.wait() for export in exports] == [0, 0]
-    assert ExportedSentence(cache / "whole", Prompts(), threads=1).dim == 48
-    (left,) = cache.glob(".*")
-    tidy(cache, now=left.stat().st_mtime + 60)
-    assert left.is_dir()  # it may be somebody's who is at it
-    tidy(cache, now=left.stat().st_mtime + 24 * 3600)
-    assert [path.name for path in cache.iterdir()] == ["whole"]
-    shutil.rmtree(cache)

@@ -7,12 +7,18 @@ from contextlib import suppress
 from pathlib import Path
 
 from tuwen.cores import available_cores
+from tuwen.errors import ModelUnavailable
 
 NICENESS = 10
 
 
-def choose_device(setting: str) -> str:
-    """The setting itself, or for `auto` the best that this machine has: cuda, mps or cpu."""
+def choose_device(setting: str, name: str = "MODEL_DEVICE") -> str:
+    """The setting itself, or for `auto` the best that this machine has: cuda, mps or cpu.
+
+    Raises ModelUnavailable, with the setting's name, where there is no such device.
+    """
+    if setting not in ("auto", "cpu"):
+        _require_device(setting, name)
     if setting != "auto":
         return setting
     if not _may_have_a_gpu():
@@ -22,6 +28,20 @@ def choose_device(setting: str) -> str:
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _require_device(setting: str, name: str) -> None:
+    """Before a model is blamed for it."""
+    import torch  # noqa: PLC0415
+
+    try:
+        torch.zeros(1, device=setting).tolist()
+    except Exception as error:  # torch raises AssertionError, NotImplementedError and RuntimeError for it
+        reason = str(error).strip().split("\n")[0].rstrip(".")
+        raise ModelUnavailable(
+            f"{name}={setting}: torch can't compute there ({reason}). Set {name} to auto, or to a device that this "
+            "machine has."
+        ) from error
 
 
 def _may_have_a_gpu() -> bool:

@@ -1,6 +1,7 @@
 """Where an encoder runs: torch, or an export of it on this processor. Imports either only when it is to run."""
 
 import logging
+import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -21,7 +22,7 @@ from tuwen.encoders.self_test import (
     require_sound_clip,
     require_sound_text,
 )
-from tuwen.errors import ModelUnavailable
+from tuwen.errors import ConfigurationError, ModelUnavailable
 from tuwen.settings import Settings
 
 Encoder = TypeVar("Encoder")
@@ -41,16 +42,59 @@ class FoundModel:
 
 
 def load_clip(model: FoundModel, settings: Settings) -> ImageTextEncoder:
-    """Loaded, and tried once. Raises whatever the libraries raise."""
-    load_in_torch = partial(_clip_in_torch, model.path)
-    load = partial(_exported_clip, choose_threads(settings.model_threads))
-    return _load("clip", model, settings, load, load_in_torch)
+    """Loaded, and tried once. Raises ModelUnavailable in one sentence, ConfigurationError of another setting."""
+    if model.path.suffix == ".pt":
+        return _named("CLIP_MODEL", model.path, partial(_checkpoint, model, settings))
+    exported = partial(_exported_clip, choose_threads(settings.model_threads))
+    in_torch = partial(_clip_in_torch, model.path)
+    return _named("CLIP_MODEL", model.path, partial(_load, "clip", model, settings, exported, in_torch))
 
 
 def load_sentence(model: FoundModel, prompts: Prompts, settings: Settings) -> TextEncoder:
     """The same."""
-    load = partial(_exported_sentence, prompts, choose_threads(settings.model_threads))
-    return _load("sentence", model, settings, load, partial(_sentence_in_torch, model.path, prompts))
+    exported = partial(_exported_sentence, prompts, choose_threads(settings.model_threads))
+    in_torch = partial(_sentence_in_torch, model.path, prompts)
+    return _named("TEXT_MODEL", model.path, partial(_load, "sentence", model, settings, exported, in_torch))
+
+
+def _named(setting: str, path: Path, load: Callable[[], Encoder]) -> Encoder:
+    try:
+        return load()
+    except ConfigurationError:
+        raise
+    except ImportError as error:
+        raise ModelUnavailable(
+            f"{setting}: the model in {path} needs a Python package that is missing here ({_in_a_line(error)}): "
+            f"install it, or set {setting} to another model."
+        ) from error
+    except Exception as error:  # the libraries raise errors of their own for damaged files, and MemoryError
+        if "trust_remote_code" in str(error):
+            reason = "brings Python code of its own, which is never run here"
+        else:
+            reason = f"can't be used: {_in_a_line(error)}"
+        raise ModelUnavailable(f"{setting}: the model in {path} {reason}; set {setting} to another model.") from error
+
+
+def _in_a_line(error: Exception) -> str:
+    return textwrap.shorten(str(error) or type(error).__name__, 300, placeholder=" …").rstrip(". ")
+
+
+def _checkpoint(model: FoundModel, settings: Settings) -> ImageTextEncoder:
+    path = model.path
+    if model.precision is not None:
+        raise ModelUnavailable(f"CLIP_MODEL={path} is a cn_clip checkpoint, which can't be run in {model.precision}.")
+    try:
+        # Imported here: cn_clip is an optional extra that most installations lack.
+        from tuwen.encoders.cn_clip import CnClipCheckpoint  # noqa: PLC0415
+    except (ImportError, RuntimeError) as error:  # a torchvision of another torch's raises RuntimeError
+        raise ModelUnavailable(
+            f"CLIP_MODEL={path} is a cn_clip checkpoint, and cn_clip can't be imported here ({error}): "
+            "'pip install -r requirements-cn-clip.txt', or set CLIP_MODEL to a folder in transformers format."
+        ) from error
+    limit_torch(settings.model_threads)
+    encoder = CnClipCheckpoint(path, choose_device(settings.model_device))
+    require_sound_clip(encoder)
+    return encoder
 
 
 def _load(
@@ -61,17 +105,29 @@ def _load(
     load_in_torch: Callable[[str, str], Encoder],
 ) -> Encoder:
     if model.precision == "int8":
+        _require_processor(settings, "int8, which ENCODER_PRECISION or the index asks for, is computed")
         return _load_int8(kind, model, settings, load)
+    if settings.encoder_backend == "openvino":
+        _require_processor(settings, "ENCODER_BACKEND=openvino computes")
     device = "cpu" if settings.encoder_backend == "openvino" else choose_device(settings.model_device)
     if settings.encoder_backend != "torch" and device == "cpu":
         try:
-            return load_export(kind, model.path, export_folder(settings.encoder_cache, kind, model.files), load)
+            folder = export_folder(settings.encoder_cache, kind, model.files)
+            return load_export(kind, model.path, folder, load, setting=settings.source_of("encoder_cache_dir"))
         except NotExportable as error:
             if settings.encoder_backend == "openvino":
                 raise ValueError(f"ENCODER_BACKEND=openvino can't run it ({error})") from error
             logger.warning("%s is run by torch, not OpenVINO: %s", model.path, error)
     limit_torch(settings.model_threads)
     return load_in_torch(device, half_precision(device))
+
+
+def _require_processor(settings: Settings, what: str) -> None:
+    if settings.model_device not in ("auto", "cpu"):
+        raise ModelUnavailable(
+            f"MODEL_DEVICE={settings.model_device}: {what} on the processor alone. Set MODEL_DEVICE=cpu, or "
+            "ENCODER_BACKEND and ENCODER_PRECISION to auto."
+        )
 
 
 def _load_int8(kind: Kind, model: FoundModel, settings: Settings, load: Callable[[Path], Encoder]) -> Encoder:
@@ -81,7 +137,8 @@ def _load_int8(kind: Kind, model: FoundModel, settings: Settings, load: Callable
         raise ModelUnavailable(f"{refused}: ENCODER_BACKEND=torch does not compute in it.")
     try:
         half, folder = (export_folder(settings.encoder_cache, kind, model.files, int8=int8) for int8 in (False, True))
-        return load_export(kind, model.path, folder, load, int8_of=half)
+        setting = settings.source_of("encoder_cache_dir")
+        return load_export(kind, model.path, folder, load, int8_of=half, setting=setting)
     except NotExportable as error:
         raise ModelUnavailable(f"{refused}: {error}.") from error
 

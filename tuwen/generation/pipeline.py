@@ -99,7 +99,7 @@ def load_generator(settings: Settings) -> Generator:
         "modelscope": partial(fetch_from_modelscope, ignored_files=UNREAD_HUB_FILES),
     }
     folder = resolve_model(settings.generator_model, settings.model_hub, "GENERATOR_MODEL", fetchers)
-    device = choose_device(settings.generator_device)
+    device = choose_device(settings.generator_device, "GENERATOR_DEVICE")
     dtype = _choose_dtype(settings, device)
     limit_torch(settings.generator_threads)
     diffusers.utils.logging.disable_progress_bar()
