@@ -85,14 +85,16 @@ class KnownIndex:
 
 @dataclass(frozen=True)
 class Encoders:
-    """Two models. Not thread-safe: `service.py` gives each call to one thread, and holds `lock` for it."""
+    """Two models of three networks, none of which is thread-safe: `service.py` holds its lock for each call."""
 
     clip: ImageTextEncoder
     text: TextEncoder
     models: ModelNames
     fingerprint: str
     """64 hex digits over the weights and configurations; vectors of different fingerprints never share a collection."""
-    lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+    picture_lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+    clip_text_lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+    text_lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     @property
     def name(self) -> str:

@@ -41,49 +41,65 @@ def _of_normalised(encode: Callable[[Sequence[str]], Embeddings]) -> Callable[[S
     return lambda texts: encode([normalise_text(text) for text in texts])
 
 
+class Lane:
+    """A thread, and whose turn it is on it."""
+
+    def __init__(self, prepare_thread: Callable[[], None]) -> None:
+        self.executor = ThreadPoolExecutor(1, thread_name_prefix="model", initializer=prepare_thread)
+        self.turns = Turns()
+
+
 class EncodingService:
     """Query vectors for searches, bulk vectors for the index. Create it on a running event loop; close it there."""
 
     def __init__(
         self, encoders: Encoders, settings: Settings, *, prepare_thread: Callable[[], None] = _as_it_is
     ) -> None:
-        """`prepare_thread` is called on the thread of the models before all else."""
+        """`prepare_thread` is called on each thread of the models before all else."""
         self.encoders = encoders
         self._loop = asyncio.get_running_loop()
-        # One thread: the models use all cores by themselves, and are not thread-safe.
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="model", initializer=prepare_thread)
-        self._turns = Turns()
+        # The models use all cores by themselves, so one at a time; but for the texts of searches, each of which takes
+        # a fraction of a picture's time, and would wait for the pictures of the index that are under way.
+        self._for_texts, self._for_all_else = (Lane(prepare_thread) for _ in range(2))
         self._sizes: BatchSizes = {
             "batch_size": settings.query_batch_size,
             "bulk_batch_size": settings.ingest_encode_batch_size,
             "queue_size": settings.query_queue_size,
         }
-        a_picture = encoders.clip.prepare(Image.new("RGB", KNOWN_GOOD_SIZE, "gray"))
-        self.clip_images = self._batcher(encoders.clip.encode_prepared, a_picture, Urgency.LONG_QUERY)
-        self.clip_texts = self._batcher(_of_normalised(encoders.clip.encode_texts), KNOWN_GOOD_TEXT)
-        self.text_queries = self._batcher(_of_normalised(encoders.text.encode_queries), KNOWN_GOOD_TEXT)
-        self.text_documents = self._batcher(_of_normalised(encoders.text.encode_documents), KNOWN_GOOD_TEXT)
-        self._batchers = (self.clip_images, self.clip_texts, self.text_queries, self.text_documents)
+        clip, text = encoders.clip, encoders.text
+        a_picture = clip.prepare(Image.new("RGB", KNOWN_GOOD_SIZE, "gray"))
+        pictures = partial(_encode, encoders.picture_lock, clip.encode_prepared)
+        clip_texts = partial(_encode, encoders.clip_text_lock, _of_normalised(clip.encode_texts))
+        queries = partial(_encode, encoders.text_lock, _of_normalised(text.encode_queries))
+        documents = partial(_encode, encoders.text_lock, _of_normalised(text.encode_documents))
+        self.clip_images = self._batcher(self._for_all_else, pictures, a_picture, Urgency.LONG_QUERY)
+        self.clip_texts = self._batcher(self._for_all_else, clip_texts, KNOWN_GOOD_TEXT)
+        self.clip_queries = self._batcher(self._for_texts, clip_texts, KNOWN_GOOD_TEXT)
+        self.text_queries = self._batcher(self._for_texts, queries, KNOWN_GOOD_TEXT)
+        self.text_documents = self._batcher(self._for_all_else, documents, KNOWN_GOOD_TEXT)
+        texts = (self.clip_texts, self.clip_queries, self.text_queries, self.text_documents)
+        self._batchers = (self.clip_images, *texts)
         self._cache: LRUCache[Hashable, Vector] = LRUCache(settings.query_cache_size)
         self._cache_counts: Counter[str] = Counter()
 
     def _batcher(
         self,
-        encode: Callable[[Sequence[Item]], Embeddings],
+        lane: "Lane",
+        encode: Callable[[Sequence[Item]], list[Vector]],
         known_good: Item,
         query_urgency: Urgency = Urgency.SHORT_QUERY,
     ) -> MicroBatcher[Item, Vector]:
         return MicroBatcher(
-            partial(_encode, self.encoders.lock, encode),
-            self._executor,
-            self._turns,
+            encode,
+            lane.executor,
+            lane.turns,
             query_urgency=query_urgency,
             known_good=known_good,
             **self._sizes,
         )
 
     async def query_clip_text(self, text: str) -> Vector:
-        return await self._cached(self.clip_texts, ("clip", normalise_text(text)), text)
+        return await self._cached(self.clip_queries, ("clip", normalise_text(text)), text)
 
     async def query_text(self, text: str) -> Vector:
         return await self._cached(self.text_queries, ("text", normalise_text(text)), text)
@@ -120,7 +136,8 @@ class EncodingService:
     async def close(self) -> None:
         for batcher in self._batchers:
             await batcher.close()
-        self._executor.shutdown()
+        for lane in (self._for_texts, self._for_all_else):
+            lane.executor.shutdown()
 
     def close_soon(self) -> None:
         """From any thread; waits for nothing."""
