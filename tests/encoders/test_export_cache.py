@@ -242,6 +242,7 @@ def test_a_damaged_export_that_can_t_be_removed_is_said_at_once() -> None:
 def test_a_cache_that_can_t_be_written_is_named_by_its_setting(
     conversion: Conversion, tmp_path: Path, tiny_models: dict[str, str], setting: str
 ) -> None:
+    conversion.go()  # should one begin, it must not wait
     file = tmp_path / "file"
     file.touch()
     values: dict[str, Any] = {name.lower(): value for name, value in tiny_models.items()}
@@ -254,6 +255,7 @@ def test_a_cache_that_can_t_be_written_is_named_by_its_setting(
 def test_nothing_is_converted_onto_a_full_disk(
     conversion: Conversion, folder: Path, tiny_models: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    conversion.go()
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
     with pytest.raises(NotExportable, match=r"takes \d MB or more, and 0 MB are free in .*/cache \(DATA_DIR\)"):
         load_export("clip", Path(tiny_models["CLIP_MODEL"]), folder, str, setting="DATA_DIR")
