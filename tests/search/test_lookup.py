@@ -1,6 +1,7 @@
 """Searches that wait together: what they share, and what each keeps to itself."""
 
 import asyncio
+import itertools
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -16,8 +17,9 @@ from tuwen.catalogue.prices import Prices
 from tuwen.database.engine import Database
 from tuwen.encoders.base import Vector
 from tuwen.errors import Overloaded, VectorDBUnavailable, VectorsRejected
-from tuwen.search import lookup
-from tuwen.search.lookup import MAX_BATCH, SPARE_HITS, Found, Lookup, Lookups
+from tuwen.search import nearest
+from tuwen.search.lookup import MAX_BATCH, TURN_COST, Lookups
+from tuwen.search.nearest import LEAST_LIMIT, Found, Lookup
 from tuwen.settings import Settings
 from tuwen.vectors.registry import LiveIndex
 from vector_db import VectorDB, VectorField, VectorHit, VectorRow, new_row_token
@@ -28,17 +30,22 @@ COLLECTION = "products"
 
 
 class WatchedVectorDB(VectorDB):
-    """Notes each search of Milvus: how many vectors it brought."""
+    """Notes each search of Milvus: how many vectors it brought, the limit, and the filter."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         self.calls: list[int] = []
+        self.asked: list[tuple[int, str]] = []
 
     def search(
         self, collection: str, field: VectorField, vectors: Sequence[Vector], **how: Any
     ) -> list[list[VectorHit]]:
         self.calls.append(len(vectors))
+        self.asked.append((how["limit"], how["filter_expression"]))
         return super().search(collection, field, vectors, **how)
+
+    def sizes(self) -> list[tuple[int, int]]:
+        return [(vectors, limit) for vectors, (limit, _) in zip(self.calls, self.asked, strict=True)]
 
 
 class Stores:
@@ -92,6 +99,12 @@ class Stores:
                     )
         return product_id
 
+    def write_attributes(self, product_id: int, text: str) -> None:
+        """As no code of ours does."""
+        with self.database.write() as session:
+            statement = sa.text("UPDATE product SET attributes = :text WHERE id = :product_id")
+            session.execute(statement, {"text": text, "product_id": product_id})
+
     def lookup(self, vector: Vector, wanted: int = 3, **other: Any) -> Lookup:
         values: dict[str, Any] = {"field": "image_clip_vector", "filter_expression": "", "without_product_id": None}
         return Lookup(index=self.index, vector=vector, wanted=wanted, **(values | other))
@@ -121,6 +134,7 @@ def find_together(stores: Stores, lookups: Sequence[Lookup], *, queue_size: int 
         return await asyncio.gather(*(together.find(lookup) for lookup in lookups), return_exceptions=True)
 
     stores.vector_db.calls.clear()
+    stores.vector_db.asked.clear()
     return asyncio.run(go())
 
 
@@ -164,9 +178,11 @@ def test_within_prices_the_nearest_are_found_however_many_fit_and_however_far_th
     stores: Stores, monkeypatch: pytest.MonkeyPatch, few: int, deep_limit: int
 ) -> None:
     """Named to Milvus, picked out of the nearest, or gone through page by page."""
-    for module in (prices, lookup):
+    for module in (prices, nearest):
         monkeypatch.setattr(module, "FEW", few)
-    monkeypatch.setattr(lookup, "DEEP_LIMIT", deep_limit)
+    monkeypatch.setattr(prices, "PAGE_ROWS", few)
+    monkeypatch.setattr(nearest, "LEAST_LIMIT", 2)
+    monkeypatch.setattr(nearest, "DEEP_LIMIT", deep_limit)
     everything = titles(found(find_together(stores, [stores.lookup(direction(3), PRODUCTS)])[0]))
     by_rank = [int(title.split()[1]) for title in everything]
     for wanted, lowest, highest, category in (
@@ -206,6 +222,101 @@ def test_products_with_a_price_and_without(stores: Stores) -> None:
     assert titles(found(find_together(stores, [nothing])[0])) == []
 
 
+def test_who_wants_few_is_asked_for_alike_whoever_waits_beside(stores: Stores) -> None:
+    """HNSW's `ef` follows the limit, and so does the price."""
+
+    def asked_for(*lookups: Lookup) -> list[tuple[int, int]]:
+        find_together(stores, lookups)
+        return stores.vector_db.sizes()
+
+    ((_, alone),) = asked_for(stores.lookup(direction(1), 10))
+    ((_, deep),) = asked_for(stores.lookup(direction(2), 1100))
+    few = [stores.lookup(direction(number), 10) for number in range(9)]
+    together = asked_for(*few, stores.lookup(direction(2), 1100))
+
+    assert alone < 64 < deep
+    assert sorted(together) == [(1, deep), (9, alone)] or sorted(together) == [(1, alone), (1, deep), (8, alone)]
+    priced = stores.lookup(direction(2), 10, prices=Prices(Decimal(1), None))
+    assert {limit for _, limit in asked_for(*few, priced)} == {alone}
+
+
+def test_a_turn_is_bounded(stores: Stores) -> None:
+    find_together(stores, [stores.lookup(direction(number), 500) for number in range(30)])
+
+    costs = [vectors * limit for vectors, limit in stores.vector_db.sizes()]
+    assert max(costs) <= TURN_COST < sum(costs)
+
+
+def test_what_takes_many_steps_leaves_the_lane_between_them(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside it others come for few all the time: each waits for one step of it, not for all, and it gets done."""
+    monkeypatch.setattr(prices, "PAGE_ROWS", 4)
+    monkeypatch.setattr(nearest, "WIDER", 1)
+    monkeypatch.setattr(nearest, "DEEP_LIMIT", 2)
+    paging = stores.lookup(direction(3), 25, prices=Prices(Decimal(1), Decimal(25)))
+
+    async def go() -> Found:
+        together = Lookups(stores.database, stores.vector_db, lanes=1, queue_size=256)
+        long = asyncio.create_task(together.find(paging))
+
+        async def others() -> None:
+            while not long.done():
+                await together.find(stores.lookup(direction(1), 1))
+
+        await asyncio.gather(*(others() for _ in range(3)))
+        return await long
+
+    stores.vector_db.asked.clear()
+    hits = asyncio.run(go()).hits
+
+    assert len(hits) == 25
+    is_page = ["id in" in expression for _, expression in stores.vector_db.asked]
+    assert sum(is_page) >= 6
+    assert not any(before and this for before, this in itertools.pairwise(is_page))
+
+
+def test_within_prices_that_many_fit_the_nearest_of_all_are_asked_for_together(stores: Stores) -> None:
+    """Each by its own rows' names was a call each, 30 times as long."""
+    within = [Prices(Decimal(1), Decimal(39) + Decimal(number) / 100) for number in range(PRODUCTS)]
+    lookups = [stores.lookup(direction(number), prices=each) for number, each in enumerate(within)]
+    for number, outcome in enumerate(find_together(stores, lookups)):
+        assert titles(found(outcome))[0] == f"product {number}" or number == 0
+
+    assert sum(stores.vector_db.calls) == PRODUCTS
+    assert len(stores.vector_db.calls) <= 2
+    assert {expression for _, expression in stores.vector_db.asked} == {""}
+
+
+def test_a_product_that_cant_be_read_is_left_out_and_logged_once(
+    stores: Stores, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its attributes are no object: by a restore, or another program."""
+    near = direction(3000)
+    broken = stores.add("broken", near)
+    stores.add("whole", near)
+    stores.write_attributes(broken, "null")
+
+    together = find_together(stores, [stores.lookup(near)] * 3 + [stores.lookup(direction(1))])
+    stores.write_attributes(broken, "{}")
+
+    assert [titles(found(outcome))[0] for outcome in together] == ["whole"] * 3 + ["product 1"]
+    assert not any("broken" in titles(found(outcome)) for outcome in together)
+    (logged,) = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert f"Product {broken} is left out" in logged
+
+
+def test_what_fails_unexpectedly_fails_those_alone_who_meet_it(stores: Stores) -> None:
+    broken = stores.add("broken", direction(3001), category="apart")
+    stores.write_attributes(broken, "no JSON")
+    apart = stores.lookup(direction(3001), filter_expression='category == "apart"')
+    others = [stores.lookup(direction(number), filter_expression='category == "even"') for number in range(0, 20, 2)]
+
+    together = find_together(stores, [*others[:5], apart, *others[5:]])
+    stores.write_attributes(broken, "{}")
+
+    assert isinstance(together.pop(5), ValueError)
+    assert [titles(found(outcome))[0] for outcome in together] == [f"product {number}" for number in range(0, 20, 2)]
+
+
 def test_what_milvus_cant_answer_of_one_is_not_the_others_matter(stores: Stores) -> None:
     wrong = np.ones(DIM + 1, np.float32)
     outcomes = find_together(stores, [stores.lookup(v) for v in (direction(0), wrong, direction(1))])
@@ -217,7 +328,7 @@ def test_what_milvus_cant_answer_of_one_is_not_the_others_matter(stores: Stores)
 
 def test_rows_that_nothing_binds_cost_no_hits(stores: Stores) -> None:
     near = direction(1000)
-    strangers = [stores.add("unbound", near, bound=False) for _ in range(SPARE_HITS * 4)]
+    strangers = [stores.add("unbound", near, bound=False) for _ in range(LEAST_LIMIT)]
     wanted = stores.add("bound", near)
 
     hits = found(find_together(stores, [stores.lookup(near, 4)])[0]).hits
@@ -316,9 +427,11 @@ def test_where_titles_are_searched_further_pictures_are_no_hits(many_pictures: S
 def test_pages_of_rows_within_prices_cut_no_product_in_two(
     many_pictures: Stores, monkeypatch: pytest.MonkeyPatch, few: int
 ) -> None:
-    for module in (prices, lookup):
+    for module in (prices, nearest):
         monkeypatch.setattr(module, "FEW", few)
-    monkeypatch.setattr(lookup, "DEEP_LIMIT", 4)
+    monkeypatch.setattr(prices, "PAGE_ROWS", few)
+    monkeypatch.setattr(nearest, "LEAST_LIMIT", 2)
+    monkeypatch.setattr(nearest, "DEEP_LIMIT", 4)
     query = direction(500)
     everything = titles(found(find_together(many_pictures, [many_pictures.lookup(query, 10)])[0]))
     for field in ("image_clip_vector", "text_bge_vector"):

@@ -1,21 +1,22 @@
 """The price is the database's alone, and no row in Milvus tells it: a nightly feed changes nothing there.
 
-A search within prices asks the database first. The rows of few products are named to Milvus; where many fit, the
-nearest of all are looked at, and those of other prices dropped.
+A search within prices looks at the nearest of all first, and drops those of other prices. Where that leaves it short,
+the rows of few products are named to Milvus; where many fit, it looks at more of the nearest.
 """
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy import orm
 
 from orm_models import ProductRow, ProductVectorRow, comparable
 
-# Their ids are a text that Milvus parses, in 20 ms so many.
-FEW = 5000
-MOST_PAGES = 40
+# Their ids are a text that Milvus parses, for each search alone: it costs what some 100 hits more would.
+FEW = 500
+PAGE_ROWS = 5000
+_BEFORE_ALL = 0, 0
 _OF_PRODUCT = ProductVectorRow.product_id == ProductRow.product_id
 
 
@@ -46,19 +47,26 @@ def first_fitting_rows(session: orm.Session, vector_index_id: int, prices: Price
     return list(session.scalars(statement.where(*_fitting(vector_index_id, prices)).limit(FEW)))
 
 
-def pages_of_fitting_rows(session: orm.Session, vector_index_id: int, prices: Prices) -> Iterator[Sequence[int]]:
-    """All of them, FEW at a time."""
+class FittingPage(NamedTuple):
+    rows: list[int]
+    """Milvus ids."""
+    last: tuple[int, int]
+    """Where the next page goes on: a product, and the position of its picture."""
+
+
+def page_of_fitting_rows(
+    session: orm.Session, vector_index_id: int, prices: Prices, after: FittingPage | None
+) -> FittingPage | None:
+    """All that fit, PAGE_ROWS at a time; None past the last."""
     key = ProductVectorRow.product_id, ProductVectorRow.image_position
+    product_id, position = after.last if after else _BEFORE_ALL
+    is_further = key[0] > product_id, sa.and_(key[0] == product_id, key[1] > position)
     statement = sa.select(*key, ProductVectorRow.milvus_id).join(ProductRow, _OF_PRODUCT)
-    statement = statement.where(*_fitting(vector_index_id, prices)).order_by(*key).limit(FEW)
-    after = 0, 0
-    for _ in range(MOST_PAGES):
-        is_further = key[0] > after[0], sa.and_(key[0] == after[0], key[1] > after[1])
-        page = session.execute(statement.where(key[0] >= after[0], sa.or_(*is_further))).all()
-        if not page:
-            return
-        yield [milvus_id for _, _, milvus_id in page]
-        after = page[-1].product_id, page[-1].image_position
+    statement = statement.where(*_fitting(vector_index_id, prices), key[0] >= product_id, sa.or_(*is_further))
+    page = session.execute(statement.order_by(*key).limit(PAGE_ROWS)).all()
+    if not page:
+        return None
+    return FittingPage([milvus_id for _, _, milvus_id in page], (page[-1].product_id, page[-1].image_position))
 
 
 def _fitting(vector_index_id: int, prices: Prices) -> list[sa.ColumnElement[bool]]:

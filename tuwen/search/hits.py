@@ -1,11 +1,13 @@
 """What rows in Milvus are to a search: products, each by the picture that is nearest."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from data_models import Product, ProductImage
 from orm_models import MAIN
-from tuwen.catalogue.pictures import pictures_of
+from tuwen.catalogue.pictures import Picture, pictures_of
 from tuwen.catalogue.representation import as_product
 from tuwen.database.engine import Database
 from tuwen.vectors.bound_products import counts_in, products_bound_to
@@ -19,12 +21,19 @@ class ProductHit(NamedTuple):
     """The picture that matched, where it is still the product's."""
 
 
-class Bound(NamedTuple):
+@dataclass(frozen=True)
+class Bound:
     """What a row stands for."""
 
+    milvus_id: int
     columns: Any
     """As `products_bound_to` has them."""
-    product: Product
+    pictures: Sequence[Picture]
+
+    @cached_property
+    def product(self) -> Product:
+        """Made for hits alone, which costs more than all else here. Raises what `as_product` does."""
+        return as_product(self.columns, self.milvus_id, self.pictures)
 
     def counts_in(self, field: VectorField) -> bool:
         return counts_in(field, self.columns)
@@ -48,15 +57,16 @@ def bound_products(database: Database, rows: Mapping[int, Collection[RowKey]]) -
             found = products_bound_to(session, vector_index_id, of_index)
             pictures = pictures_of(session, found.values())
             bound[vector_index_id] = {
-                row: Bound(each, as_product(each, row.milvus_id, pictures[each.product_id]))
-                for row, each in found.items()
+                row: Bound(row.milvus_id, each, pictures[each.product_id]) for row, each in found.items()
             }
     return bound
 
 
-def best_of_each(hits: Iterable[ProductHit]) -> list[ProductHit]:
-    """Of each product; `hits`: the best first."""
+def best_of_each(hits: Iterable[ProductHit], most: int) -> list[ProductHit]:
+    """Of each product, of so many at most; `hits`: the best first. No more of them are made than that takes."""
     best: dict[int, ProductHit] = {}
     for hit in hits:
         best.setdefault(hit.product.product_id, hit)
+        if len(best) == most:
+            break
     return list(best.values())

@@ -20,7 +20,8 @@ from tuwen.errors import InvalidInput, NotFound
 from tuwen.pictures.decoder import PictureDecoder
 from tuwen.pictures.download import download_image
 from tuwen.pictures.store import ImageStore
-from tuwen.search.lookup import Lookup, Lookups
+from tuwen.search.lookup import Lookups
+from tuwen.search.nearest import Lookup
 from tuwen.search.query import SLICE_CHARACTERS, Query, decode_base64, require_one_query
 from tuwen.settings import Settings
 from tuwen.vectors.binding import row_at_version
@@ -62,7 +63,7 @@ class Searcher:
         self._images = images
         self._decoder = decoder
         self._registry = registry
-        self._threads = WorkPool("searching", threads=SEARCH_THREADS, max_waiting=settings.query_queue_size)
+        self._threads = WorkPool("preparing-queries", threads=SEARCH_THREADS, max_waiting=settings.query_queue_size)
         self._downloads = Budget("Memory for the picture of image_url", DOWNLOADS_AT_ONCE)
         # Milvus Lite answers one call at a time; a server's next batch need not wait for this one.
         self._lookups = Lookups(
@@ -90,7 +91,8 @@ class Searcher:
             vector = await self._encode_download(request.image_url, index.encoding)
         encode_ms = watch.lap_ms()
         found = await self._lookups.find(_as_lookup(request, query, index, vector))
-        vector_ms = max(0.0, round(watch.lap_ms() - found.metadata_ms, 2))
+        metadata_ms = round(found.metadata_ms, 2)
+        vector_ms = max(0.0, round(watch.lap_ms() - metadata_ms, 2))
         hits = [
             SearchHit(rank=rank, score=hit.score, product=hit.product, image=hit.image)
             for rank, hit in enumerate(found.hits[request.offset :], start=request.offset + 1)
@@ -98,9 +100,7 @@ class Searcher:
         return SearchResponse(
             mode=request.mode,
             hits=hits,
-            took_ms=SearchTimings(
-                encode=encode_ms, vector=vector_ms, metadata=found.metadata_ms, total=watch.total_ms()
-            ),
+            took_ms=SearchTimings(encode=encode_ms, vector=vector_ms, metadata=metadata_ms, total=watch.total_ms()),
             index=IndexInfo(collection=index.collection, model=index.encoding.encoders.name),
         )
 

@@ -1,0 +1,267 @@
+"""The nearest products to vectors, in steps: each is one call of Milvus for all of one field, filter and limit, and one
+SELECT. What is short after its step says what to ask for next.
+"""
+
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+from data_models import MAX_IMAGES
+from tuwen.catalogue.prices import FEW, FittingPage, Prices, first_fitting_rows, page_of_fitting_rows
+from tuwen.database.engine import Database
+from tuwen.encoders.base import Vector
+from tuwen.errors import VectorDBUnavailable, VectorsRejected
+from tuwen.search.hits import Bound, ProductHit, best_of_each, bound_products
+from tuwen.vectors.registry import LiveIndex
+from vector_db import MAX_SEARCH_LIMIT, RowKey, VectorDB, VectorField, VectorHit
+
+logger = logging.getLogger(__name__)
+
+# Rows that no product binds (replaced a moment ago, or left by a crash), the product that is left out and pictures of
+# one and the same take places in Milvus's answer. Each costs time, and where these few don't do it asks again.
+SPARE_HITS = 2
+LEAST_LIMIT = 16
+CHEAP_LIMIT = 128
+# Where many products fit a range of prices, so many times as many of the nearest are looked at, and again so many;
+# after DEEP_LIMIT without enough that fit, all that do are gone through, MOST_PAGES at most.
+WIDER, DEEP_LIMIT, MOST_PAGES = 4, 2048, 40
+# Steps' costs are counted in hits, as they take Milvus and the database together.
+COST_OF_OWN_CALL, NAMED_ROWS_PER_HIT = 200, 5
+LOG_EVERY_S = 60.0
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """The nearest products to a vector, `wanted` of them."""
+
+    index: LiveIndex
+    field: VectorField
+    vector: Vector
+    filter_expression: str
+    wanted: int
+    without_product_id: int | None
+    prices: Prices | None = None
+
+    @property
+    def is_within_prices(self) -> bool:
+        return self.prices is not None
+
+    @property
+    def narrow_limit(self) -> int:
+        return limit_of(self.wanted + SPARE_HITS)
+
+    @property
+    def wide_limit(self) -> int:
+        return limit_of((self.wanted + SPARE_HITS) * WIDER)
+
+
+@dataclass(frozen=True)
+class Found:
+    hits: list[ProductHit]
+    """Best first, at most `wanted`."""
+    metadata_ms: float
+    """Of the whole time, what the database took."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a lookup asks for next."""
+
+    lookup: Lookup
+    limit: int
+    filter_expression: str
+    named: int = 0
+    """So many rows, by the filter."""
+    names_few: bool = False
+    """If the database says that few fit the prices, they are to be named."""
+    many_fit: bool = False
+    """The database has said so."""
+    page: FittingPage | None = None
+    """Of all that fit the prices."""
+    pages: int = 0
+    best: tuple[ProductHit, ...] = ()
+    """Of the pages before."""
+    metadata_ms: float = 0.0
+
+    @classmethod
+    def first(cls, lookup: Lookup) -> Self:
+        return cls(lookup, lookup.narrow_limit, lookup.filter_expression)
+
+    @property
+    def cost(self) -> int:
+        is_alone = self.names_few or self.named
+        return self.limit + self.named // NAMED_ROWS_PER_HIT + (COST_OF_OWN_CALL if is_alone else 0)
+
+    @property
+    def is_cheap(self) -> bool:
+        return self.cost <= CHEAP_LIMIT
+
+    def wider(self, found: int) -> Self:
+        """Too many of them were unbound, of other prices, or pictures of one and the same product."""
+        least = WIDER if self.lookup.is_within_prices and not self.named else 2
+        growth = max(least, min(self.lookup.wanted // max(found, 1) + 1, MAX_IMAGES))
+        return replace(self, limit=limit_of(self.limit * growth))
+
+    def among(self, rows: Sequence[int]) -> Self:
+        """`rows`: Milvus ids."""
+        lookup = self.lookup
+        expression = " and ".join(filter(None, [f"id in {list(rows)}", lookup.filter_expression]))
+        return replace(self, limit=lookup.narrow_limit, filter_expression=expression, named=len(rows), names_few=False)
+
+
+Outcome = Found | Step | Exception
+
+
+def limit_of(rows: int) -> int:
+    """A power of two. What Milvus finds depends on the limit (HNSW's `ef` follows it), and its price does; so those of
+    one limit are asked for together, and it is nobody's matter who waits beside him."""
+    return min(max(LEAST_LIMIT, 1 << (rows - 1).bit_length()), MAX_SEARCH_LIMIT)
+
+
+class NearestProducts:
+    """All of it blocks."""
+
+    def __init__(self, database: Database, vector_db: VectorDB) -> None:
+        self._database = database
+        self._vector_db = vector_db
+        self._logged_at = -LOG_EVERY_S
+
+    def take(self, steps: Sequence[Step]) -> list[Outcome]:
+        """Raises what concerns all of them; what concerns one alone is its outcome."""
+        steps = [self._narrowed(step) if step.names_few else step for step in steps]
+        outcomes: dict[int, Outcome] = {}
+        nearest: dict[int, list[VectorHit]] = {}
+        for group in _groups(steps):
+            found = self._nearest([steps[number] for number in group])
+            for number, hits in zip(group, found, strict=True):
+                if isinstance(hits, Exception):
+                    outcomes[number] = hits
+                else:
+                    nearest[number] = hits
+        started = time.perf_counter()
+        answered = {
+            number: self._after(steps[number], products, is_all=len(nearest[number]) < steps[number].limit)
+            for number, products in self._products(steps, nearest).items()
+        }
+        took_ms = (time.perf_counter() - started) * 1000
+        for number, outcome in answered.items():
+            outcomes[number] = replace(outcome, metadata_ms=outcome.metadata_ms + took_ms)
+        return [outcomes[number] for number in range(len(steps))]
+
+    def _after(self, step: Step, products: list[ProductHit], *, is_all: bool) -> Found | Step:
+        """`is_all`: no further row is there, or named."""
+        lookup = step.lookup
+        if len(products) < lookup.wanted and not is_all:
+            if lookup.prices is not None and not step.named:
+                return self._within_prices(step, lookup.prices, products)
+            if step.limit < MAX_SEARCH_LIMIT:
+                return step.wider(len(products))
+        if step.page is not None and lookup.prices is not None:
+            return self._next_page(step, lookup.prices, products)
+        return Found(products, step.metadata_ms)
+
+    def _within_prices(self, step: Step, prices: Prices, products: list[ProductHit]) -> Found | Step:
+        """Of the nearest too few fit: more of them are looked at, up to a bound, unless few fit at all."""
+        widest = max(step.lookup.wide_limit, DEEP_LIMIT)
+        if step.limit >= widest:
+            return self._next_page(step, prices, [])
+        wider = step.wider(len(products))
+        is_rare = len(products) * WIDER < step.lookup.wanted
+        return replace(wider, limit=min(wider.limit, widest), names_few=is_rare and not step.many_fit)
+
+    def _narrowed(self, step: Step) -> Step:
+        assert step.lookup.prices is not None, "else nothing is rare"
+        with self._database.read() as session:
+            rows = first_fitting_rows(session, step.lookup.index.vector_index_id, step.lookup.prices)
+        return step.among(rows) if len(rows) < FEW else replace(step, names_few=False, many_fit=True)
+
+    def _next_page(self, step: Step, prices: Prices, products: list[ProductHit]) -> Found | Step:
+        """The nearest of all are of other prices: what fits is gone through."""
+        hits = sorted([*step.best, *products], key=lambda hit: (-hit.score, hit.product.milvus_id))
+        best = best_of_each(hits, step.lookup.wanted)
+        page = None
+        if step.pages < MOST_PAGES:
+            with self._database.read() as session:
+                page = page_of_fitting_rows(session, step.lookup.index.vector_index_id, prices, step.page)
+        if page is None:
+            return Found(best, step.metadata_ms)
+        return replace(step.among(page.rows), page=page, pages=step.pages + 1, best=tuple(best))
+
+    def _nearest(self, group: Sequence[Step]) -> Sequence[list[VectorHit] | VectorsRejected | VectorDBUnavailable]:
+        """One call for a group; where that fails of one, each is tried alone."""
+        first = group[0]
+        try:
+            return self._vector_db.search(
+                first.lookup.index.collection,
+                first.lookup.field,
+                [step.lookup.vector for step in group],
+                limit=first.limit,
+                filter_expression=first.filter_expression,
+            )
+        except (VectorsRejected, VectorDBUnavailable) as error:
+            if len(group) == 1 or not self._is_of_one(error):
+                return [error] * len(group)
+            return [outcome for step in group for outcome in self._nearest([step])]
+
+    def _is_of_one(self, error: VectorsRejected | VectorDBUnavailable) -> bool:
+        """Whether one search of a batch may be to blame: not if Milvus is away."""
+        if isinstance(error, VectorDBUnavailable):
+            try:
+                self._vector_db.check()
+            except VectorDBUnavailable:
+                return False
+        return True
+
+    def _products(
+        self, steps: Sequence[Step], nearest: Mapping[int, Sequence[VectorHit]]
+    ) -> dict[int, list[ProductHit]]:
+        """For each step those of its hits that are bound, of its prices, and not the product to be left out: each
+        product once, by its best row, and no more than are wanted."""
+        rows: dict[int, set[RowKey]] = {}
+        for number, hits in nearest.items():
+            rows.setdefault(steps[number].lookup.index.vector_index_id, set()).update(hit.row for hit in hits)
+        bound = bound_products(self._database, rows)
+        products: dict[int, list[ProductHit]] = {}
+        for number, hits in nearest.items():
+            lookup = steps[number].lookup
+            counting = self._counting(lookup, hits, bound[lookup.index.vector_index_id])
+            products[number] = best_of_each(counting, lookup.wanted)
+        return products
+
+    def _counting(
+        self, lookup: Lookup, hits: Sequence[VectorHit], bound: Mapping[RowKey, Bound]
+    ) -> Iterator[ProductHit]:
+        for hit in hits:
+            product = bound.get(hit.row)
+            if product is None or not _fits(lookup, product):
+                continue
+            try:
+                yield product.as_hit(hit.score, lookup.field)
+            except (ValueError, TypeError) as error:  # no columns that we would have written: others' hits don't suffer
+                self._log_unreadable(product, error)
+
+    def _log_unreadable(self, product: Bound, error: Exception) -> None:
+        now = time.monotonic()
+        if now - self._logged_at >= LOG_EVERY_S:
+            self._logged_at = now
+            product_id = product.columns.product_id
+            logger.error(
+                "Product %s is left out of searches, and maybe others: it can't be read: %s", product_id, error
+            )
+
+
+def _fits(lookup: Lookup, bound: Bound) -> bool:
+    product = bound.columns
+    is_of_prices = lookup.prices is None or lookup.prices.include(product.price)
+    return bound.counts_in(lookup.field) and is_of_prices and product.product_id != lookup.without_product_id
+
+
+def _groups(steps: Sequence[Step]) -> list[list[int]]:
+    """By number, those that one call of Milvus answers; those who want few first."""
+    groups: dict[tuple[int, str, VectorField, str], list[int]] = {}
+    for number, step in enumerate(steps):
+        key = step.limit, step.lookup.index.collection, step.lookup.field, step.filter_expression
+        groups.setdefault(key, []).append(number)
+    return [groups[key] for key in sorted(groups, key=lambda key: key[0])]
