@@ -57,7 +57,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "tuwen.processes": {"tuwen.background", "tuwen.errors", "orm_models", "tuwen.database"},
     "tuwen.lite_filters": set(),
     "tuwen.lite_rows": {"tuwen.lite_filters"},
-    "tuwen.lite_search": {"tuwen.cores", "tuwen.lite_filters", "tuwen.lite_rows"},
+    "tuwen.lite_search": {"tuwen.lite_filters", "tuwen.lite_rows"},
     "tuwen.lite_storage": {"tuwen.folders", "tuwen.lite_rows"},
     "tuwen.lite_process": {"tuwen.cores", "tuwen.lite_search", "tuwen.lite_storage"},
     "vector_db": BASE | {"tuwen.encoders.base", "tuwen.lite_process"},

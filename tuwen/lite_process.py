@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
-from tuwen.cores import thread_variables
+from tuwen.cores import available_cores, thread_variables
 
 ROOT = Path(__file__).parents[1]
 DURABLE = "--durable"
@@ -110,8 +110,8 @@ def _environment() -> dict[str, str]:
     return {
         "MILVUS_LITE_MEMTABLE_MEMORY_LIMIT_BYTES": str(MEMTABLE_BYTES),
         **os.environ,
-        # numpy's: `lite_search.py` has threads of its own, where they pay.
-        **thread_variables(1, {}),
+        # numpy's, half of the cores: the models compute on them, too.
+        **thread_variables(max(1, available_cores() // 2), {}),
         "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
         "MILVUS_URI": "",  # pymilvus reads it when it is imported, and refuses a file's path
     }

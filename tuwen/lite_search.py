@@ -8,8 +8,6 @@ query among 100,000 rows (docs/performance.md).
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -18,7 +16,6 @@ from milvus_lite.engine import collection as engine
 from numpy.typing import NDArray
 
 from tuwen import lite_filters
-from tuwen.cores import available_cores
 from tuwen.lite_filters import DYNAMIC_FIELDS
 from tuwen.lite_rows import Segments, Source, Vectors, count, rows_in_memory, rows_of_segment
 
@@ -32,14 +29,12 @@ SPARSE_SHARE = 0.25
 # Rows of deleted products take places until a compaction removes them.
 SPARE_ROWS = 8
 CHUNK = 4096  # rows that are looked at again at a time
-ROWS_A_PIECE = 16_384  # 30 MB of vectors, 2 to 10 ms of a core
 # Rows are cut into so many groups for each hit, of which only the best are compared first; fewer rows a group than
 # that, and there is nothing to gain.
 GROUPS_A_HIT, LEAST_GROUP = 8, 8
 ID = "id"
 # Its index has no file.
 SPARSE_FIELD = "title_bm25"
-_threads = ThreadPoolExecutor(available_cores(), thread_name_prefix="scores")
 
 
 def install() -> None:
@@ -94,7 +89,7 @@ def search_exactly(
     if not search.sources:
         return [[] for _ in query_vectors]
     queries = _of_length_one(np.asarray(query_vectors, np.float32))
-    scores = _scores(search.sources, queries)
+    scores = np.concatenate([_scores(source, queries) for source in search.sources])
     wanted = min(top_k + SPARE_ROWS, len(scores))
     found = []
     for number, places in enumerate(_best(scores, wanted)):
@@ -185,35 +180,13 @@ class _Search:
         return all(int(each) <= seq for each in written)
 
 
-def _scores(sources: Sequence[Source], queries: Vectors) -> Vectors:
-    """(rows that fit, queries), by all cores where there are many: numpy lets others go on while it multiplies."""
-    starts = np.cumsum([0, *map(count, sources)])
-    scores = np.empty((starts[-1], len(queries)), np.float32)
-    pieces = [
-        (source, first, scores[start:])
-        for source, start in zip(sources, starts, strict=False)
-        for first in range(0, len(source.pks), ROWS_A_PIECE)
-    ]
-    if len(pieces) == 1:
-        _score(queries.T, *pieces[0])
-    else:
-        list(_threads.map(partial(_score, queries.T), *zip(*pieces, strict=True)))
-    return scores
-
-
-def _score(queries: Vectors, source: Source, first: int, scores: Vectors) -> None:
-    """Of the source's rows from the first on, so many as make a piece. `queries` (dimensions, queries): the other way
-    round a product of so many rows takes a third longer. `scores`: those of the source begin there."""
-    vectors, fitting = source.vectors[first : first + ROWS_A_PIECE], source.fitting
-    if fitting is None:
-        np.matmul(vectors, queries, out=scores[first : first + len(vectors)])
-        return
-    begin, end = np.searchsorted(fitting, (first, first + len(vectors)))
-    rows = fitting[begin:end] - first
-    if len(rows) >= SPARSE_SHARE * len(vectors):
-        scores[begin:end] = (vectors @ queries)[rows]
-    else:
-        np.matmul(vectors[rows], queries, out=scores[begin:end])
+def _scores(source: Source, queries: Vectors) -> Vectors:
+    """(rows that fit, queries): the other way round a product of so many rows takes a third longer."""
+    if source.fitting is None:
+        return source.vectors @ queries.T
+    if len(source.fitting) >= SPARSE_SHARE * len(source.pks):
+        return (source.vectors @ queries.T)[source.fitting]
+    return source.vectors[source.fitting] @ queries.T
 
 
 def _best(scores: Vectors, wanted: int) -> Iterator[NDArray[np.intp]]:

@@ -9,8 +9,6 @@ from numpy.typing import NDArray
 
 from tests.contract.test_vector_db import SMALL_MEMTABLE, row, segments_in
 from tests.servers import running_milvus
-from tuwen import lite_search
-from tuwen.lite_rows import Source
 from tuwen.settings import Settings
 from vector_db import VectorDB, VectorRow, filter_expression
 
@@ -178,19 +176,6 @@ def test_what_is_still_in_memory_is_found_as_it_is_now(tmp_path: Path) -> None:
     assert nearest()[0] == 30
     assert set(nearest(is_even)) == set(range(0, 20, 2)) - {8} | {30}
     vector_db.close()
-
-
-@pytest.mark.parametrize("rows_a_piece", [7, 50, 1000])
-def test_pieces_by_several_threads_are_the_product_of_the_whole(
-    rows_a_piece: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(lite_search, "ROWS_A_PIECE", rows_a_piece)
-    of, queries = vectors(100, seed=6), vectors(3, seed=7)
-    fits: list[NDArray[np.intp] | None] = [None, np.arange(100), np.array([0, 6, 7, 49, 50, 99]), np.arange(20, 60)]
-    seqs = np.zeros(100, np.uint64)
-    sources = [Source(range(100), seqs, of, {}, fitting, None, None) for fitting in fits]
-    whole = np.concatenate([of if fitting is None else of[fitting] for fitting in fits]) @ queries.T
-    assert np.abs(lite_search._scores(sources, queries) - whole).max() < lite_search.ROUNDING
 
 
 @pytest.mark.parametrize("torn", ["*.parquet", "schema.json"])
