@@ -27,7 +27,13 @@ from pydantic import (
     model_validator,
 )
 
-from tuwen.settings import CATEGORY_COLUMN_LENGTH, MAX_GUIDANCE, SKU_COLUMN_LENGTH, TITLE_COLUMN_LENGTH
+from tuwen.settings import (
+    CATEGORY_COLUMN_LENGTH,
+    GROUP_COLUMN_LENGTH,
+    MAX_GUIDANCE,
+    SKU_COLUMN_LENGTH,
+    TITLE_COLUMN_LENGTH,
+)
 from tuwen.texts import canonical_text
 
 # Milvus ids and JavaScript: an INT64 auto id is beyond 2**53, where a browser's JSON.parse starts to round.
@@ -141,6 +147,14 @@ Category = Annotated[
     AfterValidator(_one_clean_line),
 ]
 Attributes = Annotated[dict[str, JsonValue], AfterValidator(_storable_object)]
+GroupId = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=GROUP_COLUMN_LENGTH),
+    AfterValidator(_one_clean_line),
+    AfterValidator(_short_enough),
+    AfterValidator(canonical_text),  # products that are of one group have the very same
+]
+GROUP_DESCRIPTION = "The same for all variants of one product (SPU)."
 IndexStatus = Literal["pending", "indexed", "failed"]
 
 
@@ -178,6 +192,7 @@ class ProductFields(BaseModel):
     category: Category | None = None
     price: Price | None = None
     attributes: Attributes = {}
+    group_id: GroupId | None = Field(None, description=GROUP_DESCRIPTION)
 
 
 class ProductChanges(BaseModel):
@@ -190,6 +205,7 @@ class ProductChanges(BaseModel):
     category: Category | None = None
     price: Price | None = None
     attributes: Attributes = {}
+    group_id: GroupId | None = Field(None, description=GROUP_DESCRIPTION)
 
 
 class ProblemField(BaseModel):
@@ -264,6 +280,7 @@ class Product(BaseModel):
     category: str | None
     price: Price | None
     attributes: dict[str, Any]
+    group_id: str | None
     image_url: str
     thumbnail_url: str
     image_width: int
@@ -399,6 +416,9 @@ class SearchFilters(BaseModel):
         return self
 
 
+SearchSort = Literal["price", "-price", "created_at", "-created_at", "updated_at", "-updated_at"]
+
+
 class SearchRequest(BaseModel):
     """One search. A multipart request may carry the picture as the file field `image` instead of base64."""
 
@@ -414,6 +434,15 @@ class SearchRequest(BaseModel):
     top_k: int = Field(10, ge=1, le=100)
     offset: int = Field(0, ge=0)
     filters: SearchFilters = SearchFilters()
+    facets: Annotated[list[FacetName], Field(max_length=MAX_FACETS)] = Field(
+        [], description="What the nearest products are counted by: category, price, attributes.NAME."
+    )
+    sort: SearchSort | None = Field(
+        None, description="Of the nearest 1,000 that fit; descending behind a minus. By default the nearest first."
+    )
+    group_by: Literal["group_id"] | None = Field(
+        None, description="Shows the best of each group; top_k and offset count groups. Without one: its own."
+    )
 
     @field_validator("text")
     @classmethod
@@ -431,6 +460,15 @@ class SearchHit(BaseModel):
         None,
         description="The picture that matched; null where titles are searched, and where it was replaced a moment ago.",
     )
+    group_size: int | None = Field(
+        None, description="With `group_by`: products of its group in the whole catalogue, whatever the filters say."
+    )
+
+
+class SearchFacets(BaseModel):
+    candidates: int = Field(description="Products that are counted: the nearest 1,000 that fit the filters, or all.")
+    are_all: bool = Field(description="Whether these are all products that fit the filters.")
+    counts: dict[str, Facet] = Field(description="By the facet's name.")
 
 
 class SearchTimings(BaseModel):
@@ -450,6 +488,7 @@ class IndexInfo(BaseModel):
 class SearchResponse(BaseModel):
     mode: SearchMode
     hits: list[SearchHit]
+    facets: SearchFacets | None = Field(None, description="Where the search asks for some.")
     took_ms: SearchTimings
     index: IndexInfo
 

@@ -11,7 +11,7 @@ from sqlalchemy.dialects import mysql
 from sqlalchemy.engine import Dialect
 from sqlalchemy.engine.default import DefaultExecutionContext
 
-from tuwen.settings import CATEGORY_COLUMN_LENGTH, SKU_COLUMN_LENGTH, TITLE_COLUMN_LENGTH
+from tuwen.settings import CATEGORY_COLUMN_LENGTH, GROUP_COLUMN_LENGTH, SKU_COLUMN_LENGTH, TITLE_COLUMN_LENGTH
 from tuwen.texts import canonical_text, lexical_text, normalise_text
 
 REASON_LENGTH = 1000
@@ -87,6 +87,8 @@ class ProductRow(Base):
     category: orm.Mapped[str | None] = orm.mapped_column(sa.String(CATEGORY_COLUMN_LENGTH), index=True)
     price: orm.Mapped[decimal.Decimal | None] = orm.mapped_column(sa.Numeric(12, 2), index=True)
     attributes: orm.Mapped[dict[str, Any]] = orm.mapped_column(sa.JSON, default=dict)
+    group_id: orm.Mapped[str | None] = orm.mapped_column(sa.String(GROUP_COLUMN_LENGTH), index=True)
+    """The same in all that are variants of one."""
     image_path: orm.Mapped[str] = orm.mapped_column(sa.String(500))
     image_sha256: orm.Mapped[str] = orm.mapped_column(sa.CHAR(64), index=True)
     image_width: orm.Mapped[int]

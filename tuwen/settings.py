@@ -15,7 +15,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 VERSION = "0.2.0"
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
-TITLE_COLUMN_LENGTH, SKU_COLUMN_LENGTH, CATEGORY_COLUMN_LENGTH = 500, 64, 100
+TITLE_COLUMN_LENGTH, SKU_COLUMN_LENGTH, CATEGORY_COLUMN_LENGTH, GROUP_COLUMN_LENGTH = 500, 64, 100, 64
 MAX_GUIDANCE = 50.0
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 

@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.conftest import create_product
+from tests.conftest import create_product, wait_until_indexed
 
 PRODUCTS: list[tuple[str, dict[str, str], dict[str, Any]]] = [
     ("分面灯一", {"category": "分面灯", "price": "9.99"}, {"颜色": "红", "标签": ["新", "热"]}),
@@ -59,6 +59,28 @@ def test_facets_count_what_the_list_has(catalogue: httpx.Client) -> None:
     red = {"q": "分面", "filters": json.dumps({"attributes": {"颜色": "红"}})}
     answer = catalogue.get("/product/facets", params=red).raise_for_status().json()
     assert (answer["total"], list(answer["facets"])) == (2, ["category", "price"])
+
+
+def test_a_search_counts_the_nearest_that_fit(catalogue: httpx.Client) -> None:
+    wait_until_indexed(catalogue)
+    names = ["category", "price", "attributes.颜色", "attributes.标签"]
+    for filters in ({}, {"category_not": ["分面椅"]}, {"has_price": True, "price_max": 50}, {"has_category": False}):
+        asked = {"mode": "text_to_text", "text": "灯", "top_k": 1, "filters": filters, "facets": names}
+        answers = [catalogue.post("/search", json=asked).raise_for_status().json()]
+        form = asked | {"filters": json.dumps(filters), "facets": json.dumps(names)}
+        answers.append(catalogue.post("/search", data=form).raise_for_status().json())
+        of_all = {"facets": names, "filters": json.dumps(filters)}
+        everything = catalogue.get("/product/facets", params=of_all).raise_for_status().json()
+        assert everything["total"] > 0
+        for answer in answers:
+            assert len(answer["hits"]) == 1
+            assert answer["facets"] == {
+                "candidates": everything["total"],
+                "are_all": True,
+                "counts": everything["facets"],
+            }
+    plain = catalogue.post("/search", json={"mode": "text_to_text", "text": "灯"}).raise_for_status().json()
+    assert plain["facets"] is None
 
 
 @pytest.mark.parametrize(

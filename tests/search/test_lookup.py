@@ -20,6 +20,7 @@ from tuwen.errors import Overloaded, VectorDBUnavailable, VectorsRejected
 from tuwen.search import nearest
 from tuwen.search.lookup import MAX_BATCH, TURN_COST, Lookups
 from tuwen.search.nearest import LEAST_LIMIT, Found, Lookup
+from tuwen.search.order import Showing
 from tuwen.settings import Settings
 from tuwen.vectors.registry import LiveIndex
 from vector_db import VectorDB, VectorField, VectorHit, VectorRow, new_row_token
@@ -75,10 +76,11 @@ class Stores:
         price: Decimal | None = None,
         bound: bool = True,
         further: Sequence[Vector] = (),
+        group_id: str | None = None,
     ) -> int:
         picture = {"image_path": "a.png", "image_sha256": "0" * 64, "image_width": 1, "image_height": 1}
         with self.database.write() as session:
-            product = ProductRow(title=title, category=category, price=price, **picture)
+            product = ProductRow(title=title, category=category, price=price, group_id=group_id, **picture)
             session.add(product)
             session.flush()
             product_id = product.product_id
@@ -107,7 +109,8 @@ class Stores:
 
     def lookup(self, vector: Vector, wanted: int = 3, **other: Any) -> Lookup:
         values: dict[str, Any] = {"field": "image_clip_vector", "filter_expression": "", "without_product_id": None}
-        return Lookup(index=self.index, vector=vector, wanted=wanted, **(values | other))
+        of_showing = {name: other.pop(name) for name in ("candidates", "by_group", "sort") if name in other}
+        return Lookup(index=self.index, vector=vector, showing=Showing(wanted, **of_showing), **(values | other))
 
 
 def direction(number: int) -> Vector:
@@ -210,6 +213,99 @@ def test_within_prices_the_nearest_are_found_however_many_fit_and_however_far_th
         outcome, others = find_together(stores, [asked, beside])
         assert titles(found(outcome)) == fitting[:wanted]
         assert titles(found(others)) == everything[:5]
+
+
+def test_candidates_are_the_nearest_and_nobody_waits_for_anothers(stores: Stores) -> None:
+    everything = found(find_together(stores, [stores.lookup(direction(5), PRODUCTS)])[0]).hits
+    ids = [hit.product.product_id for hit in everything]
+    for candidates, are_all in ((7, False), (PRODUCTS - 1, False), (PRODUCTS, True), (1000, True)):
+        asked = stores.lookup(direction(5), 3, candidates=candidates)
+        with_candidates, plain = map(found, find_together(stores, [asked, stores.lookup(direction(5), 3)]))
+        assert (list(with_candidates.candidates), with_candidates.are_all) == (ids[:candidates], are_all)
+        assert titles(with_candidates) == titles(plain)
+        assert plain.candidates == ()
+        assert candidates < 10 or stores.vector_db.calls == [1, 1]  # of one limit they go together
+    cheap = stores.lookup(direction(5), 3, candidates=1000, prices=Prices(Decimal(1), Decimal(20)))
+    of_cheap = found(find_together(stores, [cheap])[0])
+    assert (len(of_cheap.candidates), of_cheap.are_all) == (20, True)
+
+
+@pytest.fixture(scope="module")
+def variants(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stores]:
+    """Beside the 40 products without a group 24 groups of 1 to 9, the largest of which lie together."""
+    opened = Stores(tmp_path_factory.mktemp("variants"))
+    for group in range(24):
+        for variant in range(group % 9 + 1):
+            nearby = direction(500 + group) + 0.1 * direction(1000 + group * 10 + variant)
+            vector = np.asarray(nearby / np.linalg.norm(nearby), np.float32)
+            opened.add(f"{group}.{variant}", vector, group_id=f"G{group}", price=Decimal(group))
+    yield opened
+    opened.vector_db.close()
+    opened.database.close()
+
+
+def groups(outcome: Found | BaseException) -> list[str]:
+    return [hit.product.group_id or hit.product.title for hit in found(outcome).hits]
+
+
+@pytest.mark.parametrize("seed", [508, 3, 77])
+def test_ten_pages_of_groups_have_each_group_once_and_leave_none_out(variants: Stores, seed: int) -> None:
+    query, top_k = direction(seed), 6
+    everything = found(find_together(variants, [variants.lookup(query, 1000)])[0]).hits
+    best: dict[str, str] = {}
+    for hit in everything:
+        best.setdefault(hit.product.group_id or hit.product.title, hit.product.title)
+    assert len(best) == PRODUCTS + 24
+    pages: list[str] = []
+    for page in range(10):
+        offset = page * top_k
+        asked = variants.lookup(query, offset + top_k, by_group=True)
+        outcome = find_together(variants, [asked, variants.lookup(query, 3)])[0]
+        assert titles(found(outcome))[:offset] == pages
+        pages += titles(found(outcome))[offset:]
+        assert len(pages) == offset + top_k
+    assert pages == list(best.values())[:60]
+    last = found(find_together(variants, [variants.lookup(query, 100, by_group=True)])[0])
+    assert titles(last) == list(best.values())
+
+
+@pytest.mark.parametrize(("few", "deep_limit"), [(5000, 2048), (5, 2048), (5, 10)])
+def test_groups_within_prices(variants: Stores, monkeypatch: pytest.MonkeyPatch, few: int, deep_limit: int) -> None:
+    for module in (prices, nearest):
+        monkeypatch.setattr(module, "FEW", few)
+    monkeypatch.setattr(prices, "PAGE_ROWS", few)
+    monkeypatch.setattr(nearest, "LEAST_LIMIT", 2)
+    monkeypatch.setattr(nearest, "DEEP_LIMIT", deep_limit)
+    within = Prices(Decimal(7), Decimal(23))
+    everything = found(find_together(variants, [variants.lookup(direction(508), 1000, prices=within)])[0]).hits
+    best = list(dict.fromkeys(hit.product.group_id or hit.product.title for hit in everything))
+    for wanted in (1, 5, 12, 100):
+        asked = variants.lookup(direction(508), wanted, by_group=True, prices=within, candidates=4)
+        outcome = found(find_together(variants, [asked])[0])
+        assert groups(outcome) == best[:wanted]
+        assert list(outcome.candidates) == [hit.product.product_id for hit in everything[:4]]
+
+
+@pytest.mark.parametrize("by_group", [False, True])
+def test_the_relevant_are_sorted_on_all_pages_alike(variants: Stores, by_group: bool) -> None:
+    query, relevant = direction(508), 50
+    all_relevant = found(find_together(variants, [variants.lookup(query, relevant)])[0]).hits
+    for sort, sign in (("price", 1), ("-price", -1)):
+
+        def key(hit: Any, sign: int = sign) -> Any:
+            return (hit.product.price is None, sign * (hit.product.price or 0))
+
+        expected = sorted(all_relevant, key=key)
+        if by_group:
+            expected = list({hit.product.group_id or hit.product.title: hit for hit in reversed(expected)}.values())
+            expected.sort(key=key)
+        for wanted in (3, 20, 70):
+            asked = variants.lookup(query, wanted, sort=sort, candidates=relevant, by_group=by_group)
+            outcome = found(find_together(variants, [asked, variants.lookup(query, 3)])[0])
+            prices_found = [hit.product.price for hit in outcome.hits]
+            assert prices_found == [hit.product.price for hit in expected[:wanted]]
+            if not by_group:
+                assert titles(outcome) == [hit.product.title for hit in expected[:wanted]]
 
 
 def test_products_with_a_price_and_without(stores: Stores) -> None:

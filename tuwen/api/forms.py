@@ -106,6 +106,8 @@ def search_form(form: FormData) -> dict[str, Any]:
     fields = {name: value for name, value in _text_fields(form).items() if value != ""}
     if "filters" in fields:
         fields["filters"] = json_object("filters", fields["filters"])
+    if "facets" in fields:
+        fields["facets"] = _json("facets", fields["facets"])
     return fields
 
 
@@ -114,15 +116,19 @@ def _refuse_constant(constant: str) -> NoReturn:
 
 
 def json_object(field: str, value: object) -> dict[str, Any]:
+    decoded = _json(field, value or "{}")
+    if not isinstance(decoded, dict):
+        raise InvalidInput.in_field(field, 'must be a JSON object, such as {"颜色": "红"}')
+    return decoded
+
+
+def _json(field: str, value: object) -> Any:
     try:
-        decoded = json.loads(str(value) or "{}", parse_constant=_refuse_constant)
+        return json.loads(str(value), parse_constant=_refuse_constant)
     except RecursionError as error:
         raise InvalidInput.in_field(field, "nests too deep; flatten it") from error
     except ValueError as error:
         raise InvalidInput.in_field(field, f"is not JSON: {error}") from error
-    if not isinstance(decoded, dict):
-        raise InvalidInput.in_field(field, 'must be a JSON object, such as {"颜色": "红"}')
-    return decoded
 
 
 def validated(model: type[Model], fields: Mapping[str, Any]) -> Model:
@@ -219,6 +225,7 @@ def search_body() -> dict[str, Any]:
     schema.pop("$defs")
     properties = schema["properties"] | {
         "filters": {"type": "string", "description": "The filters as JSON text."},
+        "facets": {"type": "string", "description": 'The facets as JSON text, such as ["category"].'},
         "image": IMAGE_FILE,
     }
     form = schema | {"properties": properties}

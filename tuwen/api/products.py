@@ -176,7 +176,7 @@ async def get_product(product_id: ProductId, response: Response, api: ApiDepende
     ),
 )
 async def change_product(product_id: ProductId, request: Request, response: Response, api: ApiDependency) -> Product:
-    """Any subset of the fields. An empty `sku`, `category`, `price` or `attributes` clears it."""
+    """Any subset of the fields. An empty `sku`, `category`, `price`, `attributes` or `group_id` clears it."""
     condition = condition_of(request)
     async with read_form(request) as form:
         changes = product_fields(ProductChanges, form, api.services.settings)

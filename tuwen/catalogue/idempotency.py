@@ -29,7 +29,8 @@ class KeyedRequest(NamedTuple):
     @classmethod
     def of(cls, key: str, fields: ProductFields, image: CheckedImage, further: Sequence[CheckedImage] = ()) -> Self:
         pictures = [each.received_sha256 for each in (image, *further)]
-        asked = json.dumps([fields.model_dump(mode="json"), *pictures], sort_keys=True)
+        later = {"group_id"} - fields.model_fields_set  # so that keys of before there was one stay
+        asked = json.dumps([fields.model_dump(mode="json", exclude=later), *pictures], sort_keys=True)
         return cls(key, hashlib.sha256(asked.encode()).hexdigest())
 
 

@@ -1,6 +1,6 @@
 """What is asked of the product table. Never commits: the caller's `Database.write()` block is the transaction."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -67,6 +67,12 @@ def sku_owners(session: orm.Session, skus: Sequence[str]) -> dict[str, int]:
     to_the_letter = sa.select(ProductRow.sku, ProductRow.product_id).where(ProductRow.sku.in_(skus))
     owners = {sku: of_normalised[key] for sku, key in normalised.items() if key in of_normalised}
     return owners | {sku: product_id for sku, product_id in session.execute(to_the_letter) if sku is not None}
+
+
+def group_sizes(session: orm.Session, group_ids: Collection[str]) -> dict[str, int]:
+    group_id = ProductRow.group_id
+    counts = sa.select(group_id, sa.func.count()).where(group_id.in_(group_ids)).group_by(group_id)
+    return {name: count for name, count in session.execute(counts) if name is not None}
 
 
 def load_products(session: orm.Session, product_ids: Iterable[int]) -> list[ProductRow]:

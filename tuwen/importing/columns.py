@@ -16,6 +16,7 @@ sku: 货号 款号 编号 编码 商品编码 商品编号 商品货号 产品�
 title: title name productname producttitle 标题 名称 品名 商品标题 商品名称 商品名 产品名称 产品标题
 category: category productcategory producttype 分类 类目 类别 品类 商品分类 商品类目 产品分类
 price: price unitprice saleprice 价格 单价 售价 零售价 销售价 商品价格
+group_id: groupid spu spuid spucode spu编码 spu编号 组号 商品组 变体组
 attributes: attributes attrs 属性 商品属性
 image: image images imagepath imageurl imagefile imagelink picture photo img
 image: 图片 主图 照片 商品图片 商品主图 图片路径 图片地址 图片链接 图片文件

@@ -12,7 +12,7 @@ from orm_models import ProductRow
 from tuwen.database.engine import Database
 
 ExportFormat = Literal["csv", "jsonl"]
-FIELDS = ("sku", "title", "category", "price", "attributes")
+FIELDS = ("sku", "title", "category", "price", "attributes", "group_id")
 MEDIA_TYPES: dict[ExportFormat, str] = {"csv": "text/csv", "jsonl": "application/jsonl"}
 AT_ONCE = 500
 

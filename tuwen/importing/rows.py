@@ -114,10 +114,10 @@ def _understand(fields: dict[str, Any]) -> None:
             fields["price"] = None
         elif isinstance(fields["price"], str) and not NUMBER.fullmatch(fields["price"]):
             raise InvalidInput.in_field("price", f"is {fields['price'][:40]!r}, which is no number")
-    for name in ("sku", "title", "category"):
+    for name in ("sku", "title", "category", "group_id"):
         if isinstance(fields.get(name), int | float) and not isinstance(fields[name], bool):
             fields[name] = str(fields[name])  # as a spreadsheet has a sku of digits
-    for name in ("sku", "category"):
+    for name in ("sku", "category", "group_id"):
         if fields.get(name) == "":
             fields[name] = None
     if "attributes" in fields:

@@ -1,6 +1,6 @@
 """What rows in Milvus are to a search: products, each by the picture that is nearest."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -60,13 +60,3 @@ def bound_products(database: Database, rows: Mapping[int, Collection[RowKey]]) -
                 row: Bound(row.milvus_id, each, pictures[each.product_id]) for row, each in found.items()
             }
     return bound
-
-
-def best_of_each(hits: Iterable[ProductHit], most: int) -> list[ProductHit]:
-    """Of each product, of so many at most; `hits`: the best first. No more of them are made than that takes."""
-    best: dict[int, ProductHit] = {}
-    for hit in hits:
-        best.setdefault(hit.product.product_id, hit)
-        if len(best) == most:
-            break
-    return list(best.values())

@@ -13,7 +13,8 @@ from tuwen.catalogue.prices import FEW, FittingPage, Prices, first_fitting_rows,
 from tuwen.database.engine import Database
 from tuwen.encoders.base import Vector
 from tuwen.errors import VectorDBUnavailable, VectorsRejected
-from tuwen.search.hits import Bound, ProductHit, best_of_each, bound_products
+from tuwen.search.hits import Bound, ProductHit, bound_products
+from tuwen.search.order import Showing
 from tuwen.vectors.registry import LiveIndex
 from vector_db import MAX_SEARCH_LIMIT, RowKey, VectorDB, VectorField, VectorHit
 
@@ -34,13 +35,13 @@ LOG_EVERY_S = 60.0
 
 @dataclass(frozen=True)
 class Lookup:
-    """The nearest products to a vector, `wanted` of them."""
+    """The nearest products to a vector, and which of them are shown."""
 
     index: LiveIndex
     field: VectorField
     vector: Vector
     filter_expression: str
-    wanted: int
+    showing: Showing
     without_product_id: int | None
     prices: Prices | None = None
 
@@ -50,11 +51,11 @@ class Lookup:
 
     @property
     def narrow_limit(self) -> int:
-        return limit_of(self.wanted + SPARE_HITS)
+        return limit_of(self.showing.needed + SPARE_HITS)
 
     @property
     def wide_limit(self) -> int:
-        return limit_of((self.wanted + SPARE_HITS) * WIDER)
+        return limit_of((self.showing.needed + SPARE_HITS) * WIDER)
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,10 @@ class Found:
     """Best first, at most `wanted`."""
     metadata_ms: float
     """Of the whole time, what the database took."""
+    candidates: tuple[int, ...] = ()
+    """Product ids, as many as were to be named."""
+    are_all: bool = False
+    """Where some were: no others fit."""
 
 
 @dataclass(frozen=True)
@@ -99,9 +104,9 @@ class Step:
         return self.cost <= CHEAP_LIMIT
 
     def wider(self, found: int) -> Self:
-        """Too many of them were unbound, of other prices, or pictures of one and the same product."""
+        """Too many of them were unbound, of other prices, pictures of one and the same product, or of one group."""
         least = WIDER if self.lookup.is_within_prices and not self.named else 2
-        growth = max(least, min(self.lookup.wanted // max(found, 1) + 1, MAX_IMAGES))
+        growth = max(least, min(self.lookup.showing.needed // max(found, 1) + 1, MAX_IMAGES))
         return replace(self, limit=limit_of(self.limit * growth))
 
     def among(self, rows: Sequence[int]) -> Self:
@@ -153,14 +158,14 @@ class NearestProducts:
     def _after(self, step: Step, products: list[ProductHit], *, is_all: bool) -> Found | Step:
         """`is_all`: no further row is there, or named."""
         lookup = step.lookup
-        if len(products) < lookup.wanted and not is_all:
+        if not is_all and not lookup.showing.is_enough(products):
             if lookup.prices is not None and not step.named:
                 return self._within_prices(step, lookup.prices, products)
             if step.limit < MAX_SEARCH_LIMIT:
                 return step.wider(len(products))
         if step.page is not None and lookup.prices is not None:
             return self._next_page(step, lookup.prices, products)
-        return Found(products, step.metadata_ms)
+        return _found(step, products, are_all=is_all)
 
     def _within_prices(self, step: Step, prices: Prices, products: list[ProductHit]) -> Found | Step:
         """Of the nearest too few fit: more of them are looked at, up to a bound, unless few fit at all."""
@@ -168,7 +173,7 @@ class NearestProducts:
         if step.limit >= widest:
             return self._next_page(step, prices, [])
         wider = step.wider(len(products))
-        is_rare = len(products) * WIDER < step.lookup.wanted
+        is_rare = len(products) * WIDER < step.lookup.showing.needed
         return replace(wider, limit=min(wider.limit, widest), names_few=is_rare and not step.many_fit)
 
     def _narrowed(self, step: Step) -> Step:
@@ -180,13 +185,13 @@ class NearestProducts:
     def _next_page(self, step: Step, prices: Prices, products: list[ProductHit]) -> Found | Step:
         """The nearest of all are of other prices: what fits is gone through."""
         hits = sorted([*step.best, *products], key=lambda hit: (-hit.score, hit.product.milvus_id))
-        best = best_of_each(hits, step.lookup.wanted)
+        best = step.lookup.showing.keep(hits)
         page = None
         if step.pages < MOST_PAGES:
             with self._database.read() as session:
                 page = page_of_fitting_rows(session, step.lookup.index.vector_index_id, prices, step.page)
         if page is None:
-            return Found(best, step.metadata_ms)
+            return _found(step, best, are_all=step.pages < MOST_PAGES)
         return replace(step.among(page.rows), page=page, pages=step.pages + 1, best=tuple(best))
 
     def _nearest(self, group: Sequence[Step]) -> Sequence[list[VectorHit] | VectorsRejected | VectorDBUnavailable]:
@@ -218,7 +223,7 @@ class NearestProducts:
         self, steps: Sequence[Step], nearest: Mapping[int, Sequence[VectorHit]]
     ) -> dict[int, list[ProductHit]]:
         """For each step those of its hits that are bound, of its prices, and not the product to be left out: each
-        product once, by its best row, and no more than are wanted."""
+        product once, by its best row, and no more than it takes."""
         rows: dict[int, set[RowKey]] = {}
         for number, hits in nearest.items():
             rows.setdefault(steps[number].lookup.index.vector_index_id, set()).update(hit.row for hit in hits)
@@ -227,7 +232,7 @@ class NearestProducts:
         for number, hits in nearest.items():
             lookup = steps[number].lookup
             counting = self._counting(lookup, hits, bound[lookup.index.vector_index_id])
-            products[number] = best_of_each(counting, lookup.wanted)
+            products[number] = lookup.showing.keep(counting)
         return products
 
     def _counting(
@@ -250,6 +255,13 @@ class NearestProducts:
             logger.error(
                 "Product %s is left out of searches, and maybe others: it can't be read: %s", product_id, error
             )
+
+
+def _found(step: Step, products: Sequence[ProductHit], *, are_all: bool) -> Found:
+    showing = step.lookup.showing
+    candidates = tuple(hit.product.product_id for hit in products[: showing.candidates])
+    are_all = are_all and len(products) <= showing.candidates
+    return Found(showing.shown(products), step.metadata_ms, candidates, are_all)
 
 
 def _fits(lookup: Lookup, bound: Bound) -> bool:

@@ -1,9 +1,11 @@
 """A query's way: its title or picture → encode → look up with those that wait beside it (`lookup.py`) → cut."""
 
 import time
+from collections.abc import Sequence
 
 from data_models import (
     IndexInfo,
+    SearchFacets,
     SearchHit,
     SearchMode,
     SearchRequest,
@@ -11,8 +13,9 @@ from data_models import (
     SearchTimings,
 )
 from tuwen.background import Budget, WorkPool
+from tuwen.catalogue.facets import count_facets_among
 from tuwen.catalogue.prices import Prices
-from tuwen.catalogue.queries import load_products
+from tuwen.catalogue.queries import group_sizes, load_products
 from tuwen.database.engine import Database
 from tuwen.encoders.base import Vector
 from tuwen.encoders.service import EncodingService
@@ -21,7 +24,8 @@ from tuwen.pictures.decoder import PictureDecoder
 from tuwen.pictures.download import download_image
 from tuwen.pictures.store import ImageStore
 from tuwen.search.lookup import Lookups
-from tuwen.search.nearest import Lookup
+from tuwen.search.nearest import Found, Lookup
+from tuwen.search.order import Showing
 from tuwen.search.query import SLICE_CHARACTERS, Query, decode_base64, require_one_query
 from tuwen.settings import Settings
 from tuwen.vectors.binding import row_at_version
@@ -29,6 +33,7 @@ from tuwen.vectors.registry import IndexRegistry, LiveIndex
 from vector_db import VECTOR_FIELDS, VECTOR_FIELDS_OF_PRODUCT, VectorDB, filter_expression
 
 SEARCH_THREADS = 8
+RELEVANT = 1000  # a vector search has no end: so many of the nearest are counted, and put in another order
 # Each may be as large as an upload, and stays in memory until its search has its vector.
 DOWNLOADS_AT_ONCE, DOWNLOAD_WAIT_S = 8, 10.0
 
@@ -97,12 +102,28 @@ class Searcher:
             SearchHit(rank=rank, score=hit.score, product=hit.product, image=hit.image)
             for rank, hit in enumerate(found.hits[request.offset :], start=request.offset + 1)
         ]
+        facets = None
+        if request.facets or request.group_by:
+            facets = await self._threads.run(self._count, request, found, hits)
+            metadata_ms = round(metadata_ms + watch.lap_ms(), 2)
         return SearchResponse(
             mode=request.mode,
             hits=hits,
+            facets=facets,
             took_ms=SearchTimings(encode=encode_ms, vector=vector_ms, metadata=metadata_ms, total=watch.total_ms()),
             index=IndexInfo(collection=index.collection, model=index.encoding.encoders.name),
         )
+
+    def _count(self, request: SearchRequest, found: Found, hits: Sequence[SearchHit]) -> SearchFacets | None:
+        with self._database.read_at_length() as session:
+            if request.group_by:
+                sizes = group_sizes(session, {hit.product.group_id for hit in hits if hit.product.group_id})
+                for hit in hits:
+                    hit.group_size = sizes.get(hit.product.group_id or "", 1)
+            if not request.facets:
+                return None
+            counts = count_facets_among(session, found.candidates, request.facets)
+        return SearchFacets(candidates=len(found.candidates), are_all=found.are_all, counts=counts)
 
     async def _resolve(self, request: SearchRequest, image: bytes | None, is_stored: bool, index: LiveIndex) -> Query:
         if request.product_id is not None:
@@ -171,7 +192,12 @@ def _as_lookup(request: SearchRequest, query: Query, index: LiveIndex, vector: V
         VECTOR_FIELDS[request.mode],
         vector,
         expression,
-        wanted=request.offset + request.top_k,
+        Showing(
+            wanted=request.offset + request.top_k,
+            candidates=RELEVANT if request.facets or request.sort else 0,
+            by_group=request.group_by is not None,
+            sort=request.sort,
+        ),
         without_product_id=query.without_product_id,
         prices=prices if filters.has_prices else None,
     )
