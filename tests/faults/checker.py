@@ -27,6 +27,7 @@ QUIET_S = 45.0  # a relay that was killed keeps its claims for 30 s, and a consu
 DRAWING_S = 150.0  # the process that draws has to start first
 LONGEST_PASSES_S = 600.0
 POLL_S = 0.5
+UNDER_WAY_S = 45.0  # what hung when all was healed may still store a picture, and two passes see it, some time apart
 FULL_SCORE = 0.999  # of a query that is the very title or picture; the next product is at 0.998 at most
 PAGE = 1000
 
@@ -75,7 +76,7 @@ def _gauges(client: httpx.Client) -> dict[str, float]:
 def _graces_over_s(stack: Stack) -> float:
     """Products that were queued again are left alone for six times the grace, pictures for six times after they were
     stored and six times more once a sweep has found them unused; a lease is held for two minutes."""
-    return max(12 * stack.settings.reconcile_grace_s, LEASE_TIME.total_seconds() + 10)
+    return max(12 * stack.settings.reconcile_grace_s, LEASE_TIME.total_seconds() + 10) + UNDER_WAY_S
 
 
 def _passes_after(stack: Stack, seconds: float) -> tuple[Counter[str], bool]:

@@ -130,4 +130,4 @@ def test_a_file_is_made_beside_the_event_loop(settings: Settings, database: Data
         assert not first.done()
         return await first + b"".join([each async for each in stream])
 
-    assert asyncio.run(read()).decode("utf-8-sig").endswith(("reason,severity\r\n", "attributes\r\n"))
+    assert asyncio.run(read()).decode("utf-8-sig").endswith(("reason,severity\r\n", "group_id\r\n"))

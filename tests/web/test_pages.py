@@ -254,7 +254,7 @@ def test_a5_a_prompt_becomes_a_picture_with_similar_products_and_then_a_product(
     tab.get_by_label("去噪步数", exact=True).fill("100")
     tab.get_by_role("button", name="开始绘制").click()
     expect(tab.get_by_role("progressbar")).to_be_visible()
-    expect(tab.get_by_text("绘制中")).to_be_visible()
+    expect(tab.get_by_text("绘制中")).to_be_visible(timeout=60_000)  # its process starts first
     expect(tab.get_by_text("AI 生成 · 种子 7")).to_be_visible(timeout=60_000)
     expect_pictures_loaded(tab, "[class*=st-key-generated_]")
     expect(tab.locator("[class*=st-key-hit_1similar]")).to_contain_text("相似度")

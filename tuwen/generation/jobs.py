@@ -134,7 +134,7 @@ class GenerationJobs:
 
     async def picture(self, image_id: int) -> CheckedImage:
         """A generated picture, ready to become a product's. Raises InvalidInput where there is none."""
-        return await self._decoder.check(await self._threads.run(self._read_picture, image_id))
+        return await self._decoder.check(await self._threads.run(self._read_picture, image_id), is_ours=True)
 
     def _require_within_limits(self, request: GenerateRequest) -> None:
         largest = self._settings.generator_max_side

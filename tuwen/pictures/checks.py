@@ -48,11 +48,11 @@ def is_stored_as(sha256: str, data: bytes, settings: Settings) -> bool:
     return clean is not data and hashlib.sha256(clean).hexdigest() == sha256
 
 
-def as_checked(data: bytes, settings: Settings, decoded: Decoded) -> CheckedImage:
-    """As it is stored."""
+def as_checked(data: bytes, settings: Settings, decoded: Decoded, *, is_ours: bool = False) -> CheckedImage:
+    """As it is stored. What is ours was drawn here: nobody's, and stored already."""
     image_format, received = format_of(data), hashlib.sha256(data).hexdigest()
     clean = data
-    if settings.image_metadata == "remove":
+    if settings.image_metadata == "remove" and not is_ours:
         clean = cleaned(data, image_format, Said(decoded.orientation, decoded.is_generated))
     return CheckedImage(
         data=clean,

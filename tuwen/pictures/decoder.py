@@ -39,9 +39,9 @@ class PictureDecoder:
         self._apart = ReadersApart(bytes_to_read(settings.image_max_pixels))
         self._threads = WorkPool("decoding", threads=available_cores(), max_waiting=max_waiting)
 
-    async def check(self, data: bytes) -> CheckedImage:
-        """An upload. Raises ImageTooLarge, UnsupportedImageType, UnreadableImage or Overloaded."""
-        return await self._decode(data, partial(as_checked, data, self._settings), is_stored=False)
+    async def check(self, data: bytes, *, is_ours: bool = False) -> CheckedImage:
+        """An upload, or one of ours. Raises ImageTooLarge, UnsupportedImageType, UnreadableImage or Overloaded."""
+        return await self._decode(data, partial(as_checked, data, self._settings, is_ours=is_ours), is_stored=False)
 
     async def sha256(self, data: bytes) -> str:
         """In hex digits. A large picture's is no work for the event loop."""
