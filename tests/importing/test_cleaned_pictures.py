@@ -1,8 +1,6 @@
 """Pictures whose metadata are removed on the way in are still the same pictures, whoever stored them before."""
 
 import asyncio
-from collections.abc import Iterator
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,25 +14,12 @@ from tests.pictures.test_cleaning import SECRET, telling
 from tuwen.catalogue.picture_store import open_image_store
 from tuwen.catalogue.products import ProductWriter
 from tuwen.database.engine import Database
-from tuwen.database.start import open_database
 from tuwen.importing.files import new_file
 from tuwen.importing.jobs import ImportJobs
 from tuwen.pictures.checks import check_image
 from tuwen.settings import Settings
 
 PHOTO = telling("JPEG")
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return Settings(_env_file=None, data_dir=tmp_path, durable_writes=False)
-
-
-@pytest.fixture
-def database(settings: Settings) -> Iterator[Database]:
-    database = open_database(settings)
-    yield database
-    database.close()
 
 
 def import_photo(settings: Settings, database: Database) -> ImportJob:

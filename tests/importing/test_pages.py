@@ -1,9 +1,8 @@
 """Pages of rows that are hard to settle, worked off in this process: no row is another's, or the import's, end."""
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from decimal import Decimal
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,25 +17,12 @@ from tests.importing.kills import import_all
 from tuwen.api.imports import _errors, _products
 from tuwen.api.state import Threads
 from tuwen.database.engine import Database
-from tuwen.database.start import open_database
 from tuwen.importing.attempts import JOBS_LOOKED_AT, WARNING, begin_attempt
 from tuwen.importing.files import import_folder, new_file
 from tuwen.importing.jobs import ImportJobs
 from tuwen.settings import Settings
 
 PICTURES = {f"{name}.png": picture(name) for name in ("red", "blue")}
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return Settings(_env_file=None, data_dir=tmp_path, durable_writes=False)
-
-
-@pytest.fixture
-def database(settings: Settings) -> Iterator[Database]:
-    database = open_database(settings)
-    yield database
-    database.close()
 
 
 def run_import(settings: Settings, database: Database, rows: list[list[object]], mode: ImportMode) -> ImportJob:

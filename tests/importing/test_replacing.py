@@ -30,18 +30,6 @@ def settings_in(folder: Path) -> Settings:
     return Settings(_env_file=None, data_dir=folder, durable_writes=False)
 
 
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return settings_in(tmp_path)
-
-
-@pytest.fixture
-def database(settings: Settings) -> Iterator[Database]:
-    database = open_database(settings)
-    yield database
-    database.close()
-
-
 def rows_of(numbers: Iterator[int] | range, title: str = "商品") -> list[list[object]]:
     return [[f"R{number}", f"{title} {number}", "a.png"] for number in numbers]
 

@@ -84,7 +84,7 @@ class EncodingService:
 
     def _batcher(
         self,
-        lane: "Lane",
+        lane: Lane,
         encode: Callable[[Sequence[Item]], list[Vector]],
         known_good: Item,
         query_urgency: Urgency = Urgency.SHORT_QUERY,
