@@ -44,6 +44,7 @@ MAX_BATCH_ROWS = 1000
 MAX_IMAGES = 9  # of a product
 MAX_FACETS = 10
 ATTRIBUTE_FACET = "attributes."  # and the attribute
+ATTRIBUTE_NAMES_FACET = "attributes"
 Price = Annotated[
     Decimal,
     Field(ge=0, max_digits=12, decimal_places=2),
@@ -119,8 +120,8 @@ def _storable_text(text: str) -> str:
 
 
 def _name_of_facet(name: str) -> str:
-    if name not in ("category", "price") and not name.startswith(ATTRIBUTE_FACET):
-        raise ValueError("is no facet; there are category, price and attributes.NAME")
+    if name not in ("category", "price", ATTRIBUTE_NAMES_FACET) and not name.startswith(ATTRIBUTE_FACET):
+        raise ValueError("is no facet; there are category, price, attributes and attributes.NAME")
     _storable(name)
     return name
 
@@ -435,7 +436,7 @@ class SearchRequest(BaseModel):
     offset: int = Field(0, ge=0)
     filters: SearchFilters = SearchFilters()
     facets: Annotated[list[FacetName], Field(max_length=MAX_FACETS)] = Field(
-        [], description="What the nearest products are counted by: category, price, attributes.NAME."
+        [], description="What the nearest products are counted by: category, price, attributes, attributes.NAME."
     )
     sort: SearchSort | None = Field(
         None, description="Of the nearest 1,000 that fit; descending behind a minus. By default the nearest first."

@@ -56,6 +56,9 @@ def test_facets_count_what_the_list_has(catalogue: httpx.Client) -> None:
         ("热", 1, True),
     ]
     assert (tags["missing"], tags["other"]) == (2, 0)
+    answer = catalogue.get("/product/facets", params={"q": "分面", "facets": "attributes"}).raise_for_status().json()
+    names = {each["value"]: each["count"] for each in answer["facets"]["attributes"]["values"]}
+    assert (names, answer["facets"]["attributes"]["missing"]) == ({"颜色": 4, "标签": 2, "瓦数": 1}, 0)
     red = {"q": "分面", "filters": json.dumps({"attributes": {"颜色": "红"}})}
     answer = catalogue.get("/product/facets", params=red).raise_for_status().json()
     assert (answer["total"], list(answer["facets"])) == (2, ["category", "price"])
@@ -63,7 +66,7 @@ def test_facets_count_what_the_list_has(catalogue: httpx.Client) -> None:
 
 def test_a_search_counts_the_nearest_that_fit(catalogue: httpx.Client) -> None:
     wait_until_indexed(catalogue)
-    names = ["category", "price", "attributes.颜色", "attributes.标签"]
+    names = ["category", "price", "attributes", "attributes.颜色", "attributes.标签"]
     for filters in ({}, {"category_not": ["分面椅"]}, {"has_price": True, "price_max": 50}, {"has_category": False}):
         asked = {"mode": "text_to_text", "text": "灯", "top_k": 1, "filters": filters, "facets": names}
         answers = [catalogue.post("/search", json=asked).raise_for_status().json()]

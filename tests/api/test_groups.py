@@ -23,8 +23,17 @@ def test_a_group_is_kept_changed_and_cleared(api: httpx.Client) -> None:
     put = api.put("/product/by-sku/GR-1", data={"title": "组灯一", "group_id": "G-4"}).raise_for_status().json()
     assert put["group_id"] == "G-4"
     assert api.put("/product/by-sku/GR-1", data={"title": "组灯一"}).raise_for_status().json()["group_id"] is None
+    of_group = {"group_id": " Ｇ-5 "}
+    api.patch(address, data=of_group).raise_for_status()
+    for asked in ({"group_id": "G-5"}, of_group, {"q": "G-5"}, {"group_id": "G-5", "q": "组灯"}):
+        [item] = api.get("/product/list", params=asked).raise_for_status().json()["items"]
+        assert item["product_id"] == product["product_id"], asked
+        assert api.get("/product/facets", params=asked).json()["total"] == 1
+    for none in ({"group_id": "G-6"}, {"group_id": "G-5", "q": "椅"}, {"q": "G-5 灯"}):
+        assert api.get("/product/list", params=none).json()["total"] == 0, none
     for wrong in ("\u200b", "x" * 65, "㌢" * 40):
         assert api.patch(address, data={"group_id": wrong}).status_code == 422
+        assert api.get("/product/list", params={"group_id": wrong}).status_code == 422
 
 
 def test_a_file_brings_groups_and_an_export_has_them(api: httpx.Client) -> None:

@@ -303,7 +303,7 @@ def test_old_skus_that_are_one_but_for_how_they_are_typed_both_stay(
             n: n for n in skus if n != 5
         }
         assert sku_owner(session, "Ａ－1") == 2
-        assert listed(session, title_or_sku="书柜 big") == list(skus)
+        assert listed(session, words="书柜 big") == list(skus)
         assert listed(session, category="书柜 ") == list(skus)
     with database.write() as session:  # an unchanged sku is no change of it
         product = session.get_one(ProductRow, 1)
@@ -326,12 +326,12 @@ def test_products_are_found_by_words_in_any_order_and_width(database: Database) 
     lamp = add_product(database, title="Ｆloor LAMP 100%\u00a0cotton", category="燈具").product_id
     with database.read() as session:
         for query in ("沙发 红色", " 紅色　沙發\u200b", "s_1".upper(), "Ｓ_1"):
-            assert listed(session, title_or_sku=query) == [sofa], query
+            assert listed(session, words=query) == [sofa], query
         for query in ("lamp floor", "Cotton\u00a0100%", "floor lamp 100% cotton", "0%"):
-            assert listed(session, title_or_sku=query) == [lamp], query
+            assert listed(session, words=query) == [lamp], query
         for query in ("沙发 lamp", "_", "s-1", "100%cotton"):
-            assert listed(session, title_or_sku=query) == [], query
-        assert listed(session, title_or_sku=" \u3000") == [sofa, lamp]
+            assert listed(session, words=query) == [], query
+        assert listed(session, words=" \u3000") == [sofa, lamp]
         assert listed(session, category="灯具") == [lamp]
 
 

@@ -107,6 +107,8 @@ def test_every_key_is_an_attribute_of_its_own(database: Database) -> None:
             name = f"attributes.{key}"
             facet = count_facets(session, Selection(), [name])[1][name]
             assert ([(each.value, each.count) for each in facet.values], facet.missing) == ([("v", 1)], len(KEYS) - 1)
+        names = count_facets(session, Selection(), ["attributes"])[1]["attributes"]
+    assert (names.values[0].value, {each.value for each in names.values}) == ("z", {"z", *KEYS})
 
 
 def random_catalogue(random: Random, products: int) -> list[dict[str, Any]]:
@@ -240,12 +242,13 @@ def test_facets_count_what_the_list_has_on_200_random_filtered_queries(database:
             selection = Selection(filters=SearchFilters(**filters))
             assert [each.product_id for each in listed(session, **filters)] == [each.product_id for each in products]
             keys = random.sample(["尺寸", "颜色", "材质", "库存", "没有"], k=2)
-            names = ["category", "price", *(f"attributes.{key}" for key in keys)]
+            names = ["category", "price", "attributes", *(f"attributes.{key}" for key in keys)]
             total, facets = count_facets(session, selection, names)
             assert (total, list(facets)) == (len(products), names), filters
             for key in keys:
                 require_counts(facets[f"attributes.{key}"], products, key)
             require_categories_and_prices(session, facets, products, filters, number)
+            require_names(facets["attributes"], products)
             found += total
             if number % 20 == 0:
                 among = count_facets_among(session, [each.product_id for each in products], names)
@@ -267,6 +270,12 @@ def require_categories_and_prices(
     assert sum(each.count for each in prices.ranges) + prices.missing == len(products)
     for each in prices.ranges:
         assert each.count == sum(p.price is not None and each.min <= p.price <= each.max for p in products) > 0
+
+
+def require_names(facet: Facet, products: Sequence[ProductRow]) -> None:
+    names = Counter(name for each in products for name in each.attributes)
+    assert Counter({str(each.value): each.count for each in facet.values}) == names
+    assert (facet.other, facet.missing) == (0, sum(not each.attributes for each in products))
 
 
 def test_a_facet_shows_so_many_values_and_counts_the_rest(database: Database) -> None:

@@ -80,7 +80,7 @@ OURS = (
     ("too_large", "is over {limit} bytes long", "超过 {limit} 字节"),
     ("unreadable_characters", "has characters that can't be read, after {before}", "有无法识别的字符，在 {before} 之后"),
     ("not_json", "are not JSON: {reason}", "不是 JSON：{reason}"),
-    ("no_facet", "is no facet; there are category, price and attributes.NAME", "不是可以统计的分面；可用的有 category、price 和 attributes.属性名"),
+    ("no_facet", "is no facet; there are category, price, attributes and attributes.NAME", "不是可以统计的分面；可用的有 category、price、attributes 和 attributes.属性名"),
     ("too_many_words", "has over {limit} words; leave some out", "超过 {limit} 个词；请减少"),
     ("too_large", "are over {limit} bytes of JSON; keep fewer", "JSON 超过 {limit} 字节；请减少"),
     ("too_large", "the request is over {limit} bytes; send a smaller picture", "请求超过 {limit} 字节；请换一张小一些的图片"),

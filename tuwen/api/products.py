@@ -8,8 +8,10 @@ from pydantic import BaseModel
 from starlette.datastructures import FormData
 
 from data_models import (
+    GROUP_DESCRIPTION,
     MAX_FACETS,
     FacetName,
+    GroupId,
     Product,
     ProductChanges,
     ProductFacets,
@@ -52,10 +54,13 @@ from tuwen.texts import words_of
 router = APIRouter(tags=["products"])
 
 MAX_PAGE = 1_000_000
-Q_DESCRIPTION = "Words or parts of words that the title has, in any order; or a whole sku."
+Q_DESCRIPTION = "Words or parts of words that the title has, in any order; or a whole sku or group_id."
 MAX_FILTERS = 10_000  # characters; servers and what stands before them take some tens of thousands in an address
 FILTERS_DESCRIPTION = 'As `POST /search` takes them, as JSON: {"price_max": 500, "attributes": {"颜色": "红"}}.'
-FACETS_DESCRIPTION = "`category`, `price`, `attributes.NAME`: one of each, as `facets=category&facets=attributes.颜色`."
+FACETS_DESCRIPTION = (
+    "`category`, `price`, `attributes.NAME`, `attributes` (their names): one of each, as "
+    "`facets=category&facets=attributes.颜色`."
+)
 BASIC_FACETS = ["category", "price"]
 SORT_PATTERN = f"^-?({'|'.join(SORT_COLUMNS)})$"
 
@@ -69,11 +74,12 @@ async def selection_of(
     index_status: Literal["pending", "indexed", "failed"] | None = None,
     q: Annotated[str | None, Query(max_length=500, description=Q_DESCRIPTION)] = None,
     filters: Annotated[str | None, Query(max_length=MAX_FILTERS, description=FILTERS_DESCRIPTION)] = None,
+    group_id: Annotated[GroupId | None, Query(description=GROUP_DESCRIPTION)] = None,
 ) -> Selection:
     if q is not None and len(words_of(q)) > MAX_WORDS:
         raise InvalidInput.in_field("q", f"has over {MAX_WORDS} words; leave some out")
     wanted = validated(_Filters, {"filters": json_object("filters", filters or "")})
-    return Selection(category, index_status, q, wanted.filters)
+    return Selection(category, index_status, q, group_id, wanted.filters)
 
 
 SelectionDependency = Annotated[Selection, Depends(selection_of)]

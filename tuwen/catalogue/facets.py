@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy import orm
 
-from data_models import ATTRIBUTE_FACET, Facet, FacetRange, FacetValue
+from data_models import ATTRIBUTE_FACET, ATTRIBUTE_NAMES_FACET, Facet, FacetRange, FacetValue
 from orm_models import ProductRow
+from tuwen.catalogue.attribute_names import attribute_names
 from tuwen.catalogue.attributes import Condition, Values, attribute, read_value
 from tuwen.catalogue.filters import Selection, conditions_of
 
@@ -37,7 +38,7 @@ def count_facets_among(session: orm.Session, product_ids: Collection[int], names
 
 
 def _count(session: orm.Session, among: Sequence[Condition], names: Sequence[str]) -> tuple[int, dict[str, Facet]]:
-    count = {"category": _count_categories, "price": _count_prices}
+    count = {"category": _count_categories, "price": _count_prices, ATTRIBUTE_NAMES_FACET: _count_names}
     facets = {
         name: count[name](session, among)
         if name in count
@@ -75,6 +76,13 @@ def _count_prices(session: orm.Session, among: Sequence[Condition]) -> Facet:
         for number, count in counts.items()
     ]
     return Facet(ranges=ranges, missing=sum(count for number, count in rows if number is None))
+
+
+def _count_names(session: orm.Session, among: Sequence[Condition]) -> Facet:
+    rows = _counted(session, attribute_names(session.get_bind().dialect.name, among))
+    missing = sum(row.products for row in rows if row.value is None)
+    values = [_as_value(row) for row in rows if row.value is not None]
+    return _facet(values[:MAX_FACET_VALUES], rows[0].total - missing if rows else 0, missing)
 
 
 def _count_attribute(session: orm.Session, among: Sequence[Condition], key: str) -> Facet:

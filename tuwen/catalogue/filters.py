@@ -19,7 +19,9 @@ class Selection:
 
     category: str | None = None
     index_status: Literal["pending", "indexed", "failed"] | None = None
-    title_or_sku: str | None = None
+    words: str | None = None
+    """Of the title; or a whole sku or group_id."""
+    group_id: str | None = None
     filters: SearchFilters = field(default_factory=SearchFilters)
 
 
@@ -32,9 +34,12 @@ def conditions_of(selection: Selection, dialect: str) -> list[Condition]:
         conditions.append(ProductRow.category_normalised == comparable("category", selection.category))
     if selection.index_status is not None:
         conditions.append(ProductRow.index_status == selection.index_status)
-    if selection.title_or_sku and (words := words_of(selection.title_or_sku)):
+    if selection.words and (words := words_of(selection.words)):
         in_title = (sa.func.instr(ProductRow.title_normalised, word) > 0 for word in words)
-        conditions.append(sa.or_(sa.and_(*in_title), has_sku(selection.title_or_sku)))
+        is_group = ProductRow.group_id == canonical_text(selection.words)
+        conditions.append(sa.or_(sa.and_(*in_title), has_sku(selection.words), is_group))
+    if selection.group_id is not None:
+        conditions.append(ProductRow.group_id == selection.group_id)
     return conditions + _filters(selection.filters, dialect)
 
 
