@@ -105,6 +105,7 @@ OWNERS: dict[str, set[str]] = {
     "fastapi": {"main", "tuwen.api", "benchmarks.evening_service"},
     "fsspec": {"tuwen.pictures.object_store"},
     "grpc": {"vector_db"},
+    "httpcore": {"tuwen.pictures.download", "tuwen.pictures.public_network"},
     "httpx": {"tuwen.pictures.download", "web.client", "clients", "cli", "demo.stack", "evaluation", "benchmarks"},
     "huggingface_hub": {"tuwen.encoders.hub"},
     "infinity_emb": {"benchmarks.encode_worker"},

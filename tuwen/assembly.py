@@ -27,6 +27,7 @@ from tuwen.indexing.ingest import Ingestor
 from tuwen.indexing.reconciliation import Reconciler
 from tuwen.indexing.reindex import Models, Reindexer
 from tuwen.pictures.decoder import PictureDecoder
+from tuwen.pictures.download import PictureFetcher
 from tuwen.pictures.store import ImageStore
 from tuwen.processes import Presence
 from tuwen.pulse import Pulses
@@ -54,6 +55,7 @@ class Services(Stores):
     """The stores, and the models that fill and search them."""
 
     decoder: PictureDecoder
+    fetcher: PictureFetcher
     registry: IndexRegistry
     vector_counts: Counter[VectorCount] = field(default_factory=Counter)
     """Of this process, since it began."""
@@ -102,7 +104,8 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             logger.warning("Starting without an index: %s", error.detail)
         try:
             decoder = PictureDecoder(settings)
-            yield Services(settings, stores.database, stores.vector_db, stores.images, decoder, registry)
+            async with PictureFetcher(settings) as fetcher:
+                yield Services(settings, stores.database, stores.vector_db, stores.images, decoder, fetcher, registry)
         finally:
             await registry.close()
 
@@ -136,6 +139,7 @@ def new_searcher(services: Services) -> Searcher:
         services.vector_db,
         services.images,
         services.decoder,
+        services.fetcher,
         services.registry,
     )
 
@@ -178,7 +182,8 @@ def new_reindexer(services: Services) -> Reindexer:
 
 
 def new_importer(services: Services, wake_relay: Callable[[], None]) -> Importer:
-    return Importer(services.settings, services.database, services.images, services.decoder, wake_relay)
+    stores = services.settings, services.database, services.images
+    return Importer(*stores, services.decoder, services.fetcher, wake_relay)
 
 
 def new_reconciler(stores: Stores, live_index: Callable[[], LiveIndex], *, may_delete_many: bool = False) -> Reconciler:

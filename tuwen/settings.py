@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, IPvAnyNetwork, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 VERSION = "0.2.0"
@@ -129,9 +129,10 @@ class Settings(BaseSettings):
     generator_max_steps: int = Field(100, ge=1)
     generator_max_side: int = Field(1024, ge=64)
     image_url_hosts: Annotated[tuple[str, ...], NoDecode] = ()
+    image_url_private_networks: Annotated[tuple[IPvAnyNetwork, ...], NoDecode] = ()
     image_url_timeout_s: float = Field(5.0, gt=0)
 
-    @field_validator("cors_allow_origins", "image_url_hosts", mode="before")
+    @field_validator("cors_allow_origins", "image_url_hosts", "image_url_private_networks", mode="before")
     @classmethod
     def split_commas(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value

@@ -28,6 +28,7 @@ class PictureServer(http.server.BaseHTTPRequestHandler):
     answers: ClassVar[dict[str, tuple[int, bytes]]] = {
         "/red.png": (200, picture("red")),
         "/moved.png": (302, b""),
+        "/elsewhere.png": (302, b""),
         "/page.html": (200, b"<html>no picture</html>"),
         "/huge.png": (200, b"x" * 2_000_000),
         "/slow.png": (200, b"x" * 1_000),
@@ -37,7 +38,7 @@ class PictureServer(http.server.BaseHTTPRequestHandler):
         status, body = self.answers.get(self.path, (404, b""))
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
-        self.send_header("Location", "/red.png")
+        self.send_header("Location", "/red.png" if self.path == "/moved.png" else "http://127.0.0.1:1/red.png")
         self.end_headers()
         if self.path == "/slow.png":
             self._drip()
@@ -65,10 +66,16 @@ def elsewhere() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def open_api(tmp_path_factory: pytest.TempPathFactory, tiny_models: dict[str, str]) -> Iterator[httpx.Client]:
+def open_api(
+    tmp_path_factory: pytest.TempPathFactory, tiny_models: dict[str, str], elsewhere: str
+) -> Iterator[httpx.Client]:
     """Lets a shop's scripts call it, and fetches pictures from this machine."""
-    settings = {"CORS_ALLOW_ORIGINS": f"{SHOP_ORIGIN}, http://localhost:3000", "IMAGE_URL_HOSTS": "127.0.0.1"}
-    settings["IMAGE_URL_TIMEOUT_S"] = "2"
+    settings = {
+        "CORS_ALLOW_ORIGINS": f"{SHOP_ORIGIN}, http://localhost:3000",
+        "IMAGE_URL_HOSTS": elsewhere.removeprefix("http://"),
+        "IMAGE_URL_PRIVATE_NETWORKS": "127.0.0.0/8",
+        "IMAGE_URL_TIMEOUT_S": "2",
+    }
     with (
         running_api(tmp_path_factory.mktemp("open"), **tiny_models, **settings, UPLOAD_MAX_BYTES=1_000_000) as url,
         httpx.Client(base_url=url, timeout=30, trust_env=False) as client,
@@ -107,8 +114,11 @@ def search_by_url(client: httpx.Client, url: str) -> httpx.Response:
     return client.post("/search", json={"mode": "image_to_image", "image_url": url})
 
 
-def test_a_picture_behind_a_url_finds_what_the_picture_itself_finds(open_api: httpx.Client, elsewhere: str) -> None:
-    by_url = search_by_url(open_api, f"{elsewhere}/red.png")
+@pytest.mark.parametrize("path", ["/red.png", "/moved.png"])
+def test_a_picture_behind_a_url_finds_what_the_picture_itself_finds(
+    open_api: httpx.Client, elsewhere: str, path: str
+) -> None:
+    by_url = search_by_url(open_api, elsewhere + path)
     files = {"image": ("red.png", picture("red"))}
     by_upload = open_api.post("/search", data={"mode": "image_to_image"}, files=files)
     assert by_url.status_code == httpx.codes.OK, by_url.text
@@ -120,7 +130,7 @@ def test_a_picture_behind_a_url_finds_what_the_picture_itself_finds(open_api: ht
     ("path", "status", "field", "reason"),
     [
         ("/none.png", 422, "image_url", "answered 404"),
-        ("/moved.png", 422, "image_url", "answered 302"),
+        ("/elsewhere.png", 422, "image_url", "must be http or https on one of"),
         ("/page.html", 422, "image", "not a picture"),
         ("/huge.png", 413, "image_url", "1,000,000 bytes"),
         ("/slow.png", 422, "image_url", "within 2 s"),

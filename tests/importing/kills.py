@@ -19,6 +19,7 @@ from tuwen.catalogue.picture_store import open_image_store
 from tuwen.database.engine import Database
 from tuwen.importing import importer, replacing
 from tuwen.pictures.decoder import PictureDecoder
+from tuwen.pictures.download import PictureFetcher
 from tuwen.pictures.folder import Folder
 from tuwen.settings import Settings
 
@@ -29,9 +30,10 @@ async def import_all(settings: Settings) -> None:
     """All jobs that wait, to their ends."""
     database = Database(settings.database_dsn)
     images = open_image_store(settings, database)
-    working = importer.Importer(settings, database, images, PictureDecoder(settings), lambda: None)
-    while await working.take_turn():
-        pass
+    async with PictureFetcher(settings) as fetcher:
+        working = importer.Importer(settings, database, images, PictureDecoder(settings), fetcher, lambda: None)
+        while await working.take_turn():
+            pass
     database.close()
 
 

@@ -30,6 +30,7 @@ from tuwen.indexing.reconciliation import Reconciler
 from tuwen.messaging.transport import Message, dead_letter_topic
 from tuwen.pictures.checks import check_image
 from tuwen.pictures.decoder import PictureDecoder
+from tuwen.pictures.download import PictureFetcher
 from tuwen.settings import Settings
 from tuwen.vectors.registry import IndexRegistry
 
@@ -173,7 +174,8 @@ async def open_shop(settings: Settings) -> AsyncIterator[Shop]:
         except VectorDBUnavailable as error:
             logger.warning("Starting without an index: %s", error.detail)
         decoder = PictureDecoder(settings)
-        yield Shop(Services(settings, stores.database, stores.vector_db, stores.images, decoder, registry))
+        async with PictureFetcher(settings) as fetcher:
+            yield Shop(Services(settings, stores.database, stores.vector_db, stores.images, decoder, fetcher, registry))
         await registry.close()
 
 

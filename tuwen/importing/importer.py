@@ -38,6 +38,7 @@ from tuwen.importing.rows import ImportRow, RowError, read_row
 from tuwen.importing.source import Source
 from tuwen.importing.writing import Read, Writing
 from tuwen.pictures.decoder import PictureDecoder
+from tuwen.pictures.download import PictureFetcher
 from tuwen.pictures.store import ImageStore
 from tuwen.pulse import beat
 from tuwen.settings import Settings
@@ -59,6 +60,7 @@ class Importer:
         database: Database,
         images: ImageStore,
         decoder: PictureDecoder,
+        fetcher: PictureFetcher,
         wake_relay: Callable[[], None],
     ) -> None:
         self._settings = settings
@@ -70,7 +72,7 @@ class Importer:
         self._reading = WorkPool("reading imports", threads=1, max_waiting=100)
         self._writing = WorkPool("writing imports", threads=1, max_waiting=10)
         self._keeping = WorkPool("keeping imports", threads=1, max_waiting=10)
-        self._pictures = PictureReader(settings, images, decoder, self._reading)
+        self._pictures = PictureReader(settings, images, decoder, fetcher, self._reading)
 
     async def run(self) -> None:
         while True:

@@ -17,7 +17,7 @@ from tuwen.importing.source import Source
 from tuwen.pictures.checked_image import CheckedImage
 from tuwen.pictures.checks import is_stored_as
 from tuwen.pictures.decoder import PictureDecoder
-from tuwen.pictures.download import NotFetched, download_image
+from tuwen.pictures.download import NotFetched, PictureFetcher
 from tuwen.pictures.likeness import likeness_of
 from tuwen.pictures.store import ImageStore
 from tuwen.settings import Settings
@@ -31,10 +31,18 @@ FETCHES, FIRST_PAUSE_S = 3, 0.5
 class PictureReader:
     """`reading`: the one thread that reads the file."""
 
-    def __init__(self, settings: Settings, images: ImageStore, decoder: PictureDecoder, reading: WorkPool) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        images: ImageStore,
+        decoder: PictureDecoder,
+        fetcher: PictureFetcher,
+        reading: WorkPool,
+    ) -> None:
         self._settings = settings
         self._images = images
         self._decoder = decoder
+        self._fetcher = fetcher
         self._reading = reading
         self._storing = WorkPool("storing imported pictures", threads=AT_ONCE, max_waiting=AT_ONCE)
 
@@ -110,10 +118,10 @@ class PictureReader:
     async def _fetch(self, url: str) -> bytes:
         for attempt in range(1, FETCHES):
             try:
-                return await download_image(url, self._settings)
+                return await self._fetcher.fetch(url)
             except NotFetched:
                 await asyncio.sleep(FIRST_PAUSE_S * attempt)
-        return await download_image(url, self._settings)
+        return await self._fetcher.fetch(url)
 
 
 def keep_stored(images: ImageStore, pictures: Mapping[int, Picture | RowError]) -> None:

@@ -21,7 +21,7 @@ from tuwen.encoders.base import Vector
 from tuwen.encoders.service import EncodingService
 from tuwen.errors import InvalidInput, NotFound
 from tuwen.pictures.decoder import PictureDecoder
-from tuwen.pictures.download import download_image
+from tuwen.pictures.download import PictureFetcher
 from tuwen.pictures.store import ImageStore
 from tuwen.search.lookup import Lookups
 from tuwen.search.nearest import Found, Lookup
@@ -60,6 +60,7 @@ class Searcher:
         vector_db: VectorDB,
         images: ImageStore,
         decoder: PictureDecoder,
+        fetcher: PictureFetcher,
         registry: IndexRegistry,
     ) -> None:
         self._settings = settings
@@ -67,6 +68,7 @@ class Searcher:
         self._vector_db = vector_db
         self._images = images
         self._decoder = decoder
+        self._fetcher = fetcher
         self._registry = registry
         self._threads = WorkPool("preparing-queries", threads=SEARCH_THREADS, max_waiting=settings.query_queue_size)
         self._downloads = Budget("Memory for the picture of image_url", DOWNLOADS_AT_ONCE)
@@ -166,7 +168,7 @@ class Searcher:
 
     async def _encode_download(self, url: str, encoding: EncodingService) -> Vector:
         async with self._downloads.share(1, max_wait_s=DOWNLOAD_WAIT_S):
-            return await self.encode_image(await download_image(url, self._settings), encoding, is_stored=False)
+            return await self.encode_image(await self._fetcher.fetch(url), encoding, is_stored=False)
 
     async def encode_image(self, data: bytes, encoding: EncodingService, *, is_stored: bool) -> Vector:
         """CLIP's vector of an encoded picture, cached by its bytes."""
