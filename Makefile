@@ -13,6 +13,9 @@ PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
 MINUTES ?= 2
 
+# What is imported is compiled once, not again by each of the hundreds of processes that tests start.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-long faults bench charts lint format audit constraints hooks models catalogue clean
 
