@@ -23,6 +23,7 @@ from pydantic import (
     StrictStr,
     StringConstraints,
     Tag,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -43,6 +44,8 @@ MAX_DEPTH = 20  # of attributes: MariaDB takes 32 levels of JSON, the object aro
 MAX_BATCH_ROWS = 1000
 MAX_IMAGES = 9  # of a product
 MAX_FACETS = 10
+MAX_BOOSTS = 5
+ROUNDING = 1e-9  # 0.1 three times is more than 0.3
 ATTRIBUTE_FACET = "attributes."  # and the attribute
 ATTRIBUTE_NAMES_FACET = "attributes"
 Price = Annotated[
@@ -122,6 +125,10 @@ def _storable_text(text: str) -> str:
 def _name_of_facet(name: str) -> str:
     if name not in ("category", "price", ATTRIBUTE_NAMES_FACET) and not name.startswith(ATTRIBUTE_FACET):
         raise ValueError("is no facet; there are category, price, attributes and attributes.NAME")
+    return _storable_name(name)
+
+
+def _storable_name(name: str) -> str:
     _storable(name)
     return name
 
@@ -417,6 +424,36 @@ class SearchFilters(BaseModel):
         return self
 
 
+class Boost(BaseModel):
+    """Lifts a product by `weight` times something from 0 to 1: `value / (value + pivot)` of a number in its
+    attributes (none and negative ones: 0), or `0.5 ** (age / half-life)` of how long ago it was created."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    attribute: Annotated[str, StringConstraints(max_length=500), AfterValidator(_storable_name)] | None = Field(
+        None, description="Whose value is a number, such as sales. With `pivot`."
+    )
+    pivot: float | None = Field(None, gt=0, description="The value that gets half of the weight.")
+    freshness_half_life_days: float | None = Field(
+        None, gt=0, description="In place of an attribute: after so many days half of the weight is left."
+    )
+    weight: float = Field(gt=0, le=1)
+
+    @model_validator(mode="after")
+    def is_by_one_thing(self) -> Self:
+        if (self.attribute is None) == (self.freshness_half_life_days is None):
+            raise ValueError("needs exactly one of: attribute, freshness_half_life_days")
+        if (self.attribute is None) != (self.pivot is None):
+            raise ValueError("needs a pivot with an attribute, and with that alone")
+        return self
+
+
+def _weights_in_bounds(boosts: list[Boost]) -> list[Boost]:
+    if sum(boost.weight for boost in boosts) > 1 + ROUNDING:
+        raise ValueError("has weights of over 1 in all; lower them")
+    return boosts
+
+
 SearchSort = Literal["price", "-price", "created_at", "-created_at", "updated_at", "-updated_at"]
 
 
@@ -441,6 +478,11 @@ class SearchRequest(BaseModel):
     sort: SearchSort | None = Field(
         None, description="Of the nearest 1,000 that fit; descending behind a minus. By default the nearest first."
     )
+    boost: Annotated[list[Boost], Field(max_length=MAX_BOOSTS), AfterValidator(_weights_in_bounds)] = Field(
+        [],
+        description="Of the nearest 1,000 that fit: orders them by `boosted_score`, which is the score times 1 plus "
+        "what the boosts give, together at most the sum of their weights, and that at most 1.",
+    )
     group_by: Literal["group_id"] | None = Field(
         None, description="Shows the best of each group; top_k and offset count groups. Without one: its own."
     )
@@ -452,10 +494,20 @@ class SearchRequest(BaseModel):
             raise ValueError("is empty; write what to search for")
         return text
 
+    @field_validator("boost")
+    @classmethod
+    def is_in_one_order(cls, boost: list[Boost], others: ValidationInfo) -> list[Boost]:
+        if boost and others.data.get("sort") is not None:
+            raise ValueError("comes with sort; send one of the two")
+        return boost
+
 
 class SearchHit(BaseModel):
     rank: int = Field(description="1 for the best hit of all pages; offset + 1 for the first of this page.")
     score: float = Field(description="Cosine similarity, -1 to 1.")
+    boosted_score: float | None = Field(
+        None, description="With `boost`: what the hits are ordered by. Of a score below 0 nearer to 0, or 0."
+    )
     product: Product
     image: ProductImage | None = Field(
         None,

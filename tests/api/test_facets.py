@@ -86,6 +86,75 @@ def test_a_search_counts_the_nearest_that_fit(catalogue: httpx.Client) -> None:
     assert plain["facets"] is None
 
 
+def test_a_boost_orders_what_is_relevant_and_leaves_the_score(catalogue: httpx.Client) -> None:
+    wait_until_indexed(catalogue)
+    asked: dict[str, Any] = {
+        "mode": "text_to_text",
+        "text": "分面椅",
+        "filters": {"attributes": {"颜色": {"is_set": True}}},
+    }
+    plain = catalogue.post("/search", json=asked).raise_for_status().json()["hits"]
+    assert {hit["boosted_score"] for hit in plain} == {None}
+    score = {hit["product"]["product_id"]: hit["score"] for hit in plain}
+    boost = [
+        {"attribute": "瓦数", "pivot": 7, "weight": 0.6},
+        {"freshness_half_life_days": 36500, "weight": 0.4},
+    ]
+    as_json = asked | {"boost": boost, "facets": ["attributes.瓦数"], "group_by": "group_id"}
+    as_form = {name: value if isinstance(value, str) else json.dumps(value) for name, value in as_json.items()}
+    for request in ({"json": as_json}, {"data": as_form | {"group_by": "group_id"}}):
+        answer = catalogue.post("/search", **request).raise_for_status().json()
+        hits = answer["hits"]
+        assert answer["facets"]["candidates"] == len(hits) == len(plain)
+        for hit in hits:
+            assert hit["score"] == pytest.approx(score[hit["product"]["product_id"]])
+            lift = 0.4 + 0.6 * 0.5 * ("瓦数" in hit["product"]["attributes"])
+            assert hit["boosted_score"] == pytest.approx(hit["score"] + abs(hit["score"]) * lift, rel=1e-3)
+        boosted = [hit["boosted_score"] for hit in hits]
+        assert boosted == sorted(boosted, reverse=True)
+        pages = [
+            catalogue.post("/search", json=as_json | {"top_k": 1, "offset": offset}).json()["hits"][0]["product"]
+            for offset in range(len(hits))
+        ]
+        assert pages == [hit["product"] for hit in hits]
+
+
+@pytest.mark.parametrize(
+    ("boost", "field", "code"),
+    [
+        ([{"weight": 0.1}], "boost.0", "needs_one_boost"),
+        (
+            [{"attribute": "销量", "pivot": 1, "freshness_half_life_days": 1, "weight": 0.1}],
+            "boost.0",
+            "needs_one_boost",
+        ),
+        ([{"attribute": "销量", "weight": 0.1}], "boost.0", "wrong_pivot"),
+        ([{"freshness_half_life_days": 3, "pivot": 1, "weight": 0.1}], "boost.0", "wrong_pivot"),
+        ([{"attribute": "销量", "pivot": 0, "weight": 0.1}], "boost.0.pivot", "too_small"),
+        ([{"attribute": "销量", "pivot": 1, "weight": 1.5}], "boost.0.weight", "too_large"),
+        ([{"attribute": "销量", "pivot": 1}], "boost.0.weight", "missing"),
+        ([{"attribute": "销量", "pivot": 1, "weight": 0.6}] * 2, "boost", "too_large"),
+        ([{"attribute": "销量", "pivot": 1, "weight": 0.1}] * 6, "boost", "too_many"),
+        ([{"attribute": "销量", "scale": 1, "pivot": 1, "weight": 0.1}], "boost.0.scale", "unknown_field"),
+        ("price", "boost", "not_a_list"),
+    ],
+)
+def test_what_is_wrong_with_a_boost_is_named(api: httpx.Client, boost: Any, field: str, code: str) -> None:
+    asked = {"mode": "text_to_text", "text": "灯", "boost": boost}
+    answer = api.post("/search", json=asked, headers={"Accept-Language": "zh"})
+    assert answer.status_code == 422, answer.text
+    [error] = answer.json()["errors"]
+    assert (error["field"], error["code"]) == (field, code)
+    assert not error["message"].isascii()
+
+
+def test_a_search_is_sorted_or_boosted(api: httpx.Client) -> None:
+    boost = [{"freshness_half_life_days": 30, "weight": 0.1}]
+    asked = {"mode": "text_to_text", "text": "灯", "sort": "price", "boost": json.dumps(boost)}
+    answer = api.post("/search", data=asked)
+    assert (answer.status_code, [each["code"] for each in answer.json()["errors"]]) == (422, ["two_orders"])
+
+
 @pytest.mark.parametrize(
     ("parameters", "field", "code"),
     [

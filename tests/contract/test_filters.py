@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from random import Random
@@ -11,11 +12,12 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy import orm
 
-from data_models import AttributeFilter, Facet, Scalar, SearchFilters
+from data_models import AttributeFilter, Boost, Facet, Scalar, SearchFilters
 from orm_models import ProductRow
 from tests.servers import new_mysql_database
 from tests.test_lite_filters import VALUES, Table, is_number, same
 from tuwen.catalogue.attributes import LONGEST_COUNTED
+from tuwen.catalogue.boosts import Boosting, lifts
 from tuwen.catalogue.facets import MAX_FACET_VALUES, count_facets, count_facets_among
 from tuwen.catalogue.filters import Selection
 from tuwen.catalogue.queries import list_products
@@ -289,6 +291,27 @@ def test_a_facet_shows_so_many_values_and_counts_the_rest(database: Database) ->
     for facet in facets.values():
         assert (len(facet.values), facet.other, facet.missing) == (MAX_FACET_VALUES, 20, 1)
         assert (facet.values[0].value, facet.values[0].count) == ("69", 2)
+
+
+def test_boosts_go_by_numbers_alone_and_by_age(database: Database) -> None:
+    now = datetime(2026, 11, 27, 12, tzinfo=UTC)
+    values = [*VALUES, *MORE_VALUES, 2, 6.0, -3, 2**63 - 1]
+    days = [-1, 0, 10, 30, 3000]
+    products = [{"attributes": {'销"量': value}, "created_at": now} for value in values]
+    fill(database, [*products, *({"created_at": now - timedelta(days=each)} for each in days)])
+    by_number = Boost(attribute='销"量', pivot=2, weight=0.5)
+    by_age = Boost(freshness_half_life_days=10, weight=0.25)
+    ids = range(1, len(values) + len(days) + 1)
+    with database.read() as session:
+        of_number, of_age, of_both = (
+            list(lifts(session, ids, Boosting(boosts, now)).values())
+            for boosts in ([by_number], [by_age], [by_number, by_age])
+        )
+    positive = [value if is_number(value) and value > 0 else 0 for value in values]
+    assert of_number == pytest.approx([*(0.5 * value / (value + 2) for value in positive), *[0.0] * len(days)])
+    assert of_age[len(values) :] == pytest.approx([0.25, 0.25, 0.125, 0.03125, 0])
+    assert of_both == pytest.approx([each + other for each, other in zip(of_number, of_age, strict=True)])
+    assert max(of_both) <= 0.75
 
 
 def test_sqlite_too_gives_up_what_takes_too_long(tmp_path: Path) -> None:

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
+from data_models import Boost
 from orm_models import ProductRow, ProductVectorRow, VectorIndexRow, utc_now
 from tuwen.catalogue import prices
+from tuwen.catalogue.boosts import Boosting
 from tuwen.catalogue.prices import Prices
 from tuwen.database.engine import Database
 from tuwen.encoders.base import Vector
@@ -109,7 +111,8 @@ class Stores:
 
     def lookup(self, vector: Vector, wanted: int = 3, **other: Any) -> Lookup:
         values: dict[str, Any] = {"field": "image_clip_vector", "filter_expression": "", "without_product_id": None}
-        of_showing = {name: other.pop(name) for name in ("candidates", "by_group", "sort") if name in other}
+        names = ("candidates", "by_group", "sort", "boosting")
+        of_showing = {name: other.pop(name) for name in names if name in other}
         return Lookup(index=self.index, vector=vector, showing=Showing(wanted, **of_showing), **(values | other))
 
 
@@ -306,6 +309,42 @@ def test_the_relevant_are_sorted_on_all_pages_alike(variants: Stores, by_group: 
             assert prices_found == [hit.product.price for hit in expected[:wanted]]
             if not by_group:
                 assert titles(outcome) == [hit.product.title for hit in expected[:wanted]]
+
+
+@pytest.mark.parametrize("by_group", [False, True])
+def test_the_relevant_are_boosted_on_all_pages_alike_and_keep_their_score(variants: Stores, by_group: bool) -> None:
+    query, relevant = -direction(508), 120  # the last of which have scores below 0
+    by_score = found(find_together(variants, [variants.lookup(query, relevant)])[0]).hits
+    for hit in by_score:
+        variants.write_attributes(hit.product.product_id, f'{{"sales": {hit.product.product_id % 7}}}')
+    boosting = Boosting.by([Boost(attribute="sales", pivot=3, weight=0.7)])
+    boosted = {
+        hit.product.product_id: hit.score
+        + abs(hit.score) * 0.7 * (hit.product.product_id % 7) / (hit.product.product_id % 7 + 3)
+        for hit in by_score
+    }
+    assert min(hit.score for hit in by_score) < 0 < max(hit.score for hit in by_score)
+    expected = sorted(by_score, key=lambda hit: -boosted[hit.product.product_id])
+    if by_group:
+        expected = list({hit.product.group_id or hit.product.title: hit for hit in reversed(expected)}.values())
+        expected.sort(key=lambda hit: -boosted[hit.product.product_id])
+    for wanted in (3, 20, 70):
+        asked = variants.lookup(query, wanted, boosting=boosting, candidates=relevant, by_group=by_group)
+        outcome = found(find_together(variants, [asked, variants.lookup(query, 3)])[0])
+        assert titles(outcome) == [hit.product.title for hit in expected[:wanted]]
+        assert [hit.score for hit in outcome.hits] == pytest.approx([hit.score for hit in expected[:wanted]])
+        shown = [boosted[hit.product.product_id] for hit in outcome.hits]
+        assert [hit.boosted_score for hit in outcome.hits] == pytest.approx(shown)
+        assert list(outcome.candidates) == [hit.product.product_id for hit in by_score]
+
+
+def test_of_candidates_too_what_cant_be_read_is_left_out(variants: Stores) -> None:
+    query = direction(508)
+    first, *others = found(find_together(variants, [variants.lookup(query, 5)])[0]).hits
+    variants.write_attributes(first.product.product_id, "null")
+    outcome = found(find_together(variants, [variants.lookup(query, 4, candidates=20)])[0])
+    variants.write_attributes(first.product.product_id, "{}")
+    assert [hit.product.product_id for hit in outcome.hits] == [hit.product.product_id for hit in others]
 
 
 def test_products_with_a_price_and_without(stores: Stores) -> None:

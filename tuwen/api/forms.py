@@ -106,8 +106,9 @@ def search_form(form: FormData) -> dict[str, Any]:
     fields = {name: value for name, value in _text_fields(form).items() if value != ""}
     if "filters" in fields:
         fields["filters"] = json_object("filters", fields["filters"])
-    if "facets" in fields:
-        fields["facets"] = _json("facets", fields["facets"])
+    for name in ("facets", "boost"):
+        if name in fields:
+            fields[name] = _json(name, fields[name])
     return fields
 
 
@@ -226,6 +227,7 @@ def search_body() -> dict[str, Any]:
     properties = schema["properties"] | {
         "filters": {"type": "string", "description": "The filters as JSON text."},
         "facets": {"type": "string", "description": 'The facets as JSON text, such as ["category"].'},
+        "boost": {"type": "string", "description": "The boosts as JSON text."},
         "image": IMAGE_FILE,
     }
     form = schema | {"properties": properties}

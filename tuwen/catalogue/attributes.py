@@ -42,6 +42,7 @@ class Attribute(Protocol):
     def keeps_below(self, most: float) -> Condition: ...
     def contains(self, wanted: Scalar) -> Condition: ...
     def is_set(self) -> Condition: ...
+    def number(self) -> sa.ColumnElement[float | None]: ...
     def values(self, among: Sequence[Condition]) -> Values: ...
     def members(self, among: Sequence[Condition]) -> Values: ...
 
@@ -111,6 +112,11 @@ class _InSqlite:
 
     def is_set(self) -> Condition:
         return self._has(lambda entry: entry.c.type != "null")
+
+    def number(self) -> sa.ColumnElement[float | None]:
+        entry = _json_each(ProductRow.attributes)
+        is_number = (entry.c.key == self._key) & entry.c.type.in_(SQLITE_NUMBERS)
+        return sa.select(entry.c.atom).where(is_number).limit(1).correlate(ProductRow).scalar_subquery()
 
     def values(self, among: Sequence[Condition]) -> Values:
         entry = _json_each(ProductRow.attributes)
@@ -193,6 +199,9 @@ class _InMysql:
 
     def is_set(self) -> Condition:
         return _never_unknown(self._value.type != "NULL")
+
+    def number(self) -> sa.ColumnElement[float | None]:
+        return sa.case((self._value.type.in_(MYSQL_NUMBERS), self._value.double))
 
     def values(self, among: Sequence[Condition]) -> Values:
         read = sa.func.left(self._document, LONGEST_DOCUMENT, type_=sa.String()).label("document")

@@ -69,6 +69,13 @@ def sku_owners(session: orm.Session, skus: Sequence[str]) -> dict[str, int]:
     return owners | {sku: product_id for sku, product_id in session.execute(to_the_letter) if sku is not None}
 
 
+def sort_values(session: orm.Session, product_ids: Collection[int], sort: str) -> dict[int, Any]:
+    """By product, what `sort` orders it by."""
+    column: orm.InstrumentedAttribute[Any] = getattr(ProductRow, sort.removeprefix("-"))
+    statement = sa.select(ProductRow.product_id, column).where(ProductRow.product_id.in_(product_ids))
+    return dict(session.execute(statement).all())
+
+
 def group_sizes(session: orm.Session, group_ids: Collection[str]) -> dict[str, int]:
     group_id = ProductRow.group_id
     counts = sa.select(group_id, sa.func.count()).where(group_id.in_(group_ids)).group_by(group_id)

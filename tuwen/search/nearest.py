@@ -2,23 +2,22 @@
 SELECT. What is short after its step says what to ask for next.
 """
 
-import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
 
 from data_models import MAX_IMAGES
+from tuwen.catalogue.boosts import lifts
 from tuwen.catalogue.prices import FEW, FittingPage, Prices, first_fitting_rows, page_of_fitting_rows
+from tuwen.catalogue.queries import sort_values
 from tuwen.database.engine import Database
 from tuwen.encoders.base import Vector
 from tuwen.errors import VectorDBUnavailable, VectorsRejected
-from tuwen.search.hits import Bound, ProductHit, bound_products
+from tuwen.search.hits import Bound, BoundRows, HitMaker, Nearest, ProductHit
 from tuwen.search.order import Showing
 from tuwen.vectors.registry import LiveIndex
 from vector_db import MAX_SEARCH_LIMIT, RowKey, VectorDB, VectorField, VectorHit
-
-logger = logging.getLogger(__name__)
 
 # Rows that no product binds (replaced a moment ago, or left by a crash), the product that is left out and pictures of
 # one and the same take places in Milvus's answer. Each costs time, and where these few don't do it asks again.
@@ -30,7 +29,6 @@ CHEAP_LIMIT = 128
 WIDER, DEEP_LIMIT, MOST_PAGES = 4, 2048, 40
 # Steps' costs are counted in hits, as they take Milvus and the database together.
 COST_OF_OWN_CALL, NAMED_ROWS_PER_HIT = 200, 5
-LOG_EVERY_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -44,6 +42,10 @@ class Lookup:
     showing: Showing
     without_product_id: int | None
     prices: Prices | None = None
+
+    @property
+    def rows(self) -> BoundRows:
+        return BoundRows(self.index.vector_index_id, as_candidates=self.showing.candidates > 0)
 
     @property
     def is_within_prices(self) -> bool:
@@ -86,7 +88,7 @@ class Step:
     page: FittingPage | None = None
     """Of all that fit the prices."""
     pages: int = 0
-    best: tuple[ProductHit, ...] = ()
+    best: tuple[Nearest, ...] = ()
     """Of the pages before."""
     metadata_ms: float = 0.0
 
@@ -131,7 +133,7 @@ class NearestProducts:
     def __init__(self, database: Database, vector_db: VectorDB) -> None:
         self._database = database
         self._vector_db = vector_db
-        self._logged_at = -LOG_EVERY_S
+        self._hits = HitMaker(database)
 
     def take(self, steps: Sequence[Step]) -> list[Outcome]:
         """Raises what concerns all of them; what concerns one alone is its outcome."""
@@ -155,7 +157,7 @@ class NearestProducts:
             outcomes[number] = replace(outcome, metadata_ms=outcome.metadata_ms + took_ms)
         return [outcomes[number] for number in range(len(steps))]
 
-    def _after(self, step: Step, products: list[ProductHit], *, is_all: bool) -> Found | Step:
+    def _after(self, step: Step, products: list[Nearest], *, is_all: bool) -> Found | Step:
         """`is_all`: no further row is there, or named."""
         lookup = step.lookup
         if not is_all and not lookup.showing.is_enough(products):
@@ -165,9 +167,9 @@ class NearestProducts:
                 return step.wider(len(products))
         if step.page is not None and lookup.prices is not None:
             return self._next_page(step, lookup.prices, products)
-        return _found(step, products, are_all=is_all)
+        return self._found(step, products, are_all=is_all)
 
-    def _within_prices(self, step: Step, prices: Prices, products: list[ProductHit]) -> Found | Step:
+    def _within_prices(self, step: Step, prices: Prices, products: list[Nearest]) -> Found | Step:
         """Of the nearest too few fit: more of them are looked at, up to a bound, unless few fit at all."""
         widest = max(step.lookup.wide_limit, DEEP_LIMIT)
         if step.limit >= widest:
@@ -182,16 +184,16 @@ class NearestProducts:
             rows = first_fitting_rows(session, step.lookup.index.vector_index_id, step.lookup.prices)
         return step.among(rows) if len(rows) < FEW else replace(step, names_few=False, many_fit=True)
 
-    def _next_page(self, step: Step, prices: Prices, products: list[ProductHit]) -> Found | Step:
+    def _next_page(self, step: Step, prices: Prices, products: list[Nearest]) -> Found | Step:
         """The nearest of all are of other prices: what fits is gone through."""
-        hits = sorted([*step.best, *products], key=lambda hit: (-hit.score, hit.product.milvus_id))
-        best = step.lookup.showing.keep(hits)
+        nearest = sorted([*step.best, *products], key=lambda each: (-each.score, each.bound.row.milvus_id))
+        best = step.lookup.showing.keep(nearest)
         page = None
         if step.pages < MOST_PAGES:
             with self._database.read() as session:
                 page = page_of_fitting_rows(session, step.lookup.index.vector_index_id, prices, step.page)
         if page is None:
-            return _found(step, best, are_all=step.pages < MOST_PAGES)
+            return self._found(step, best, are_all=step.pages < MOST_PAGES)
         return replace(step.among(page.rows), page=page, pages=step.pages + 1, best=tuple(best))
 
     def _nearest(self, group: Sequence[Step]) -> Sequence[list[VectorHit] | VectorsRejected | VectorDBUnavailable]:
@@ -219,49 +221,45 @@ class NearestProducts:
                 return False
         return True
 
-    def _products(
-        self, steps: Sequence[Step], nearest: Mapping[int, Sequence[VectorHit]]
-    ) -> dict[int, list[ProductHit]]:
+    def _products(self, steps: Sequence[Step], nearest: Mapping[int, Sequence[VectorHit]]) -> dict[int, list[Nearest]]:
         """For each step those of its hits that are bound, of its prices, and not the product to be left out: each
         product once, by its best row, and no more than it takes."""
-        rows: dict[int, set[RowKey]] = {}
+        rows: dict[BoundRows, set[RowKey]] = {}
         for number, hits in nearest.items():
-            rows.setdefault(steps[number].lookup.index.vector_index_id, set()).update(hit.row for hit in hits)
-        bound = bound_products(self._database, rows)
-        products: dict[int, list[ProductHit]] = {}
+            rows.setdefault(steps[number].lookup.rows, set()).update(hit.row for hit in hits)
+        bound = self._hits.bound_products(rows)
+        products: dict[int, list[Nearest]] = {}
         for number, hits in nearest.items():
             lookup = steps[number].lookup
-            counting = self._counting(lookup, hits, bound[lookup.index.vector_index_id])
+            counting = self._counting(lookup, hits, bound[lookup.rows])
             products[number] = lookup.showing.keep(counting)
         return products
 
-    def _counting(
-        self, lookup: Lookup, hits: Sequence[VectorHit], bound: Mapping[RowKey, Bound]
-    ) -> Iterator[ProductHit]:
+    def _counting(self, lookup: Lookup, hits: Sequence[VectorHit], bound: Mapping[RowKey, Bound]) -> Iterator[Nearest]:
         for hit in hits:
             product = bound.get(hit.row)
             if product is None or not _fits(lookup, product):
                 continue
-            try:
-                yield product.as_hit(hit.score, lookup.field)
-            except (ValueError, TypeError) as error:  # no columns that we would have written: others' hits don't suffer
-                self._log_unreadable(product, error)
+            if lookup.rows.as_candidates:
+                yield Nearest(hit.score, product)
+            elif made := self._hits.hit(product, hit.score, lookup.field):
+                yield Nearest(hit.score, product, made)
 
-    def _log_unreadable(self, product: Bound, error: Exception) -> None:
-        now = time.monotonic()
-        if now - self._logged_at >= LOG_EVERY_S:
-            self._logged_at = now
-            product_id = product.columns.product_id
-            logger.error(
-                "Product %s is left out of searches, and maybe others: it can't be read: %s", product_id, error
-            )
+    def _found(self, step: Step, products: Sequence[Nearest], *, are_all: bool) -> Found:
+        lookup, showing = step.lookup, step.lookup.showing
+        candidates = tuple(each.product_id for each in products[: showing.candidates])
+        ordered = showing.in_order(products, self._order_values(showing, candidates))
+        hits = self._hits.hits(lookup.index.vector_index_id, lookup.field, ordered, showing.wanted)
+        are_all = are_all and len(products) <= showing.candidates
+        return Found(hits, step.metadata_ms, candidates, are_all)
 
-
-def _found(step: Step, products: Sequence[ProductHit], *, are_all: bool) -> Found:
-    showing = step.lookup.showing
-    candidates = tuple(hit.product.product_id for hit in products[: showing.candidates])
-    are_all = are_all and len(products) <= showing.candidates
-    return Found(showing.shown(products), step.metadata_ms, candidates, are_all)
+    def _order_values(self, showing: Showing, candidates: Sequence[int]) -> Mapping[int, Any]:
+        if not showing.is_ordered:
+            return {}
+        with self._database.read() as session:
+            if showing.boosting is not None:
+                return lifts(session, candidates, showing.boosting)
+            return sort_values(session, candidates, showing.sort or "")
 
 
 def _fits(lookup: Lookup, bound: Bound) -> bool:

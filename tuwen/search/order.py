@@ -1,71 +1,88 @@
-"""What of the nearest is shown: each product once, or the best of each group, by score or in another order."""
+"""What of the nearest is shown: each product once or the best of each group, by score, boosted, or in another order."""
 
-from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from data_models import SearchSort
-from tuwen.search.hits import ProductHit
+from tuwen.catalogue.boosts import Boosting
+from tuwen.search.hits import Nearest
 
 
 @dataclass(frozen=True)
 class Showing:
     """`wanted`: so many at most. `candidates`: of so many nearest products what is counted over them is said; with
-    `sort` no others are shown."""
+    `sort` or `boosting` no others are shown."""
 
     wanted: int
     candidates: int = 0
     by_group: bool = False
     sort: SearchSort | None = None
+    boosting: Boosting | None = None
+
+    @property
+    def is_ordered(self) -> bool:
+        """By something else than the score."""
+        return self.sort is not None or self.boosting is not None
 
     @property
     def needed(self) -> int:
         """Products, one more than the candidates: else it would not be known whether they are all."""
-        return self.candidates + 1 if self.sort else max(self.wanted, self.candidates + 1 if self.candidates else 0)
+        return (
+            self.candidates + 1 if self.is_ordered else max(self.wanted, self.candidates + 1 if self.candidates else 0)
+        )
 
-    def keep(self, hits: Iterable[ProductHit]) -> list[ProductHit]:
-        """`hits`: the best first. As many products as candidates are needed, and beyond them the best of each further
-        group. No more of `hits` are made than that takes."""
-        kept: dict[int, ProductHit] = {}
+    def keep(self, nearest: Iterable[Nearest]) -> list[Nearest]:
+        """`nearest`: the best first. As many products as candidates are needed, and beyond them the best of each
+        further group. No more of `nearest` are made than that takes."""
+        kept: dict[int, Nearest] = {}
         groups: set[Hashable] = set()
-        for hit in hits:
-            if hit.product.product_id in kept:
+        for each in nearest:
+            if each.product_id in kept:
                 continue
-            group = self._group(hit)
+            group = self._group(each)
             if group in groups and len(kept) > self.candidates:
                 continue
-            kept[hit.product.product_id] = hit
+            kept[each.product_id] = each
             groups.add(group)
             if self._is_enough(len(kept), len(groups)):
                 break
         return list(kept.values())
 
-    def is_enough(self, kept: Sequence[ProductHit]) -> bool:
+    def is_enough(self, kept: Sequence[Nearest]) -> bool:
         return self._is_enough(len(kept), len(set(map(self._group, kept))))
 
     def _is_enough(self, products: int, groups: int) -> bool:
         has_candidates = not self.candidates or products > self.candidates
-        return has_candidates and (self.sort is not None or groups >= self.wanted)
+        return has_candidates and (self.is_ordered or groups >= self.wanted)
 
-    def shown(self, kept: Sequence[ProductHit]) -> list[ProductHit]:
-        ordered = in_order(kept[: self.candidates], self.sort) if self.sort else kept
-        best: dict[Hashable, ProductHit] = {}
-        for hit in ordered:
-            best.setdefault(self._group(hit), hit)
-        return list(best.values())[: self.wanted]
+    def in_order(self, kept: Sequence[Nearest], values: Mapping[int, Any]) -> list[Nearest]:
+        """All that may be shown, the first of each group. `values`: by product, what it is sorted or boosted by."""
+        ordered: Sequence[Nearest] = kept
+        if self.sort is not None:
+            ordered = _sorted(kept[: self.candidates], values, descending=self.sort.startswith("-"))
+        elif self.boosting is not None:
+            ordered = _boosted(kept[: self.candidates], values)
+        best: dict[Hashable, Nearest] = {}
+        for each in ordered:
+            best.setdefault(self._group(each), each)
+        return list(best.values())
 
-    def _group(self, hit: ProductHit) -> Hashable:
+    def _group(self, nearest: Nearest) -> Hashable:
         """A product without one is a group of its own."""
-        return (hit.product.group_id if self.by_group else None) or hit.product.product_id
+        return (nearest.group_id if self.by_group else None) or nearest.product_id
 
 
-def in_order(hits: Sequence[ProductHit], sort: SearchSort) -> list[ProductHit]:
+def _sorted(nearest: Sequence[Nearest], values: Mapping[int, Any], *, descending: bool) -> list[Nearest]:
     """What has no such value comes last, whichever way; of equal ones the nearer first."""
-    column = sort.removeprefix("-")
+    with_value = [each for each in nearest if values.get(each.product_id) is not None]
+    with_value.sort(key=lambda each: values[each.product_id], reverse=descending)  # which keeps the order of equal ones
+    return with_value + [each for each in nearest if values.get(each.product_id) is None]
 
-    def value(hit: ProductHit) -> Any:
-        return getattr(hit.product, column)
 
-    with_value = [hit for hit in hits if value(hit) is not None]
-    with_value.sort(key=value, reverse=sort.startswith("-"))  # which keeps the order of equal ones, reversed, too
-    return with_value + [hit for hit in hits if value(hit) is None]
+def _boosted(nearest: Sequence[Nearest], values: Mapping[int, float]) -> list[Nearest]:
+    """What is unlike the query (a score below 0) is lifted by as much, and not pushed down."""
+    boosted = [
+        replace(each, boosted_score=each.score + abs(each.score) * values.get(each.product_id, 0.0)) for each in nearest
+    ]
+    return sorted(boosted, key=lambda each: -(each.boosted_score or 0.0))

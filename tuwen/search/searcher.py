@@ -13,6 +13,7 @@ from data_models import (
     SearchTimings,
 )
 from tuwen.background import Budget, WorkPool
+from tuwen.catalogue.boosts import Boosting
 from tuwen.catalogue.facets import count_facets_among
 from tuwen.catalogue.prices import Prices
 from tuwen.catalogue.queries import group_sizes, load_products
@@ -101,7 +102,7 @@ class Searcher:
         metadata_ms = round(found.metadata_ms, 2)
         vector_ms = max(0.0, round(watch.lap_ms() - metadata_ms, 2))
         hits = [
-            SearchHit(rank=rank, score=hit.score, product=hit.product, image=hit.image)
+            SearchHit(rank=rank, **hit._asdict())
             for rank, hit in enumerate(found.hits[request.offset :], start=request.offset + 1)
         ]
         facets = None
@@ -196,9 +197,10 @@ def _as_lookup(request: SearchRequest, query: Query, index: LiveIndex, vector: V
         expression,
         Showing(
             wanted=request.offset + request.top_k,
-            candidates=RELEVANT if request.facets or request.sort else 0,
+            candidates=RELEVANT if request.facets or request.sort or request.boost else 0,
             by_group=request.group_by is not None,
             sort=request.sort,
+            boosting=Boosting.by(request.boost),
         ),
         without_product_id=query.without_product_id,
         prices=prices if filters.has_prices else None,
