@@ -75,9 +75,9 @@ def test_what_the_file_lacks_goes_and_what_it_names_stays(settings: Settings, da
         ["R30", "", "none.png"],
         [" R31 ", "坏" * 600, ""],
     ]
-    job = run(settings, database, rows)
+    job = run(settings, database, rows, allow_deletes_percent=50)
     assert (job.status, job.created, job.unchanged, job.failed, job.deleted) == ("done", 1, 20, 2, 18)
-    assert (job.deletes_allowed, job.error) == (100, None)
+    assert (job.deletes_allowed, job.error) == (20, None)
     assert skus_in(database) == numbered(range(20)) | {"ｒ99", "R30", "R31", None}
     assert len(deletes_in(database)) == 18
     assert run(settings, database, rows).deleted == 0
@@ -85,14 +85,38 @@ def test_what_the_file_lacks_goes_and_what_it_names_stays(settings: Settings, da
 
 def test_more_than_a_share_goes_only_when_asked_for(settings: Settings, database: Database) -> None:
     run(settings, database, rows_of(range(130)), mode="create")
-    job = run(settings, database, rows_of(range(10)))
-    assert (job.status, job.deleted, job.unchanged, len(skus_in(database))) == ("failed", 0, 10, 130)
-    assert "120 of 130 products are not in the file, and 100 may go" in (job.error or "")
+    job = run(settings, database, rows_of(range(116)))
+    assert (job.status, job.deleted, job.unchanged, len(skus_in(database))) == ("failed", 0, 116, 130)
+    assert "lacks 14 of 130 products, and 13 may go; nothing was deleted" in (job.error or "")
     few = run(settings, database, rows_of(range(120)), allow_deletes_percent=5.0)
     assert (few.status, few.deletes_allowed, few.deleted) == ("failed", 6, 0)
     all_of_them = run(settings, database, rows_of(range(10)), allow_deletes_percent=95.0)
     assert (all_of_them.status, all_of_them.deleted) == ("done", 120)
     assert skus_in(database) == numbered(range(10))
+
+
+@pytest.mark.parametrize(("there", "may_go"), [(1, 0), (3, 1), (12, 6), (60, 10)])
+def test_of_few_products_no_wrong_file_takes_more_than_half(
+    settings: Settings, database: Database, there: int, may_go: int
+) -> None:
+    run(settings, database, rows_of(range(there)), mode="create")
+    other = [["Z", "别的商店的文件", "a.png"]]
+    dry = run(settings, database, other, dry_run=True)
+    assert (dry.deleted, dry.deletes_allowed) == (there, may_go)
+    job = run(settings, database, [*rows_of(range(there - may_go - 1)), *other])
+    assert (job.status, job.deleted, len(skus_in(database))) == ("failed", 0, there + 1)
+    job = run(settings, database, [*rows_of(range(there - may_go)), *other])
+    assert (job.status, job.deleted, len(skus_in(database))) == ("done", may_go, there - may_go + 1)
+
+
+def test_all_go_only_where_it_was_said_so(database: Database, tmp_path: Path) -> None:
+    settings = Settings(_env_file=None, data_dir=tmp_path, durable_writes=False, reconcile_large_share=1)
+    run(settings, database, rows_of(range(30)), mode="create")
+    none: list[list[object]] = []
+    job = run(settings, database, none)
+    assert (job.status, job.deletes_allowed, len(skus_in(database))) == ("failed", 29, 30)
+    assert run(settings, database, none, allow_deletes_percent=99.0).status == "failed"
+    assert run(settings, database, none, allow_deletes_percent=100.0).deleted == 30
 
 
 def test_a_dry_run_counts_and_changes_nothing(settings: Settings, database: Database) -> None:
@@ -122,7 +146,7 @@ def test_a_row_that_names_no_product_keeps_all(settings: Settings, database: Dat
     run(settings, database, rows_of(range(5)), mode="create")
     job = run(settings, database, [*rows_of(range(2)), row])
     assert (job.status, job.deleted, len(skus_in(database))) == ("failed", 0, 5)
-    assert "1 rows name no sku (line 4)" in (job.error or "")
+    assert "has 1 rows that name no sku (line 4)" in (job.error or "")
 
 
 def test_what_came_after_the_import_stays(settings: Settings, database: Database) -> None:
@@ -138,7 +162,7 @@ def test_it_goes_on_wherever_it_was_killed(forks: subprocess.Popen[str], tmp_pat
         settings = settings_in(tmp_path / str(number))
         database = open_database(settings)
         run(settings, database, rows_of(range(14)), mode="create")
-        job = begin(settings, database, rows_of(range(3)))
+        job = begin(settings, database, rows_of(range(3)), allow_deletes_percent=80)
         killed = was_killed(forks, settings, number)
         let_time_pass(database)
         asyncio.run(import_all(settings))
@@ -162,8 +186,10 @@ def test_the_command_line_and_the_api_take_it(api: httpx.Client, tmp_path: Path)
     assert "1 unchanged, 0 failed, 2 deleted, of 1 rows. Nothing was changed: it was a dry run." in dry.stdout
     assert api.get("/product/list").json()["total"] == 3
     braked = run_cli("import", str(file), "--mode", "replace_all", "--allow-deletes", "10", API_URL=url)
-    assert (braked.returncode, "2 of 3 products are not in the file" in braked.stderr) == (1, True)
-    gone = run_cli("import", str(file), "--mode", "replace_all", API_URL=url)
+    assert (braked.returncode, "lacks 2 of 3 products, and 0 may go" in braked.stderr) == (1, True)
+    failed = api.get("/product/import/3", headers={"Accept-Language": "zh-CN"}).json()["error"]
+    assert failed.startswith("file：缺少 3 件商品中的 2 件，而最多可以删除 0 件；什么也没有删除")
+    gone = run_cli("import", str(file), "--mode", "replace_all", "--allow-deletes", "70", API_URL=url)
     assert (gone.returncode, "2 deleted" in gone.stdout) == (0, True)
     assert api.get("/product/list").json()["total"] == 1
     given = {"allow_deletes_percent": 5}

@@ -11,7 +11,7 @@ from fastapi.routing import APIRouter
 from data_models import ImportJob, ImportMode
 from orm_models import ImportErrorRow, ProductRow
 from tuwen.api.file_upload import receive_file
-from tuwen.api.messages import Language
+from tuwen.api.messages import Language, find_message
 from tuwen.api.problems import accepted_language, problem_responses, worded
 from tuwen.api.state import Api, ApiDependency, JobId
 from tuwen.errors import (
@@ -80,8 +80,8 @@ async def import_products(
     addresses in titles and attributes.
 
     `replace_all` is `upsert`, and then deletes the products whose sku the file does not have: none without a sku, none
-    that a row with an error names, and not more than a tenth of all (or 100) unless `allow_deletes_percent` says so.
-    `dry_run` changes nothing, and counts what would be."""
+    that a row with an error names, and not more than a tenth of all (or ten, of few products at most half) unless
+    `allow_deletes_percent` says so. `dry_run` changes nothing, and counts what would be."""
     if allow_deletes_percent is not None and mode != "replace_all":
         raise InvalidInput.in_field("allow_deletes_percent", "goes with mode=replace_all")
     settings, threads = api.services.settings, api.threads.uploads
@@ -109,8 +109,14 @@ async def import_products(
     summary="How an import stands",
     responses=problem_responses(NotFound, InvalidInput, DatabaseUnavailable),
 )
-async def get_import(job_id: JobId, api: ApiDependency) -> ImportJob:
-    return await api.threads.reads.run(api.imports.read, job_id)
+async def get_import(job_id: JobId, request: Request, api: ApiDependency) -> ImportJob:
+    """Its `error` in Chinese by `Accept-Language: zh`."""
+    job = await api.threads.reads.run(api.imports.read, job_id)
+    if job.error is None or accepted_language(request) == "en":
+        return job
+    field, _, message = job.error.partition(": ")
+    said = find_message(message)
+    return job.model_copy(update={"error": f"{field}：{said.in_chinese}"}) if said else job
 
 
 @router.get(

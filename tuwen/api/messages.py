@@ -47,6 +47,8 @@ OURS = (
     ("row_cells", "has {cell} in a column that has no name", "没有列名的一列里有内容 {cell}"),
     ("missing_sku", "is missing; without one it can't be told which product this is", "缺少货号；没有它就不知道是哪件商品"),
     ("missing_field", "is missing, and no product has this sku yet", "缺少，而且还没有这个货号的商品"),
+    ("names_no_sku", "has {count} rows that name no sku (line {lines}), and may be products that it lacks; nothing was deleted: mend them, and import again", "有 {count} 行没有货号（第 {lines} 行），可能正是要删除的商品；什么也没有删除：请补上货号后再导入一次"),
+    ("deletes_too_many", "lacks {surplus} of {total} products, and {allowed} may go; nothing was deleted: if they all shall, import again with a larger allow_deletes_percent (--allow-deletes)", "缺少 {total} 件商品中的 {surplus} 件，而最多可以删除 {allowed} 件；什么也没有删除：如果确实要删除，请以更大的 allow_deletes_percent（--allow-deletes）再导入一次"),
     ("only_with_replace_all", "goes with mode=replace_all", "只能与 mode=replace_all 一起使用"),
     ("not_written", "could not be written; something else may change the same product, so import it again", "无法写入：可能另有操作在修改同一件商品；请再导入一次"),
     ("no_number", "is {price}, which is no number", "是 {price}，不是数字"),

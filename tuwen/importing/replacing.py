@@ -1,8 +1,9 @@
 """The last step of `mode=replace_all`: products whose sku the file does not have are deleted, a page at a time.
 
 Nothing is deleted by inference alone: not while a row of the file can't say which product it is, not more than a share
-of all products unless that was asked for, no product without a sku, none that came after the import. What rows with
-errors name stays, too. Whoever takes the job up after a kill reads the file's skus anew, and deletes what is left.
+of all products and never all of them unless that was asked for, no product without a sku, none that came after the
+import. What rows with errors name stays, too. Whoever takes the job up after a kill reads the file's skus anew, and
+deletes what is left.
 """
 
 import hashlib
@@ -19,6 +20,7 @@ from sqlalchemy import orm
 from orm_models import JobRow, ProductRow, utc_now
 from tuwen.background import WorkPool
 from tuwen.database.engine import Database
+from tuwen.errors import InvalidInput
 from tuwen.importing.attempts import Attempt, require_running
 from tuwen.importing.columns import SourceRow
 from tuwen.importing.source import Source
@@ -28,7 +30,7 @@ from tuwen.texts import canonical_text
 from tuwen.vectors.binding import bound_milvus_ids
 
 READ_AT_ONCE, LOOKED_AT_ONCE, DELETED_AT_ONCE = 2000, 1000, 100
-ALWAYS_ALLOWED = 100
+FEW = 10  # may go though they are a larger share, but no more than half
 LINES_SHOWN = 5
 
 
@@ -82,29 +84,30 @@ class Replacement:
         self._reading, self._writing = reading, writing
         self._skus = NamedSkus()
 
-    async def run(self) -> str | None:
-        """Why nothing was deleted; None where it was, or is only counted. Raises JobGone."""
+    async def run(self) -> None:
+        """Raises JobGone, or InvalidInput where nothing is deleted, and says why."""
         await self._read_skus(self._attempt.path)
         if self._skus.without:
             lines = ", ".join(map(str, self._skus.without[:LINES_SHOWN]))
-            return (
-                f"Nothing was deleted: {len(self._skus.without):,} rows name no sku (line {lines}), and may be "
-                "products that would be. Mend them, and import again."
+            raise InvalidInput.in_field(
+                "file",
+                f"has {len(self._skus.without):,} rows that name no sku (line {lines}), and may be products that it "
+                "lacks; nothing was deleted: mend them, and import again",
             )
         total, surplus = await self._reading.run(self._count)
         allowed = self._allowed(total)
         await self._writing.run(self._say, surplus, allowed)
         if self._attempt.is_dry_run:
-            return None
+            return
         if surplus > allowed:
-            return (
-                f"Nothing was deleted: {surplus:,} of {total:,} products are not in the file, and {allowed:,} may go. "
-                "If they all shall, import again with a larger allow_deletes_percent (--allow-deletes)."
+            raise InvalidInput.in_field(
+                "file",
+                f"lacks {surplus:,} of {total:,} products, and {allowed:,} may go; nothing was deleted: if they all "
+                "shall, import again with a larger allow_deletes_percent (--allow-deletes)",
             )
         after = 0
         while (after := await self._writing.run(self._delete_page, after)) > 0:
             pass
-        return None
 
     async def _read_skus(self, path: Path) -> None:
         with Source(path) as source:
@@ -130,7 +133,8 @@ class Replacement:
         percent = self._attempt.request.get("allow_deletes_percent")
         if percent is not None:
             return int(total * percent / 100)
-        return max(ALWAYS_ALLOWED, int(total * self._settings.reconcile_large_share))
+        share = int(total * self._settings.reconcile_large_share)
+        return min(max(share, min(FEW, total // 2)), max(total - 1, 0))
 
     def _say(self, surplus: int, allowed: int) -> None:
         with self._database.write() as session:
