@@ -267,6 +267,20 @@ class ImportErrorRow(Base):
     reason: orm.Mapped[str] = orm.mapped_column(sa.String(REASON_LENGTH))
 
 
+class ImageSourceRow(Base):
+    """What the host of a picture that an import fetched knows it by. It stays for as long as files name the address."""
+
+    __tablename__ = "image_source"
+    __table_args__ = (TABLE_OPTIONS,)
+
+    url_sha256: orm.Mapped[str] = orm.mapped_column(sa.CHAR(64), primary_key=True)
+    image_sha256: orm.Mapped[str] = orm.mapped_column(sa.CHAR(64))
+    """Of the picture that was stored of it."""
+    etag: orm.Mapped[str | None] = orm.mapped_column(sa.String(255))
+    last_modified: orm.Mapped[str | None] = orm.mapped_column(sa.String(255))
+    used_at: orm.Mapped[datetime] = orm.mapped_column(UtcDateTime, default=utc_now, index=True)
+
+
 class GeneratedImageRow(Base):
     """A picture of a finished job of kind `generate`; it goes with its job."""
 

@@ -1,9 +1,12 @@
 """A large file on the embedded default: memory, kills, what is reported, and what the same file costs again.
 
-    python -m benchmarks.imports --rows 100000
+    python -m benchmarks.imports --rows 100000 --index
+    python -m benchmarks.imports --price-feed --rows 100000
+    python -m benchmarks.imports --price-feed --rows 100000 --products 1000 --padding 50000
 
-Rows with a small picture each, one in a hundred of them broken, as a ZIP archive. The service is killed with -9 three
-times on the way. Stops with what is wrong where a row is lost, there twice, or not reported.
+The first: rows with a small picture each, one in a hundred of them broken, as a ZIP archive. The service is killed with
+-9 three times on the way. Stops with what is wrong where a row is lost, there twice, or not reported. The second: the
+prices of 100,000 synthetic products (`price_feed.py`). The third: a file of 5 GB.
 """
 
 import csv
@@ -11,57 +14,66 @@ import io
 import json
 import sys
 import tempfile
-import threading
 import time
 import zipfile
-from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
-import httpx
-import psutil
 from PIL import Image
 
-from benchmarks import results, services
+from benchmarks import results
+from benchmarks.import_watch import Job, Watch, require, rows_per_s
+from benchmarks.price_feed import Feed, measure_feed
 from clients.catalogue_import import wait_until_indexed
-from clients.file_import import begin_import
 
 KILLS, BROKEN_EACH, SIDE = 3, 100, 64
-POLL_S = 0.2
-VECTORS = "tuwen_index_vectors_total"
 
 
 def main() -> None:
     options = results.options(__doc__)
     options.add_argument("--rows", type=int, default=100_000)
     options.add_argument("--index", action="store_true", help="wait until all are indexed, before the second import")
+    options.add_argument("--price-feed", action="store_true", help="a file of prices, for products that are there")
+    options.add_argument("--products", type=int, help="that the feed's rows go round; as many as rows, by default")
+    options.add_argument("--padding", type=int, default=0, help="bytes of blanks in each row of the feed")
+    options.add_argument("--workbook", action="store_true", help="the feed as XLSX")
     chosen = options.parse_args()
     rows = 1000 if chosen.quick else chosen.rows
-    report = results.Report("imports", quick=chosen.quick)
+    report = results.Report("price_feed" if chosen.price_feed else "imports", quick=chosen.quick)
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        file = write_file(folder / "shop.zip", rows)
-        broken = len(range(0, rows, BROKEN_EACH))
-        with Watch(folder) as watch:
-            first = watch.import_file(file, kills=KILLS)
-            watch.require(first, created=rows - broken, failed=broken)
-            if chosen.index:
-                wait_until_indexed(watch.client, lambda _: None)
-            vectors = watch.vectors()
-            again = watch.import_file(file)
-            watch.require(again, unchanged=rows - broken, failed=broken)
-            encoded = watch.vectors() - vectors if chosen.index else None
-        report.add(
-            rows=rows,
-            broken=broken,
-            kills=KILLS,
-            file_mib=round(file.stat().st_size / results.MIB, 1),
-            first_rows_per_s=first["rows_per_s"],
-            again_rows_per_s=again["rows_per_s"],
-            encoded_again=encoded,
-            peak_mib=round(watch.peak_bytes / results.MIB, 1),
-        )
+        if chosen.price_feed:
+            feed = Feed(rows, chosen.products or rows, chosen.padding, chosen.workbook)
+            report.add(**measure_feed(Path(name), feed))
+        else:
+            measure(report, Path(name), rows, index=chosen.index)
     report.write(chosen.json)
+
+
+def measure(report: results.Report, folder: Path, rows: int, *, index: bool) -> None:
+    file = write_file(folder / "shop.zip", rows)
+    broken, rates = len(range(0, rows, BROKEN_EACH)), Rates(rows)
+    facts: results.Row = {"rows": rows, "broken": broken}
+    with Watch(folder) as watch:
+        job = watch.import_file(file, KILLS, rates.look)
+        require(job, created=rows - broken, failed=broken)
+        require_reported(watch, job)
+        size = round(file.stat().st_size / results.MIB, 1)
+        report.add(
+            **facts,
+            what="first",
+            kills=KILLS,
+            file_mib=size,
+            rows_per_s=rows_per_s(job),
+            **rates.facts(),
+            peak_mib=watch.peak_mib,
+        )
+        if index:
+            wait_until_indexed(watch.client, lambda _: None)
+        encoded = watch.encoded()
+        job = watch.import_file(file)
+        require(job, unchanged=rows - broken, failed=broken)
+        require_reported(watch, job)
+        encoded = round(watch.encoded() - encoded) if index else None
+        report.add(**facts, what="again", rows_per_s=rows_per_s(job), encoded=encoded, peak_mib=watch.peak_mib)
 
 
 def write_file(path: Path, rows: int) -> Path:
@@ -79,70 +91,38 @@ def write_file(path: Path, rows: int) -> Path:
     return path
 
 
-class Watch:
-    """A service, the next one after a kill, and the most memory that any has taken."""
+class Rates:
+    """Rows a second over the first and the last fifth of a file, in which nothing is killed: whether it grows slow."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._stack = ExitStack()
-        self._over = threading.Event()
-        self.peak_bytes = 0
+    def __init__(self, rows: int) -> None:
+        self._marks = [rows * share // 100 for share in (1, 20, 80, 99)]
+        self._passed: list[tuple[float, int]] = []
 
-    def __enter__(self) -> "Watch":
-        self._start()
-        threading.Thread(target=self._measure, daemon=True).start()
-        return self
+    def look(self, job: Job) -> None:
+        while len(self._passed) < len(self._marks) and job["rows"] >= self._marks[len(self._passed)]:
+            self._passed.append((time.monotonic(), job["rows"]))
 
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._stack.close()
+    def facts(self) -> results.Row:
+        if len(self._passed) < len(self._marks):
+            return {}
+        first, last = (self._between(*self._passed[index : index + 2]) for index in (0, 2))
+        return {"first_fifth_rows_per_s": first, "last_fifth_rows_per_s": last}
 
-    def _start(self) -> None:
-        self._service = self._stack.enter_context(services.running_service(self._folder))
-        self.client = self._stack.enter_context(httpx.Client(base_url=self._service.url, timeout=300, trust_env=False))
+    @staticmethod
+    def _between(begin: tuple[float, int], end: tuple[float, int]) -> float:
+        return round((end[1] - begin[1]) / max(end[0] - begin[0], 0.001), 1)
 
-    def _measure(self) -> None:
-        while not self._over.wait(POLL_S):
-            try:
-                self.peak_bytes = max(self.peak_bytes, int(self._service.memory()["in_all_mib"] * results.MIB))
-            except (psutil.Error, OSError):  # killed a moment ago
-                continue
 
-    def import_file(self, file: Path, kills: int = 0) -> dict[str, Any]:
-        job: dict[str, Any] = begin_import(self.client, file, "upsert", lambda _: None)
-        killed_at = [(number + 1) / (kills + 1) for number in range(kills)]
-        while job["status"] not in ("done", "failed", "cancelled"):
-            if killed_at and job["progress"] >= killed_at[0]:
-                killed_at.pop(0)
-                for process in [*psutil.Process(self._service.process.pid).children(recursive=True)]:
-                    process.kill()
-                self._service.process.kill()
-                self._service.process.wait()
-                self._start()
-            time.sleep(POLL_S)
-            job = self.client.get(job["status_url"]).raise_for_status().json()
-        if killed_at:
-            sys.exit(f"Killed {kills - len(killed_at)} times of {kills}: too few rows.")
-        return job
-
-    def require(self, job: dict[str, Any], **counts: int) -> None:
-        wanted = {"created": 0, "updated": 0, "unchanged": 0, "failed": 0} | counts
-        found = {name: job[name] for name in wanted}
-        if job["status"] != "done" or found != wanted:
-            sys.exit(f"Wanted {wanted}, got {found}: {job}")
-        report = self.client.get(job["errors_url"]).raise_for_status().content.decode("utf-8-sig")
-        errors = [row for row in csv.DictReader(io.StringIO(report)) if row["severity"] == "error"]
-        lines = [int(row["line"]) for row in errors]
-        if lines != list(range(1, job["rows"] + 1, BROKEN_EACH)) or not all(row["reason"] for row in errors):
-            sys.exit(f"{len(lines)} errors are reported, {counts['failed']} were made.")
-        total = self.client.get("/product/list", params={"page_size": 1}).json()["total"]
-        if total != job["rows"] - counts["failed"]:
-            sys.exit(f"There are {total} products.")
-
-    def vectors(self) -> float:
-        """That were encoded, of this process."""
-        lines = self.client.get("/metrics").text.splitlines()
-        return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(VECTORS) and "encoded" in line)
+def require_reported(watch: Watch, job: Job) -> None:
+    """Each broken row once, with its reason; and a product for each of the others."""
+    report = watch.client.get(job["errors_url"]).raise_for_status().content.decode("utf-8-sig")
+    errors = [row for row in csv.DictReader(io.StringIO(report)) if row["severity"] == "error"]
+    lines = [int(row["line"]) for row in errors]
+    if lines != list(range(1, job["rows"] + 1, BROKEN_EACH)) or not all(row["reason"] for row in errors):
+        sys.exit(f"{len(lines)} errors are reported, {job['failed']} were made.")
+    total = watch.client.get("/product/list", params={"page_size": 1}).json()["total"]
+    if total != job["rows"] - job["failed"]:
+        sys.exit(f"There are {total} products.")
 
 
 if __name__ == "__main__":

@@ -120,6 +120,7 @@ def fill(settings: Settings, base: Vectors, count: int) -> None:
 def _product(row: VectorRow) -> dict[str, Any]:
     return {
         "product_id": row.product_id,
+        "sku": f"P{row.product_id}",
         "title": row.title,
         "category": row.category,
         "attributes": {},

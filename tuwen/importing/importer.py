@@ -30,6 +30,7 @@ from tuwen.importing.attempts import (
 )
 from tuwen.importing.doubles import Doubles, beside
 from tuwen.importing.files import import_folder, lacks_room, remove_left_files
+from tuwen.importing.image_sources import delete_unused_sources
 from tuwen.importing.pages import PictureNeeded
 from tuwen.importing.personal_data import without_personal_data
 from tuwen.importing.pictures import PictureReader, keep_stored
@@ -120,6 +121,7 @@ class Importer:
             self._clear_up_at = time.monotonic() + CLEAR_UP_EVERY_S
             remove_left_files(self._database, self._folder)
             delete_old_jobs(self._database)
+            delete_unused_sources(self._database)
 
     async def _keep_while(self, attempt: Attempt, work: Any) -> None:
         task = asyncio.ensure_future(work)
@@ -204,8 +206,8 @@ class Importer:
 
     async def _write(self, writing: Writing, source: Source, read: list[Read], trust_known: bool) -> int:
         good = [row for row in read if isinstance(row, ImportRow)]
-        known, stored = await self._reading.run(writing.find_known, good)
-        reading = self._pictures.read(source, good, known, stored, writing.attempt, trust_known=trust_known)
+        known = await self._reading.run(writing.find_known, good)
+        reading = self._pictures.read(source, good, known, writing.attempt, trust_known=trust_known)
         pictures, done = await reading
         if done < len(good):  # no more could be held; the errors between them go with those that are done
             read = read[: read.index(good[done])]

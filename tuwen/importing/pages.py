@@ -17,6 +17,7 @@ from tuwen.catalogue.pictures import Picture as StoredPicture
 from tuwen.catalogue.pictures import pictures_of, require_distinct, write_further_pictures
 from tuwen.catalogue.queries import load_products, lock_products, sku_owners
 from tuwen.errors import InvalidInput
+from tuwen.importing.image_sources import ImageSource
 from tuwen.importing.rows import ImportRow, RowError
 from tuwen.messaging.outbox import add_upsert_events
 from tuwen.pictures.checked_image import CheckedImage
@@ -36,6 +37,23 @@ class Picture(NamedTuple):
     likeness: bytes | None = None
     further: tuple["Picture", ...] | None = None
     """Null: the row says nothing of them."""
+    fetched: tuple[str, ImageSource] | None = None
+    """From which address, if that is to be remembered."""
+
+    @property
+    def all(self) -> list["Picture"]:
+        return [self, *(self.further or ())]
+
+
+class Known(NamedTuple):
+    """What is there already of what a page's rows name."""
+
+    products: Mapping[str, ProductRow]
+    """By the sku as the row has it."""
+    pictures: Mapping[int, Sequence[StoredPicture]]
+    """Of these, by their ids."""
+    sources: Mapping[str, ImageSource]
+    """By address."""
 
 
 @dataclass
@@ -113,7 +131,7 @@ class PageWriter:
             raise PictureNeeded
         given = row.changes.model_dump(include=row.changes.model_fields_set)
         given["attributes"] = self._attributes(row, {})
-        main, *further = self._stored([picture, *(picture.further or ())], [])
+        main, *further = self._stored(picture.all, [])
         require_distinct([each.image_sha256 for each in (main, *further)])
         product = ProductRow(**ProductFields(**given).model_dump(), **main._asdict())
         session.add(product)

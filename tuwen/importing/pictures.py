@@ -1,23 +1,22 @@
 """The pictures that a page of rows names: read from the archive or fetched, and left alone where a product has them."""
 
 import asyncio
-import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import NamedTuple
 
-from orm_models import ProductRow
 from tuwen.background import WorkPool
-from tuwen.catalogue.pictures import Picture as StoredPicture
 from tuwen.errors import InvalidInput
 from tuwen.importing.attempts import Attempt
-from tuwen.importing.pages import Picture
+from tuwen.importing.image_sources import ImageSource, is_address
+from tuwen.importing.pages import Known, Picture
 from tuwen.importing.rows import ImportRow, RowError
 from tuwen.importing.source import Source
 from tuwen.pictures.checked_image import CheckedImage
 from tuwen.pictures.checks import is_stored_as
 from tuwen.pictures.decoder import PictureDecoder
-from tuwen.pictures.download import NotFetched, PictureFetcher
+from tuwen.pictures.download import NONE, Download, NotFetched, PictureFetcher, Validators
 from tuwen.pictures.likeness import likeness_of
 from tuwen.pictures.store import ImageStore
 from tuwen.settings import Settings
@@ -50,16 +49,14 @@ class PictureReader:
         self,
         source: Source,
         rows: Sequence[ImportRow],
-        known: Mapping[str, ProductRow],
-        stored: Mapping[int, Sequence[StoredPicture]],
+        known: Known,
         attempt: Attempt,
         *,
         trust_known: bool,
     ) -> tuple[dict[int, Picture | RowError], int]:
         """By line, stored, of as many of the first rows as may be held; how many rows these are.
 
-        `stored`: the pictures of those that are known. `trust_known`: what is there will still be when the page is
-        written. Without it, PictureNeeded can't come.
+        `trust_known`: what is there will still be when the page is written. Without it, PictureNeeded can't come.
         """
         pictures: dict[int, Picture | RowError] = {}
         times = Counter(canonical_text(row.sku) for row in rows if row.sku is not None)
@@ -69,33 +66,38 @@ class PictureReader:
             done += len(several)
             reads = []
             for row in several:
-                product = known.get(row.sku) if row.sku is not None and trust_known else None
+                product = known.products.get(row.sku) if row.sku is not None and trust_known else None
                 if row.image is None or (product is not None and attempt.mode == "create"):
                     continue
                 # One row's picture may be another row's change, and a product that failed may have lost its own.
                 is_once = times[canonical_text(row.sku or "")] == 1
                 is_sure = product is not None and is_once and product.index_status != "failed"
-                present = [each.image_sha256 for each in stored[product.product_id]] if product and is_sure else []
+                stored = known.pictures[product.product_id] if product and is_sure else []
+                present = _Present([each.image_sha256 for each in stored], known.sources)
                 reads.append((row.line, self._read(source, row, present, store=not attempt.is_dry_run)))
             results = await asyncio.gather(*(read for _, read in reads))
             pictures |= zip((line for line, _ in reads), results, strict=True)
             held += sum(len(image.data) for each in results for image in _read_of(each))
         return pictures, done
 
-    async def _read(self, source: Source, row: ImportRow, present: Sequence[str], *, store: bool) -> Picture | RowError:
-        """All that the row names; `present`: the product's own, in their order."""
+    async def _read(self, source: Source, row: ImportRow, present: "_Present", *, store: bool) -> Picture | RowError:
+        """All that the row names."""
         pictures = []
         try:
-            for name, sha256 in itertools.zip_longest(row.images, present[: len(row.images)]):
-                pictures.append(await self._read_one(source, name, sha256, store=store))
+            for index, name in enumerate(row.images):
+                if is_address(name):
+                    pictures.append(await self._fetch(name, present, index, store=store))
+                else:
+                    data = await self._bytes(source, name)
+                    pictures.append(await self._as_picture(data, present.at(index), store=store))
         except InvalidInput as error:
             reason = "; ".join(each.message for each in error.errors) or error.detail
             return RowError(row.line, row.sku, "image", reason)
         main, *further = pictures
         return main if row.further is None else main._replace(further=tuple(further))
 
-    async def _read_one(self, source: Source, name: str, present: str | None, *, store: bool) -> Picture:
-        data = await self._bytes(source, name)
+    async def _as_picture(self, data: bytes, present: str | None, *, store: bool) -> Picture:
+        """`present`: what the product has in its place."""
         if present is not None and await self._reading.run(partial(is_stored_as, present, data, self._settings)):
             return Picture(present, None)
         image = await self._decoder.check(data)
@@ -108,20 +110,46 @@ class PictureReader:
 
     async def _bytes(self, source: Source, image: str) -> bytes:
         """Raises InvalidInput."""
-        if "://" in image:
-            return await self._fetch(image)
         try:
             return await self._reading.run(source.read_picture, image, self._settings.upload_max_bytes)
         except OSError as error:
             raise InvalidInput.in_field("image", f"{image!r} can't be read: {error}") from error
 
-    async def _fetch(self, url: str) -> bytes:
+    async def _fetch(self, address: str, present: "_Present", index: int, *, store: bool) -> Picture:
+        """Raises InvalidInput."""
+        known = present.fetched_from(address, index)
+        download = await self._download(address, known.validators if known else NONE)
+        if known is not None and download.is_same:
+            return Picture(known.image_sha256, None)
+        picture = await self._as_picture(download.data, present.at(index), store=store)
+        if not any(download.validators):
+            return picture
+        return picture._replace(fetched=(address, ImageSource(picture.sha256, download.validators)))
+
+    async def _download(self, address: str, known: Validators) -> Download:
         for attempt in range(1, FETCHES):
             try:
-                return await self._fetcher.fetch(url)
+                return await self._fetcher.fetch_unless_same(address, known)
             except NotFetched:
                 await asyncio.sleep(FIRST_PAUSE_S * attempt)
-        return await self._fetcher.fetch(url)
+        return await self._fetcher.fetch_unless_same(address, known)
+
+
+class _Present(NamedTuple):
+    """What a row need not bring."""
+
+    sha256s: Sequence[str]
+    """Of the product's own pictures, in their order."""
+    sources: Mapping[str, ImageSource]
+
+    def at(self, index: int) -> str | None:
+        return self.sha256s[index] if index < len(self.sha256s) else None
+
+    def fetched_from(self, address: str, index: int) -> ImageSource | None:
+        """If the product has it still; the main one as such, a further one at whichever place."""
+        source = self.sources.get(address)
+        of_kind = self.sha256s[:1] if index == 0 else self.sha256s[1:]
+        return source if source is not None and source.image_sha256 in of_kind else None
 
 
 def keep_stored(images: ImageStore, pictures: Mapping[int, Picture | RowError]) -> None:
@@ -135,4 +163,4 @@ def _read_of(picture: Picture | RowError) -> list[CheckedImage]:
     """The main one and the further ones, but for those that the product has."""
     if isinstance(picture, RowError):
         return []
-    return [each.image for each in (picture, *(picture.further or ())) if each.image is not None]
+    return [each.image for each in picture.all if each.image is not None]

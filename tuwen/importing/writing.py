@@ -10,7 +10,8 @@ from tuwen.catalogue.pictures import pictures_of
 from tuwen.database.engine import Database
 from tuwen.importing.attempts import LOST, Attempt, add_errors, require_running
 from tuwen.importing.doubles import Doubles, Seen
-from tuwen.importing.pages import Page, PageWriter, Picture, products_by_sku
+from tuwen.importing.image_sources import ImageSource, find_sources, write_sources
+from tuwen.importing.pages import Known, Page, PageWriter, Picture, products_by_sku
 from tuwen.importing.rows import ImportRow, RowError, RowWarning
 from tuwen.importing.source import Source
 from tuwen.pictures.store import ImageStore
@@ -44,11 +45,10 @@ class Writing:
         self._pages = PageWriter(settings, images, attempt.mode)
         self._started, self._rows_before = time.monotonic(), attempt.state.get("rows", 0)
 
-    def find_known(self, rows: list[ImportRow]) -> tuple[Any, Any]:
-        """Products by sku, and the pictures of each by its id."""
+    def find_known(self, rows: list[ImportRow]) -> Known:
         with self._database.read() as session:
-            known = products_by_sku(session, rows)
-            return known, pictures_of(session, list(known.values()))
+            products = products_by_sku(session, rows)
+            return Known(products, pictures_of(session, list(products.values())), find_sources(session, rows))
 
     def find_warnings(self, read: list[Read], pictures: dict[int, Picture | RowError]) -> list[RowWarning]:
         """No more of them than a file that is nothing else may leave in the database."""
@@ -64,6 +64,8 @@ class Writing:
         with self._database.write() as session:
             job = require_running(session, self.attempt)
             page = tried or self._pages.write(session, _rows(read), pictures)
+            if not self.attempt.is_dry_run:
+                write_sources(session, _rows(read), _fetched(pictures))
             page.errors += itertools.chain.from_iterable(row for row in read if isinstance(row, list))
             said: list[RowError | RowWarning] = [*page.errors, *warnings]
             add_errors(session, job.job_id, sorted(said, key=lambda each: each.line))
@@ -88,6 +90,11 @@ class Writing:
         seconds = max(time.monotonic() - self._started, 0.001)
         rate = round((state["rows"] - self._rows_before) / seconds, 1)
         return state | {"rows_per_s": rate, "columns": self._source.columns, LOST: 0}
+
+
+def _fetched(pictures: dict[int, Picture | RowError]) -> dict[str, ImageSource]:
+    read = itertools.chain.from_iterable(each.all for each in pictures.values() if isinstance(each, Picture))
+    return dict(each.fetched for each in read if each.fetched is not None)
 
 
 def _rows(read: list[Read]) -> list[ImportRow]:

@@ -13,8 +13,28 @@ from tuwen.settings import VERSION, Settings
 CONNECTIONS, KEPT_CONNECTIONS, KEPT_FOR_S = 32, 8, 10.0
 MOST_REDIRECTS = 3
 MOST_PORT = 65_535
+LONGEST_VALIDATOR = 255
+VALIDATORS = (b"etag", b"last-modified")
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 PORTS = {"http": 80, "https": 443}
+
+
+class Validators(NamedTuple):
+    """By which a host tells whether a picture is the same still (RFC 9110, 8.8)."""
+
+    etag: str | None = None
+    last_modified: str | None = None
+
+
+NONE = Validators()
+
+
+class Download(NamedTuple):
+    data: bytes
+    """Not yet checked to be a picture."""
+    validators: Validators
+    is_same: bool = False
+    """As it was with the validators that were known; `data` is empty then."""
 
 
 class NotFetched(InvalidInput):
@@ -53,27 +73,31 @@ class PictureFetcher:
 
     async def fetch(self, url: str) -> bytes:
         """The bytes behind the URL, not yet checked to be a picture. Raises InvalidInput, NotFetched, ImageTooLarge."""
+        return (await self.fetch_unless_same(url, NONE)).data
+
+    async def fetch_unless_same(self, url: str, known: Validators) -> Download:
+        """As `fetch`; sends nothing where it is what had these validators."""
         try:
             async with asyncio.timeout(self._settings.image_url_timeout_s):  # for all of it, redirects too
-                return await self._follow(url)
+                return await self._follow(url, known)
         except TimeoutError as error:
             within = f"within {self._settings.image_url_timeout_s:g} s (IMAGE_URL_TIMEOUT_S)"
             raise NotFetched.in_field("image_url", f"can't be fetched {within}") from error
         except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError) as error:
             raise NotFetched.in_field("image_url", f"can't be fetched: {error or type(error).__name__}") from error
 
-    async def _follow(self, url: str) -> bytes:
+    async def _follow(self, url: str, known: Validators) -> Download:
         address = _parsed(url)
         for _ in range(MOST_REDIRECTS + 1):
             self._require_allowed(address)
-            answer = await self._get(address)
-            if isinstance(answer, bytes):
+            answer = await self._get(address, known)
+            if isinstance(answer, Download):
                 return answer
             address = _parsed(answer, address)
         raise NotFetched.in_field("image_url", f"leads on more than {MOST_REDIRECTS} times")
 
-    async def _get(self, url: httpx.URL) -> bytes | str:
-        """The body, or where it leads on to."""
+    async def _get(self, url: httpx.URL, known: Validators) -> Download | str:
+        """What is there, or where it leads on to."""
         wanted = httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
         # Compressed, a few kilobytes could stand for gigabytes; pictures gain nothing by it.
         headers: list[tuple[bytes | str, bytes | str]] = [
@@ -82,15 +106,20 @@ class PictureFetcher:
             ("Accept", "*/*"),
             ("Accept-Encoding", "identity"),
         ]
+        conditions = {"If-None-Match": known.etag, "If-Modified-Since": known.last_modified}
+        headers += [(name, value) for name, value in conditions.items() if value is not None]
         async with self._pool.stream("GET", wanted, headers=headers) as response:
             fields = {name.lower(): value for name, value in response.headers}
             if response.status in REDIRECTS and b"location" in fields:
                 return fields[b"location"].decode("ascii", errors="replace")
+            if response.status == httpx.codes.NOT_MODIFIED and any(known):
+                return Download(b"", known, is_same=True)
             if response.status != httpx.codes.OK:
                 raise NotFetched.in_field("image_url", f"answered {response.status}; it must answer 200 itself")
             if fields.get(b"content-encoding", b"identity").strip().lower() != b"identity":
                 raise NotFetched.in_field("image_url", "answered compressed, and was asked not to")
-            return await self._body(response, fields.get(b"content-length", b""))
+            data = await self._body(response, fields.get(b"content-length", b""))
+            return Download(data, Validators(*(_validator(fields.get(name)) for name in VALIDATORS)))
 
     async def _body(self, response: httpcore.Response, announced: bytes) -> bytes:
         limit = self._settings.upload_max_bytes
@@ -124,6 +153,11 @@ def _parsed(url: str, base: httpx.URL | None = None) -> httpx.URL:
         return httpx.URL(url) if base is None else base.join(url)
     except httpx.InvalidURL as error:
         raise InvalidInput.in_field("image_url", f"is not a URL: {error}") from error
+
+
+def _validator(value: bytes | None) -> str | None:
+    """One that can be sent back as it is."""
+    return value.decode() if value and len(value) <= LONGEST_VALIDATOR and value.isascii() else None
 
 
 def _name_of(url: httpx.URL) -> bytes:
