@@ -68,11 +68,11 @@ def measure(report: results.Report, folder: Path, rows: int, *, index: bool) -> 
         )
         if index:
             wait_until_indexed(watch.client, lambda _: None)
-        encoded = watch.encoded()
+        before = watch.encoded()
         job = watch.import_file(file)
         require(job, unchanged=rows - broken, failed=broken)
         require_reported(watch, job)
-        encoded = round(watch.encoded() - encoded) if index else None
+        encoded = round(watch.encoded() - before) if index else None
         report.add(**facts, what="again", rows_per_s=rows_per_s(job), encoded=encoded, peak_mib=watch.peak_mib)
 
 

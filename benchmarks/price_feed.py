@@ -5,6 +5,7 @@ price and answers with it. By `python -m benchmarks.imports --price-feed`. The p
 """
 
 import json
+import logging
 import sys
 import time
 from collections.abc import Iterator
@@ -33,6 +34,7 @@ class Feed(NamedTuple):
 def measure_feed(folder: Path, feed: Feed) -> results.Row:
     from benchmarks.synthetic import demo_vectors, fill  # noqa: PLC0415  # loads models
 
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # which says each request, once stores were opened here
     with services.running_service(folder):
         pass  # makes the index
     own = services.settings_of(folder)
@@ -112,8 +114,9 @@ class Probes:
 
     def _sees(self, number: int, title: str) -> bool:
         """The filter finds it, and the answer says it."""
-        price = str(price_of(number))
-        query = {"mode": "text_to_text", "text": title, "price_min": price, "price_max": price, "top_k": 5}
+        price = float(price_of(number))
+        filters = {"price_min": price, "price_max": price}
+        query = {"mode": "text_to_text", "text": title, "filters": filters, "top_k": 5}
         hits = self._client.post("/search", json=query).raise_for_status().json()["hits"]
         found = [(hit["product"]["sku"], Decimal(str(hit["product"]["price"]))) for hit in hits]
         return found == [(f"P{number + 1}", price_of(number))]

@@ -22,7 +22,8 @@ def test_a_file_of_prices_encodes_nothing_and_searches_see_each(api: httpx.Clien
     feed = csv_of(["货号", "价格"], *([f"PF-{number}", f"￥9,00{number}.50"] for number in range(8)))
     assert counts_of(import_file(api, feed, "upsert", "feed.csv")) == (0, 8, 0, 0)
     for number in range(8):
-        query = {"mode": "text_to_text", "text": "商品", "price_min": f"900{number}.50", "price_max": f"900{number}.50"}
+        price = {"price_min": 9000.5 + number, "price_max": 9000.5 + number}
+        query = {"mode": "text_to_text", "text": "商品", "filters": price}
         [hit] = api.post("/search", json=query).json()["hits"]
         found = hit["product"]
         assert (found["sku"], found["price"], found["index_status"]) == (f"PF-{number}", 9000.5 + number, "indexed")
