@@ -6,7 +6,7 @@ import uuid
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import StrEnum
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self, get_args
 
 from pydantic import (
     AfterValidator,
@@ -785,11 +785,45 @@ class Liveness(BaseModel):
     status: Literal["ok"] = "ok"
 
 
+KeyScope = Literal["search", "write", "admin"]
+KEY_SCOPES: tuple[KeyScope, ...] = get_args(KeyScope)
+KeyName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}$")]
+
+
+class NewApiKey(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    name: KeyName = Field(description="Of whom or what uses it: front-end, nightly-feed.")
+    scopes: list[KeyScope] = Field(
+        min_length=1, max_length=len(KEY_SCOPES), description="None of them has another in it."
+    )
+    expires_at: AwareDatetime | None = None
+
+
+class ApiKey(BaseModel):
+    name: str
+    scopes: list[KeyScope]
+    created_at: AwareDatetime
+    expires_at: AwareDatetime | None = Field(description="From then on it is refused; null: never.")
+    revoked_at: AwareDatetime | None
+    last_used_at: AwareDatetime | None = Field(description="To a minute or so.")
+
+
+class CreatedApiKey(ApiKey):
+    key: str = Field(description="Shown this once: only its hash is kept.")
+
+
+class ApiKeys(BaseModel):
+    items: list[ApiKey]
+
+
 class Health(BaseModel):
+    """For whoever lacks the scope `admin`: only what is up, and whether demo models answer; the rest is null."""
+
     status: Literal["ok", "degraded"]
-    version: str
+    version: str | None
     components: HealthComponents
-    backlog: Backlog | None = Field(description="Null while the database does not answer.")
+    backlog: Backlog | None = Field(description="Null while the database does not answer, too.")
     index: IndexInfo | None
     demo_models: bool = Field(description="True while the small built-in demo models answer.")
 

@@ -157,6 +157,23 @@ class IdempotencyKeyRow(Base):
     created_at: orm.Mapped[datetime] = orm.mapped_column(UtcDateTime, default=utc_now, index=True)
 
 
+class ApiKeyRow(Base):
+    """What the holder of a key may do. A revoked one stays until another takes its name."""
+
+    __tablename__ = "api_key"
+    __table_args__ = ({**TABLE_OPTIONS, "sqlite_autoincrement": True},)
+
+    api_key_id: orm.Mapped[int] = orm.mapped_column("id", BigId, primary_key=True, autoincrement=True)
+    name: orm.Mapped[str] = orm.mapped_column(sa.String(64), unique=True)
+    key_sha256: orm.Mapped[str] = orm.mapped_column(sa.CHAR(64), unique=True)
+    scopes: orm.Mapped[list[Literal["search", "write", "admin"]]] = orm.mapped_column(sa.JSON)
+    created_at: orm.Mapped[datetime] = orm.mapped_column(UtcDateTime, default=utc_now)
+    expires_at: orm.Mapped[datetime | None] = orm.mapped_column(UtcDateTime)
+    revoked_at: orm.Mapped[datetime | None] = orm.mapped_column(UtcDateTime)
+    last_used_at: orm.Mapped[datetime | None] = orm.mapped_column(UtcDateTime)
+    """To a minute or so."""
+
+
 class VectorIndexRow(Base):
     __tablename__ = "vector_index"
     __table_args__ = (TABLE_OPTIONS,)

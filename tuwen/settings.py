@@ -48,6 +48,12 @@ class Settings(BaseSettings):
     access_log: bool = False
     heartbeat_dir: Path | None = None
 
+    # Access
+    open_to: Annotated[tuple[IPvAnyNetwork, ...], NoDecode] = ()
+    trusted_proxies: Annotated[tuple[IPvAnyNetwork, ...], NoDecode] = ()
+    api_key: SecretStr = SecretStr("")
+    api_key_file: Path | None = None
+
     # Engines
     database_url: str = Field("", repr=False)  # with a password in it
     database_timeout_s: float = Field(30.0, ge=2)  # InnoDB waits for a lock in whole seconds, half as long
@@ -132,7 +138,14 @@ class Settings(BaseSettings):
     image_url_private_networks: Annotated[tuple[IPvAnyNetwork, ...], NoDecode] = ()
     image_url_timeout_s: float = Field(5.0, gt=0)
 
-    @field_validator("cors_allow_origins", "image_url_hosts", "image_url_private_networks", mode="before")
+    @field_validator(
+        "cors_allow_origins",
+        "open_to",
+        "trusted_proxies",
+        "image_url_hosts",
+        "image_url_private_networks",
+        mode="before",
+    )
     @classmethod
     def split_commas(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
@@ -237,6 +250,13 @@ class Settings(BaseSettings):
         return (self.api_url or f"http://127.0.0.1:{self.api_port}").rstrip("/")
 
     @property
+    def own_key(self) -> str:
+        """What the pages and the command line act with; empty: none. Raises OSError where its file can't be read."""
+        if self.api_key_file is not None and not self.api_key.get_secret_value():
+            return self.api_key_file.read_text(encoding="utf-8").strip()
+        return self.api_key.get_secret_value()
+
+    @property
     def uses_demo_models(self) -> bool:
         """Said in the API and on the pages, so that nobody judges production quality by the demo models."""
         demo = PROJECT_ROOT / "models"
@@ -252,7 +272,7 @@ class Settings(BaseSettings):
 def _as_text(value: object) -> str:
     if isinstance(value, SecretStr):
         return value.get_secret_value()
-    return ",".join(value) if isinstance(value, tuple) else "" if value is None else str(value)
+    return ",".join(map(str, value)) if isinstance(value, tuple) else "" if value is None else str(value)
 
 
 def load_settings() -> Settings:

@@ -1,0 +1,146 @@
+"""What this process knows of the API keys: all of them, read anew every two seconds beside the requests.
+
+So a search asks no database, a revoked key is out everywhere within `MOST_AGE_S`, and whoever tries keys costs a query
+a second at most, however many he tries. There are at most `MOST_KEYS` of them.
+"""
+
+import asyncio
+import hmac
+import math
+import time
+from contextlib import suppress
+from datetime import datetime
+from functools import partial
+from typing import NamedTuple
+
+import sqlalchemy as sa
+
+from data_models import KeyScope
+from orm_models import ApiKeyRow, utc_now
+from tuwen.access.keys import sha256_of
+from tuwen.background import Loop, WorkPool, until_up
+from tuwen.database.engine import Database
+from tuwen.errors import AppError, DatabaseUnavailable
+from tuwen.pulse import beat
+
+READ_EVERY_S = 2.0
+MOST_AGE_S = 5.0
+ASK_AGAIN_S = 1.0
+# While the database is down, keys that were good go on; for pictures and streams, since searches need it themselves.
+KEEP_S = 600.0
+NOTE_USE_EVERY_S = 60.0
+
+
+class KnownKey(NamedTuple):
+    """Another column of its row (a shop) would be another field here."""
+
+    api_key_id: int
+    name: str
+    key_sha256: str
+    scopes: frozenset[KeyScope]
+    expires_at: datetime | None
+    revoked_at: datetime | None
+
+
+class _Keys(NamedTuple):
+    by_sha256: dict[str, KnownKey]
+    read_at: float
+    """When its reading began, by the monotonic clock."""
+
+    @property
+    def age_s(self) -> float:
+        return time.monotonic() - self.read_at
+
+
+class Keyring:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._keys: _Keys | None = None
+        self._asked_at = -ASK_AGAIN_S
+        self._asking = asyncio.Lock()
+        self._used_at: dict[int, datetime] = {}
+        self._noted_at: dict[int, float] = {}
+        # One each: a write that waits for another's transaction must not keep a revoked key in.
+        self._reading = WorkPool("reading API keys", threads=1, max_waiting=10)
+        self._writing = WorkPool("noting the use of API keys", threads=1, max_waiting=1)
+
+    def loops(self) -> dict[str, Loop]:
+        return {"API keys": self._run, "use of API keys": self._run_notes}
+
+    async def has_any(self) -> bool:
+        """Ended ones count. While the database is down: as it was. Raises DatabaseUnavailable where nobody knows."""
+        return bool((await self._known(math.inf)).by_sha256)
+
+    async def find(self, key: str) -> KnownKey | None:
+        """Also one that has ended. Raises DatabaseUnavailable where the database must be asked and can't be."""
+        sha256 = sha256_of(key)
+        found = (await self._known(KEEP_S)).by_sha256.get(sha256)
+        if found is None:  # it may be new
+            keys = await self._known(ASK_AGAIN_S)
+            found = keys.by_sha256.get(sha256)
+            if found is None and keys.age_s > MOST_AGE_S:
+                raise DatabaseUnavailable("The database does not answer, so this API key can't be looked up.")
+        elif self._age_s > KEEP_S:
+            raise DatabaseUnavailable("The database has not answered for long, so API keys can't be checked.")
+        return found if found is not None and hmac.compare_digest(found.key_sha256, sha256) else None
+
+    def note_use(self, key: KnownKey) -> None:
+        """In memory; it is written a few seconds later, at most once a minute."""
+        self._used_at[key.api_key_id] = utc_now()
+
+    async def read_anew(self) -> None:
+        """For who has just changed them. Others do so within seconds."""
+        await self._reading.run(self._read)
+
+    @property
+    def _age_s(self) -> float:
+        return self._keys.age_s if self._keys else math.inf
+
+    async def _known(self, max_age_s: float) -> _Keys:
+        """As old as that, or older where the database can't be asked."""
+        if self._keys is None or self._age_s > max_age_s:
+            async with self._asking:  # one asks for all that wait here
+                if self._age_s > min(max_age_s, KEEP_S) and time.monotonic() - self._asked_at > ASK_AGAIN_S:
+                    with suppress(AppError):
+                        await self.read_anew()
+                    self._asked_at = time.monotonic()
+        if self._keys is None:
+            raise DatabaseUnavailable("The database has not answered yet, so API keys can't be checked.")
+        return self._keys
+
+    async def _run(self) -> None:
+        while True:
+            await until_up("The list of API keys", self.read_anew, max_wait_s=READ_EVERY_S)
+            await asyncio.sleep(READ_EVERY_S)
+
+    async def _run_notes(self) -> None:
+        while True:
+            beat()
+            await asyncio.sleep(READ_EVERY_S)
+            now = time.monotonic()
+            due = [
+                each for each in self._used_at if now - self._noted_at.get(each, -NOTE_USE_EVERY_S) >= NOTE_USE_EVERY_S
+            ]
+            if due:
+                used_at = {each: self._used_at.pop(each) for each in due}
+                await until_up("The use of API keys", partial(self._writing.run, self._write, used_at), max_wait_s=60)
+                self._noted_at |= dict.fromkeys(due, now)
+
+    def _read(self) -> None:
+        began = time.monotonic()
+        columns = (getattr(ApiKeyRow, name) for name in KnownKey._fields)
+        with self._database.read() as session:
+            keys = [KnownKey(*row) for row in session.execute(sa.select(*columns))]
+        by_sha256 = {key.key_sha256: key._replace(scopes=frozenset(key.scopes)) for key in keys}
+        self._keys = _Keys(by_sha256, began)
+
+    def _write(self, used_at: dict[int, datetime]) -> None:
+        with self._database.write() as session:
+            for api_key_id, moment in sorted(used_at.items()):
+                earlier = sa.or_(ApiKeyRow.last_used_at.is_(None), ApiKeyRow.last_used_at < moment)
+                session.execute(
+                    sa.update(ApiKeyRow)
+                    .where(ApiKeyRow.api_key_id == api_key_id, earlier)
+                    .values(last_used_at=moment)
+                    .execution_options(synchronize_session=False)
+                )
