@@ -9,13 +9,15 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
-from tuwen.api import generation, images, imports, operation, product_images, products, reindex, retry, search, skus
+from tuwen.access.keyring import Keyring
+from tuwen.api import operation
+from tuwen.api.access import install_access
 from tuwen.api.forms import install_openapi
-from tuwen.api.limits import BodyLimit
+from tuwen.api.limits import install_body_limit
 from tuwen.api.metrics import Metrics
-from tuwen.api.parameters import STRICT
 from tuwen.api.probes import Probes
 from tuwen.api.problems import ReadableStartFailure, install_problem_handlers
+from tuwen.api.routes import install_routes
 from tuwen.api.state import Api, State, Threads
 from tuwen.assembly import (
     Services,
@@ -39,8 +41,6 @@ from tuwen.messaging.relay import OutboxRelay
 from tuwen.pulse import Pulses
 from tuwen.settings import VERSION, Settings, load_settings
 
-MULTIPART_MARGIN_BYTES = 1024 * 1024
-
 
 def create_app(settings: Settings) -> FastAPI:
     @asynccontextmanager
@@ -59,13 +59,11 @@ def create_app(settings: Settings) -> FastAPI:
         summary="Multimodal product search: pictures and titles, across each other, in Chinese and English.",
         lifespan=lifespan,
     )
-    for resource in (imports, products, product_images, retry, skus, search, generation, images, operation, reindex):
-        app.include_router(resource.router, **STRICT)
+    install_routes(app)
     install_problem_handlers(app)
     install_openapi(app)
-    max_body = settings.upload_max_bytes * 4 // 3 + MULTIPART_MARGIN_BYTES  # base64 takes four bytes for three
-    max_file_bytes = {imports.IMPORT_PATH: settings.import_max_bytes}
-    app.add_middleware(BodyLimit, max_bytes=max_body, max_file_bytes=max_file_bytes)
+    install_access(app, settings)
+    install_body_limit(app, settings)
     if settings.cors_allow_origins:
         app.add_middleware(
             CORSMiddleware, allow_origins=settings.cors_allow_origins, allow_methods=["*"], allow_headers=["*"]
@@ -82,6 +80,8 @@ async def _open_api(services: Services) -> AsyncIterator[Api]:
     pulses = Pulses(settings.heartbeat_dir)
     presence = new_presence(services, "api", pulses)
     loops: dict[str, Loop] = relay.loops() | services.registry.loops() | {"presence": presence.run}
+    keyring = Keyring(database)
+    loops |= keyring.loops()
     loops["import"] = new_importer(services, relay.wake).run
     if isinstance(sender, InProcessQueue):
         loops |= _embedded_loops(services, sender, relay)
@@ -96,7 +96,7 @@ async def _open_api(services: Services) -> AsyncIterator[Api]:
         try:
             async with running_loops(loops, pulses):
                 of_jobs = jobs, reindex_jobs, ImportJobs(database)
-                yield Api(services, sender, searcher, writer, *of_jobs, metrics, Threads(), probes)
+                yield Api(services, sender, searcher, writer, *of_jobs, keyring, metrics, Threads(), probes)
         finally:
             await sender.close()
 

@@ -14,9 +14,18 @@ from tuwen.api.messages import LONGEST_MESSAGE, OF_LIBRARIES, OF_PICTURES, OURS,
 from tuwen.api.titles import TITLES
 from tuwen.errors import AppError
 
-PLACES = ("data_models.py", "tuwen/api", "tuwen/search", "tuwen/catalogue", "tuwen/generation", "tuwen/importing")
+PLACES = (
+    "data_models.py",
+    "tuwen/access",
+    "tuwen/api",
+    "tuwen/search",
+    "tuwen/catalogue",
+    "tuwen/generation",
+    "tuwen/importing",
+)
 RAISES = {"in_field", "ValueError", "FieldError", "MalformedRequest", "UnsupportedMediaType", "NotFound", "_refused"}
 RAISES |= {"RowWarning", "VersionMismatch", "IdempotencyKeyUsed", "BadRow", "FileTooLarge"}
+RAISES |= {"NotAuthenticated", "KeyRefused", "ScopeMissing", "Forbidden"}
 VALUE = "7"
 WITHIN_ANOTHER = {"Excess data after padding", "7 is not JSON"}
 

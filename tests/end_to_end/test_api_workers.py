@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -39,6 +40,7 @@ def stack(
         KAFKA_IDEMPOTENT_PRODUCER="false",
         MILVUS_URI=milvus,
         API_WORKERS=WORKERS,
+        OPEN_TO="127.0.0.0/8",
         **tiny_models,
     )
     url = f"http://127.0.0.1:{port}"
@@ -89,6 +91,25 @@ def test_each_process_shows_the_numbers_of_all(stack: tuple[str, subprocess.Pope
     with ThreadPoolExecutor(8) as pool:
         assert set(pool.map(search, [url] * SEARCHES)) == {200}
     assert {searches_counted(url) - before for _ in range(20)} == {SEARCHES}
+
+
+def test_a_revoked_key_is_out_in_each_process_within_five_seconds(
+    stack: tuple[str, subprocess.Popen[bytes], Path],
+) -> None:
+    url, _, _ = stack
+    made = httpx.post(f"{url}/keys", json={"name": "till", "scopes": ["search"]}, trust_env=False).json()
+
+    def read(_: object) -> int:  # by a connection of its own: any process's
+        headers = {"X-API-Key": made["key"]}
+        return httpx.get(f"{url}/product/list", headers=headers, timeout=30, trust_env=False).status_code
+
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(read, range(40))) == {200}  # at once
+        assert httpx.delete(f"{url}/keys/till", trust_env=False).status_code == 204
+        out_at = time.monotonic() + 5
+        while time.monotonic() < out_at and set(pool.map(read, range(16))) != {401}:
+            pass
+        assert set(pool.map(read, range(40))) == {401}
 
 
 def test_a_killed_process_is_replaced_and_nothing_is_lost(

@@ -8,6 +8,7 @@ from fastapi.routing import APIRouter
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from data_models import ENDED, GenerateRequest, GenerationJob
+from tuwen.api.access import GuardedRoute, needs
 from tuwen.api.problems import problem_responses
 from tuwen.api.state import ApiDependency, JobId
 from tuwen.errors import (
@@ -20,7 +21,7 @@ from tuwen.errors import (
     QueueFull,
 )
 
-router = APIRouter(tags=["generation"])
+router = APIRouter(tags=["generation"], route_class=GuardedRoute)
 
 
 @router.post(
@@ -32,6 +33,7 @@ router = APIRouter(tags=["generation"])
         **problem_responses(MalformedRequest, InvalidInput, QueueFull, DatabaseUnavailable),
     },
 )
+@needs("write")
 async def generate(body: GenerateRequest, response: Response, api: ApiDependency) -> GenerationJob:
     """A5. Takes the job and answers at once; poll `status_url`, follow `events_url`, or wait here with `wait_s`."""
     job_id = await api.threads.writes.run(api.generation.create, body)
@@ -47,6 +49,7 @@ async def generate(body: GenerateRequest, response: Response, api: ApiDependency
     summary="How a generation job stands",
     responses=problem_responses(NotFound, InvalidInput, DatabaseUnavailable, ImageStoreUnavailable),
 )
+@needs("write")
 async def get_generation(job_id: JobId, api: ApiDependency) -> GenerationJob:
     """A job that is done has its pictures, each with the products that look most like it."""
     return await api.generation.read(job_id)
@@ -58,6 +61,7 @@ async def get_generation(job_id: JobId, api: ApiDependency) -> GenerationJob:
     summary="Cancel a generation job",
     responses=problem_responses(NotFound, InvalidInput, NotCancellable, DatabaseUnavailable),
 )
+@needs("write")
 async def cancel_generation(job_id: JobId, api: ApiDependency) -> None:
     """Drawing stops within one denoising step."""
     await api.threads.writes.run(api.generation.cancel, job_id)
@@ -74,6 +78,7 @@ async def existing_job(job_id: JobId, api: ApiDependency) -> int:
     response_class=EventSourceResponse,
     responses=problem_responses(NotFound, InvalidInput, DatabaseUnavailable),
 )
+@needs("write")
 async def get_generation_events(
     job_id: Annotated[int, Depends(existing_job)], api: ApiDependency
 ) -> AsyncIterator[ServerSentEvent]:

@@ -5,13 +5,14 @@ from pathlib import PurePosixPath
 from fastapi import Request, Response
 from fastapi.routing import APIRouter
 
+from tuwen.api.access import GuardedRoute, needs
 from tuwen.api.problems import problem_responses
 from tuwen.api.state import Api, ApiDependency
 from tuwen.errors import ImageStoreUnavailable, NotFound, Overloaded
 from tuwen.pictures.store import MEDIA_TYPES
 from tuwen.pictures.thumbnails import FOR_BROWSERS
 
-router = APIRouter(tags=["pictures"])
+router = APIRouter(tags=["pictures"], route_class=GuardedRoute)
 
 # A picture's path holds the hash of its bytes, so what is behind it never changes.
 IMMUTABLE = "public, max-age=31536000, immutable"
@@ -24,6 +25,7 @@ IMMUTABLE = "public, max-age=31536000, immutable"
     response_class=Response,
     responses={200: {"content": {"image/*": {}}}, **problem_responses(NotFound, Overloaded, ImageStoreUnavailable)},
 )
+@needs("search")
 async def get_image(path: str, request: Request, api: ApiDependency) -> Response:
     """As named by `image_url` and `thumbnail_url`."""
     name = PurePosixPath(path)

@@ -10,6 +10,7 @@ from fastapi.routing import APIRouter
 
 from data_models import ImportJob, ImportMode
 from orm_models import ImportErrorRow, ProductRow
+from tuwen.api.access import GuardedRoute, needs
 from tuwen.api.file_upload import receive_file
 from tuwen.api.messages import Language, find_message
 from tuwen.api.problems import accepted_language, problem_responses, worded
@@ -31,7 +32,7 @@ from tuwen.importing.export_archive import archive_of_products, last_of_archive
 from tuwen.importing.files import make_durable, new_file, remove_file
 from tuwen.importing.jobs import as_csv
 
-router = APIRouter(tags=["products"])
+router = APIRouter(tags=["products"], route_class=GuardedRoute)
 
 IMPORT_PATH = "/product/import"
 FILE = {
@@ -65,6 +66,7 @@ FILES = {
         MalformedRequest, InvalidInput, FileTooLarge, UnsupportedMediaType, Overloaded, DatabaseUnavailable
     ),
 )
+@needs("write")
 async def import_products(
     request: Request,
     response: Response,
@@ -109,6 +111,7 @@ async def import_products(
     summary="How an import stands",
     responses=problem_responses(NotFound, InvalidInput, DatabaseUnavailable),
 )
+@needs("write")
 async def get_import(job_id: JobId, request: Request, api: ApiDependency) -> ImportJob:
     """Its `error` in Chinese by `Accept-Language: zh`."""
     job = await api.threads.reads.run(api.imports.read, job_id)
@@ -125,6 +128,7 @@ async def get_import(job_id: JobId, request: Request, api: ApiDependency) -> Imp
     response_class=Response,
     responses={200: CSV, **problem_responses(NotFound, InvalidInput, DatabaseUnavailable)},
 )
+@needs("write")
 async def get_import_errors(job_id: JobId, request: Request, api: ApiDependency) -> StreamingResponse:
     """CSV: line, sku, field, reason, severity (`error`, or `warning`: the row is in); of all pages that are done. In
     Chinese by `Accept-Language: zh`."""
@@ -140,6 +144,7 @@ async def get_import_errors(job_id: JobId, request: Request, api: ApiDependency)
     summary="Cancel an import",
     responses=problem_responses(NotFound, InvalidInput, NotCancellable, DatabaseUnavailable),
 )
+@needs("write")
 async def cancel_import(job_id: JobId, api: ApiDependency) -> None:
     """What is in stays in."""
     await api.threads.writes.run(api.imports.cancel, job_id)
@@ -151,6 +156,7 @@ async def cancel_import(job_id: JobId, api: ApiDependency) -> None:
     response_class=Response,
     responses={200: FILES, **problem_responses(InvalidInput, DatabaseUnavailable)},
 )
+@needs("search")
 async def export_products(
     request: Request,
     api: ApiDependency,

@@ -4,17 +4,26 @@ import asyncio
 import math
 from collections.abc import Mapping
 
+from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from tuwen.api.imports import IMPORT_PATH
 from tuwen.api.messages import language_of
 from tuwen.api.problems import problem_response
 from tuwen.errors import FileTooLarge, ImageTooLarge, MalformedRequest, Overloaded
+from tuwen.settings import Settings
 
 # A body is kept until its request is answered, and a JSON body is there two or three times while it is parsed.
 LARGEST_BODIES_AT_ONCE = 6
 # Senders that vanish without a word would fill that for good.
 SILENCE_S, LONGEST_BODY_S = 30.0, 300.0
+MULTIPART_MARGIN_BYTES = 1024 * 1024
 SMALL_BODY_BYTES = 64 * 1024  # which finds room always: nobody's pictures keep a search by text out
+
+
+def install_body_limit(app: FastAPI, settings: Settings) -> None:
+    max_body = settings.upload_max_bytes * 4 // 3 + MULTIPART_MARGIN_BYTES  # base64 takes four bytes for three
+    app.add_middleware(BodyLimit, max_bytes=max_body, max_file_bytes={IMPORT_PATH: settings.import_max_bytes})
 
 
 class BodyLimit:

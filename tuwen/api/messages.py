@@ -9,6 +9,7 @@ import re
 from functools import cache, reduce
 from typing import Literal, NamedTuple
 
+from tuwen.api.access_messages import OF_ACCESS
 from tuwen.api.warning_messages import KINDS, OF_WARNINGS
 
 Language = Literal["en", "zh"]
@@ -20,6 +21,7 @@ Parameters = dict[str, int | str]
 
 # Code, English, Chinese. The narrower stands before the wider.
 OURS = (
+    *OF_ACCESS,
     ("missing_query", "mode {mode} needs exactly one of: {allowed}; this request has none of them.", "{mode} 模式需要且只需要其中一个：{allowed}；请求中一个也没有。"),
     ("other_query", "mode {mode} needs exactly one of: {allowed}; this request has {given}.", "{mode} 模式需要且只需要其中一个：{allowed}；请求中有 {given}。"),
     ("needs_one_query", "mode {mode} needs exactly one of: {allowed}", "{mode} 模式需要且只需要其中一个：{allowed}"),

@@ -4,12 +4,13 @@ import asyncio
 import logging
 from collections.abc import Awaitable
 
-from fastapi import Response
+from fastapi import Request, Response
 from fastapi.responses import PlainTextResponse
 from fastapi.routing import APIRouter
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from data_models import ComponentHealth, Health, HealthComponents, IndexInfo, Liveness
+from tuwen.api.access import GuardedRoute, is_admin, needs, needs_no_key
 from tuwen.api.probes import PROBE_TIMEOUT_S, Probes
 from tuwen.api.state import Api, ApiDependency
 from tuwen.api.workforce import NOTHING_KNOWN, Workforce
@@ -18,36 +19,49 @@ from tuwen.settings import VERSION
 
 NEEDED_TO_SERVE = {"database", "vector_db", "models"}
 
-router = APIRouter(tags=["operation"])
+router = APIRouter(tags=["operation"], route_class=GuardedRoute)
 
 
 @router.get("/health/live", summary="Does the process answer?")
+@needs_no_key
 async def get_liveness() -> Liveness:
     """For whoever restarts a process that hangs. Asks nobody."""
     return Liveness()
 
 
 @router.get("/health/ready", summary="Can it search?", responses={503: {"model": Health}})
-async def get_readiness(api: ApiDependency, response: Response) -> Health:
+@needs_no_key
+async def get_readiness(request: Request, api: ApiDependency, response: Response) -> Health:
     """For load balancers: as `/health`, but 200 as long as what searches need is up; all processes share the rest."""
     health = await _health(api)
     ready = all(part.status == "ok" for name, part in health.components if name in NEEDED_TO_SERVE)
     response.status_code = 200 if ready else 503
-    return health
+    return await _as_seen_by(request, health)
 
 
 @router.head("/health", include_in_schema=False)  # load balancers ask with it
 @router.get("/health", summary="Is every part up?", responses={503: {"model": Health}})
-async def get_health(api: ApiDependency, response: Response) -> Health:
-    """503 while any part is down or degraded; each part says what is wrong with it."""
+@needs_no_key
+async def get_health(request: Request, api: ApiDependency, response: Response) -> Health:
+    """503 while any part is down or degraded; whoever has the scope `admin` reads what is wrong with it."""
     health = await _health(api)
     response.status_code = 200 if health.status == "ok" else 503
-    return health
+    return await _as_seen_by(request, health)
 
 
 @router.get("/metrics", summary="Prometheus metrics", response_class=PlainTextResponse)
+@needs("admin")
 async def get_metrics(api: ApiDependency) -> PlainTextResponse:
     return PlainTextResponse(await api.threads.reads.run(api.metrics.render), media_type=CONTENT_TYPE_LATEST)
+
+
+async def _as_seen_by(request: Request, health: Health) -> Health:
+    """To strangers: nothing of hosts, versions, engines or how much there is."""
+    if await is_admin(request):
+        return health
+    statuses = {name: part.model_copy(update={"detail": None}) for name, part in health.components}
+    components = HealthComponents(**statuses)
+    return health.model_copy(update={"version": None, "components": components, "backlog": None, "index": None})
 
 
 async def _health(api: Api) -> Health:

@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from data_models import Problem, ProblemField
+from tuwen.access.errors import NotAuthenticated
 from tuwen.api.messages import Language, find_message, language_of
 from tuwen.api.titles import TITLES
 from tuwen.errors import (
@@ -41,6 +42,8 @@ def problem_response(error: AppError, language: Language) -> Response:
     headers = {"Content-Language": language, "Vary": "Accept-Language"}
     if error.retry_after_s is not None:
         headers["Retry-After"] = str(error.retry_after_s)
+    if isinstance(error, NotAuthenticated):
+        headers["WWW-Authenticate"] = error.challenge
     return Response(as_json(jsonable_encoder(problem)), error.status, headers, media_type=PROBLEM_JSON)
 
 

@@ -8,6 +8,7 @@ from fastapi.routing import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
 from data_models import MAX_IMAGES, ImageOrder, Product
+from tuwen.api.access import GuardedRoute, needs
 from tuwen.api.conditions import IF_MATCH, condition_of, set_etag
 from tuwen.api.forms import json_body, picture_body, read_form, read_json, require_json, validated
 from tuwen.api.problems import IMAGE_ERRORS, problem_responses
@@ -24,7 +25,7 @@ from tuwen.errors import (
     VersionMismatch,
 )
 
-router = APIRouter(tags=["products"])
+router = APIRouter(tags=["products"], route_class=GuardedRoute)
 
 ImageIdInPath = Annotated[str, Path(description="As in the product's `images`.", max_length=64)]
 EXAMPLE = {"image_ids": ["1b" * 32, "0a" * 32]}
@@ -48,6 +49,7 @@ class Place(BaseModel):
         MalformedRequest, NotFound, VersionMismatch, *IMAGE_ERRORS, Overloaded, DatabaseUnavailable
     ),
 )
+@needs("write")
 async def add_image(product_id: ProductId, request: Request, response: Response, api: ApiDependency) -> Product:
     """Behind the others, or at `position`, where it moves on those from there on; at 1 it is the main one."""
     condition = condition_of(request)
@@ -69,6 +71,7 @@ async def add_image(product_id: ProductId, request: Request, response: Response,
     openapi_extra={"parameters": [IF_MATCH]},
     responses=problem_responses(NotFound, InvalidInput, VersionMismatch, DatabaseUnavailable),
 )
+@needs("write")
 async def remove_image(
     product_id: ProductId, image_id: ImageIdInPath, request: Request, response: Response, api: ApiDependency
 ) -> Product:
@@ -87,6 +90,7 @@ async def remove_image(
         MalformedRequest, NotFound, InvalidInput, VersionMismatch, UnsupportedMediaType, DatabaseUnavailable
     ),
 )
+@needs("write")
 async def order_images(product_id: ProductId, request: Request, response: Response, api: ApiDependency) -> Product:
     """The first becomes the main one. Nothing is encoded again."""
     require_json(request)

@@ -19,6 +19,7 @@ from data_models import (
     ProductPage,
     SearchFilters,
 )
+from tuwen.api.access import GuardedRoute, needs
 from tuwen.api.conditions import IDEMPOTENCY_KEY, IF_MATCH, condition_of, idempotency_key, set_etag
 from tuwen.api.forms import (
     checked_upload,
@@ -51,7 +52,7 @@ from tuwen.errors import (
 from tuwen.pictures.checked_image import CheckedImage
 from tuwen.texts import words_of
 
-router = APIRouter(tags=["products"])
+router = APIRouter(tags=["products"], route_class=GuardedRoute)
 
 MAX_PAGE = 1_000_000
 Q_DESCRIPTION = "Words or parts of words that the title has, in any order; or a whole sku or group_id."
@@ -94,6 +95,7 @@ SelectionDependency = Annotated[Selection, Depends(selection_of)]
         MalformedRequest, DuplicateSku, *IMAGE_ERRORS, IdempotencyKeyUsed, Overloaded, DatabaseUnavailable
     ),
 )
+@needs("write")
 async def create_product(request: Request, response: Response, api: ApiDependency) -> Product:
     """Stores the product and answers at once; `index_status` turns from `pending` to `indexed` when search finds it."""
     key = idempotency_key(request)
@@ -111,6 +113,7 @@ async def create_product(request: Request, response: Response, api: ApiDependenc
 
 
 @router.get("/product/list", summary="List products", responses=problem_responses(InvalidInput, DatabaseUnavailable))
+@needs("search")
 async def get_products(
     api: ApiDependency,
     selection: SelectionDependency,
@@ -140,6 +143,7 @@ async def get_products(
     summary="Count products by category, price and attributes",
     responses=problem_responses(InvalidInput, Overloaded, DatabaseUnavailable),
 )
+@needs("search")
 async def get_facets(
     api: ApiDependency,
     selection: SelectionDependency,
@@ -160,6 +164,7 @@ async def get_facets(
     summary="Read a product",
     responses=problem_responses(NotFound, InvalidInput, DatabaseUnavailable),
 )
+@needs("search")
 async def get_product(product_id: ProductId, response: Response, api: ApiDependency) -> Product:
     def read() -> Product:
         with api.services.database.read() as session:
@@ -181,6 +186,7 @@ async def get_product(product_id: ProductId, response: Response, api: ApiDepende
         MalformedRequest, NotFound, DuplicateSku, VersionMismatch, *IMAGE_ERRORS, Overloaded, DatabaseUnavailable
     ),
 )
+@needs("write")
 async def change_product(product_id: ProductId, request: Request, response: Response, api: ApiDependency) -> Product:
     """Any subset of the fields. An empty `sku`, `category`, `price`, `attributes` or `group_id` clears it."""
     condition = condition_of(request)
@@ -200,6 +206,7 @@ async def change_product(product_id: ProductId, request: Request, response: Resp
     openapi_extra={"parameters": [IF_MATCH]},
     responses=problem_responses(NotFound, InvalidInput, VersionMismatch, DatabaseUnavailable),
 )
+@needs("write")
 async def delete_product(product_id: ProductId, request: Request, api: ApiDependency) -> None:
     """It is gone from every answer at once; its vectors and picture are cleared away afterwards."""
     await api.threads.writes.run(api.writer.delete, product_id, condition_of(request))
@@ -211,6 +218,7 @@ async def delete_product(product_id: ProductId, request: Request, api: ApiDepend
     summary="Index a product again",
     responses=problem_responses(NotFound, InvalidInput, DatabaseUnavailable),
 )
+@needs("write")
 async def reindex_product(product_id: ProductId, api: ApiDependency) -> Product:
     """For one that failed, once the reason is mended. Its `index_status` is `pending` until it is done."""
     return await api.threads.writes.run(api.writer.reindex, product_id)

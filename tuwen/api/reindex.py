@@ -4,6 +4,7 @@ from fastapi import Response
 from fastapi.routing import APIRouter
 
 from data_models import DroppedIndexes, ReindexJob, ReindexRequest, RollbackRequest, RolledBackIndex
+from tuwen.api.access import GuardedRoute, needs
 from tuwen.api.problems import problem_responses
 from tuwen.api.state import ApiDependency, JobId
 from tuwen.errors import (
@@ -16,7 +17,7 @@ from tuwen.errors import (
     VectorDBUnavailable,
 )
 
-router = APIRouter(tags=["operation"])
+router = APIRouter(tags=["operation"], route_class=GuardedRoute)
 
 
 @router.post(
@@ -25,6 +26,7 @@ router = APIRouter(tags=["operation"])
     summary="Change the models",
     responses=problem_responses(MalformedRequest, InvalidInput, ReindexConflict, DatabaseUnavailable),
 )
+@needs("admin")
 async def reindex(body: ReindexRequest, response: Response, api: ApiDependency) -> ReindexJob:
     """Builds an index of these models beside the live one, checks it, and has it take its place; poll `status_url`."""
     job = await api.threads.writes.run(api.reindex.create, body)
@@ -39,6 +41,7 @@ async def reindex(body: ReindexRequest, response: Response, api: ApiDependency) 
         MalformedRequest, InvalidInput, ReindexConflict, DatabaseUnavailable, VectorDBUnavailable
     ),
 )
+@needs("admin")
 async def roll_back(api: ApiDependency, body: RollbackRequest | None = None) -> RolledBackIndex:
     """The index before answers again, everywhere within two seconds; what changed since then is indexed again.
 
@@ -53,6 +56,7 @@ async def roll_back(api: ApiDependency, body: RollbackRequest | None = None) -> 
     summary="Drop the index before",
     responses=problem_responses(ReindexConflict, DatabaseUnavailable),
 )
+@needs("admin")
 async def drop_retired(api: ApiDependency) -> DroppedIndexes:
     """And builds that were given up. After this there is no rollback."""
     return await api.threads.writes.run(api.reindex.drop_retired)
@@ -63,6 +67,7 @@ async def drop_retired(api: ApiDependency) -> DroppedIndexes:
     summary="How a change of the models stands",
     responses=problem_responses(NotFound, InvalidInput, DatabaseUnavailable),
 )
+@needs("admin")
 async def get_reindex(job_id: JobId, api: ApiDependency) -> ReindexJob:
     return await api.threads.reads.run(api.reindex.read, job_id)
 
@@ -73,6 +78,7 @@ async def get_reindex(job_id: JobId, api: ApiDependency) -> ReindexJob:
     summary="Cancel a change of the models",
     responses=problem_responses(NotFound, InvalidInput, NotCancellable, DatabaseUnavailable),
 )
+@needs("admin")
 async def cancel_reindex(job_id: JobId, api: ApiDependency) -> None:
     """The live index stays; what was built is dropped."""
     await api.threads.writes.run(api.reindex.cancel, job_id)

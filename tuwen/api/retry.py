@@ -6,13 +6,14 @@ from fastapi import Query
 from fastapi.routing import APIRouter
 
 from data_models import Retried
+from tuwen.api.access import GuardedRoute, needs
 from tuwen.api.problems import problem_responses
 from tuwen.api.state import ApiDependency
 from tuwen.database.engine import Database
 from tuwen.errors import DatabaseUnavailable, InvalidInput
 from tuwen.indexing.retry import retry_failed
 
-router = APIRouter(tags=["products"])
+router = APIRouter(tags=["products"], route_class=GuardedRoute)
 
 MOST_AT_ONCE = 10_000  # some seconds; whoever has more asks again
 
@@ -22,6 +23,7 @@ MOST_AT_ONCE = 10_000  # some seconds; whoever has more asks again
     summary="Have products that failed indexed again",
     responses=problem_responses(InvalidInput, DatabaseUnavailable),
 )
+@needs("admin")
 async def retry_failed_products(
     api: ApiDependency, reason_contains: Annotated[str, Query(max_length=1000)] = ""
 ) -> Retried:

@@ -8,6 +8,7 @@ from fastapi import Request, Response
 from fastapi.routing import APIRouter
 
 from data_models import SearchRequest, SearchResponse
+from tuwen.api.access import GuardedRoute, needs
 from tuwen.api.forms import content_type, read_form, read_json, search_body, search_form, uploaded_bytes, validated
 from tuwen.api.problems import IMAGE_ERRORS, problem_responses
 from tuwen.api.state import ApiDependency
@@ -15,7 +16,7 @@ from tuwen.errors import MalformedRequest, NotFound, Overloaded, UnsupportedMedi
 
 CLIENT_GONE = 499  # nobody reads it; as other servers write it into their logs
 
-router = APIRouter(tags=["search"])
+router = APIRouter(tags=["search"], route_class=GuardedRoute)
 
 
 @router.post(
@@ -27,6 +28,7 @@ router = APIRouter(tags=["search"])
         MalformedRequest, NotFound, *IMAGE_ERRORS, UnsupportedMediaType, Overloaded, VectorDBUnavailable
     ),
 )
+@needs("search")
 async def search(request: Request, api: ApiDependency) -> Response:
     """A1 `image_to_image`, A2 `text_to_text`, A3 `image_to_text`, A4 `text_to_image`: each takes exactly one query.
 

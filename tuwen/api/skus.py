@@ -17,6 +17,7 @@ from data_models import (
     RowResult,
     Sku,
 )
+from tuwen.api.access import GuardedRoute, needs
 from tuwen.api.conditions import IF_MATCH, IF_NONE_MATCH, condition_of, set_etag
 from tuwen.api.forms import (
     checked_uploads,
@@ -46,7 +47,7 @@ from tuwen.errors import (
 )
 from tuwen.texts import canonical_text, encodable
 
-router = APIRouter(tags=["products"])
+router = APIRouter(tags=["products"], route_class=GuardedRoute)
 
 EXAMPLE = {"products": [{"sku": "SOFA-001", "price": 1799}, {"sku": "LAMP-7", "attributes": {"库存": 3}}]}
 SkuInPath = Annotated[Sku, Path(description="However it is typed.")]
@@ -57,6 +58,7 @@ SkuInPath = Annotated[Sku, Path(description="However it is typed.")]
     summary="Read a product by its sku",
     responses=problem_responses(NotFound, InvalidInput, DatabaseUnavailable),
 )
+@needs("search")
 async def get_product_by_sku(sku: SkuInPath, response: Response, api: ApiDependency) -> Product:
     def read() -> Product:
         with api.services.database.read() as session:
@@ -78,6 +80,7 @@ async def get_product_by_sku(sku: SkuInPath, response: Response, api: ApiDepende
     responses=problem_responses(MalformedRequest, VersionMismatch, *IMAGE_ERRORS, Overloaded, DatabaseUnavailable)
     | {201: {"description": "Created", "model": Product}},
 )
+@needs("write")
 async def put_product(sku: SkuInPath, request: Request, response: Response, api: ApiDependency) -> Product:
     """The product is then as it was sent: what is left out is empty, but for `image` and `images`, each of which stays.
     Whoever sends the same again changes nothing."""
@@ -104,6 +107,7 @@ async def put_product(sku: SkuInPath, request: Request, response: Response, api:
     openapi_extra=json_body(BatchChanges, EXAMPLE),
     responses=problem_responses(MalformedRequest, InvalidInput, UnsupportedMediaType, Overloaded, DatabaseUnavailable),
 )
+@needs("write")
 async def change_products(request: Request, api: ApiDependency) -> Response:
     """Up to 1,000 rows, each a product by its `sku` and what of it shall be another; what a row leaves out stays, and
     null clears it. Rows that can't be done are said to be `refused`, and keep no other out: all others are one

@@ -5,6 +5,7 @@ from typing import Annotated, TypedDict
 
 from fastapi import Depends, Path, Request
 
+from tuwen.access.keyring import Keyring
 from tuwen.api.metrics import Metrics
 from tuwen.api.probes import Probes
 from tuwen.assembly import Services
@@ -37,6 +38,7 @@ class Api:
     generation: GenerationJobs
     reindex: ReindexJobs
     imports: ImportJobs
+    keyring: Keyring
     metrics: Metrics
     threads: Threads
     probes: Probes

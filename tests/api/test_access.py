@@ -1,0 +1,326 @@
+"""Who is let in where: every route for every kind of caller, which is also the table of docs/security.md.
+
+WRITE_ROUTE_TABLE=1 has this module write the table into the documents. Tests of a service without a key stand first.
+"""
+
+import os
+import re
+import sqlite3
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import APIRouter, FastAPI
+
+from data_models import KEY_SCOPES
+from main import app
+from tests.conftest import create_product, picture
+from tests.demo.test_demo_command import run_cli
+from tests.processes import ROOT, running_api, wait_until
+from tuwen.api.access import DeclaredRoute, GuardedRoute, declared_routes
+from tuwen.errors import ConfigurationError
+
+ELSEWHERE = {"X-Forwarded-For": "203.0.113.9"}  # as the trusted proxy on 127.0.0.1 says
+# What a route is asked for with, so that it does nothing, whoever is let in.
+WITH: dict[str, Any] = {"product_id": 999999, "sku": "NONE", "image_id": "none", "job_id": 999999, "name": "nobody"}
+WITH |= {"path": "none.png"}
+DOCUMENTATION = ("/docs", "/docs/oauth2-redirect", "/openapi.json", "/redoc")
+MARKS = "<!-- routes -->", "<!-- end of routes -->"
+COLUMNS = ("no key yet, this machine", "no key yet, elsewhere", "without", "search", "write", "admin", "expired",
+           "revoked")  # fmt: skip
+HEADINGS = {
+    "docs/security.md": ("route", "scope", *COLUMNS),
+    "docs/security.zh-CN.md": ("路由", "权限", "尚无密钥，本机", "尚无密钥，别处", "不带密钥", "search", "write",
+                               "admin", "已过期", "已吊销"),
+}  # fmt: skip
+Statuses = dict[tuple[str, str], dict[str, int]]
+"""By method and path, and column."""
+
+
+def all_routes() -> list[DeclaredRoute]:
+    return [*declared_routes(app), *(DeclaredRoute("GET", path, None) for path in DOCUMENTATION)]
+
+
+def ask_all(client: httpx.Client, headers: Mapping[str, str]) -> dict[tuple[str, str], int]:
+    answers = {}
+    for route in all_routes():
+        path = re.sub(r"{(\w+)(?::\w+)?}", lambda match: str(WITH[match[1]]), route.path)
+        answers[route.method, route.path] = client.request(route.method, path, headers=headers).status_code
+    return answers
+
+
+@pytest.fixture(scope="module")
+def api(tmp_path_factory: pytest.TempPathFactory, tiny_models: dict[str, str]) -> Iterator[httpx.Client]:
+    """Behind a proxy on 127.0.0.1 that is trusted, whose headers uvicorn does not look at."""
+    settings = {"TRUSTED_PROXIES": "127.0.0.1", "FORWARDED_ALLOW_IPS": "192.0.2.1", "CORS_ALLOW_ORIGINS": "http://shop"}
+    folder = tmp_path_factory.mktemp("access")
+    with (
+        running_api(folder, **tiny_models, **settings) as url,
+        httpx.Client(base_url=url, timeout=30, trust_env=False) as client,
+    ):
+        client.headers["X-Test-Folder"] = str(folder)
+        yield client
+
+
+@pytest.fixture(scope="module")
+def statuses(api: httpx.Client, without_key: Statuses, keys: dict[str, str]) -> Statuses:
+    columns = {name: ask_all(api, {"X-API-Key": key}) for name, key in keys.items()}
+    columns["without"] = ask_all(api, {})
+    assert columns["without"] == ask_all(api, ELSEWHERE)
+    return {route: without_key[route] | {name: of[route] for name, of in columns.items()} for route in without_key}
+
+
+@pytest.fixture(scope="module")
+def without_key(api: httpx.Client) -> Statuses:
+    here, elsewhere = ask_all(api, {}), ask_all(api, ELSEWHERE)
+    return {route: {COLUMNS[0]: here[route], COLUMNS[1]: elsewhere[route]} for route in here}
+
+
+@pytest.fixture(scope="module")
+def keys(api: httpx.Client, without_key: Statuses) -> dict[str, str]:
+    """One of each scope, one that has expired and one that is revoked, by its name; they have all scopes."""
+    assert without_key, "what was to be asked of a service without a key"
+    scopes = {"admin": ["admin"], "search": ["search"], "write": ["write"]}
+    scopes |= {name: [*KEY_SCOPES] for name in ("expired", "revoked")}
+    made: dict[str, str] = {}
+    for name, of_key in scopes.items():
+        body = {"name": name, "scopes": of_key, "expires_at": "2040-01-01T00:00:00Z"}
+        response = api.post("/keys", json=body, headers=bearer(made.get("admin", "")))
+        assert response.status_code == 201, response.text
+        made[name] = response.json()["key"]
+    assert api.delete("/keys/revoked", headers=bearer(made["admin"])).status_code == 204
+    with sqlite3.connect(Path(api.headers["X-Test-Folder"]) / "data" / "tuwen.db") as database:
+        database.execute("UPDATE api_key SET expires_at = ? WHERE name = 'expired'", (str(datetime.now(UTC))[:26],))
+    wait_until(
+        lambda: api.get("/product/list", headers=bearer(made["expired"])).status_code == 401, what="the key to expire"
+    )
+    return made
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"} if key else {}
+
+
+# --- Without a key ---------------------------------------------------------------------------------------------------
+
+
+def test_without_a_key_others_are_told_what_to_do(api: httpx.Client, without_key: Statuses) -> None:
+    assert without_key
+    refused = api.get("/product/list", headers=ELSEWHERE)
+    assert (refused.status_code, refused.headers["content-type"]) == (403, "application/problem+json")
+    problem = refused.json()
+    assert (problem["code"], problem["parameters"]) == ("no_key_yet", {"address": "203.0.113.9"})
+    assert "cli.py keys create" in problem["detail"]
+    assert "OPEN_TO" in problem["detail"]
+    in_chinese = api.get("/product/list", headers=ELSEWHERE | {"Accept-Language": "zh"}).json()
+    assert in_chinese["detail"].startswith("还没有任何 API 密钥")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"X-Forwarded-For": "127.0.0.1, 203.0.113.9"},
+        {"X-Forwarded-For": "127.0.0.1"},  # the proxy's own machine is not this one, for all that is known
+        {"X-Forwarded-For": "10.0.0.1, 127.0.0.1"},
+        {"X-Forwarded-For": "::1"},
+        {"X-Forwarded-For": "nonsense"},
+        {"X-Forwarded-For": ""},
+        {"X-Real-IP": "127.0.0.1"},
+        {"Forwarded": "for=127.0.0.1"},
+        {"Via": "1.1 proxy"},
+        {"X-Forwarded-Host": "localhost"},
+    ],
+)
+def test_a_forged_header_gains_nothing(api: httpx.Client, without_key: Statuses, headers: dict[str, str]) -> None:
+    assert without_key
+    assert api.get("/product/list", headers=headers).status_code == 403
+
+
+def test_a_page_of_another_site_and_another_name_for_this_machine_are_refused(
+    api: httpx.Client, without_key: Statuses
+) -> None:
+    """As a browser on this machine would carry them here: forms of other sites, and names that point here."""
+    assert without_key
+    form = {"data": {"title": "x"}, "files": {"image": picture()}}
+    port = api.base_url.port
+    for headers, status, code in (
+        ({"Origin": "https://evil.example"}, 403, "other_site"),
+        ({"Origin": "null"}, 403, "other_site"),
+        ({"Host": f"evil.example:{port}"}, 403, "other_host"),
+        ({"Host": f"127.0.0.1.evil.example:{port}"}, 403, "other_host"),
+    ):
+        refused = api.post("/product", **form, headers=headers)  # type: ignore[arg-type]
+        assert (refused.status_code, refused.json()["code"]) == (status, code), headers
+    for headers in (
+        {"Origin": f"http://127.0.0.1:{port}"},
+        {"Origin": "http://shop"},
+        {"Host": f"localhost:{port}"},
+        {"Host": "[::1]"},
+    ):
+        assert api.get("/product/list", headers=headers).status_code == 200, headers
+
+
+# --- With keys -------------------------------------------------------------------------------------------------------
+
+
+def test_each_route_lets_in_who_has_its_scope(statuses: Statuses) -> None:
+    assert {(route.method, route.path) for route in all_routes()} == set(statuses)
+    for route in all_routes():
+        status = statuses[route.method, route.path]
+        let_in = {name for name, answered in status.items() if answered not in (401, 403)}
+        if route.scope is None:
+            assert let_in == set(COLUMNS), route
+            continue
+        assert let_in == {COLUMNS[0], route.scope}, route
+        assert {name: status[name] for name in ("without", "expired", "revoked")} == dict.fromkeys(
+            ("without", "expired", "revoked"), 401
+        ), route
+        assert status[COLUMNS[1]] == 403, route
+
+
+def test_nothing_else_is_served() -> None:
+    served = {getattr(route, "path", None) for route in app.routes} - {None}
+    assert served == set(DOCUMENTATION)
+
+
+@pytest.mark.parametrize("document", HEADINGS)
+def test_the_documents_table_is_this(statuses: Statuses, document: str) -> None:
+    path = ROOT / document
+    text = path.read_text(encoding="utf-8")
+    before, rest = text.split(MARKS[0] + "\n")
+    table, after = rest.split(MARKS[1])
+    wanted = route_table(statuses, HEADINGS[document])
+    if os.environ.get("WRITE_ROUTE_TABLE"):
+        path.write_text(f"{before}{MARKS[0]}\n{wanted}{MARKS[1]}{after}", encoding="utf-8")
+        table = wanted
+    assert table == wanted, "WRITE_ROUTE_TABLE=1 with this test writes it"
+
+
+def route_table(statuses: Statuses, headings: tuple[str, ...]) -> str:
+    rows = [headings, ("---",) * len(headings)]
+    for route in sorted(all_routes(), key=lambda each: (each.path, each.method)):
+        status = statuses[route.method, route.path]
+        cells = (str(status[column]) if status[column] in (401, 403) else f"✓ {status[column]}" for column in COLUMNS)
+        rows.append((f"`{route.method} {route.path}`", route.scope or "", *cells))
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def test_a_route_without_a_scope_or_without_a_guard_ends_the_start() -> None:
+    async def endpoint() -> None:
+        """Declares nothing."""
+
+    with pytest.raises(ConfigurationError, match="/new declares no scope"):
+        APIRouter(route_class=GuardedRoute).get("/new")(endpoint)
+    unguarded = APIRouter()
+    unguarded.get("/new")(endpoint)
+    other_app = FastAPI()
+    other_app.include_router(unguarded)
+    with pytest.raises(ConfigurationError, match="/new is not guarded"):
+        list(declared_routes(other_app))
+
+
+def test_problems_say_what_is_missing(api: httpx.Client, keys: dict[str, str]) -> None:
+    for headers, path, status, code, challenge in (
+        ({}, "/product/list", 401, "needs_key", "Bearer"),
+        ({"Authorization": "Basic dXNlcjpwYXNz"}, "/product/list", 401, "needs_key", "Bearer"),
+        ({"X-API-Key": "tuwen_unknown"}, "/product/list", 401, "unknown_key", 'Bearer error="invalid_token"'),
+        ({"X-API-Key": b"\xff\xfe".decode("latin-1")}, "/product/list", 401, "unknown_key",
+         'Bearer error="invalid_token"'),
+        (bearer(keys["expired"]), "/product/list", 401, "expired_key", 'Bearer error="invalid_token"'),
+        (bearer(keys["revoked"]), "/product/list", 401, "revoked_key", 'Bearer error="invalid_token"'),
+        (bearer(keys["search"]), "/metrics", 403, "missing_scope", None),
+    ):  # fmt: skip
+        encoded = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
+        refused = api.get(path, headers=encoded)
+        problem = refused.json()
+        assert (refused.status_code, problem["code"]) == (status, code), headers
+        assert refused.headers["content-type"] == "application/problem+json"
+        assert refused.headers.get("WWW-Authenticate") == challenge
+    assert problem["parameters"] == {"scope": "admin", "name": "search", "scopes": "search"}
+    in_chinese = api.get("/metrics", headers=bearer(keys["search"]) | {"Accept-Language": "zh"}).json()
+    assert in_chinese["detail"] == "这需要权限 admin；API 密钥 search 只有 search。"
+
+
+def test_a_key_works_in_either_header_from_anywhere(api: httpx.Client, keys: dict[str, str]) -> None:
+    for headers in (
+        {"X-API-Key": keys["search"]},
+        bearer(keys["search"]),
+        {"Authorization": f"bearer  {keys['search']}"},
+        {"X-API-Key": keys["search"], "Authorization": "Basic dXNlcjpwYXNz"},
+        bearer(keys["search"]) | ELSEWHERE,
+        bearer(keys["search"]) | {"Origin": "https://elsewhere.example", "Host": "api.example"},
+    ):
+        assert api.get("/product/list", headers=headers).status_code == 200, headers
+
+
+def test_who_may_not_is_refused_before_the_body_is_read(api: httpx.Client, keys: dict[str, str]) -> None:
+    sent = 0
+
+    def body() -> Iterator[bytes]:
+        nonlocal sent
+        for _ in range(2000):
+            sent += 1
+            yield b"x" * 100_000
+
+    headers = bearer(keys["search"]) | {"Content-Type": "multipart/form-data; boundary=x"}
+    refused: int | None = None
+    try:
+        refused = api.post("/product/import", content=body(), headers=headers).status_code
+    except httpx.TransportError:  # it may close before all is sent
+        assert sent < 2000
+    assert refused in (403, None)
+
+
+def test_health_shows_strangers_only_what_is_up(api: httpx.Client, keys: dict[str, str]) -> None:
+    for path in ("/health", "/health/ready"):
+        full = api.get(path, headers=bearer(keys["admin"])).json()
+        assert full["version"]
+        assert full["components"]["models"]["detail"]
+        for headers in ({}, bearer(keys["search"]), bearer(keys["revoked"]), ELSEWHERE):
+            seen = api.get(path, headers=headers).json()
+            assert (seen["version"], seen["backlog"], seen["index"]) == (None, None, None)
+            assert {part["detail"] for part in seen["components"].values()} == {None}
+            assert seen["components"]["models"]["status"] == full["components"]["models"]["status"]
+            assert seen["demo_models"] == full["demo_models"]
+
+
+def test_admins_see_all_keys_and_never_the_key_itself(api: httpx.Client, keys: dict[str, str]) -> None:
+    listed = api.get("/keys", headers=bearer(keys["admin"]))
+    by_name = {each["name"]: each for each in listed.json()["items"]}
+    assert set(by_name) == set(keys)
+    assert by_name["revoked"]["revoked_at"]
+    assert not any(key in listed.text for key in keys.values())
+    again = api.post("/keys", json={"name": "search", "scopes": ["search"]}, headers=bearer(keys["admin"]))
+    assert (again.status_code, again.json()["errors"][0]["code"]) == (409, "name_taken")
+
+
+def test_writes_are_logged_by_the_name_of_the_key(api: httpx.Client, keys: dict[str, str]) -> None:
+    client = httpx.Client(base_url=api.base_url, headers=bearer(keys["write"]), trust_env=False)
+    product_id = create_product(client, "桌子")["product_id"]
+    client.delete(f"/product/{product_id}", headers={"If-Match": '"none"'})
+    client.put("/product/by-sku/a%20b%22", files={"image": b""})
+    client.close()
+    log = (Path(api.headers["X-Test-Folder"]) / "api.log").read_text(encoding="utf-8")
+    lines = [line.partition("tuwen.audit: ")[2] for line in log.splitlines() if "tuwen.audit: " in line]
+    by_write = [line for line in lines if "by the key write" in line]
+    assert "POST /product 201 by the key write from 127.0.0.1" in by_write
+    assert f"DELETE /product/{product_id} 412 by the key write from 127.0.0.1" in by_write
+    assert "PUT /product/by-sku/a%20b%22 422 by the key write from 127.0.0.1" in by_write
+    assert not any(key in log for key in keys.values())
+
+
+def test_the_command_line_makes_lists_and_revokes_keys(api: httpx.Client, keys: dict[str, str]) -> None:
+    data = {"DATA_DIR": str(Path(api.headers["X-Test-Folder"]) / "data")}
+    made = run_cli("keys", "create", "--name", "till", "--scope", "search", "--expires", "90d", **data)
+    assert (made.returncode, made.stdout.count("\n")) == (0, 1), made.stderr
+    key = made.stdout.strip()
+    assert api.get("/product/list", headers=bearer(key)).status_code == 200  # at once
+    rows = [[cell.strip() for cell in line.split("│")] for line in run_cli("keys", "list", **data).stdout.splitlines()]
+    assert {name for _, name, *_ in (row for row in rows if len(row) > 2)} >= {*keys, "till"}
+    assert run_cli("keys", "revoke", "till", **data).returncode == 0
+    wait_until(lambda: api.get("/product/list", headers=bearer(key)).status_code == 401, timeout_s=5, what="a refusal")
+    unknown = run_cli("keys", "revoke", "nobody", **data)
+    assert (unknown.returncode, unknown.stderr.strip()) == (1, "There is no API key 'nobody'.")

@@ -1,0 +1,216 @@
+"""Who may call what. Each route declares the scope that it needs (`@needs`), and `GuardedRoute` asks for it.
+
+Before a body is read or a parameter looked at. A route that declares nothing ends the start.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any, NamedTuple, TypeVar
+from urllib.parse import quote, urlsplit
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute, iter_route_contexts
+
+from data_models import KEY_SCOPES, KeyScope
+from orm_models import utc_now
+from tuwen.access.errors import Forbidden, KeyRefused, NotAuthenticated, ScopeMissing
+from tuwen.access.keyring import KnownKey
+from tuwen.api.client_address import ClientAddress, Origin, origin_of
+from tuwen.api.problems import as_invalid_input, problem_responses
+from tuwen.api.state import Api
+from tuwen.errors import AppError, ConfigurationError
+from tuwen.settings import Settings
+
+Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
+Handler = Callable[[Request], Awaitable[Response]]
+
+ALL_SCOPES = frozenset(KEY_SCOPES)
+READING = {"GET", "HEAD"}
+_NEEDED = "tuwen_needed_scope"
+
+SCHEMES = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "Authorization: Bearer KEY"},
+    "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+}
+
+audit = logging.getLogger("tuwen.audit")
+
+
+class Caller(NamedTuple):
+    """Who asks, and may do what. The shop that a key belongs to would stand here, for the queries to read."""
+
+    key: str | None
+    """Its name; None: a client that needs no key."""
+    scopes: frozenset[KeyScope]
+
+
+class DeclaredRoute(NamedTuple):
+    method: str
+    path: str
+    scope: KeyScope | None
+    """None: it needs no key."""
+
+
+def needs(scope: KeyScope) -> Callable[[Endpoint], Endpoint]:
+    """Below the router's decorators: only a caller with this scope gets to the endpoint."""
+
+    def declare(endpoint: Endpoint) -> Endpoint:
+        setattr(endpoint, _NEEDED, scope)
+        return endpoint
+
+    return declare
+
+
+def needs_no_key(endpoint: Endpoint) -> Endpoint:
+    setattr(endpoint, _NEEDED, None)
+    return endpoint
+
+
+class GuardedRoute(APIRoute):
+    """What each router's routes are."""
+
+    def get_route_handler(self) -> Callable[[Request], Any]:
+        handle, scope = super().get_route_handler(), needed_scope(self)
+        if scope is None:
+            return handle
+
+        async def guarded(request: Request) -> Response:
+            caller = await require_caller(request)
+            if scope not in caller.scopes:
+                has = ", ".join(each for each in KEY_SCOPES if each in caller.scopes)
+                raise ScopeMissing(f"This needs the scope {scope}; the API key {caller.key} has {has}.")
+            request.state.caller = caller
+            if caller.key is None or request.method in READING:
+                return await handle(request)
+            return await _audited(handle, request, caller.key)
+
+        return guarded
+
+
+def needed_scope(route: APIRoute) -> KeyScope | None:
+    """Raises ConfigurationError."""
+    try:
+        scope: KeyScope | None = getattr(route.endpoint, _NEEDED)
+    except AttributeError as error:
+        raise ConfigurationError(f"{route.path} declares no scope: tuwen/api/access.py says how.") from error
+    return scope
+
+
+def declared_routes(app: FastAPI) -> Iterator[DeclaredRoute]:
+    """All but the pages of the documentation. Raises ConfigurationError where one is guarded by nothing."""
+    for context in iter_route_contexts(app.routes):
+        route = context.original_route
+        if isinstance(route, APIRoute):
+            if not isinstance(route, GuardedRoute):
+                raise ConfigurationError(f"{route.path} is not guarded: its router needs route_class=GuardedRoute.")
+            for method in sorted(context.methods or ()):
+                yield DeclaredRoute(method, context.path or "", needed_scope(route))
+
+
+def install_access(app: FastAPI, settings: Settings) -> None:
+    """Once all routes are there. Raises ConfigurationError where one is guarded by nothing."""
+    routes = [route for route in declared_routes(app) if route.scope is not None]
+    app.add_middleware(ClientAddress, trusted_proxies=settings.trusted_proxies)
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = generate()
+        document["components"]["securitySchemes"] = SCHEMES
+        for method, path, scope in routes:
+            if operation := document["paths"].get(path, {}).get(method.lower()):
+                operation["security"] = [{scheme: [scope]} for scheme in SCHEMES] + [{}]
+                refusals = problem_responses(NotAuthenticated, ScopeMissing)
+                operation["responses"] |= {str(status): response for status, response in refusals.items()}
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]  # as `install_openapi` does
+
+
+async def require_caller(request: Request) -> Caller:
+    """Raises NotAuthenticated, Forbidden, or DatabaseUnavailable where it can't be told."""
+    api: Api = request.state.api
+    if key := presented_key(request):
+        known = await api.keyring.find(key)
+        return _caller_with(known, api)
+    origin, settings = origin_of(request.scope), api.services.settings
+    if origin.is_in(settings.open_to):
+        _require_no_other_site(request, settings.cors_allow_origins)
+        return Caller(None, ALL_SCOPES)
+    if await api.keyring.has_any():
+        raise NotAuthenticated(
+            "An API key is needed here: send it as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'. Whoever runs this "
+            "service makes one with 'python cli.py keys create'."
+        )
+    _require_this_machine(request, origin)
+    _require_no_other_site(request, settings.cors_allow_origins)
+    return Caller(None, ALL_SCOPES)
+
+
+async def is_admin(request: Request) -> bool:
+    """For what all may see in part. Whoever can't be told is a stranger."""
+    try:
+        return "admin" in (await require_caller(request)).scopes
+    except AppError:
+        return False
+
+
+def presented_key(request: Request) -> str:
+    """Empty: none. Another scheme than Bearer is some proxy's own business."""
+    scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
+    return request.headers.get("x-api-key", "") or (credentials.strip() if scheme.lower() == "bearer" else "")
+
+
+def _caller_with(known: KnownKey | None, api: Api) -> Caller:
+    if known is None:
+        raise KeyRefused("This API key is not known here.")
+    if known.revoked_at is not None:
+        raise KeyRefused(f"The API key {known.name} is revoked.")
+    if known.expires_at is not None and known.expires_at <= utc_now():
+        raise KeyRefused(f"The API key {known.name} has expired.")
+    api.keyring.note_use(known)
+    return Caller(known.name, known.scopes)
+
+
+def _require_this_machine(request: Request, origin: Origin) -> None:
+    if not origin.is_this_machine:
+        raise Forbidden(
+            f"There is no API key yet, so only this machine is answered, and {origin.shown} is another. Whoever runs "
+            "this service makes a key with 'python cli.py keys create --name NAME --scope search', or names the "
+            "networks that need none in OPEN_TO."
+        )
+    host = urlsplit(f"//{request.headers.get('host', '')}").hostname or ""
+    if "." in host.rstrip(".") and not _is_address_or_local(host):  # a page's own name for us, by DNS rebinding
+        raise Forbidden(
+            f"There is no API key yet, so only this machine is answered, by its address and not as {host!r}."
+        )
+
+
+def _is_address_or_local(host: str) -> bool:
+    return host.replace(".", "").isdigit() or host.endswith((".localhost", ".local", ".internal", ".lan"))
+
+
+def _require_no_other_site(request: Request, allowed: tuple[str, ...]) -> None:
+    """A page of any web site may have its reader's browser send forms here; without a key it is told by this alone."""
+    origin = request.headers.get("origin")
+    if origin is None or origin in allowed or "*" in allowed:
+        return
+    if urlsplit(origin).netloc != request.headers.get("host"):
+        raise Forbidden(f"A page of {origin!r} asks without an API key, and CORS_ALLOW_ORIGINS does not name it.")
+
+
+async def _audited(handle: Handler, request: Request, key: str) -> Response:
+    status = 500
+    try:
+        response = await handle(request)
+        status = response.status_code
+    except AppError as error:
+        status = error.status
+        raise
+    except RequestValidationError as error:
+        status = as_invalid_input(error).status
+        raise
+    finally:
+        path = quote(request.scope["path"], safe="/")
+        audit.info("%s %s %d by the key %s from %s", request.method, path, status, key, origin_of(request.scope).shown)
+    return response

@@ -1,0 +1,19 @@
+"""What callers are told who may not do what they ask for: codes, English, Chinese, as in `messages.py`."""
+
+# ruff: noqa: E501  # a row of the table is a line
+
+OF_ACCESS = (
+    ("needs_key", "An API key is needed here: send it as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'. Whoever runs this service makes one with 'python cli.py keys create'.", "这里需要 API 密钥：请以 'Authorization: Bearer 密钥' 或 'X-API-Key: 密钥' 发送。密钥由运行本服务的人用 'python cli.py keys create' 创建。"),
+    ("unknown_key", "This API key is not known here.", "没有这个 API 密钥。"),
+    ("revoked_key", "The API key {name} is revoked.", "API 密钥 {name} 已被吊销。"),
+    ("expired_key", "The API key {name} has expired.", "API 密钥 {name} 已过期。"),
+    ("missing_scope", "This needs the scope {scope}; the API key {name} has {scopes}.", "这需要权限 {scope}；API 密钥 {name} 只有 {scopes}。"),
+    ("no_key_yet", "There is no API key yet, so only this machine is answered, and {address} is another. Whoever runs this service makes a key with 'python cli.py keys create --name NAME --scope search', or names the networks that need none in OPEN_TO.", "还没有任何 API 密钥，所以只应答本机，而 {address} 不是本机。运行本服务的人可以用 'python cli.py keys create --name 名称 --scope search' 创建密钥，或在 OPEN_TO 中写明无需密钥的网段。"),
+    ("other_host", "There is no API key yet, so only this machine is answered, by its address and not as {host}.", "还没有任何 API 密钥，所以只应答本机，且须用它的地址访问，不能用 {host}。"),
+    ("other_site", "A page of {origin} asks without an API key, and CORS_ALLOW_ORIGINS does not name it.", "来自 {origin} 的网页没有带 API 密钥，而 CORS_ALLOW_ORIGINS 中没有它。"),
+    ("no_key", "There is no API key {name}.", "没有名为 {name} 的 API 密钥。"),
+    ("name_taken", "another API key has the name {name}; revoke that one, or use another name", "另一个 API 密钥已使用名称 {name}；请先吊销它，或换一个名称"),
+    ("too_many_keys", "is one too many: there are {limit} API keys; revoke some", "太多了：已有 {limit} 个 API 密钥；请先吊销一些"),
+    ("wrong_moment", "must be a moment within the next 50 years", "必须是今后 50 年内的时刻"),
+    ("wrong_moment", "is {text}; write a date, as 2027-01-01, or days, as 90d", "是 {text}；请写日期，如 2027-01-01，或天数，如 90d"),
+)  # fmt: skip

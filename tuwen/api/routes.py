@@ -1,0 +1,26 @@
+"""Every route of the service."""
+
+from fastapi import FastAPI
+
+from tuwen.api import (
+    generation,
+    images,
+    imports,
+    keys,
+    operation,
+    product_images,
+    products,
+    reindex,
+    retry,
+    search,
+    skus,
+)
+from tuwen.api.parameters import STRICT
+
+# In this order: of two paths that fit, the first is taken.
+RESOURCES = (imports, products, product_images, retry, skus, search, generation, images, operation, reindex, keys)
+
+
+def install_routes(app: FastAPI) -> None:
+    for resource in RESOURCES:
+        app.include_router(resource.router, **STRICT)
