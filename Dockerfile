@@ -47,8 +47,8 @@ ARG PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
 COPY requirements.txt requirements-web.txt requirements-int8.txt constraints.txt ./
 RUN pip install --no-cache-dir --disable-pip-version-check -r requirements.txt -r requirements-int8.txt -c constraints.txt
 
-# A volume that is first mounted on /data takes over its owner, so that the process may write there.
-RUN install -d -o tuwen -g tuwen /data
+# A volume that is first mounted on one of these takes over its owner, so that the process may write there.
+RUN install -d -o tuwen -g tuwen /data /keys
 
 COPY . .
 
@@ -60,4 +60,4 @@ ENV DATA_DIR=/data \
 USER 10001:10001
 EXPOSE 8000 6006
 
-CMD ["fastapi", "run", "main.py", "--host", "0.0.0.0", "--port", "8000"]
+CMD ["fastapi", "run", "main.py", "--host", "0.0.0.0", "--port", "8000", "--no-proxy-headers"]

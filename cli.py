@@ -20,20 +20,24 @@ from clients import reindex as client_reindex
 from clients.catalogue_import import (
     CatalogueError,
     Loaded,
+    ServiceClient,
     load_catalogue,
     open_client,
     read_catalogue,
     wait_until_indexed,
 )
-from data_models import ImportMode
+from data_models import KEY_SCOPES, ImportMode
 from demo.stack import Stopped, demo_stack, stop_on_signals, wait_for_exit
 from tuwen.errors import AppError, MilvusFileInUse
 from tuwen.settings import PROJECT_ROOT, Settings, load_settings
 
 if TYPE_CHECKING:
+    from tuwen.database.engine import Database
     from tuwen.indexing.reconciliation import Drift
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+keys = typer.Typer(no_args_is_help=True, help="API keys: who may call the service, and do what.")
+app.add_typer(keys, name="keys")
 console = Console(highlight=False)
 say = partial(console.print, markup=False, soft_wrap=True)  # as it is, for what is copied from it
 error_console = Console(highlight=False, stderr=True, soft_wrap=True)
@@ -54,6 +58,8 @@ Percent = Annotated[
     typer.Option(metavar="PERCENT", min=0, max=100, help="With replace_all: how many of all products may go."),
 ]
 ApiUrl = Annotated[str, typer.Option(help="Address of the running service; by default the one of the settings.")]
+ApiKeyOption = Annotated[str, typer.Option("--api-key", help="By default API_KEY's, or what API_KEY_FILE has in it.")]
+KeyNameOption = Annotated[str, typer.Option("--name", help="Of whom or what uses it: front-end, nightly-feed.")]
 
 
 @app.command()
@@ -64,7 +70,7 @@ def demo(catalogue: Annotated[Path, typer.Option(help="JSON lines to load.")] = 
     stop_on_signals()
     try:
         console.print("Starting the API and the pages ...")
-        with demo_stack(settings, console.print) as processes, open_client(settings.api_address) as client:
+        with demo_stack(settings, console.print) as processes, _service_client() as client:
             loaded = _load_with_progress(client, catalogue)
             _print_welcome(settings, loaded, time.monotonic() - started)
             wait_for_exit(processes)
@@ -94,6 +100,7 @@ def import_catalogue(
     follow: Annotated[int | None, typer.Option(metavar="JOB", min=1, help="Follow this job.")] = None,
     cancel: Annotated[int | None, typer.Option(metavar="JOB", min=1, help="Give up this job.")] = None,
     api_url: ApiUrl = "",
+    api_key: ApiKeyOption = "",
 ) -> None:
     """Import a file of products, and its pictures. Ctrl-C ends this command, not the import.
 
@@ -101,7 +108,7 @@ def import_catalogue(
     """
     if sum(each is not None for each in (file, follow, cancel)) != 1:
         raise typer.BadParameter("Name a file, or use --follow JOB or --cancel JOB.")
-    with open_client(api_url or load_settings().api_address) as client:
+    with _service_client(api_url, api_key) as client:
         if cancel:
             say(file_import.cancel(client, cancel))
             return
@@ -122,6 +129,7 @@ def evaluate(
     catalogue: Path = DEMO_CATALOGUE,
     views: Annotated[Path, typer.Option(help="Query pictures <sku>_<n>.webp, never indexed.")] = DEMO_VIEWS,
     sample: Annotated[int, typer.Option(help="Only this many products, evenly spread; 0 for all.")] = 0,
+    api_key: ApiKeyOption = "",
 ) -> None:
     """Search a running service for every product of a catalogue, and print how often A1 to A4 find it."""
     from evaluation.retrieval import evaluate_retrieval, render_table  # noqa: PLC0415
@@ -129,8 +137,7 @@ def evaluate(
     items = read_catalogue(catalogue)
     if sample:
         items = items[:: max(1, len(items) // sample)][:sample]
-    url = api_url or load_settings().api_address
-    with open_client(url) as client, _progress("Searching", len(items)) as advance:
+    with _service_client(api_url, api_key) as client, _progress("Searching", len(items)) as advance:
         rows = evaluate_retrieval(client, items, views, advance)
     console.print(render_table(rows))
 
@@ -247,17 +254,16 @@ def reindex(
     drop_retired: Annotated[
         bool, typer.Option("--drop-retired", help="Drop the index before, and given up ones.")
     ] = False,
-    cancel: Annotated[
-        int | None, typer.Option(metavar="JOB", min=1, help="Give up this job, and drop what it built.")
-    ] = None,
+    cancel: Annotated[int | None, typer.Option(metavar="JOB", min=1, help="Give up this job, and its index.")] = None,
     api_url: ApiUrl = "",
+    api_key: ApiKeyOption = "",
 ) -> None:
     """Change the models of a running service without an outage. Ctrl-C ends this command, not the change."""
-    sources = {name: context.get_parameter_source(name) for name in context.params if name != "api_url"}
+    sources = {name: context.get_parameter_source(name) for name in context.params if not name.startswith("api_")}
     given = {name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"}
     if contradiction := client_reindex.contradiction_in(given):
         raise typer.BadParameter(contradiction)
-    with open_client(api_url or load_settings().api_address) as client:
+    with _service_client(api_url, api_key) as client:
         if rollback:
             say(client_reindex.roll_back(client, to))
         elif drop_retired:
@@ -274,6 +280,77 @@ def reindex(
                 "force": force,
             }
             _follow_reindex(client, request)
+
+
+@keys.command("create")
+def create_key(
+    name: KeyNameOption,
+    scope: Annotated[list[str], typer.Option(help=f"Again for each: {', '.join(KEY_SCOPES)}. None has another in it.")],
+    expires: Annotated[str, typer.Option(help="A date, as 2027-01-01 (UTC), or days, as 90d; by default never.")] = "",
+    file: Annotated[
+        Path | None,
+        typer.Option(help="Write the key there instead of showing it. Where a good key of this name is, leave it."),
+    ] = None,
+) -> None:
+    """Make an API key, and show it this once. From the first key on, whoever calls the service needs one."""
+    from tuwen.access.key_file import keep_key_in_file  # noqa: PLC0415
+    from tuwen.access.keys import create_key as create  # noqa: PLC0415  # other commands need no database
+    from tuwen.access.keys import new_key  # noqa: PLC0415
+
+    wanted = new_key(name, scope, expires)
+    with _database() as database:
+        if file is not None:
+            keep_key_in_file(database, wanted, file)
+            return
+        with database.write() as session:
+            created = create(session, wanted)
+    error_console.print(f"The API key {created.name!r} ({', '.join(created.scopes)}), shown this once:")
+    say(created.key)
+
+
+@keys.command("list")
+def list_keys() -> None:
+    """All API keys, with those that ended. The keys themselves are kept nowhere."""
+    from tuwen.access.keys import list_keys as listed  # noqa: PLC0415
+
+    table = Table("name", "scopes", "created", "expires", "revoked", "last use")
+    with _database() as database, database.read() as session:
+        for key in listed(session):
+            moments = (key.created_at, key.expires_at, key.revoked_at, key.last_used_at)
+            table.add_row(
+                key.name, ", ".join(key.scopes), *(f"{each:%Y-%m-%d %H:%M}" if each else "" for each in moments)
+            )
+    console.print(table)
+
+
+@keys.command("revoke")
+def revoke_key(name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
+    """Every process refuses it within five seconds."""
+    from tuwen.access.keys import revoke_key as revoke  # noqa: PLC0415
+
+    with _database() as database, database.write() as session:
+        revoke(session, name)
+    say(f"The API key {name!r} is revoked.")
+
+
+@contextmanager
+def _database() -> "Iterator[Database]":
+    """Safe beside running services."""
+    from tuwen.database.start import open_database  # noqa: PLC0415
+
+    database = open_database(load_settings())
+    try:
+        yield database
+    finally:
+        database.close()
+
+
+def _service_client(api_url: str = "", api_key: str = "") -> ServiceClient:
+    settings = load_settings()
+    try:
+        return open_client(api_url or settings.api_address, api_key or settings.own_key)
+    except OSError as error:
+        raise CatalogueError(f"API_KEY_FILE={settings.api_key_file} can't be read: {error.strerror}") from error
 
 
 @app.command()

@@ -1,4 +1,7 @@
-"""Searches from outside, by so many clients at once: `wrk`, another process, driven by `search_load.lua`."""
+"""Searches from outside, by so many clients at once: `wrk`, another process, driven by `search_load.lua`.
+
+API_KEY in the environment is the key that a service needs: one with the scopes `search` and `admin`.
+"""
 
 import json
 import os
@@ -72,8 +75,10 @@ def titles() -> Iterator[str]:
 
 def query_cache(url: str) -> tuple[float, float]:
     """How many queries had their vector already, and how many did not, since the service started."""
+    key = os.environ.get("API_KEY", "")
     try:
-        lines = httpx.get(f"{url}/metrics", timeout=30, trust_env=False).raise_for_status().text.splitlines()
+        answer = httpx.get(f"{url}/metrics", headers={"X-API-Key": key}, timeout=30, trust_env=False)
+        lines = answer.raise_for_status().text.splitlines()
     except httpx.HTTPError as error:
         sys.exit(f"No service answers at {url}: {error}")
     counts = {

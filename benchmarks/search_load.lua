@@ -1,6 +1,6 @@
 -- The requests of benchmarks/search_load.py. From the environment: MODES, one of which each request takes, with commas
 -- between them; TEXTS and PICTURES, files with a title or a picture's path a line; DRAW: "new" (no query comes twice),
--- "known" (each as often as any other), "zipf" (the k-th with a share of 1/k).
+-- "known" (each as often as any other), "zipf" (the k-th with a share of 1/k); API_KEY, if the service needs one.
 local modes = {}
 for mode in os.getenv("MODES"):gmatch("[^,]+") do modes[#modes + 1] = mode end
 local draw = os.getenv("DRAW")
@@ -41,16 +41,21 @@ local function form(mode, picture)
     .. "Content-Type: application/octet-stream\r\n\r\n" .. picture .. "\r\n--" .. boundary .. "--\r\n"
 end
 
+local key = os.getenv("API_KEY")
+local function headers(content_type)
+  return { ["Content-Type"] = content_type, ["X-API-Key"] = key ~= "" and key or nil }
+end
+
 request = function()
   local mode = modes[math.random(#modes)]
   local is_picture = mode:sub(1, 5) == "image"
   local query = one_of(is_picture and pictures or texts)
   if draw == "new" then query = query .. math.random(1000000000) end -- what follows a picture's end changes nothing but its hash
   if is_picture then
-    return wrk.format("POST", "/search", { ["Content-Type"] = "multipart/form-data; boundary=" .. boundary }, form(mode, query))
+    return wrk.format("POST", "/search", headers("multipart/form-data; boundary=" .. boundary), form(mode, query))
   end
   local body = '{"mode":"' .. mode .. '","text":"' .. query .. '","top_k":10}'
-  return wrk.format("POST", "/search", { ["Content-Type"] = "application/json" }, body)
+  return wrk.format("POST", "/search", headers("application/json"), body)
 end
 
 done = function(summary, latency, _)

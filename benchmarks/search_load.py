@@ -10,6 +10,7 @@ known before (`--draw new`), as they are (`known`), or 10,000 titles of which th
 BGE-small, with random weights.
 """
 
+import os
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -39,6 +40,8 @@ def main() -> None:
     options.add_argument("--runs", type=int, default=1)
     chosen = options.parse_args()
     require_wrk()
+    if not chosen.url:
+        os.environ.pop("API_KEY", None)  # a service of its own knows none
     if chosen.quick:
         chosen.products, chosen.clients, chosen.seconds = [20], [2], 1
         chosen.modes, chosen.draw = chosen.modes[:2], chosen.draw[:1]

@@ -81,10 +81,11 @@ def read_lines(file: Path, what: str) -> list[tuple[int, str]]:
     return [(number, line) for number, line in lines if line.strip()]
 
 
-def open_client(api_url: str) -> ServiceClient:
+def open_client(api_url: str, api_key: str = "") -> ServiceClient:
     """Raises CatalogueError."""
+    headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
     try:
-        return ServiceClient(base_url=api_url, timeout=REQUEST_TIMEOUT_S, trust_env=False)
+        return ServiceClient(base_url=api_url, timeout=REQUEST_TIMEOUT_S, trust_env=False, headers=headers)
     except httpx.InvalidURL as error:
         raise CatalogueError(f"{api_url!r} is no address of a service: {error}") from error
 

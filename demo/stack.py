@@ -37,6 +37,7 @@ def demo_stack(settings: Settings, say: Callable[[str], None]) -> Iterator[list[
     require_writable(logs / "api.log", "DATA_DIR")
     environment = os.environ | {"API_PORT": str(settings.api_port), "DATA_DIR": str(settings.data_dir)}
     fastapi = ["fastapi", "run", "main.py", "--host", settings.api_host, "--port", str(settings.api_port)]
+    fastapi.append("--no-proxy-headers")  # the API looks at them itself, see TRUSTED_PROXIES
     streamlit = ["streamlit", "run", "web_demo.py", f"--server.port={settings.web_port}"]
     streamlit += [f"--server.address={settings.api_host}", "--server.headless=true"]
     with ExitStack() as stack:

@@ -52,7 +52,9 @@ def show_health(health: Health) -> None:
                 st.markdown(t(f"component_{name}"), width="content")
                 if component.detail:
                     st.caption(as_plain(component.detail), width="content")
-    facts = {t("fact_api"): api_client().address, t("fact_version"): health.version}
+    facts = {t("fact_api"): api_client().address}
+    if health.version is not None:
+        facts[t("fact_version")] = health.version
     if health.index is not None:
         facts |= {t("fact_index"): health.index.collection, t("fact_models"): health.index.model}
     show_facts(facts)

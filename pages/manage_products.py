@@ -73,7 +73,7 @@ def ask_for_page() -> ProductPage:
     wanted = text.text_input(t("list_search"), key="list_search", on_change=to_first_page, persist_state="session")
     chosen_category = category.selectbox(
         t("list_category"),
-        known_categories(api_client().address),
+        known_categories(api_client().answers_for),
         index=None,
         accept_new_options=True,
         placeholder=t("status_all"),

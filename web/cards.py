@@ -11,11 +11,13 @@ from PIL import Image, ImageOps
 
 from data_models import PICTURE_FORMATS, Product, ProductImage, SearchHit
 from tuwen.settings import load_settings
+from web.access import ask_for_key, session_key
 from web.client import ApiClient, ApiError, ApiUnreachable
 from web.texts import LANGUAGE_KEY, Language, t
 
 SQUARE_SIDE = 320
 THUMBNAIL_CONNECTIONS = 8
+CLIENTS = 100  # for each language and each key that visitors give
 # A picture's address holds the hash of its bytes: it never goes stale, only out of the cache.
 CACHED_THUMBNAILS = 4000
 PICTURE_TYPES = [extension for each in PICTURE_FORMATS.values() for extension in each.extensions]
@@ -45,12 +47,12 @@ STYLE = """<style>
 
 
 def api_client() -> ApiClient:
-    return _api_client_in(st.session_state[LANGUAGE_KEY])
+    return _api_client_in(st.session_state[LANGUAGE_KEY], session_key())
 
 
-@st.cache_resource
-def _api_client_in(language: Language) -> ApiClient:
-    return ApiClient(load_settings().api_address, language)
+@st.cache_resource(max_entries=CLIENTS, show_spinner=False)
+def _api_client_in(language: Language, key: str) -> ApiClient:
+    return ApiClient(load_settings().api_address, language, key)
 
 
 @st.cache_data(ttl=15, show_spinner=False)
@@ -84,6 +86,7 @@ def show_error(error: ApiError) -> None:
         )
     else:
         st.error(as_plain(error.detail), icon=":material/error:")
+        ask_for_key(error)
 
 
 def as_plain(text: str) -> str:

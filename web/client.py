@@ -1,5 +1,6 @@
 """The pages' way to the API: typed calls over HTTP, and one exception for whatever goes wrong. Nothing of Streamlit."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import IO, Any, Self, TypeVar
@@ -31,12 +32,14 @@ ANSWER_TIMEOUT_S = 60.0
 
 
 class ApiError(Exception):
-    """The API refused or failed. `detail` is its own sentence, made to be shown; `status` its HTTP status."""
+    """The API refused or failed. `detail` is its own sentence, made to be shown, `code` what programs know that by;
+    `status` its HTTP status."""
 
-    def __init__(self, detail: str, status: int | None = None) -> None:
+    def __init__(self, detail: str, status: int | None = None, code: str | None = None) -> None:
         super().__init__(detail)
         self.detail = detail
         self.status = status
+        self.code = code
 
 
 class ApiUnreachable(ApiError):
@@ -51,12 +54,15 @@ class ApiUnreachable(ApiError):
 class ApiClient:
     """One connection pool to one API; safe to share between threads."""
 
-    def __init__(self, address: str, language: str) -> None:
-        """`language`: in which the API words its errors."""
+    def __init__(self, address: str, language: str, key: str = "") -> None:
+        """`language`: in which the API words its errors. `key`: the API key; empty: none."""
         self.address = address
+        self.answers_for = f"{address} {hashlib.sha256(key.encode()).hexdigest()}"
+        """By which to keep answers: another key may see others."""
         # The API is a neighbour: a proxy that the environment names for the internet is never on the way to it.
         timeout = httpx.Timeout(ANSWER_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
-        self._http = httpx.Client(timeout=timeout, trust_env=False, headers={"Accept-Language": language})
+        headers = {"Accept-Language": language} | ({"X-API-Key": key} if key else {})
+        self._http = httpx.Client(timeout=timeout, trust_env=False, headers=headers)
 
     def __enter__(self) -> Self:
         return self
@@ -191,10 +197,11 @@ class ApiClient:
         if response.is_success:
             return
         try:
-            detail = Problem.model_validate_json(response.content).detail
-        except ValidationError:
-            detail = f"{response.request.method} {response.url} answered {response.status_code} without saying why."
-        raise ApiError(detail, response.status_code)
+            problem = Problem.model_validate_json(response.content)
+        except ValidationError as error:
+            said = f"{response.request.method} {response.url} answered {response.status_code} without saying why."
+            raise ApiError(said, response.status_code) from error
+        raise ApiError(problem.detail, response.status_code, problem.code)
 
     def _parsed(self, model: type[Answer], response: httpx.Response) -> Answer:
         try:

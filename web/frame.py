@@ -7,6 +7,7 @@ import streamlit as st
 from PIL import Image
 
 from tuwen.settings import load_settings
+from web.access import show_key_field_if_wanted
 from web.cards import STYLE, show_error
 from web.client import ApiError
 from web.texts import LANGUAGE_KEY, LANGUAGES, t
@@ -50,6 +51,7 @@ def show_frame() -> st.Page:
     st.sidebar.segmented_control(
         t("language"), list(LANGUAGES), format_func=LANGUAGES.__getitem__, required=True, key=LANGUAGE_KEY
     )
+    show_key_field_if_wanted()
     return page
 
 

@@ -200,7 +200,7 @@ def _ask_for_options(mode: SearchMode, given: Query | None) -> tuple[View, Query
         top_k = number.slider(t("top_k"), 1, 100, DEFAULT_TOP_K, key="top_k", persist_state="session")
         categories = kind.multiselect(
             t("categories"),
-            known_categories(api_client().address),
+            known_categories(api_client().answers_for),
             accept_new_options=True,
             select_all=False,
             placeholder=t("categories_placeholder"),

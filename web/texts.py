@@ -62,6 +62,11 @@ TEXTS: dict[str, Text] = {
         "Start the API: `fastapi run main.py --port {port}`. If it runs elsewhere, set `API_URL` to its address in the "
         "environment of these pages or in `.env`, and start the pages again.",
     ),
+    "api_key": Text("API 密钥", "API key"),
+    "api_key_hint": Text(
+        "请在侧栏填写 API 密钥，只在这次打开的页面里使用；运行本服务的人可以给您一个。",
+        "Give an API key in the side bar; it is used in this tab alone. Whoever runs this service can make you one.",
+    ),
     "try_again": Text("重试", "Try again"),
     "demo_models_banner": Text(
         "演示模型：当前使用随项目附带的小模型，效果不代表正式模型。",

@@ -26,13 +26,14 @@ Service = dict[str, Any]
 
 FIELDS = {name.upper() for name in Settings.model_fields}
 SECRETS = ("MYSQL_ROOT_PASSWORD", "MYSQL_PASSWORD", "MINIO_ROOT_PASSWORD")
-OURS = ("api", "worker", "generator", "web", "migrate")
+OURS = ("api", "worker", "generator", "web", "migrate", "keys")
 NOT_SETTINGS = {"RESTART_PAUSE_S", "API_WORKERS"}  # deploy/entrypoint.sh
 # Settings that a container has no use for: its ports are fixed, the stack's engines have no users and no TLS, and the
 # Dockerfile says where its data is.
 NOT_FOR_CONTAINERS = {"API_HOST", "API_PORT", "API_URL", "WEB_PORT", "WEB_LANGUAGE", "DATA_DIR", "ENCODER_CACHE_DIR"}
 NOT_FOR_CONTAINERS |= {"MILVUS_TOKEN", "MILVUS_CA_FILE", "KAFKA_SECURITY_PROTOCOL", "KAFKA_SASL_MECHANISM"}
 NOT_FOR_CONTAINERS |= {"KAFKA_USERNAME", "KAFKA_PASSWORD", "KAFKA_CA_FILE", "KAFKA_CHECK_HOSTNAME"}
+NOT_FOR_CONTAINERS |= {"API_KEY", "API_KEY_FILE"}  # the pages' and the command line's
 NO_PROCESS = 2**22 + 1  # above the highest that Linux gives
 ENTRYPOINT = str(ROOT / "deploy" / "entrypoint.sh")
 HEALTHCHECK = str(ROOT / "deploy" / "healthcheck.py")
@@ -90,6 +91,8 @@ def test_every_setting_of_env_reaches_the_api_and_the_worker(stack: dict[str, Se
     assert set(stack["api"]["environment"]) - set(stack["worker"]["environment"]) == {
         "CORS_ALLOW_ORIGINS",
         "API_WORKERS",
+        "OPEN_TO",
+        "TRUSTED_PROXIES",
     }
 
 
@@ -121,7 +124,7 @@ def test_the_api_and_the_worker_share_the_pictures(stack: dict[str, Service]) ->
 
 
 def test_each_service_has_a_health_check_or_runs_once(stack: dict[str, Service]) -> None:
-    assert [name for name, service in stack.items() if is_one_shot(service)] == ["migrate"]
+    assert {name for name, service in stack.items() if is_one_shot(service)} == {"migrate", "keys"}
     for name, service in stack.items():
         assert is_one_shot(service) or service["healthcheck"]["test"][0] == "CMD", name
         assert is_one_shot(service) or service["restart"] == "unless-stopped", name
@@ -135,6 +138,17 @@ def test_services_wait_for_what_they_need(stack: dict[str, Service]) -> None:
     for name in ("api", "worker"):
         assert set(stack[name]["depends_on"]) == {"migrate", "kafka", "milvus"}
     assert set(stack["migrate"]["depends_on"]) == {"mysql"}
+
+
+def test_the_pages_find_the_key_that_the_stack_makes(stack: dict[str, Service], tmp_path: Path) -> None:
+    file = stack["keys"]["command"][-1]
+    assert stack["web"]["environment"]["API_KEY_FILE"] == file == "/keys/pages"
+    assert stack["keys"]["volumes"] == ["keys-data:/keys:rw"]
+    assert stack["web"]["volumes"] == ["keys-data:/keys:ro"]
+    assert "keys" in stack["web"]["depends_on"]
+    assert stack["keys"]["environment"]["DATABASE_URL"] == stack["api"]["environment"]["DATABASE_URL"]
+    asking = services(tmp_path, PAGES_KEY_FILE="")["web"]["environment"]
+    assert Settings.model_validate({name.lower(): value for name, value in asking.items() if value}).own_key == ""
 
 
 def test_images_are_pinned(stack: dict[str, Service]) -> None:

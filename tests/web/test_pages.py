@@ -19,7 +19,7 @@ from playwright.sync_api import BrowserContext, FilePayload, Locator, Page, expe
 
 from data_models import SearchMode
 from tests.conftest import broken_picture, create_product, picture, wait_until_indexed
-from tests.processes import ROOT, answers, environment, free_port, require_program, running, wait_until
+from tests.processes import ROOT, answers, environment, free_port, require_program, running, running_api, wait_until
 from web.frame import PAGES
 from web.texts import TEXTS
 
@@ -60,12 +60,12 @@ def browser() -> Iterator[BrowserContext]:
 
 
 @contextmanager
-def running_pages(folder: Path, api_url: str) -> Iterator[str]:
+def running_pages(folder: Path, api_url: str, **settings: object) -> Iterator[str]:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "streamlit", "run", "web_demo.py"]
     command += [f"--server.port={port}", "--server.address=127.0.0.1", "--server.fileWatcherType=none"]
-    env = environment(API_URL=api_url)
+    env = environment(API_URL=api_url, **settings)
     with running(command, folder / "web.log", env=env, ready=lambda: answers(f"{url}/_stcore/health")):
         yield url
 
@@ -438,6 +438,47 @@ def expect_how_to_start_the_api(page: Page, title: str, address: str) -> None:
     alert = page.get_by_role("alert")
     expect(alert).to_contain_text(f"连不上 API。它的地址由设置 API_URL 给出，现在是 {address}。")
     expect(alert).to_contain_text("fastapi run main.py")
+
+
+def test_pages_ask_for_a_key_where_one_is_needed(
+    browser: BrowserContext, tmp_path: Path, tiny_models: dict[str, str]
+) -> None:
+    key_file = tmp_path / "key"
+    key_file.touch()
+    with (
+        running_api(tmp_path / "api", **tiny_models) as api_url,
+        httpx.Client(base_url=api_url, timeout=30, trust_env=False) as client,
+        running_pages(tmp_path, api_url, API_KEY_FILE=key_file) as url,
+        open_tab(browser, DESKTOP, tmp_path / "page.png") as page,
+    ):
+        create_product(client, "红色布艺沙发", picture("red"), category="沙发")
+        wait_until_indexed(client)
+        made = client.post("/keys", json={"name": "visitor", "scopes": ["search"]}).json()
+        page.goto(f"{url}/text_to_text?text=红色布艺沙发")
+        expect(page.get_by_role("alert").first).to_contain_text("这里需要 API 密钥")
+        field = page.get_by_test_id("stSidebar").get_by_label("API 密钥")
+        field.fill("tuwen_wrong")
+        field.press("Enter")
+        expect(page.get_by_role("alert").first).to_contain_text("没有这个 API 密钥")
+        field.fill(made["key"])
+        field.press("Enter")
+        page.get_by_test_id("stSidebar").get_by_role("link", name=TEXTS["page_manage_products"].zh).click()
+        expect(page.get_by_text("红色布艺沙发").first).to_be_visible()
+        assert all(shown.startswith("data:") or "/media/" in shown for shown in sources_of_pictures(page))
+        page.get_by_test_id("stSidebar").get_by_role("link", name=TEXTS["page_home"].zh).click()
+        expect(page.get_by_text("红色布艺沙发")).to_have_count(0)
+        expect(page.get_by_test_id("stMetricValue").first).to_have_text("1")
+        key_file.write_text(made["key"] + "\n", encoding="utf-8")  # from here on the pages have one
+        page.goto(url)
+        expect(page.get_by_test_id("stMetricValue").first).to_have_text("1")
+        expect(page.get_by_label("API 密钥")).to_have_count(0)
+
+
+def sources_of_pictures(page: Page) -> list[str]:
+    """They come from the pages' own server, which has fetched them with the key."""
+    pictures = page.get_by_test_id("stImage").locator("img")
+    expect(pictures.first).to_be_visible()
+    return [each.get_attribute("src") or "" for each in pictures.all()]
 
 
 # --- Words -----------------------------------------------------------------------------------------------------------
