@@ -34,7 +34,7 @@ async def work(settings: Settings) -> None:
         reconciler = new_reconciler(services, services.registry.live)
         loops: dict[str, Loop] = services.registry.loops() | {
             "ingestion": lambda: ingestor.run(consumer),
-            "reconciliation": lambda: reconciler.run(lambda: None, lambda: services.registry.known),
+            "reconciliation": lambda: reconciler.run(lambda _: None, lambda: services.registry.known),
             "reindex": new_reindexer(services).run,
             "presence": new_presence(services, "worker", pulses).run,
         }

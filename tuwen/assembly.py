@@ -181,7 +181,7 @@ def new_reindexer(services: Services) -> Reindexer:
     return Reindexer(*stores, services.registry, ingestor, find, slow)
 
 
-def new_importer(services: Services, wake_relay: Callable[[], None]) -> Importer:
+def new_importer(services: Services, wake_relay: Callable[[str], None]) -> Importer:
     stores = services.settings, services.database, services.images
     return Importer(*stores, services.decoder, services.fetcher, wake_relay)
 

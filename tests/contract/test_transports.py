@@ -95,6 +95,35 @@ def test_messages_of_one_key_arrive_in_order_and_whole(settings: Settings) -> No
     run(scenario)
 
 
+def test_a_wake_up_is_for_one_topic(settings: Settings) -> None:
+    """Three topics looked after each upload, each in a transaction that writes."""
+    database = Database(settings.database_dsn)
+    database.migrate()
+    looked_for: list[object] = []
+
+    @sa.event.listens_for(database.engine, "before_cursor_execute")
+    def see(_: object, __: object, statement: str, parameters: object, *___: object) -> None:
+        if statement.startswith("SELECT outbox"):
+            looked_for.append(parameters)
+
+    async def scenario() -> None:
+        patient = settings.model_copy(update={"relay_poll_s": 60.0})
+        async with transport(patient) as (sender, consumer), relaying(OutboxRelay(database, sender, patient)) as relay:
+            await have_looked(looked_for, 3)
+            with database.write() as session:
+                event = ProductEvent(product_id=1, op="upsert", version=1)
+                add_to_outbox(session, settings.kafka_topic, KEY, event)
+            relay.wake(settings.kafka_topic)
+            assert product_ids(await receive(consumer, 1)) == [1]
+            await consumer.commit()
+            await backlog_is_empty(database)
+        assert settings.generation_topic not in str(looked_for[3:])
+        assert settings.kafka_topic in str(looked_for[3:])
+
+    run(scenario)
+    database.close()
+
+
 def test_the_relay_publishes_what_was_committed_and_only_once(settings: Settings) -> None:
     database = Database(settings.database_dsn)
     database.migrate()
@@ -108,13 +137,13 @@ def test_the_relay_publishes_what_was_committed_and_only_once(settings: Settings
                 for product_id in range(3):
                     event = ProductEvent(product_id=product_id, op="upsert", version=1)
                     add_to_outbox(session, settings.kafka_topic, KEY, event)
-            relay.wake()
+            relay.wake(settings.kafka_topic)
             assert product_ids(await receive(consumer, 3)) == [0, 1, 2]
             await consumer.commit()
             await backlog_is_empty(database)
             with database.write() as session:
                 add_to_outbox(session, settings.kafka_topic, KEY, ProductEvent(product_id=3, op="upsert", version=1))
-            relay.wake()
+            relay.wake(settings.kafka_topic)
             # A second copy of an earlier one would come before it, since all of one key keep their order.
             assert product_ids(await receive(consumer, 1)) == [3]
             await consumer.commit()
@@ -125,6 +154,13 @@ def test_the_relay_publishes_what_was_committed_and_only_once(settings: Settings
 
 def product_ids(messages: list[Message]) -> list[int]:
     return [ProductEvent.model_validate_json(message.value).product_id for message in messages]
+
+
+async def have_looked(looked_for: list[object], count: int) -> None:
+    while True:
+        if len(looked_for) >= count:
+            return
+        await asyncio.sleep(0.02)
 
 
 async def backlog_is_empty(database: Database) -> None:

@@ -31,7 +31,7 @@ async def import_all(settings: Settings) -> None:
     database = Database(settings.database_dsn)
     images = open_image_store(settings, database)
     async with PictureFetcher(settings) as fetcher:
-        working = importer.Importer(settings, database, images, PictureDecoder(settings), fetcher, lambda: None)
+        working = importer.Importer(settings, database, images, PictureDecoder(settings), fetcher, lambda _: None)
         while await working.take_turn():
             pass
     database.close()

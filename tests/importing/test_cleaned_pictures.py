@@ -41,7 +41,7 @@ def test_the_same_photo_again_is_no_change_however_it_was_stored(
     assert (SECRET.encode() in images.read(before.image_path)) == (first == "keep")
     assert counts_of(import_photo(settings, database)) == (0, 0, 1, 0)
     registry: Any = SimpleNamespace(known=None)
-    writer = ProductWriter(database, images, registry, settings.kafka_topic, lambda: None)
+    writer = ProductWriter(database, images, registry, settings.kafka_topic, lambda _: None)
     writer.change(before.product_id, ProductChanges(), check_image(PHOTO, settings))
     after = products_in(database)["P1"]
     assert (after.version, after.image_path) == (before.version, before.image_path)

@@ -57,7 +57,7 @@ class Shop:
     def __init__(self, services: Services) -> None:
         self.services = services
         self.topic = services.settings.kafka_topic
-        self.writer = ProductWriter(services.database, services.images, services.registry, self.topic, lambda: None)
+        self.writer = ProductWriter(services.database, services.images, services.registry, self.topic, lambda _: None)
         self.ingestor = new_ingestor(services)
         self.searcher = new_searcher(services)
 

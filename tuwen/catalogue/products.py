@@ -28,7 +28,7 @@ ChangePictures = Callable[[Sequence[Picture]], list[Picture]]
 
 
 class ProductWriter:
-    """`wake_relay` is called after each commit, from whichever thread made it."""
+    """`wake_relay` is called with the topic after each commit, from whichever thread made it."""
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class ProductWriter:
         images: ImageStore,
         registry: IndexRegistry,
         topic: str,
-        wake_relay: Callable[[], None],
+        wake_relay: Callable[[str], None],
     ) -> None:
         self._database = database
         self._images = images
@@ -190,13 +190,13 @@ class ProductWriter:
     def _after_commit(self, images: Sequence[CheckedImage]) -> None:
         for image in images:
             self._images.save_if_gone(image)
-        self._wake_relay()
+        self._wake_relay(self._topic)
 
     def change_many(self, rows: Mapping[int, BatchRow]) -> list[RowResult]:
         """By the number of each row. One transaction for all that can be done."""
         with self._database.write() as session:
             results = change_many(session, rows, self._topic)
-        self._wake_relay()
+        self._wake_relay(self._topic)
         return results
 
     def reindex(self, product_id: int) -> Product:
@@ -208,7 +208,7 @@ class ProductWriter:
             session.flush()
             add_product_event(session, self._topic, row, "upsert")
             queued = self._as_it_is(session, row)
-        self._wake_relay()
+        self._wake_relay(self._topic)
         return queued
 
     def delete(self, product_id: int, condition: Condition = UNCONDITIONAL) -> None:
@@ -218,7 +218,7 @@ class ProductWriter:
             milvus_ids = bound_milvus_ids(session, [product_id]).get(product_id, {})
             session.delete(row)
             add_product_event(session, self._topic, row, "delete", milvus_ids)
-        self._wake_relay()
+        self._wake_relay(self._topic)
 
     def _has_as_it_came(self, row: ProductRow, image: CheckedImage) -> bool:
         """It was stored with its metadata, by a version or a setting that keeps them: no new picture, and no encode."""

@@ -56,7 +56,8 @@ class JobState:
 
 
 class GenerationJobs:
-    """`wake_relay` is called after each commit, from whichever thread made it; `stopping` ends what waits for a job."""
+    """`wake_relay` is called with its topic after each commit, from whichever thread made it; `stopping` ends what
+    waits for a job."""
 
     def __init__(
         self,
@@ -66,7 +67,7 @@ class GenerationJobs:
         decoder: PictureDecoder,
         registry: IndexRegistry,
         searcher: Searcher,
-        wake_relay: Callable[[], None],
+        wake_relay: Callable[[str], None],
         stopping: asyncio.Event,
     ) -> None:
         self._settings = settings
@@ -93,7 +94,7 @@ class GenerationJobs:
             session.flush()
             event = GenerationEvent(job_id=job.job_id)
             add_to_outbox(session, self._settings.generation_topic, str(job.job_id), event)
-        self._wake_relay()
+        self._wake_relay(self._settings.generation_topic)
         return job.job_id
 
     def cancel(self, job_id: int) -> None:

@@ -65,7 +65,7 @@ class Importer:
         images: ImageStore,
         decoder: PictureDecoder,
         fetcher: PictureFetcher,
-        wake_relay: Callable[[], None],
+        wake_relay: Callable[[str], None],
     ) -> None:
         self._settings = settings
         self._database = database
@@ -213,7 +213,7 @@ class Importer:
             read = read[: read.index(good[done])]
         warnings = await self._reading.run(writing.find_warnings, read, pictures)
         await self._writing.run(writing.write, read, pictures, warnings)
-        self._wake_relay()
+        self._wake_relay(self._settings.kafka_topic)
         if not writing.attempt.is_dry_run:
             await self._writing.run(keep_stored, self._images, pictures)
         return len(read)

@@ -122,7 +122,7 @@ class Reconciler:
         self._stopping = threading.Event()
         self._thread = WorkPool(LEASE, threads=1, max_waiting=0)
 
-    async def run(self, wake_relay: Callable[[], None], known_index: Callable[[], LiveIndex | None]) -> None:
+    async def run(self, wake_relay: Callable[[str], None], known_index: Callable[[], LiveIndex | None]) -> None:
         """A pass at once, for what a crash has left, one at every interval, and one when another index or a new
         collection is live, until cancelled. `known_index` asks nobody."""
         try:
@@ -130,7 +130,7 @@ class Reconciler:
         finally:
             self._stopping.set()
 
-    async def _run(self, wake_relay: Callable[[], None], known_index: Callable[[], LiveIndex | None]) -> None:
+    async def _run(self, wake_relay: Callable[[str], None], known_index: Callable[[], LiveIndex | None]) -> None:
         interval_s = self._settings.reconcile_interval_s or math.inf  # 0: never by itself
         not_within = timedelta(0)  # the first pass looks at what a crash has left
         due_at = 0.0 if self._settings.reconcile_interval_s else math.inf
@@ -142,7 +142,7 @@ class Reconciler:
             if time.monotonic() >= due_at or index != seen:
                 seen = index
                 due_at = time.monotonic() + (await self._turn(not_within) or interval_s)
-                wake_relay()
+                wake_relay(self._settings.kafka_topic)
                 not_within = timedelta(seconds=self._settings.reconcile_interval_s) * 0.9  # one process an interval
             await asyncio.sleep(LOOK_EVERY_S)
 

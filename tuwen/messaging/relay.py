@@ -40,9 +40,9 @@ class OutboxRelay:
         self._loop = asyncio.get_running_loop()
         self._threads = WorkPool("the outbox relay", threads=2, max_waiting=len(topics))
 
-    def wake(self) -> None:
-        """From any thread."""
-        self._loop.call_soon_threadsafe(self._wake_all)
+    def wake(self, topic: str) -> None:
+        """From any thread. The other topics go on sleeping: each look is a transaction that writes."""
+        self._loop.call_soon_threadsafe(self._wakeups[topic].set)
 
     def loops(self) -> dict[str, Loop]:
         return {f"outbox relay of {topic}": partial(self._relay_topic, topic) for topic in self._wakeups}
@@ -92,10 +92,6 @@ class OutboxRelay:
                 await self._threads.run(self._mark_refused, row, error.detail)
             else:
                 await self._threads.run(self._mark_published, [row])
-
-    def _wake_all(self) -> None:
-        for wakeup in self._wakeups.values():
-            wakeup.set()
 
     def _claim(self, topic: str) -> list[OutboxRow]:
         with self._database.write() as session:
