@@ -93,6 +93,7 @@ import json, os, sys, threading, time
 from pathlib import Path
 from PIL import Image
 from nlp_models import load_encoders
+from tuwen.cores import stand_behind
 from tuwen.encoders.device import run_behind_all_others
 from tuwen.settings import load_settings
 
@@ -109,18 +110,21 @@ def threads():
 def encode():
     if is_behind:
         run_behind_all_others()
+    if is_index:
+        stand_behind()
     while time.process_time() < begun + 1.5:
-        encoders.clip.encode_prepared([picture] * 8)
-        encoders.clip.encode_prepared([picture])
-        encoders.clip.encode_texts(["红色布艺沙发" * 9] * 8)
-        encoders.text.encode_documents(["红色布艺沙发" * 9] * 8)
+        (clip.index_prepared if is_index else clip.encode_prepared)([picture] * 8)
+        (clip.index_prepared if is_index else clip.encode_prepared)([picture])
+        (clip.index_texts if is_index else clip.encode_texts)(texts)
+        encoders.text.encode_documents(texts)
     spent.update((task, (ticks - before.get(task, (0, 0))[0], nice)) for task, (ticks, nice) in threads().items())
 
-is_behind = "behind" in sys.argv
+is_behind, is_index = "behind" in sys.argv, "index" in sys.argv
 encoders = load_encoders(load_settings())
 if is_behind:
     encoders = encoders.on_one_thread()
-picture = encoders.clip.prepare(Image.new("RGB", (512, 512), "red"))
+clip, texts = encoders.clip, ["红色布艺沙发" * 9] * 8
+picture = clip.prepare(Image.new("RGB", (512, 512), "red"))
 before, begun, spent = threads(), time.process_time(), {}
 worker = threading.Thread(target=encode)
 worker.start()
@@ -154,6 +158,14 @@ def test_models_compute_on_all_cores_or_as_many_as_are_set() -> None:
 def test_what_stands_behind_all_others_has_one_thread_and_that_is_nice() -> None:
     [(_, nice)] = computing_threads("behind")
     assert nice == 10
+
+
+@needs_linux
+@needs_two_cores
+def test_what_is_of_the_index_is_nice_and_on_all_cores() -> None:
+    of_index = computing_threads("index")
+    assert len(of_index) >= 2
+    assert {nice for _, nice in of_index} == {10}
 
 
 @pytest.fixture

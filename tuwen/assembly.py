@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from tuwen.background import WorkPool
 from tuwen.catalogue.picture_store import open_image_store
-from tuwen.cores import thread_variables
+from tuwen.cores import hand_over_soon, thread_variables
 from tuwen.database.engine import Database
 from tuwen.database.start import open_database
 from tuwen.encoders.base import Encoders, KnownIndex, ModelNames
@@ -84,6 +84,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
     """The stores, and the models of the live index. Raises ConfigurationError."""
     # Before torch is loaded, for the Python code that loads it.
     os.environ.update(thread_variables(choose_threads(settings.model_threads), os.environ))
+    hand_over_soon()
     from nlp_models import choose_models, find_models, load_encoders  # noqa: PLC0415  # torch and its kin take seconds
 
     async with _on_a_thread(open_stores(settings)) as stores:

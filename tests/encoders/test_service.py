@@ -19,6 +19,7 @@ class HeldUpModels:
     """Both models in one. Pictures wait until they may go on."""
 
     dim = DIM
+    indexes_apart = False
 
     def __init__(self) -> None:
         self.begun, self.go = threading.Event(), threading.Event()
@@ -33,6 +34,8 @@ class HeldUpModels:
 
     def encode_texts(self, texts: Sequence[str]) -> Embeddings:
         return np.full((len(texts), DIM), 2, np.float32)
+
+    index_prepared, index_texts = encode_prepared, encode_texts
 
     def encode_queries(self, texts: Sequence[str]) -> Embeddings:
         return np.full((len(texts), DIM), 3, np.float32)

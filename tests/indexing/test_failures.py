@@ -43,6 +43,7 @@ class SickModel:
     def __init__(self, sound: TextEncoder) -> None:
         self.dim = sound.dim
         self.refused: str | None = None
+        self.indexes_apart = sound.indexes_apart
         self._sound = sound
 
     def encode_queries(self, texts: Sequence[str]) -> Embeddings:
@@ -190,7 +191,7 @@ def test_a_picture_that_can_not_be_prepared_fails_alone_and_all_are_where_they_w
         assert [hit.product.product_id for hit in (await searcher.search(by_picture, picture("red"))).hits] == [red]
         with pytest.raises(EncodingFailed, match="nothing of it is red"):
             await searcher.search(by_picture, picture("green"))
-        assert model.prepared_by == {"decoding"}
+        assert model.prepared_by == {"decoding", "decoding behind"}  # a search's, and the index's
         await encoding.close()
 
     run(on_both_databases, scenario)

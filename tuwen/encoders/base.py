@@ -26,6 +26,8 @@ class TextEncoder(Protocol):
     """Titles, and what is asked of them, into one space. Many models want a prompt in front of the one or the other."""
 
     dim: int
+    indexes_apart: bool
+    """As an ImageTextEncoder's, of `encode_documents`."""
 
     def encode_queries(self, texts: Sequence[str]) -> Embeddings: ...
 
@@ -40,14 +42,25 @@ class ImageTextEncoder(Protocol):
     """Pictures and texts into one space. A text is what it is, asked or kept."""
 
     dim: int
+    indexes_apart: bool = False
+    """Whether texts of the index have a network of their own: for one thread, the caller's, with its priority, and
+    beside a call of `encode_texts`."""
 
     def encode_texts(self, texts: Sequence[str]) -> Embeddings: ...
+
+    def index_texts(self, texts: Sequence[str]) -> Embeddings:
+        """The same vectors, for the index, which searches shall not have to wait for."""
+        return self.encode_texts(texts)
 
     def prepare(self, image: Image.Image) -> PreparedPicture:
         """A picture as the network takes it. On any thread, several at once, and beside all else."""
         ...
 
     def encode_prepared(self, pictures: Sequence[PreparedPicture]) -> Embeddings: ...
+
+    def index_prepared(self, pictures: Sequence[PreparedPicture]) -> Embeddings:
+        """As `index_texts`."""
+        return self.encode_prepared(pictures)
 
     def encode_images(self, images: Sequence[Image.Image]) -> Embeddings:
         return self.encode_prepared([self.prepare(image) for image in images])
@@ -95,6 +108,8 @@ class Encoders:
     picture_lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
     clip_text_lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
     text_lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+    index_lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+    """Of texts, where the index has networks of its own for them."""
 
     @property
     def name(self) -> str:

@@ -52,7 +52,8 @@ class BatchSizes(TypedDict):
 class MicroBatcher(Generic[Item, Result]):
     """Runs `process` (batch in, as many results out, in order) on `executor`, one batch at a time, when its turn comes.
 
-    `known_good`: an item that every sound model takes; it tells a model in trouble from an item that is poisoned.
+    `process_bulk`: the same for bulk work, where that is done otherwise. `known_good`: an item that every sound model
+    takes; it tells a model in trouble from an item that is poisoned.
 
     No timer fills batches: while one batch runs the next gathers by itself, and an idle model answers at once.
     """
@@ -63,6 +64,7 @@ class MicroBatcher(Generic[Item, Result]):
         executor: Executor,
         turns: Turns,
         *,
+        process_bulk: Callable[[Sequence[Item]], Sequence[Result]] | None = None,
         query_urgency: Urgency = Urgency.SHORT_QUERY,
         known_good: Item,
         batch_size: int,
@@ -70,6 +72,7 @@ class MicroBatcher(Generic[Item, Result]):
         queue_size: int,
     ) -> None:
         self._process = process
+        self._process_bulk = process_bulk or process
         self._executor = executor
         self._turns = turns
         self._query_urgency = query_urgency
@@ -82,6 +85,7 @@ class MicroBatcher(Generic[Item, Result]):
         self._wakeup = asyncio.Event()
         self._closed = False
         self._under_way: list[_Waiting[Item, Result]] = []
+        self._is_at_bulk = False
         self._called_at: float | None = None
         """When the model was given what it works on now; None while it works for others, or not at all."""
         self._trouble: str | None = None
@@ -150,6 +154,7 @@ class MicroBatcher(Generic[Item, Result]):
             async with self._turns.take(self._claims) as urgency:
                 if self._closed:
                     return
+                self._is_at_bulk = urgency is Urgency.BULK
                 self._under_way = self._next_batch(urgency)
                 if self._under_way:
                     await self._process_batch(self._under_way)
@@ -222,7 +227,7 @@ class MicroBatcher(Generic[Item, Result]):
         """On the model's thread, which other batchers may share: waiting for them is no stall."""
         self._called_at = time.monotonic()
         try:
-            return self._process(items)
+            return (self._process_bulk if self._is_at_bulk else self._process)(items)
         finally:
             self._called_at = None
 

@@ -1,15 +1,11 @@
 """Where a model runs when its setting leaves the choice, and how it runs behind all other work."""
 
-import os
 import sys
 import threading
-from contextlib import suppress
 from pathlib import Path
 
-from tuwen.cores import available_cores
+from tuwen.cores import available_cores, stand_behind
 from tuwen.errors import ModelUnavailable
-
-NICENESS = 10
 
 
 def choose_device(setting: str, name: str = "MODEL_DEVICE") -> str:
@@ -83,8 +79,7 @@ def run_behind_all_others() -> None:
 
     For encoders that are `on_one_thread`: OpenVINO's threads serve all its models, and have a priority of their own.
     """
-    with suppress(OSError, AttributeError):  # only on Linux a thread has a priority of its own
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+    stand_behind()
     torch = sys.modules.get("torch")
     if torch is None:
         return

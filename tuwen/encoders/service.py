@@ -11,6 +11,7 @@ from typing import TypeVar
 from cachetools import LRUCache
 from PIL import Image
 
+from tuwen.cores import stand_behind
 from tuwen.encoders.base import Embeddings, Encoders, PreparedPicture, Vector
 from tuwen.encoders.batching import BatchSizes, MicroBatcher
 from tuwen.encoders.turns import Turns, Urgency
@@ -23,6 +24,7 @@ Item = TypeVar("Item")
 # What every sound model takes.
 KNOWN_GOOD_TEXT = "商品"
 KNOWN_GOOD_SIZE = (224, 224)
+TITLES_AT_ONCE = 8  # at least, where no search waits for them
 
 
 def _as_it_is() -> None:
@@ -42,11 +44,34 @@ def _of_normalised(encode: Callable[[Sequence[str]], Embeddings]) -> Callable[[S
 
 
 class Lane:
-    """A thread, and whose turn it is on it."""
+    """A thread, whose turn it is on it, and how much is done in a turn."""
 
-    def __init__(self, prepare_thread: Callable[[], None]) -> None:
+    def __init__(self, prepare_thread: Callable[[], None], settings: Settings, *, least_bulk: int = 1) -> None:
         self.executor = ThreadPoolExecutor(1, thread_name_prefix="model", initializer=prepare_thread)
         self.turns = Turns()
+        self.sizes: BatchSizes = {
+            "batch_size": settings.query_batch_size,
+            "bulk_batch_size": max(least_bulk, settings.ingest_encode_batch_size),
+            "queue_size": settings.query_queue_size,
+        }
+
+
+def _batcher(
+    lane: Lane,
+    encode: Callable[[Sequence[Item]], list[Vector]],
+    known_good: Item,
+    query_urgency: Urgency = Urgency.SHORT_QUERY,
+    encode_bulk: Callable[[Sequence[Item]], list[Vector]] | None = None,
+) -> MicroBatcher[Item, Vector]:
+    return MicroBatcher(
+        encode,
+        lane.executor,
+        lane.turns,
+        process_bulk=encode_bulk,
+        query_urgency=query_urgency,
+        known_good=known_good,
+        **lane.sizes,
+    )
 
 
 class EncodingService:
@@ -59,44 +84,30 @@ class EncodingService:
         self.encoders = encoders
         self._loop = asyncio.get_running_loop()
         # The models use all cores by themselves, so one at a time; but for the texts of searches, each of which takes
-        # a fraction of a picture's time, and would wait for the pictures of the index that are under way.
-        self._for_texts, self._for_all_else = (Lane(prepare_thread) for _ in range(2))
-        self._sizes: BatchSizes = {
-            "batch_size": settings.query_batch_size,
-            "bulk_batch_size": settings.ingest_encode_batch_size,
-            "queue_size": settings.query_queue_size,
-        }
+        # a fraction of a picture's time, and would wait for the pictures of the index that are under way. Titles of the
+        # index, where they have networks of their own, are computed by one thread behind all others.
         clip, text = encoders.clip, encoders.text
+        apart = clip.indexes_apart and text.indexes_apart
+        for_texts, for_pictures = (Lane(prepare_thread, settings) for _ in range(2))
+        for_titles = Lane(stand_behind, settings, least_bulk=TITLES_AT_ONCE) if apart else for_pictures
+        self._lanes = (for_texts, for_pictures, for_titles)
         a_picture = clip.prepare(Image.new("RGB", KNOWN_GOOD_SIZE, "gray"))
         pictures = partial(_encode, encoders.picture_lock, clip.encode_prepared)
-        clip_texts = partial(_encode, encoders.clip_text_lock, _of_normalised(clip.encode_texts))
-        queries = partial(_encode, encoders.text_lock, _of_normalised(text.encode_queries))
-        documents = partial(_encode, encoders.text_lock, _of_normalised(text.encode_documents))
-        self.clip_images = self._batcher(self._for_all_else, pictures, a_picture, Urgency.LONG_QUERY)
-        self.clip_texts = self._batcher(self._for_all_else, clip_texts, KNOWN_GOOD_TEXT)
-        self.clip_queries = self._batcher(self._for_texts, clip_texts, KNOWN_GOOD_TEXT)
-        self.text_queries = self._batcher(self._for_texts, queries, KNOWN_GOOD_TEXT)
-        self.text_documents = self._batcher(self._for_all_else, documents, KNOWN_GOOD_TEXT)
+        of_index = partial(_encode, encoders.picture_lock, clip.index_prepared)
+        clip_lock, text_lock = encoders.clip_text_lock, encoders.text_lock
+        clip_texts = partial(_encode, clip_lock, _of_normalised(clip.encode_texts))
+        queries = partial(_encode, text_lock, _of_normalised(text.encode_queries))
+        titles = partial(_encode, encoders.index_lock if apart else clip_lock, _of_normalised(clip.index_texts))
+        documents = partial(_encode, encoders.index_lock if apart else text_lock, _of_normalised(text.encode_documents))
+        self.clip_images = _batcher(for_pictures, pictures, a_picture, Urgency.LONG_QUERY, of_index)
+        self.clip_texts = _batcher(for_titles, titles, KNOWN_GOOD_TEXT)
+        self.clip_queries = _batcher(for_texts, clip_texts, KNOWN_GOOD_TEXT)
+        self.text_queries = _batcher(for_texts, queries, KNOWN_GOOD_TEXT)
+        self.text_documents = _batcher(for_titles, documents, KNOWN_GOOD_TEXT)
         texts = (self.clip_texts, self.clip_queries, self.text_queries, self.text_documents)
         self._batchers = (self.clip_images, *texts)
         self._cache: LRUCache[Hashable, Vector] = LRUCache(settings.query_cache_size)
         self._cache_counts: Counter[str] = Counter()
-
-    def _batcher(
-        self,
-        lane: Lane,
-        encode: Callable[[Sequence[Item]], list[Vector]],
-        known_good: Item,
-        query_urgency: Urgency = Urgency.SHORT_QUERY,
-    ) -> MicroBatcher[Item, Vector]:
-        return MicroBatcher(
-            encode,
-            lane.executor,
-            lane.turns,
-            query_urgency=query_urgency,
-            known_good=known_good,
-            **self._sizes,
-        )
 
     async def query_clip_text(self, text: str) -> Vector:
         return await self._cached(self.clip_queries, ("clip", normalise_text(text)), text)
@@ -136,7 +147,7 @@ class EncodingService:
     async def close(self) -> None:
         for batcher in self._batchers:
             await batcher.close()
-        for lane in (self._for_texts, self._for_all_else):
+        for lane in self._lanes:
             lane.executor.shutdown()
 
     def close_soon(self) -> None:

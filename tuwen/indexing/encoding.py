@@ -125,11 +125,12 @@ class ProductEncoder:
     async def _encode_one(self, pictured: Pictured, kept: KeptVectors, encoding: EncodingService) -> Encoded | Failed:
         product, pictures = pictured
         vectors: list[Vector] = []
+        title_vectors = asyncio.ensure_future(self._of_title(product, kept, encoding))  # with the batch's others
         try:
             for picture in pictures:
                 vectors.append(await self._of_picture(picture, kept, encoding))
                 beat(LONGEST_STEP_S)
-            title = await self._of_title(product, kept, encoding)
+            title = await title_vectors
         except PictureUnreadable as error:
             return Unreadable(product, _reason(pictures, vectors, error))
         except ImageStoreUnavailable as error:
@@ -139,6 +140,9 @@ class ProductEncoder:
             raise
         except AppError as error:
             return Failed(product, _reason(pictures, vectors, error))
+        finally:
+            title_vectors.cancel()
+            await asyncio.gather(title_vectors, return_exceptions=True)
         beat(LONGEST_STEP_S)
         opposites = {name: -vector for name, vector in title.items()}
         rows = [

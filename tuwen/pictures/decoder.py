@@ -9,7 +9,7 @@ from typing import TypeVar
 from PIL import Image
 
 from tuwen.background import Budget, WorkPool
-from tuwen.cores import available_cores
+from tuwen.cores import available_cores, stand_behind
 from tuwen.errors import Overloaded
 from tuwen.pictures.apart import APART, ReadersApart, bytes_to_read
 from tuwen.pictures.checked_image import CheckedImage
@@ -37,11 +37,16 @@ class PictureDecoder:
         max_waiting = 2 * settings.query_queue_size + INGESTORS * settings.pictures_indexed_at_once
         self._header_threads = WorkPool("picture headers", threads=2, max_waiting=max_waiting)
         self._apart = ReadersApart(bytes_to_read(settings.image_max_pixels))
-        self._threads = WorkPool("decoding", threads=available_cores(), max_waiting=max_waiting)
+        cores = available_cores()
+        self._threads = WorkPool("decoding", threads=cores, max_waiting=max_waiting)
+        self._threads_behind = WorkPool(
+            "decoding behind", threads=cores, max_waiting=max_waiting, prepare_thread=stand_behind
+        )
 
     async def check(self, data: bytes, *, is_ours: bool = False) -> CheckedImage:
         """An upload, or one of ours. Raises ImageTooLarge, UnsupportedImageType, UnreadableImage or Overloaded."""
-        return await self._decode(data, partial(as_checked, data, self._settings, is_ours=is_ours), is_stored=False)
+        use = partial(as_checked, data, self._settings, is_ours=is_ours)
+        return await self._decode(data, use, self._threads_behind, is_stored=False)
 
     async def sha256(self, data: bytes) -> str:
         """In hex digits. A large picture's is no work for the event loop."""
@@ -54,27 +59,28 @@ class PictureDecoder:
 
         Raises as `check` and as `prepare`; what is stored was let in before.
         """
-        return await self._decode(data, partial(_prepared, prepare), is_stored=is_stored, trim=True)
+        return await self._decode(data, partial(_prepared, prepare), self._threads, is_stored=is_stored, trim=True)
 
     async def thumbnail(self, data: bytes) -> bytes:
         """Of a picture that was checked when it came in. Raises UnreadableImage or Overloaded."""
-        return await self._decode(data, _thumbnail_of)
+        return await self._decode(data, _thumbnail_of, self._threads)
 
     async def shown(self, data: bytes) -> bytes:
         """The picture as every browser shows it. Raises as `thumbnail`."""
-        return await self._decode(data, _webp_of, side=SHOWN_SIDE)
+        return await self._decode(data, _webp_of, self._threads, side=SHOWN_SIDE)
 
     async def stored_picture(self, data: bytes, prepare: Callable[[Image.Image], Result]) -> Result:
         """One that was checked when it came in, for the index, which can wait.
 
         Raises UnreadableImage, and as `prepare`.
         """
-        return await self._decode(data, partial(_prepared, prepare), trim=True, max_wait_s=None)
+        return await self._decode(data, partial(_prepared, prepare), self._threads_behind, trim=True, max_wait_s=None)
 
     async def _decode(
         self,
         data: bytes,
         use: Callable[[Decoded], Result],
+        threads: WorkPool,
         *,
         is_stored: bool = True,
         side: int = DECODE_SIDE,
@@ -85,7 +91,7 @@ class PictureDecoder:
         await self._budget.take(pixels, max_wait_s=max_wait_s)
         # A task of its own, because a thread can't be stopped: the share is given back when the work has ended, and not
         # when whoever asked for it has hung up.
-        working = asyncio.ensure_future(self._threads.run(self._decode_and, use, data, side, trim))
+        working = asyncio.ensure_future(threads.run(self._decode_and, use, data, side, trim))
         working.add_done_callback(partial(self._end, pixels))
         return await asyncio.shield(working)
 

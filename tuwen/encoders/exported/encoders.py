@@ -1,6 +1,7 @@
 """Encoders of an export's folder: numpy, Pillow, tokenizers and OpenVINO. No torch, which takes seconds to load."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Self
 
@@ -46,6 +47,7 @@ class ExportedClip(ImageTextEncoder):
         self._texts = Texts(folder, manifest.tokens)
         self._image_network = PictureNetwork(folder / IMAGE_NETWORK, manifest.pixels, threads)
         self._text_network = Network(folder / TEXT_NETWORK, threads)
+        self.indexes_apart = threads > 1
 
     def prepare(self, image: Image.Image) -> PreparedPicture:
         return {PIXELS: self._pixels.pixels(image)[None]}
@@ -53,8 +55,19 @@ class ExportedClip(ImageTextEncoder):
     def encode_prepared(self, pictures: Sequence[PreparedPicture]) -> Embeddings:
         return unit_rows(self._image_network([picture[PIXELS] for picture in pictures]))
 
+    def index_prepared(self, pictures: Sequence[PreparedPicture]) -> Embeddings:
+        return unit_rows(self._image_network([picture[PIXELS] for picture in pictures], is_urgent=False))
+
     def encode_texts(self, texts: Sequence[str]) -> Embeddings:
         return unit_rows(self._texts.encode(texts, self._text_network))
+
+    def index_texts(self, texts: Sequence[str]) -> Embeddings:
+        return unit_rows(self._texts.encode(texts, self._index_network if self.indexes_apart else self._text_network))
+
+    @cached_property
+    def _index_network(self) -> Network:
+        """The weights once more, so only where something is indexed."""
+        return Network(self._folder / TEXT_NETWORK, threads=1)
 
     def on_one_thread(self) -> Self:
         return type(self)(self._folder, threads=1)
@@ -68,15 +81,25 @@ class ExportedSentence:
         self._prompts = prompts
         self._texts = Texts(folder, manifest.tokens)
         self._network = Network(folder / TEXT_NETWORK, threads)
+        self.indexes_apart = threads > 1
 
     def encode_queries(self, texts: Sequence[str]) -> Embeddings:
         return self.encode(texts, self._prompts.query)
 
     def encode_documents(self, texts: Sequence[str]) -> Embeddings:
-        return self.encode(texts, self._prompts.document)
+        network = self._index_network if self.indexes_apart else self._network
+        return self._encode(texts, self._prompts.document, network)
 
     def encode(self, texts: Sequence[str], prompt: str) -> Embeddings:
-        return unit_rows(self._texts.encode([prompt + text for text in texts], self._network))
+        return self._encode(texts, prompt, self._network)
+
+    def _encode(self, texts: Sequence[str], prompt: str, network: Network) -> Embeddings:
+        return unit_rows(self._texts.encode([prompt + text for text in texts], network))
+
+    @cached_property
+    def _index_network(self) -> Network:
+        """As a CLIP's."""
+        return Network(self._folder / TEXT_NETWORK, threads=1)
 
     def on_one_thread(self) -> Self:
         return type(self)(self._folder, self._prompts, threads=1)

@@ -3,6 +3,7 @@
 import sys
 import warnings
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -16,6 +17,7 @@ sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 import openvino  # type: ignore[import-untyped]  # noqa: E402  # after the line above
 from openvino.preprocess import PrePostProcessor  # type: ignore[import-untyped]  # noqa: E402
 
+from tuwen.cores import stand_behind  # noqa: E402
 from tuwen.encoders.exported.pixels import PixelRecipe  # noqa: E402
 
 NO_LAYERS = {"Const", "Parameter", "Result"}
@@ -38,7 +40,8 @@ class Network:
 
 
 class PictureNetwork:
-    """The same for pictures. A call has all threads for one of them; of several, each has one thread.
+    """The same for pictures. A call has all threads for one of them; of several, each has one thread, which stands
+    behind all others.
 
     In one batch all would take longer than one after the other: what is between two layers of a convolutional network
     fits into a core's cache for one picture. And threads that share no picture don't wait for each other.
@@ -48,12 +51,12 @@ class PictureNetwork:
         model = _taking_pixels(path, recipe)
         core = openvino.Core()
         self._alone = core.compile_model(model, "CPU", _for_one_call(threads))
-        self._beside = None if threads == 1 else core.compile_model(model, "CPU", _for_many_calls(threads))
+        self._beside = None if threads == 1 else _compiled_behind(core, model, _for_many_calls(threads))
         self._requests: list[Any] = []
 
-    def __call__(self, pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+    def __call__(self, pictures: Sequence[NDArray[np.uint8]], *, is_urgent: bool = True) -> NDArray[np.float32]:
         """[n, dim] of pictures [1, height, width, 3]."""
-        if self._beside is None or len(pictures) == 1:
+        if self._beside is None or (len(pictures) == 1 and is_urgent):
             return np.concatenate([self._alone([picture])[0] for picture in pictures])
         while len(self._requests) < len(pictures):
             self._requests.append(self._beside.create_infer_request())
@@ -66,6 +69,13 @@ class PictureNetwork:
         if failure:
             raise failure[0]
         return np.concatenate([request.get_output_tensor().data.copy() for request in requests])
+
+
+def _compiled_behind(core: Any, model: Any, config: dict[str, Any]) -> Any:
+    """The threads of its streams begin here, and take over the priority of whoever compiles it. Those that all networks
+    share have begun already."""
+    with ThreadPoolExecutor(1, initializer=stand_behind) as behind:
+        return behind.submit(core.compile_model, model, "CPU", config).result()
 
 
 def _failure_of(request: Any) -> RuntimeError | None:
