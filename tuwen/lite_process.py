@@ -4,6 +4,7 @@ The child's life is a pipe from its parent: at the pipe's end it closes its file
 """
 
 import gc
+import importlib.util
 import json
 import logging
 import os
@@ -13,10 +14,11 @@ import sys
 import threading
 import time
 from functools import partial
+from importlib.abc import MetaPathFinder
 from pathlib import Path
 from typing import Any, TextIO
 
-from tuwen.cores import available_cores, thread_variables
+from tuwen.cores import available_cores, hand_over_soon, thread_variables
 
 ROOT = Path(__file__).parents[1]
 DURABLE = "--durable"
@@ -119,6 +121,7 @@ def _environment() -> dict[str, str]:
 
 def serve(path: str, *, durable: bool) -> None:
     """The child: until the pipe's end."""
+    hand_over_soon()
     is_open = threading.Event()
     parent = _watch_parent(is_open)
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # a terminal and systemd send it to all; the parent says when
@@ -127,6 +130,7 @@ def serve(path: str, *, durable: bool) -> None:
     answer = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a library prints is none
     logging.getLogger("grpc._server").setLevel(logging.CRITICAL)  # Lite lacks a call that iterators try first
+    _leave_out_pandas()
     # Slow to import, and the parent needs none of it.
     import jieba  # noqa: PLC0415
 
@@ -155,6 +159,21 @@ def serve(path: str, *, durable: bool) -> None:
     too_long.start()
     server.stop(GRACE_S).wait(GRACE_S)
     db.close()
+
+
+class _NoPandas(MetaPathFinder):
+    def find_spec(self, fullname: str, path: object, target: object = None) -> None:
+        if fullname == "pandas":
+            raise ModuleNotFoundError("It is left out here.", name=fullname)
+
+
+def _leave_out_pandas() -> None:
+    """80 MiB, and most of a start's time: pymilvus's client would load it, of which Milvus Lite needs the messages
+    alone, and pyarrow, to see whether it is given any of its tables. Nobody else's code runs in this process."""
+    sys.meta_path.insert(0, _NoPandas())
+    found = importlib.util.find_spec("pymilvus")
+    assert found is not None, "the parent has imported it"
+    sys.modules["pymilvus"] = importlib.util.module_from_spec(found)  # its folder, without what it does at first
 
 
 def _watch_parent(is_open: threading.Event) -> threading.Thread:

@@ -318,6 +318,10 @@ def test_a_milvus_lite_that_was_killed_is_started_again_with_what_was_in_it(tmp_
     db.create_collection("products", clip_dim=DIM, text_dim=DIM)
     ids = db.insert("products", [row(0), row(1)])
     [killed] = lite_processes_of(os.getpid(), tmp_path)
+    if sys.platform == "linux":
+        loaded = Path(f"/proc/{killed.pid}/maps").read_text()
+        assert "pyarrow" in loaded
+        assert "/pandas/" not in loaded  # 80 MiB, of which nothing is used there
     killed.kill()
     killed.wait(10)
 
