@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
 import grpc
 import numpy as np
@@ -116,8 +116,7 @@ class VectorRow:
     attributes: Mapping[str, Any]
 
 
-@dataclass(frozen=True)
-class RowKey:
+class RowKey(NamedTuple):  # a search with candidates hashes thousands
     """What a row in Milvus says of itself. An id alone may be another's: it is given again after a loss."""
 
     milvus_id: int
@@ -126,8 +125,7 @@ class RowKey:
     """None in rows of version 0.2.0."""
 
 
-@dataclass(frozen=True)
-class VectorHit:
+class VectorHit(NamedTuple):
     row: RowKey
     score: float
     """Cosine similarity."""

@@ -119,7 +119,7 @@ def fill_batch(stores: Stores, index_id: int, numbers: range, dim: int) -> None:
     write_pictures(Path(stores.settings.image_store_address), owner, numbers)
     with stores.database.write() as session:
         session.execute(sa.insert(ProductRow), [product_row(owner, n) for n in numbers])
-        session.execute(sa.insert(ProductVectorRow), [vars(key) | bound for key in keys[: len(shown)]])
+        session.execute(sa.insert(ProductVectorRow), [key._asdict() | bound for key in keys[: len(shown)]])
 
 
 def product_row(owner: str, number: int) -> dict[str, Any]:

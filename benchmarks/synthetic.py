@@ -113,7 +113,7 @@ def fill(settings: Settings, base: Vectors, count: int) -> None:
             bound = {"vector_index_id": index.vector_index_id, "version": 1}
             with stores.database.write() as session:
                 session.execute(sa.insert(ProductRow), [_product(row) for row in rows])
-                session.execute(sa.insert(ProductVectorRow), [vars(key) | bound for key in keys])
+                session.execute(sa.insert(ProductVectorRow), [key._asdict() | bound for key in keys])
             first_id += len(rows)
 
 

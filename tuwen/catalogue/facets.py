@@ -30,22 +30,23 @@ class _Row(NamedTuple):
 
 def count_facets(session: orm.Session, selection: Selection, names: Sequence[str]) -> tuple[int, dict[str, Facet]]:
     """How many products there are, and by name what they have."""
-    return _count(session, conditions_of(selection, session.get_bind().dialect.name), names)
+    among = conditions_of(selection, session.get_bind().dialect.name)
+    total = session.scalar(sa.select(sa.func.count()).select_from(ProductRow).where(*among)) or 0
+    return total, _count(session, among, names)
 
 
 def count_facets_among(session: orm.Session, product_ids: Collection[int], names: Sequence[str]) -> dict[str, Facet]:
-    return _count(session, [ProductRow.product_id.in_(product_ids)], names)[1]
+    return _count(session, [ProductRow.product_id.in_(product_ids)], names)
 
 
-def _count(session: orm.Session, among: Sequence[Condition], names: Sequence[str]) -> tuple[int, dict[str, Facet]]:
+def _count(session: orm.Session, among: Sequence[Condition], names: Sequence[str]) -> dict[str, Facet]:
     count = {"category": _count_categories, "price": _count_prices, ATTRIBUTE_NAMES_FACET: _count_names}
-    facets = {
+    return {
         name: count[name](session, among)
         if name in count
         else _count_attribute(session, among, name.removeprefix(ATTRIBUTE_FACET))
         for name in dict.fromkeys(names)
     }
-    return session.scalar(sa.select(sa.func.count()).select_from(ProductRow).where(*among)) or 0, facets
 
 
 def _count_categories(session: orm.Session, among: Sequence[Condition]) -> Facet:

@@ -35,7 +35,7 @@ class BoundRows(NamedTuple):
     as_candidates: bool
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Bound:
     """What a row stands for."""
 
@@ -64,24 +64,16 @@ class Bound:
         return next((image for image in images if image.image_id == matched), None)
 
 
-@dataclass(frozen=True)
-class Nearest:
+class Nearest(NamedTuple):
     """A product by its nearest row."""
 
+    product_id: int
+    group_id: str | None
     score: float
     bound: Bound
     hit: ProductHit | None = None
     """Of a candidate it is made once that is to be shown: a thousand of them took 80 ms, for ten on a page."""
     boosted_score: float | None = None
-
-    @property
-    def product_id(self) -> int:
-        return int(self.bound.columns.product_id)
-
-    @property
-    def group_id(self) -> str | None:
-        group_id: str | None = self.bound.columns.group_id
-        return group_id
 
 
 class HitMaker:

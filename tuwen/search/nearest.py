@@ -236,14 +236,14 @@ class NearestProducts:
         return products
 
     def _counting(self, lookup: Lookup, hits: Sequence[VectorHit], bound: Mapping[RowKey, Bound]) -> Iterator[Nearest]:
+        as_candidates = lookup.rows.as_candidates
         for hit in hits:
             product = bound.get(hit.row)
             if product is None or not _fits(lookup, product):
                 continue
-            if lookup.rows.as_candidates:
-                yield Nearest(hit.score, product)
-            elif made := self._hits.hit(product, hit.score, lookup.field):
-                yield Nearest(hit.score, product, made)
+            made = None if as_candidates else self._hits.hit(product, hit.score, lookup.field)
+            if made or as_candidates:
+                yield Nearest(product.columns.product_id, product.columns.group_id, hit.score, product, made)
 
     def _found(self, step: Step, products: Sequence[Nearest], *, are_all: bool) -> Found:
         lookup, showing = step.lookup, step.lookup.showing

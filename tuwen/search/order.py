@@ -1,7 +1,7 @@
 """What of the nearest is shown: each product once or the best of each group, by score, boosted, or in another order."""
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from data_models import SearchSort
@@ -83,6 +83,6 @@ def _sorted(nearest: Sequence[Nearest], values: Mapping[int, Any], *, descending
 def _boosted(nearest: Sequence[Nearest], values: Mapping[int, float]) -> list[Nearest]:
     """What is unlike the query (a score below 0) is lifted by as much, and not pushed down."""
     boosted = [
-        replace(each, boosted_score=each.score + abs(each.score) * values.get(each.product_id, 0.0)) for each in nearest
+        each._replace(boosted_score=each.score + abs(each.score) * values.get(each.product_id, 0.0)) for each in nearest
     ]
     return sorted(boosted, key=lambda each: -(each.boosted_score or 0.0))
