@@ -160,7 +160,8 @@ def test_a_page_of_another_site_and_another_name_for_this_machine_are_refused(
         {"Host": f"localhost:{port}"},
         {"Host": "[::1]"},
     ):
-        assert api.get("/product/list", headers=headers).status_code == 200, headers
+        assert api.post("/search", json={}, headers=headers).status_code == 422, headers
+    assert api.get("/product/list", headers={"Origin": "https://evil.example"}).status_code == 200  # who can't read it
 
 
 # --- With keys -------------------------------------------------------------------------------------------------------

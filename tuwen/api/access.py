@@ -191,9 +191,12 @@ def _is_address_or_local(host: str) -> bool:
 
 
 def _require_no_other_site(request: Request, allowed: tuple[str, ...]) -> None:
-    """A page of any web site may have its reader's browser send forms here; without a key it is told by this alone."""
+    """A page of any web site may have its reader's browser send forms here; without a key it is told by this alone.
+
+    To read it may ask: its browser doesn't let it see the answer.
+    """
     origin = request.headers.get("origin")
-    if origin is None or origin in allowed or "*" in allowed:
+    if request.method in READING or origin is None or origin in allowed or "*" in allowed:
         return
     if urlsplit(origin).netloc != request.headers.get("host"):
         raise Forbidden(f"A page of {origin!r} asks without an API key, and CORS_ALLOW_ORIGINS does not name it.")
