@@ -35,6 +35,7 @@ class Host(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Answer)
         self.colours: dict[str, str] = {}
+        self.leads_to: dict[str, str] = {}
         self.answered = Counter[str]()
         """Path and status."""
 
@@ -52,6 +53,12 @@ class Answer(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         name = self.path.removeprefix("/")
+        if name in self.server.leads_to:
+            self.send_response(302)
+            self.send_header("Location", "/" + self.server.leads_to[name])
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
         data, kind = picture(self.server.colours.get(name, name.partition(".")[0])), name.partition(".")[2]
         headers = {"etag": {"ETag": f'"{sha256(data).hexdigest()[:9]}"'}, "time": {"Last-Modified": MOMENT}}.get(
             kind, {}
@@ -164,6 +171,16 @@ def test_a_host_that_was_not_asked_whether_it_is_the_same_does_not_say_so(
     with database.read() as session:
         [error] = session.scalars(sa.select(ImportErrorRow))
     assert (error.field, error.reason) == ("image", "answered 304; it must answer 200 itself")
+
+
+def test_an_address_that_leads_to_another_picture_now_is_not_called_the_same(
+    settings: Settings, database: Database, host: Host
+) -> None:
+    rows = {"A": [host.url("main")]}
+    for colour in ("red", "blue"):  # two files of one moment, so that the second's host would say 304
+        host.leads_to["main"] = f"{colour}.time"
+        run(settings, database, rows)
+        assert pictures_in(database, "A") == stored_as(colour)
 
 
 def test_what_no_file_has_named_for_long_is_forgotten(settings: Settings, database: Database, host: Host) -> None:

@@ -5,10 +5,12 @@ import io
 import json
 import zipfile
 from pathlib import Path
+from typing import Literal
 
 import httpx
 import sqlalchemy as sa
 
+from data_models import ImportJob
 from orm_models import ProductRow
 from tests.conftest import picture
 from tests.importing.files import counts_of, import_file, json_lines_of, zip_of
@@ -16,6 +18,7 @@ from tests.importing.kills import import_all
 from tests.pictures.files import encoded
 from tests.pictures.kinds import product as a_product
 from tuwen.catalogue.picture_store import open_image_store
+from tuwen.catalogue.pictures import pictures_of
 from tuwen.database.engine import Database
 from tuwen.database.start import open_database
 from tuwen.importing.export_archive import archive_of_products, last_of_archive
@@ -96,3 +99,78 @@ def test_an_archive_has_a_bound_and_the_next_one_goes_on(tmp_path: Path) -> None
         after = last or 0
     assert found == [f"B{number}" for number in range(25)]
     database.close()
+
+
+def imported(
+    settings: Settings, data: bytes, mode: Literal["create", "upsert"] = "create"
+) -> tuple[Database, ImportJob]:
+    database = open_database(settings)
+    name, file = new_file(settings)
+    with file:
+        file.write(data)
+    job = ImportJobs(database).create(name, "a.zip", mode)
+    asyncio.run(import_all(settings))
+    return database, ImportJobs(database).read(job.job_id)
+
+
+def settings_in(folder: Path) -> Settings:
+    return Settings(_env_file=None, data_dir=folder, durable_writes=False)
+
+
+def test_an_archive_has_no_more_pictures_than_an_import_takes_files(tmp_path: Path) -> None:
+    counts = [3, 1, 9, 2, 2]
+    names = iter(range(100))
+    rows: list[dict[str, object]] = [
+        {"sku": f"C{n}", "title": f"商品 {n}", "image": [f"{next(names)}.png" for _ in range(count)]}
+        for n, count in enumerate(counts)
+    ]
+    pictures = {f"{n}.png": picture((n * 9, 9, 9)) for n in range(sum(counts))}
+    database, _ = imported(settings_in(tmp_path), zip_of({"a.jsonl": json_lines_of(*rows), **pictures}))
+    after, found = 0, []
+    while True:
+        last = last_of_archive(database, after, most_pictures=4)
+        with database.read() as session:
+            ids = sa.select(ProductRow.image_count).where(ProductRow.product_id > after)
+            if last is not None:
+                ids = ids.where(ProductRow.product_id <= last)
+            found.append(list(session.scalars(ids.order_by(ProductRow.product_id))))
+        if last is None:
+            break
+        after = last
+    assert found == [[3, 1], [9], [2, 2]]  # one product's stay together
+    database.close()
+
+
+def test_a_product_that_lost_a_picture_is_told_and_loses_no_other_by_it(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path / "mine")
+    rows: list[dict[str, object]] = [
+        {"sku": "A", "title": "三张", "image": ["r.png", "g.png", "b.png"]},
+        {"sku": "B", "title": "一张", "image": "k.png"},
+    ]
+    pictures = {
+        name: picture(colour)
+        for name, colour in zip(["r.png", "g.png", "b.png", "k.png"], ["red", "green", "blue", "black"], strict=True)
+    }
+    database, _ = imported(settings, zip_of({"a.jsonl": json_lines_of(*rows), **pictures}))
+    images = open_image_store(settings, database)
+    with database.read() as session:
+        product = session.scalars(sa.select(ProductRow).where(ProductRow.sku == "A")).one()
+        before = pictures_of(session, [product])[product.product_id]
+    (settings.data_dir / "images" / before[0].image_path).unlink()
+    archive = b"".join(archive_of_products(database, images, tmp_path, 0, None))
+    database.close()
+    imports: list[tuple[Settings, Literal["create", "upsert"]]] = [
+        (settings_in(tmp_path / "other"), "create"),
+        (settings, "upsert"),
+    ]
+    for other, mode in imports:
+        database, job = imported(other, archive, mode)
+        assert (job.status, job.failed) == ("done", 1)
+        [error] = ImportJobs(database).errors_after(job.job_id, 0)
+        assert (error.sku, error.field) == ("A", "image")
+        assert "is not in the archive" in error.reason
+        with database.read() as session:
+            products = list(session.scalars(sa.select(ProductRow).order_by(ProductRow.sku)))
+            found = {product.sku: len(pictures_of(session, [product])[product.product_id]) for product in products}
+        assert found == ({"B": 1} if mode == "create" else {"A": 3, "B": 1})
+        database.close()

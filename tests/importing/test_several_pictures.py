@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from clients.catalogue_import import open_client
 from clients.file_import import begin_import
+from data_models import ProductChanges
 from orm_models import ProductRow
 from tests.conftest import picture, wait_until_indexed
 from tests.importing.files import counts_of, csv_of, errors_of, import_file, json_lines_of, wait_for_job, zip_of
@@ -18,6 +19,8 @@ from tuwen.catalogue.pictures import pictures_of
 from tuwen.database.start import open_database
 from tuwen.importing.files import new_file
 from tuwen.importing.jobs import ImportJobs
+from tuwen.importing.pictures import first_with_pictures
+from tuwen.importing.rows import ImportRow
 from tuwen.settings import Settings
 
 PICTURES = {f"{name}.png": picture(name) for name in ("red", "blue", "green", "black")}
@@ -92,3 +95,16 @@ def test_a_cell_names_several_that_lie_beside_the_file_and_an_archive_has_them_a
     assert found == {each["sku"]: [image["image_id"] for image in each["images"]] for each in listed}
     assert sorted(map(len, found.values())) == [1, 2, 2]
     other.close()
+
+
+def test_few_pictures_are_held_at_once_however_many_a_row_has() -> None:
+    rows = [
+        ImportRow(1, ProductChanges(), {}, "a.png" if count else None, further=("b.png",) * (count - 1))
+        for count in (1, 0, 9, 9, 0, 0, 2, 2, 2, 2)
+    ]
+    counts = []
+    while rows:
+        several = first_with_pictures(rows, 8)
+        counts.append(sum(len(row.images) for row in several))
+        rows = rows[len(several) :]
+    assert counts == [10, 9, 8]

@@ -297,6 +297,12 @@ def test_a_proxy_of_the_environment_is_not_asked(monkeypatch: pytest.MonkeyPatch
         ("::ffff:192.168.1.1", False),
         ("64:ff9b::c0a8:101", False),  # 192.168.1.1 by a translator
         ("2002:7f00:1::", False),  # 127.0.0.1 by 6to4
+        ("fec0::1", False),
+        ("64:ff9b:1::7f00:1", False),
+        ("::ffff:0:127.0.0.1", False),
+        ("::127.0.0.1", False),
+        ("5f00::1", False),
+        ("192.0.0.8", False),
     ],
 )
 def test_the_open_internet_alone_is_reached_and_what_is_named(address: str, is_reached: bool) -> None:

@@ -28,7 +28,7 @@ from tuwen.errors import (
     UnsupportedMediaType,
 )
 from tuwen.importing.export import MEDIA_TYPES, ExportFormat, as_rows, products_after
-from tuwen.importing.export_archive import archive_of_products, last_of_archive
+from tuwen.importing.export_archive import MOST_PRODUCTS, archive_of_products, last_of_archive
 from tuwen.importing.files import make_durable, new_file, remove_file
 from tuwen.importing.jobs import as_csv
 
@@ -162,14 +162,16 @@ async def export_products(
     api: ApiDependency,
     file_format: Annotated[ExportFormat | Literal["zip"], Query(alias="format")] = "csv",
     after: Annotated[int, Query(ge=0, le=2**63 - 1)] = 0,
+    archive_limit: Annotated[int, Query(ge=1, le=MOST_PRODUCTS)] = MOST_PRODUCTS,
 ) -> StreamingResponse:
     """All products: what is changed in the file goes back by an import with `mode=upsert`. `zip` has their pictures,
-    and an import into an empty installation makes the same products; of 100,000 products each, and the `Link` header
-    has the address of the next one. `after`: behind this `product_id`."""
+    and an import into an empty installation makes the same products; each archive has `archive_limit` of them at most
+    and no more files than an import takes, and the `Link` header has the address of the next one. `after`: behind this
+    `product_id`."""
     headers = {"Content-Disposition": f'attachment; filename="products.{file_format}"'}
     database, run = api.services.database, api.threads.reads.run
     if file_format == "zip":
-        last = await run(last_of_archive, database, after)
+        last = await run(last_of_archive, database, after, archive_limit)
         if last is not None:
             headers["Link"] = f'<{request.url.include_query_params(after=last)}>; rel="next"'
         folder = api.services.settings.data_dir

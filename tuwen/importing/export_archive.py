@@ -1,13 +1,14 @@
 """Products with their pictures as a ZIP archive that an import takes back, made piece by piece while it is sent.
 
-Pictures come first and rows last, each row of the very moment in which its picture was read. An archive has as many
-products as an import takes files; what is behind them is the next one's.
+Pictures come first and rows last, each row of the very moment in which its picture was read. An archive has no more
+files than an import takes; what is behind them is the next one's.
 """
 
 import json
 import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 import sqlalchemy as sa
@@ -16,21 +17,30 @@ from orm_models import ProductRow
 from tuwen.catalogue.pictures import Picture, pictures_of
 from tuwen.database.engine import Database
 from tuwen.errors import NotFound, PictureUnreadable
+from tuwen.importing.archives import MOST_MEMBERS
 from tuwen.importing.export import record_of
 from tuwen.importing.outgoing import Outgoing
 from tuwen.pictures.store import ImageStore
 
 MOST_PRODUCTS, AT_ONCE = 100_000, 8
+MOST_PICTURES = MOST_MEMBERS - 1  # beside the rows
 ROWS, PICTURES = "products.jsonl", "pictures"
 ROW_BYTES_IN_MEMORY, CHUNK_BYTES = 4 * 1024 * 1024, 1024 * 1024
 
 
-def last_of_archive(database: Database, after: int, most: int = MOST_PRODUCTS) -> int | None:
+def last_of_archive(
+    database: Database, after: int, most: int = MOST_PRODUCTS, most_pictures: int = MOST_PICTURES
+) -> int | None:
     """The last product of the archive that begins behind `after`, where others follow; None where none do."""
+    columns = sa.select(ProductRow.product_id, ProductRow.image_count).where(ProductRow.product_id > after)
+    last, pictures = None, 0
     with database.read() as session:
-        ids = sa.select(ProductRow.product_id).where(ProductRow.product_id > after).order_by(ProductRow.product_id)
-        ends = list(session.scalars(ids.offset(most - 1).limit(2)))
-    return ends[0] if len(ends) == 2 else None  # noqa: PLR2004  # it, and one behind it
+        for product_id, image_count in session.execute(columns.order_by(ProductRow.product_id).limit(most + 1)):
+            pictures += image_count
+            if last is not None and (most == 0 or pictures > most_pictures):
+                return last
+            last, most = product_id, most - 1
+    return None
 
 
 def archive_of_products(
@@ -44,10 +54,9 @@ def archive_of_products(
     ):
         while products := _products_after(database, after, last):
             for product, pictures in products:
-                names = [_add_picture(archive, images, picture.image_path, named) for picture in pictures]
-                there = [name for name in names if name is not None]
-                image = {"image": there if there[1:] else there[0]} if there else {}
-                rows.write(json.dumps(record_of(product) | image, ensure_ascii=False).encode() + b"\n")
+                main, *further = [_add_picture(archive, images, picture.image_path, named) for picture in pictures]
+                record = record_of(product) | {"image": [main, *further] if further else main}
+                rows.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
             after = products[-1][0].product_id
             yield outgoing.take()
         rows.seek(0)
@@ -69,14 +78,11 @@ def _products_after(database: Database, after: int, last: int | None) -> list[tu
     return [(product, pictures[product.product_id]) for product in products]
 
 
-def _add_picture(archive: zipfile.ZipFile, images: ImageStore, path: str, named: set[str]) -> str | None:
-    """Its name there; None where it is lost, which the import of its row says. What several have is in once."""
+def _add_picture(archive: zipfile.ZipFile, images: ImageStore, path: str, named: set[str]) -> str:
+    """Its name there. What several have is in once; one that is lost is not, and the import of its row says so."""
     name = f"{PICTURES}/{PurePosixPath(path).name}"
     if name not in named:
-        try:
-            data = images.read(path)
-        except (NotFound, PictureUnreadable):
-            return None
         named.add(name)
-        archive.writestr(name, data)
+        with suppress(NotFound, PictureUnreadable):
+            archive.writestr(name, images.read(path))
     return name

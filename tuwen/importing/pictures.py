@@ -1,6 +1,7 @@
 """The pictures that a page of rows names: read from the archive or fetched, and left alone where a product has them."""
 
 import asyncio
+import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -62,7 +63,7 @@ class PictureReader:
         times = Counter(canonical_text(row.sku) for row in rows if row.sku is not None)
         held = done = 0
         while done < len(rows) and held < MOST_HELD_BYTES:
-            several = rows[done : done + AT_ONCE]
+            several = first_with_pictures(rows[done:], AT_ONCE)
             done += len(several)
             reads = []
             for row in several:
@@ -133,6 +134,12 @@ class PictureReader:
             except NotFetched:
                 await asyncio.sleep(FIRST_PAUSE_S * attempt)
         return await self._fetcher.fetch_unless_same(address, known)
+
+
+def first_with_pictures(rows: Sequence[ImportRow], at_once: int) -> Sequence[ImportRow]:
+    """The first rows, with so many pictures together; what is one row's stays together."""
+    pictures = itertools.accumulate(len(row.images) for row in rows)
+    return rows[: 1 + sum(1 for _ in itertools.takewhile(lambda count: count < at_once, pictures))]
 
 
 class _Present(NamedTuple):

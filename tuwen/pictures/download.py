@@ -88,12 +88,17 @@ class PictureFetcher:
 
     async def _follow(self, url: str, known: Validators) -> Download:
         address = _parsed(url)
-        for _ in range(MOST_REDIRECTS + 1):
-            self._require_allowed(address)
-            answer = await self._get(address, known)
+        self._require_allowed(address)
+        answer = await self._get(address, known)
+        for _ in range(MOST_REDIRECTS):
             if isinstance(answer, Download):
                 return answer
             address = _parsed(answer, address)
+            self._require_allowed(address)
+            answer = await self._get(address, NONE)
+            if isinstance(answer, Download):
+                # Its validators are another address's: the next time this one may lead elsewhere.
+                return answer._replace(validators=NONE)
         raise NotFetched.in_field("image_url", f"leads on more than {MOST_REDIRECTS} times")
 
     async def _get(self, url: httpx.URL, known: Validators) -> Download | str:

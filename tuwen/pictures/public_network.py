@@ -21,6 +21,9 @@ METADATA = frozenset(
     map(ipaddress.ip_address, ("169.254.169.254", "100.100.100.200", "168.63.129.16", "fd00:ec2::254"))
 )
 NAT64 = ipaddress.ip_network("64:ff9b::/96")
+# All of IPv6 that is given out (RFC 4291). What else Python calls global stands for networks inside, or for nothing.
+GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
+PROTOCOLS = ipaddress.ip_network("192.0.0.0/24")
 
 
 class PublicNetwork(httpcore.AnyIOBackend):
@@ -59,8 +62,7 @@ class PublicNetwork(httpcore.AnyIOBackend):
             return False
         if any(inner in network for network in self._private):
             return True
-        # Shared addresses (100.64.0.0/10) are neither global nor private.
-        return all(each.is_global and not each.is_multicast for each in (address, inner))
+        return _is_public(inner) and (address in NAT64 or _is_public(address))
 
     async def _addresses(self, host: str, port: int) -> list[Address]:
         try:
@@ -70,6 +72,12 @@ class PublicNetwork(httpcore.AnyIOBackend):
         except Overloaded as error:
             raise httpcore.ConnectTimeout("too many hosts wait for the name server") from error
         return list(dict.fromkeys(ipaddress.ip_address(each[4][0]) for each in found))
+
+
+def _is_public(address: Address) -> bool:
+    given_out = address in GLOBAL_UNICAST or (address.version == 4 and address not in PROTOCOLS)  # noqa: PLR2004
+    # Shared addresses (100.64.0.0/10) are neither global nor private.
+    return given_out and address.is_global and not address.is_multicast
 
 
 def _address_within(address: Address) -> Address:
