@@ -16,6 +16,7 @@ from orm_models import GeneratedImageRow, JobRow, OutboxRow, ProductImageRow, Pr
 from tests.faults.clients import Pictures
 from tests.faults.history import State, Violation
 from tests.faults.stack import Stack
+from tests.processes import TLS
 from tuwen.assembly import Stores
 from tuwen.background import LEASE_TIME
 from tuwen.vectors.registry import require_live_index
@@ -208,6 +209,6 @@ def check_searches(stack: Stack, stored: Mapping[str, State], pictures: Pictures
 
 
 def _search(url: str, query: dict[str, Any]) -> list[dict[str, Any]]:
-    response = httpx.post(f"{url}/search", json=query, timeout=30, trust_env=False)
+    response = httpx.post(f"{url}/search", json=query, timeout=30, trust_env=False, verify=TLS)
     hits: list[dict[str, Any]] = response.raise_for_status().json()["hits"]
     return hits
