@@ -4,7 +4,7 @@ import io
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pillow_heif
@@ -20,6 +20,9 @@ from tests.tiny_models import (
     save_tiny_chinese_stable_diffusion,
     save_tiny_sentence_model,
 )
+
+if TYPE_CHECKING:
+    from tests.faults.steps import Steps
 
 pillow_heif.register_heif_opener()  # so that tests can write HEIC
 
@@ -95,6 +98,16 @@ def wait_until_indexed(client: httpx.Client, *, timeout_s: float = 30.0) -> None
         return bool(client.get("/product/list", params={"index_status": "pending"}).json()["total"] == 0)
 
     wait_until(none_pending, timeout_s=timeout_s, what="all products to be indexed")
+
+
+@pytest.fixture(scope="session")
+def steps(tmp_path_factory: pytest.TempPathFactory, tiny_models: dict[str, str]) -> "Iterator[Steps]":
+    """What kills or pauses work between two steps; it has loaded the models."""
+    from tests.faults.steps import Steps  # noqa: PLC0415  # which imports from here
+
+    running = Steps(tiny_models, tmp_path_factory.mktemp("steps") / "log")
+    yield running
+    running.close()
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ import asyncio
 import itertools
 import os
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -43,13 +42,6 @@ LEAST_CHANGES = {
     "rebuild": 10,
 }
 LEAST_CHANGES |= {"sweep": 10, "relay": 6, "draw": 4}
-
-
-@pytest.fixture(scope="module")
-def steps(tmp_path_factory: pytest.TempPathFactory, tiny_models: dict[str, str]) -> Iterator[Steps]:
-    running = Steps(tiny_models, tmp_path_factory.mktemp("steps") / "log")
-    yield running
-    running.close()
 
 
 @pytest.fixture

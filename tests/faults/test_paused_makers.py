@@ -6,7 +6,6 @@ Another process does the work meanwhile, to its end. What wakes then finds nothi
 import asyncio
 import itertools
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +24,6 @@ from tuwen.settings import Settings
 from tuwen.vectors.indexes import collection_mark
 
 TITLES = ["红色沙发", "蓝色椅子", "绿色餐桌"]
-
-
-@pytest.fixture(scope="module")
-def steps(tmp_path_factory: pytest.TempPathFactory, tiny_models: dict[str, str]) -> Iterator[Steps]:
-    running = Steps(tiny_models, tmp_path_factory.mktemp("steps") / "log")
-    yield running
-    running.close()
 
 
 @pytest.fixture

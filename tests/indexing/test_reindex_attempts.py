@@ -3,7 +3,7 @@
 import asyncio
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -23,13 +23,6 @@ from tuwen.errors import IndexChanged, ModelUnavailable
 from tuwen.indexing.reindex_attempts import MOST_LOST, Attempt, JobReport, begin_attempt
 from tuwen.settings import Settings
 from tuwen.vectors.careful_loading import DEATHS, LOADING, MOST_DEATHS, load_carefully
-
-
-@pytest.fixture(scope="module")
-def steps(tmp_path_factory: pytest.TempPathFactory, tiny_models: dict[str, str]) -> Iterator[Steps]:
-    running = Steps(tiny_models, tmp_path_factory.mktemp("steps") / "log")
-    yield running
-    running.close()
 
 
 def let_leases_run_out(shop: Shop) -> None:
