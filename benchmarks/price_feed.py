@@ -37,7 +37,7 @@ def measure_feed(folder: Path, feed: Feed) -> results.Row:
     logging.getLogger("httpx").setLevel(logging.WARNING)  # which says each request, once stores were opened here
     with services.running_service(folder):
         pass  # makes the index
-    own = services.settings_of(folder)
+    own = services.settings_of(folder, milvus_timeout_s=120)  # on a busy machine, too
     fill(own, demo_vectors(own, min(feed.products, 820)), feed.products)
     file = write_feed(folder / ("feed.xlsx" if feed.is_workbook else "feed.jsonl"), feed)
     facts: results.Row = {**feed._asdict(), "file_mib": round(file.stat().st_size / results.MIB, 1)}

@@ -3,7 +3,7 @@
 import itertools
 import secrets
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,11 +28,11 @@ def begin_import(client: httpx.Client, file: Path, mode: str, on_upload: OnUploa
     try:
         with file.open("rb"):
             pass
-        body = _form(file, boundary, on_upload)
+        contents = _contents(file)
         response = client.post(
             "/product/import",
             params={"mode": mode} | {name: value for name, value in options.items() if value is not None},
-            content=body,
+            content=_form(file, boundary, contents, on_upload),
             headers=headers,
         )
     except OSError as error:
@@ -103,14 +103,14 @@ def ways_back(job: dict[str, Any]) -> str:
     return f"Job {job_id} goes on: 'cli.py import --follow {job_id}' follows it, '--cancel {job_id}' gives it up."
 
 
-def _form(file: Path, boundary: str, on_upload: OnUpload) -> Iterator[bytes]:
+def _form(file: Path, boundary: str, contents: Iterator[bytes], on_upload: OnUpload) -> Iterator[bytes]:
     name = file.name.replace('"', "'").replace("\r", " ").replace("\n", " ")
     yield (
         f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\n'
         "Content-Type: application/octet-stream\r\n\r\n"
     ).encode()
     sent = 0
-    for chunk in _contents(file):
+    for chunk in contents:
         sent += len(chunk)
         on_upload(sent)
         yield chunk
@@ -124,28 +124,32 @@ class _LocalPicture(NamedTuple):
 
 
 def _contents(file: Path) -> Iterator[bytes]:
-    """The file as it is, if it is an archive or names no picture that lies here; else an archive of both."""
+    """The file as it is, if it is an archive or names no picture that lies here; else an archive of both.
+
+    All rows are looked through before the first byte goes out: a service waits half a minute for the next one, and to
+    read gigabytes takes longer.
+    """
     if (images := images_beside(file)) is not None:
-        yield from _archive_of_layout(file, images)
-        return
+        return _archive_of_layout(file, images)
+    if is_archive(file):
+        return _chunks(file)
     with Source(file) as source:
-        beside = _local_pictures(file.parent, source.rows())
-        first = None if is_archive(file) else next(beside, None)
-        if first is None:
-            with file.open("rb") as opened:
-                while chunk := opened.read(CHUNK_BYTES):
-                    yield chunk
-            return
-        yield from _archive(file, first, beside)
+        pictures = list(_local_pictures(file.parent, source.rows()))
+    return _archive(file, pictures) if pictures else _chunks(file)
 
 
-def _archive(file: Path, first: _LocalPicture, others: Iterator[_LocalPicture]) -> Iterator[bytes]:
+def _chunks(file: Path) -> Iterator[bytes]:
+    with file.open("rb") as opened:
+        while chunk := opened.read(CHUNK_BYTES):
+            yield chunk
+
+
+def _archive(file: Path, pictures: Iterable[_LocalPicture]) -> Iterator[bytes]:
     outgoing = Outgoing()
     with zipfile.ZipFile(outgoing, "w", zipfile.ZIP_STORED) as archive:  # pictures are compressed already
         kind = file.suffix.lower()
         yield from _add(archive, outgoing, file, f"rows{kind if kind in DATA_FILES else '.txt'}")
-        yield from _add(archive, outgoing, *first)
-        for picture in others:
+        for picture in pictures:
             yield from _add(archive, outgoing, *picture)
     yield outgoing.take()
 

@@ -100,3 +100,23 @@ def test_ctrl_c_leaves_the_job_and_says_how_to_follow_and_cancel_it(api: httpx.C
     followed = run_cli("import", "--follow", job_id, API_URL=str(api.base_url))
     assert (followed.returncode, f"Job {job_id} cancelled" in followed.stderr) == (1, True)
     (ROOT / "many.jsonl.errors.csv").unlink(missing_ok=True)
+
+
+def test_all_rows_are_looked_through_before_the_form_begins(tmp_path: Path) -> None:
+    """In the midst of one, the service takes half a minute of silence for the end of its sender."""
+    file = tmp_path / "a.csv"
+    file.write_bytes(csv_of(["sku", "title", "image"], ["A", "一", "a.png"], ["B", "二", "late.png"]))
+    (tmp_path / "a.png").write_bytes(picture())
+    sent = list[bytes]()
+
+    class Shop(httpx.BaseTransport):
+        def handle_request(self, request: httpx.Request) -> httpx.Response:
+            if request.url.path == "/product/import":
+                (tmp_path / "late.png").write_bytes(picture())  # too late to be found
+                sent.append(request.read())
+            return httpx.Response(200, json={})
+
+    with httpx.Client(base_url="http://shop.example", transport=Shop()) as client:
+        begin_import(client, file, "create", lambda _: None)
+    [form] = sent
+    assert (b"a.png" in form, form.count(b"late.png")) == (True, 1)  # as its row has it
