@@ -56,7 +56,7 @@ class ExportedClip(ImageTextEncoder):
         return unit_rows(self._image_network([picture[PIXELS] for picture in pictures]))
 
     def index_prepared(self, pictures: Sequence[PreparedPicture]) -> Embeddings:
-        return unit_rows(self._image_network([picture[PIXELS] for picture in pictures], is_urgent=False))
+        return unit_rows(self._image_network.of_index([picture[PIXELS] for picture in pictures]))
 
     def encode_texts(self, texts: Sequence[str]) -> Embeddings:
         return unit_rows(self._texts.encode(texts, self._text_network))

@@ -4,6 +4,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -40,26 +41,51 @@ class Network:
 
 
 class PictureNetwork:
-    """The same for pictures. A call has all threads for one of them; of several, each has one thread, which stands
-    behind all others.
+    """The same for pictures. A call has all threads for one of them; of several, each has one thread.
 
     In one batch all would take longer than one after the other: what is between two layers of a convolutional network
     fits into a core's cache for one picture. And threads that share no picture don't wait for each other.
     """
 
     def __init__(self, path: Path, recipe: PixelRecipe, threads: int) -> None:
+        self._path = path
+        self._recipe = recipe
+        self._threads = threads
         model = _taking_pixels(path, recipe)
         core = openvino.Core()
         self._alone = core.compile_model(model, "CPU", _for_one_call(threads))
-        self._beside = None if threads == 1 else _compiled_behind(core, model, _for_many_calls(threads))
+        self._beside = None if threads == 1 else _Streams(core.compile_model(model, "CPU", _for_many_calls(threads)))
+
+    def __call__(self, pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        """[n, dim] of pictures [1, height, width, 3]."""
+        if self._beside is None or len(pictures) == 1:
+            return np.concatenate([self._alone([picture])[0] for picture in pictures])
+        return self._beside(pictures)
+
+    def of_index(self, pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        """The same on threads that stand behind all others, each picture on one of them."""
+        return self(pictures) if self._threads == 1 else self._behind(pictures)
+
+    @cached_property
+    def _behind(self) -> "_Streams":
+        """The weights once more, so only where something is indexed. The threads of its streams begin where it is
+        compiled, with the priority of that thread; those that all networks share have begun already."""
+        model = _taking_pixels(self._path, self._recipe)
+        with ThreadPoolExecutor(1, initializer=stand_behind) as behind:
+            compiling = behind.submit(openvino.Core().compile_model, model, "CPU", _for_many_calls(self._threads))
+            return _Streams(compiling.result())
+
+
+class _Streams:
+    """A compiled network that computes several pictures at once."""
+
+    def __init__(self, compiled: Any) -> None:
+        self._compiled = compiled
         self._requests: list[Any] = []
 
-    def __call__(self, pictures: Sequence[NDArray[np.uint8]], *, is_urgent: bool = True) -> NDArray[np.float32]:
-        """[n, dim] of pictures [1, height, width, 3]."""
-        if self._beside is None or (len(pictures) == 1 and is_urgent):
-            return np.concatenate([self._alone([picture])[0] for picture in pictures])
+    def __call__(self, pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         while len(self._requests) < len(pictures):
-            self._requests.append(self._beside.create_infer_request())
+            self._requests.append(self._compiled.create_infer_request())
         requests = self._requests[: len(pictures)]
         try:
             for request, picture in zip(requests, pictures, strict=True):
@@ -69,13 +95,6 @@ class PictureNetwork:
         if failure:
             raise failure[0]
         return np.concatenate([request.get_output_tensor().data.copy() for request in requests])
-
-
-def _compiled_behind(core: Any, model: Any, config: dict[str, Any]) -> Any:
-    """The threads of its streams begin here, and take over the priority of whoever compiles it. Those that all networks
-    share have begun already."""
-    with ThreadPoolExecutor(1, initializer=stand_behind) as behind:
-        return behind.submit(core.compile_model, model, "CPU", config).result()
 
 
 def _failure_of(request: Any) -> RuntimeError | None:
