@@ -39,7 +39,8 @@ def main() -> None:
     chosen = options.parse_args()
     rows = 1000 if chosen.quick else chosen.rows
     report = results.Report("price_feed" if chosen.price_feed else "imports", quick=chosen.quick)
-    with tempfile.TemporaryDirectory() as name:
+    # A service that did not stop in time was killed, and its children may write a moment longer.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         if chosen.price_feed:
             feed = Feed(rows, chosen.products or rows, chosen.padding, chosen.workbook)
             report.add(**measure_feed(Path(name), feed))
