@@ -41,13 +41,24 @@ def _product_line(line: bytes) -> bytes:
     """One that can't be understood goes as it is: the service says what is wrong with it."""
     try:
         record: Any = json.loads(line)
-        product = {"sku": str(record["text_id"]), "title": record["text"]}
-        images = record.get("image_ids") or []
+        product = {"sku": _id(record["text_id"]), "title": record["text"]}
+        if image_ids := record.get("image_ids"):
+            product["image"] = _name_of(_id(_list(image_ids)[0]))
     except (ValueError, KeyError, TypeError, AttributeError):
         return line if line.endswith(b"\n") else line + b"\n"
-    if images:
-        product["image"] = _name_of(images[0])
     return json.dumps(product, ensure_ascii=False).encode() + b"\n"
+
+
+def _id(value: Any) -> str:
+    if (isinstance(value, str) and value.strip()) or (isinstance(value, int) and not isinstance(value, bool)):
+        return str(value)
+    raise TypeError(value)
+
+
+def _list(value: Any) -> list[Any]:
+    if isinstance(value, list):
+        return value
+    raise TypeError(value)
 
 
 def pictures(images: Path) -> Iterator[Member]:

@@ -5,8 +5,10 @@ import json
 from pathlib import Path
 
 import httpx
+import pytest
 
 from clients.catalogue_import import open_client
+from clients.chinese_clip_layout import product_lines
 from clients.file_import import begin_import
 from tests.conftest import picture
 from tests.importing.files import counts_of, errors_of, wait_for_job
@@ -47,3 +49,22 @@ def test_texts_alone_are_an_ordinary_file(api: httpx.Client, tmp_path: Path) -> 
     with open_client(str(api.base_url)) as client:
         job = wait_for_job(client, begin_import(client, texts, "create", lambda _: None))
     assert (job["failed"], job["created"]) == (5, 0)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"text_id": None, "text": "a", "image_ids": [1]},
+        {"text_id": True, "text": "a"},
+        {"text_id": " ", "text": "a"},
+        {"text_id": 1, "text": "a", "image_ids": "12345"},  # whose first letter is another image's number
+        {"text_id": 1, "text": "a", "image_ids": {"0": 5}},
+        {"text_id": 1, "text": "a", "image_ids": 12345},
+        {"text_id": 1, "text": "a", "image_ids": [None]},
+        {"text_id": 1, "image_ids": [5]},
+    ],
+)
+def test_a_line_that_cannot_be_understood_goes_as_it_is(tmp_path: Path, record: dict[str, object]) -> None:
+    texts = tmp_path / "valid_texts.jsonl"
+    texts.write_text(json.dumps(record) + "\n")
+    assert [json.loads(line) for line in product_lines(texts)] == [record]

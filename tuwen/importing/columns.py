@@ -21,6 +21,9 @@ attributes: attributes attrs 属性 商品属性
 image: image images imagepath imageurl imagefile imagelink picture photo img
 image: 图片 主图 照片 商品图片 商品主图 图片路径 图片地址 图片链接 图片文件
 """
+# An address may have | in it: there it separates beside a blank, or before another address.
+BETWEEN_PATHS = re.compile(r"\|")
+BETWEEN_ADDRESSES = re.compile(r"\|\s*(?=[a-zA-Z]+://)|\s\||\|(?=\s|$)")
 _LINES = [line.split(": ") for line in NAMES.strip().splitlines()]
 _FIELD_OF = {name: field for field, names in _LINES for name in names.split()}
 
@@ -44,9 +47,11 @@ class BadRow(NamedTuple):
 
 def named_pictures(value: Any) -> Any:
     """A list of several, as JSON has it, or with | or line breaks between them in a cell; all else as it is."""
-    if isinstance(value, str) and (parts := [part.strip() for part in re.split(r"[|\r\n]", value)])[1:]:
-        return [part for part in parts if part]
-    return value
+    if not isinstance(value, str):
+        return value
+    separators = ((BETWEEN_ADDRESSES if "://" in line else BETWEEN_PATHS, line) for line in re.split(r"[\r\n]", value))
+    parts = [part for separator, line in separators for each in separator.split(line) if (part := each.strip())]
+    return parts if parts[1:] else "".join(parts)
 
 
 def field_of(column: str) -> str | None:
