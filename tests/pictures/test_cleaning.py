@@ -121,6 +121,63 @@ def test_a_camera_s_second_picture_goes_with_what_it_says() -> None:
     assert_same_picture(data, clean)
 
 
+def _box(kind: bytes, body: bytes) -> bytes:
+    return (8 + len(body)).to_bytes(4, "big") + kind + body
+
+
+BESIDE = {
+    "a phone's film": _box(b"mpvd", _box(b"ftyp", b"mp42") + _box(b"moov", _box(b"udta", SECRET.encode()))),
+    "a film of its own": _box(b"moov", _box(b"mvhd", bytes(100)) + _box(b"udta", SECRET.encode())),
+    "what is said to be free": _box(b"free", SECRET.encode()),
+    "JUMBF": _box(b"jumb", SECRET.encode()),
+    "a box that is cut off": _box(b"mpvd", SECRET.encode())[:-1],
+    "a box up to the end": b"\0\0\0\0mpvd" + SECRET.encode(),
+    "no box": b"\1\2\3" + SECRET.encode(),
+    "less than a box": SECRET.encode()[:7],
+}
+
+
+@pytest.mark.parametrize("image_format", ["AVIF", "HEIF", "JPEG2000"])
+@pytest.mark.parametrize("beside", BESIDE.values(), ids=BESIDE)
+def test_what_no_picture_needs_of_a_file_of_boxes_becomes_zeros(image_format: str, beside: bytes) -> None:
+    alone = encoded(a_picture(), image_format)
+    clean = cleaned(alone + beside, image_format)
+    assert (clean[: len(alone)], len(clean)) == (cleaned(alone, image_format), len(alone + beside))
+    assert SECRET.encode()[:7] not in clean
+    assert_same_picture(alone, clean)
+
+
+def test_a_picture_whose_box_has_an_odd_name_keeps_it() -> None:
+    data = encoded(a_picture(), "AVIF").replace(b"mdat", b"free")
+    assert_same_picture(data, cleaned(data + BESIDE["a phone's film"], "AVIF"))
+
+
+def test_a_film_of_pictures_stays_and_what_it_says_goes() -> None:
+    options = {"save_all": True, "append_images": [Image.new("RGB", (96, 64))]}
+    film = encoded(a_picture(), "AVIF", exif=_exif_of_a_person(), **options)
+    clean = cleaned(film, "AVIF")
+    assert (SECRET.encode() in film, SECRET.encode() in clean) == (True, False)
+    assert [getattr(Image.open(io.BytesIO(data)), "n_frames", 1) for data in (film, clean)] == [2, 2]
+    assert_same_picture(film, clean)
+    film += _box(b"moov", _box(b"trak", _box(b"udta", SECRET.encode())))
+    assert cleaned(film, "AVIF") == clean + _box(b"moov", _box(b"trak", _box(b"free", bytes(len(SECRET)))))
+
+
+def test_thumbnails_in_a_jpeg_s_first_segment_and_foreign_ones_of_adobe_s_number_go() -> None:
+    data = encoded(a_picture(), "JPEG")
+    thumbnail = (SECRET.encode() * 40)[: 3 * 16 * 16]
+    with_it = data[:18] + bytes([16, 16]) + thumbnail + data[20:]
+    with_it = with_it[:4] + (16 + len(thumbnail)).to_bytes(2, "big") + with_it[6:]
+    clean = cleaned(with_it, "JPEG")
+    assert (SECRET.encode() in clean, clean[:4], clean[18:20]) == (False, data[:4], b"\0\0")
+    assert_same_picture(with_it, clean)
+    foreign = b"\xff\xee" + (2 + len(SECRET)).to_bytes(2, "big") + SECRET.encode()
+    assert cleaned(data[:20] + foreign + data[20:], "JPEG") == data
+    adobes = encoded(a_picture().convert("CMYK"), "JPEG")
+    assert b"Adobe" in adobes
+    assert cleaned(adobes, "JPEG") == adobes
+
+
 def _exif_of_a_person() -> Image.Exif:
     exif = Image.Exif()
     exif[CREATOR] = SECRET

@@ -8,6 +8,7 @@ from tuwen.pictures.checked_image import CheckedImage
 from tuwen.pictures.cleaning import Said, cleaned
 from tuwen.pictures.decoding import Decoded, Header, decode, read_header
 from tuwen.pictures.formats import format_of
+from tuwen.pictures.pieces import require_few_pieces
 from tuwen.pictures.thumbnails import make_thumbnail
 from tuwen.settings import Settings
 
@@ -42,9 +43,11 @@ def is_stored_as(sha256: str, data: bytes, settings: Settings) -> bool:
     if hashlib.sha256(data).hexdigest() == sha256:
         return True
     try:
-        clean = cleaned(data, format_of(data)) if settings.image_metadata == "remove" else data
+        image_format = format_of(data)
+        require_few_pieces(data, image_format)  # nobody has read it yet, and whoever asks has one thread for this
+        clean = cleaned(data, image_format) if settings.image_metadata == "remove" else data
     except InvalidInput:
-        return False
+        return False  # of which its reader says why
     return clean is not data and hashlib.sha256(clean).hexdigest() == sha256
 
 

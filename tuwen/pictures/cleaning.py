@@ -8,8 +8,10 @@ twice is as cleaned once.
 import struct
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import NamedTuple
 
+from tuwen.errors import UnreadableImage
 from tuwen.pictures.blanking import BLANKS
 from tuwen.pictures.metadata import (
     MAGICKS_EXIF,
@@ -20,11 +22,21 @@ from tuwen.pictures.metadata import (
     XMP_ORIENTATION,
     exif_orientation,
     magicks_exif,
+    png_texts,
 )
-from tuwen.pictures.pieces import JPEG_END, JPEG_MARKER, JPEG_MARKER_BEHIND_PIXELS, JPEG_SCAN, WITHOUT_LENGTH
+from tuwen.pictures.pieces import (
+    JPEG_END,
+    JPEG_MARKER,
+    JPEG_MARKER_BEHIND_PIXELS,
+    JPEG_SCAN,
+    WITHOUT_LENGTH,
+    gif_colours_bytes,
+)
 from tuwen.pictures.provenance import GENERATED_SOURCE, GENERATED_XMP, PNG_XMP
 
-EXIF_SEGMENT, XMP_SEGMENT, JFIF_SEGMENT = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0", b"JFIF\0"
+EXIF_SEGMENT, XMP_SEGMENT = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
+JFIF_SEGMENT, ADOBE_SEGMENT = b"JFIF\0", b"Adobe"
+JFIF_NEEDS = ADOBE_NEEDS = 12  # bytes of it; behind them JFIF has a thumbnail: its width, height and pixels
 APP0, APP1, APP2, APP14, COMMENT = 0xE0, 0xE1, 0xE2, 0xEE, 0xFE
 PNG_KEPT = PNG_NEEDS | {b"iCCP", b"sBIT", b"pHYs", b"bKGD", b"hIST", b"sPLT", b"cICP", b"mDCV", b"cLLI"}
 PNG_TEXTS = {b"tEXt", b"zTXt", b"iTXt"}
@@ -34,7 +46,7 @@ WEBP_KEPT = {b"VP8X", b"VP8 ", b"VP8L", b"ALPH", b"ANIM", b"ANMF", b"ICCP"}
 WEBP_FLAGS_AT, WEBP_EXIF, WEBP_XMP = 20, 0x08, 0x04
 GIF_KEPT = {b"NETSCAPE2.0", b"ANIMEXTS1.0", b"ICCRGBG1012"}
 GIF_COMMENT, GIF_APPLICATION = 0xFE, 0xFF
-LARGEST_TEXT = 1024 * 1024  # of a compressed one that is looked into
+MOST_PARTS = 100_000  # more than `pieces.py` lets in, where both read a file alike
 
 
 class Said(NamedTuple):
@@ -57,12 +69,17 @@ Parts = Iterator[Part]
 
 
 def cleaned(data: bytes, image_format: str, said: Said | None = None) -> bytes:
-    """`said`: as whoever decoded it has found; else as the file says by itself."""
+    """`said`: as whoever decoded it has found; else as the file says by itself. Raises UnreadableImage.
+
+    For files that `require_few_pieces` let in.
+    """
     if image_format in BLANKS:
         is_generated = GENERATED_SOURCE.encode() in data if said is None else said.is_generated
         return BLANKS[image_format](data, is_generated)
     find = FINDS.get(image_format)
-    parts = list(find(data)) if find else []
+    parts = list(islice(find(data), MOST_PARTS + 1)) if find else []
+    if len(parts) > MOST_PARTS:
+        raise UnreadableImage.in_field("image", f"has too many parts (more than {MOST_PARTS:,}); save it anew")
     if not parts:
         return data
     said = said or _said(data, image_format, parts)
@@ -76,7 +93,8 @@ def _said(data: bytes, image_format: str, parts: Sequence[Part]) -> Said:
     exif = b"".join(data[part.body : part.end].removeprefix(EXIF_SEGMENT) for part in parts if part.kind == "exif")
     xmp = [data[part.body : part.end] for part in parts if part.kind == "xmp"]
     if image_format == "PNG":
-        texts = dict(_png_text(data[part.start : part.end]) for part in parts if part.kind == "text")
+        chunks = (data[part.start : part.end] for part in parts if part.kind == "text")
+        texts = png_texts(chunks, (MAGICKS_EXIF.encode(), PNG_XMP.encode()))
         exif = exif or magicks_exif(texts.get(MAGICKS_EXIF.encode(), b"").decode("latin-1"))
         xmp = [texts[PNG_XMP.encode()]] if PNG_XMP.encode() in texts else []
     orientation = exif_orientation(exif)
@@ -131,6 +149,8 @@ def _jpeg_parts(data: bytes) -> Parts:
         elif what := _segment_that_goes(kind, data[position + 2 : min(end, position + 64)]):
             body = position + 2 + (len(XMP_SEGMENT) if what == "xmp" else 0)
             yield Part(what, start, body, end)
+        elif kind in (APP0, APP14) and any(data[position + 2 + JFIF_NEEDS : end]):
+            yield Part("zeros", position + 2 + JFIF_NEEDS, end, end)
         position = end
 
 
@@ -143,13 +163,17 @@ def _segment_that_goes(kind: int, beginning: bytes) -> str:
     stays = (
         (kind == APP0 and beginning.startswith(JFIF_SEGMENT))
         or (kind == APP2 and beginning.startswith(PROFILE_SEGMENT))
-        or kind == APP14  # how its colours are meant
+        or (kind == APP14 and beginning.startswith(ADOBE_SEGMENT))  # how its colours are meant
     )
     return "other" if is_beside and not stays else ""
 
 
 def _join_jpeg(data: bytes, parts: Sequence[Part], said: Said) -> bytes:
-    begin = 2
+    blanked, begin = bytearray(data), 2
+    for part in parts:
+        if part.kind == "zeros":
+            blanked[part.start : part.end] = bytes(part.end - part.start)
+    data, parts = bytes(blanked), [part for part in parts if part.kind != "zeros"]
     if data[2:4] == bytes([0xFF, APP0]) and data.startswith(JFIF_SEGMENT, 6):  # which must be the first
         begin = 4 + int.from_bytes(data[4:6], "big")
     bodies = (EXIF_SEGMENT, _exif(said)), (XMP_SEGMENT, _xmp(said))
@@ -176,23 +200,6 @@ def _png_parts(data: bytes) -> Parts:
             if position < len(data):
                 yield Part("behind", position, position, len(data))
             return
-
-
-def _png_text(chunk: bytes) -> tuple[bytes, bytes]:
-    """Keyword and text; empty where it can't be unpacked."""
-    kind, (keyword, _, rest) = chunk[4:8], chunk[8:-4].partition(b"\0")
-    is_packed = kind == b"zTXt"
-    if kind == b"iTXt":
-        is_packed, (_, _, translated) = rest[:1] == b"\1", rest[2:].partition(b"\0")
-        rest = translated.partition(b"\0")[2]
-    elif is_packed:
-        rest = rest[1:]
-    if not is_packed:
-        return keyword, rest
-    try:
-        return keyword, zlib.decompressobj().decompress(rest, LARGEST_TEXT)
-    except zlib.error:
-        return keyword, b""
 
 
 def _join_png(data: bytes, parts: Sequence[Part], said: Said) -> bytes:
@@ -244,7 +251,7 @@ def _join_webp(data: bytes, parts: Sequence[Part], said: Said) -> bytes:
 
 
 def _gif_parts(data: bytes) -> Parts:
-    position: int | None = 13 + _colours_bytes(data, 10)
+    position: int | None = 13 + gif_colours_bytes(data, 10)
     while position is not None and position + 1 < len(data):
         start, introduced, label = position, data[position : position + 1], data[position + 1]
         if introduced == b"!":
@@ -254,16 +261,11 @@ def _gif_parts(data: bytes) -> Parts:
             if position is not None and (label == GIF_COMMENT or is_unknown):
                 yield Part("xmp" if name == b"XMP DataXMP" else "other", start, start, position)
         elif introduced == b",":
-            position = _behind_sub_blocks(data, start + 11 + _colours_bytes(data, start + 9))
+            position = _behind_sub_blocks(data, start + 11 + gif_colours_bytes(data, start + 9))
         else:
             if introduced == b";":
                 yield Part("behind", start + 1, start + 1, len(data))
             return
-
-
-def _colours_bytes(data: bytes, flags_at: int) -> int:
-    flags = data[flags_at] if flags_at < len(data) else 0
-    return 6 << (flags & 7) if flags & 0x80 else 0
 
 
 def _behind_sub_blocks(data: bytes, position: int) -> int | None:

@@ -121,11 +121,11 @@ def _format_of(data: bytes) -> str | None:
             return image_format
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "WEBP"
-    brands = _brands(data)
-    return next((image_format for image_format, own in BRANDS.items() if own & brands), None)
+    own = brands(data)
+    return next((image_format for image_format, names in BRANDS.items() if names & own), None)
 
 
-def _brands(data: bytes) -> set[bytes]:
+def brands(data: bytes) -> set[bytes]:
     if data[4:8] != b"ftyp":
         return set()
     end = min(int.from_bytes(data[:4], "big"), 16 + 4 * MOST_BRANDS)
@@ -140,7 +140,7 @@ def _refusal(data: bytes) -> UnsupportedImageType | UnreadableImage:
         if data.startswith(signature):
             return not_a_picture(name)
     if data[4:8] == b"ftyp":
-        return unsupported("camera's raw") if b"crx " in _brands(data) else not_a_picture("a video")
+        return unsupported("camera's raw") if b"crx " in brands(data) else not_a_picture("a video")
     if markup := MARKUP.match(data[:MARKUP_BYTES]):
         is_svg = b"<svg" in data[:MARKUP_BYTES].lower()
         page = "a page of HTML" if markup["first"].lower() != b"?xml" else "XML"

@@ -7,7 +7,7 @@ nothing.
 import re
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from PIL import ExifTags, Image
 
@@ -36,10 +36,14 @@ PNG_SIGNATURE_BYTES = 8
 # Chunks of a PNG that its pixels need, or an animation; `iCCP` only where it can be unpacked within this.
 PNG_NEEDS = {b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"acTL", b"fcTL", b"fdAT", b"gAMA", b"cHRM", b"sRGB"}
 LARGEST_PROFILE = 4 * 1024 * 1024
+LARGEST_TEXT = 1024 * 1024  # of a compressed one that is looked into
 # A TIFF's entries that its first picture needs: libtiff's baseline and extensions, and the colour profile.
 TIFF_NEEDS = {256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 292, 293, 297, 317, 320, 322, 323, 324, 325, 332}
 TIFF_NEEDS |= {333, 334, 338, 339, 340, 341, 347, 512, 513, 514, 515, 517, 518, 519, 520, 521, 529, 530, 531, 532}
 TIFF_NEEDS |= {34675, 50674, 65000}
+TIFF_NUMBERS = {1: "B", 3: "H", 4: "L", 13: "L", 16: "Q"}
+TIFF_DATA = ((273, 279), (324, 325))  # where strips are, or tiles, and how long
+MOST_STRIPS = 250_000
 NEW_SUBFILE_TYPE, SUB_DIRECTORIES, DNG_VERSION = 254, 330, 50706
 EXIF_ITEM = re.compile(rb"(infe[\x02\x03]...(?:..|....)..)(?:Exif|mime)", re.DOTALL)  # as AVIF and HEIC list theirs
 
@@ -68,10 +72,29 @@ def is_camera_raw(tiff: bytes) -> bool:
     return tiff[8:10] == b"CR" or DNG_VERSION in entries or (preview_first and SUB_DIRECTORIES in entries)
 
 
-def numbers_of_values(tiff: bytes) -> Iterator[tuple[int, int]]:
+def tiff_counts(tiff: bytes) -> Iterator[tuple[int, int]]:
     """Each tag of the first directory, and how many values it says there are."""
     for tag, _, entry in tiff_entries(tiff):
-        yield tag, int(struct.unpack_from(f"{_order(tiff)}{'Q' if _is_big(tiff) else 'L'}", entry, 4)[0])
+        yield tag, tiff_count(entry, *tiff_layout(tiff))
+
+
+def tiff_count(entry: bytes, order: str, wide: bool) -> int:
+    return int(struct.unpack_from(f"{order}{'Q' if wide else 'L'}", entry, 4)[0])
+
+
+def tiff_numbers(tiff: bytes, tag: int) -> list[int]:
+    """The values of one tag of the first directory, as many as there may be strips; none where it has no numbers."""
+    found = {known: (kind, entry) for known, kind, entry in tiff_entries(tiff)}.get(tag)
+    if found is None or found[0] not in TIFF_NUMBERS:
+        return []
+    kind, entry = found
+    order, wide = tiff_layout(tiff)
+    code, count = TIFF_NUMBERS[kind], min(tiff_count(entry, order, wide), MOST_STRIPS + 1)
+    size, inline = struct.calcsize(f"={code}") * count, entry[12:] if wide else entry[8:]
+    if size > len(inline):
+        (start,) = struct.unpack(f"{order}{'Q' if wide else 'L'}", inline)
+        inline = tiff[start : start + size]
+    return list(struct.unpack(f"{order}{count}{code}", inline[:size])) if len(inline) >= size else []
 
 
 def upright(image: Image.Image, said: int) -> Image.Image:
@@ -82,6 +105,31 @@ def magicks_exif(text: object) -> bytes:
     try:
         return bytes.fromhex("".join(str(text or "").split("\n")[3:]))
     except ValueError:
+        return b""
+
+
+def png_texts(chunks: Iterable[bytes], keywords: Collection[bytes]) -> dict[bytes, bytes]:
+    """Of each keyword its last text, empty where it can't be unpacked, and no other: a kilobyte may be a megabyte."""
+    last = {}
+    for chunk in chunks:
+        keyword, _, rest = chunk[8:-4].partition(b"\0")
+        if keyword in keywords:
+            last[keyword] = chunk[4:8], rest
+    return {keyword: _png_text(kind, rest) for keyword, (kind, rest) in last.items()}
+
+
+def _png_text(kind: bytes, rest: bytes) -> bytes:
+    is_packed = kind == b"zTXt"
+    if kind == b"iTXt":
+        is_packed, (_, _, translated) = rest[:1] == b"\1", rest[2:].partition(b"\0")
+        rest = translated.partition(b"\0")[2]
+    elif is_packed:
+        rest = rest[1:]
+    if not is_packed:
+        return rest
+    try:
+        return zlib.decompressobj().decompress(rest, LARGEST_TEXT)
+    except zlib.error:
         return b""
 
 

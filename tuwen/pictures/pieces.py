@@ -9,7 +9,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 
 from tuwen.errors import UnreadableImage
-from tuwen.pictures.metadata import numbers_of_values
+from tuwen.pictures.boxes import boxes, boxes_of_film, boxes_of_meta, extents, items
+from tuwen.pictures.metadata import MOST_STRIPS, TIFF_DATA, tiff_counts, tiff_numbers
 
 Walk = Iterator[tuple[str, int]]  # kinds of pieces, and how many
 
@@ -18,7 +19,8 @@ LARGEST_GROWN = 2_000_000  # in pixels, of a GIF that a later frame makes larger
 # A camera's JPEG has a dozen segments, and some hundreds with a depth map. Pillow makes one of all EXIF, anew with each
 # segment of it, and libjpeg goes over all pixels for each scan, an empty one, too: progressive files have about ten.
 # A PNG has a chunk for each 8 KB or so of its pixels; its profile is unpacked as often as it is there. A TIFF of 52
-# megapixels in the smallest tiles has 203,000. WebP, AVIF and HEIC are gone through in C, a million pieces in a moment.
+# megapixels in the smallest tiles has 203,000; tiles that are alike may be at one place, but not each all of the file.
+# WebP, AVIF and HEIC are read in C, a million pieces in a moment, and cleaned here.
 MOST = {
     "segments": 4_000,
     "bytes between segments": 65_536,
@@ -31,16 +33,19 @@ MOST = {
     "sub-blocks": 50_000,
     "frames larger than the first": 0,
     "boxes": 10_000,
-    "strips or tiles": 250_000,
+    "items": 10_000,
+    "extents of items": 50_000,
+    "strips or tiles": MOST_STRIPS,
+    "bytes of strips or tiles": 0,
 }
-SUB_BLOCK_BYTES = 128  # for each of these of a GIF there may be one more; full ones have 255
+# And so many for each byte of the file: full sub-blocks of a GIF have 255.
+MOST_FOR_BYTE = {"sub-blocks": 1 / 128, "bytes of strips or tiles": 64}
 
 JPEG_MARKER = re.compile(rb"\xff[^\x00\xff]")
 JPEG_MARKER_BEHIND_PIXELS = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 JPEG_SCAN, JPEG_END = 0xDA, 0xD9
 WITHOUT_LENGTH = {0x01, 0xC8, *range(0xD0, 0xDA), *range(0xF0, 0xFE)}  # as Pillow takes them
 GIF_COMMENT = 0xFE
-STRIPS_AND_TILES = {273, 324}  # where they are
 
 
 def require_few_pieces(data: bytes, image_format: str) -> None:
@@ -54,7 +59,7 @@ def require_few_pieces(data: bytes, image_format: str) -> None:
 
 
 def _most(kind: str, data: bytes) -> int:
-    return MOST[kind] + (len(data) // SUB_BLOCK_BYTES if kind == "sub-blocks" else 0)
+    return MOST[kind] + int(MOST_FOR_BYTE.get(kind, 0) * len(data))
 
 
 def _no_walk(_: bytes) -> Walk:
@@ -96,7 +101,7 @@ def _png(data: bytes) -> Walk:
 
 
 def _gif(data: bytes) -> Walk:
-    position = 13 + _colour_table_bytes(data, 10)
+    position = 13 + gif_colours_bytes(data, 10)
     first, canvas = 0, _numbers(data, 6, 2)
     most = _most("sub-blocks", data)
     while position < len(data) and data[position] != ord(";"):
@@ -114,7 +119,7 @@ def _gif(data: bytes) -> Walk:
             if first and pixels > max(first, LARGEST_GROWN):
                 yield "frames larger than the first", 1
             first = first or max(1, pixels)
-            position += 10 + _colour_table_bytes(data, position + 8)
+            position += 10 + gif_colours_bytes(data, position + 8)
         else:  # readers pass over it
             continue
         count = 0
@@ -124,7 +129,7 @@ def _gif(data: bytes) -> Walk:
         position += 1
 
 
-def _colour_table_bytes(data: bytes, flags_at: int) -> int:
+def gif_colours_bytes(data: bytes, flags_at: int) -> int:
     flags = data[flags_at] if flags_at < len(data) else 0
     return 6 << (flags & 7) if flags & 0x80 else 0
 
@@ -144,16 +149,43 @@ def _jpeg2000(data: bytes) -> Walk:
         position += head if kind == b"jp2h" else max(head, size)
 
 
+def _heif(data: bytes) -> Walk:
+    for _ in boxes(data):
+        yield "boxes", 1
+    for _ in boxes_of_film(data):
+        yield "boxes", 1
+    for box in boxes_of_meta(data):
+        yield "boxes", 1
+        if box.kind == b"iinf":
+            yield from (("items", 1) for _ in items(data, box))
+        elif box.kind == b"iloc":
+            yield from (("extents of items", 1) for _ in extents(data, box, None))
+
+
+def _webp(data: bytes) -> Walk:
+    position, end = 12, min(len(data), 8 + int.from_bytes(data[4:8], "little"))
+    while position + 8 <= end:
+        yield "chunks", 1
+        size = int.from_bytes(data[position + 4 : position + 8], "little")
+        position += 8 + size + (size & 1)
+
+
 def _tiff(data: bytes) -> Walk:
-    for tag, number in numbers_of_values(data):
-        if tag in STRIPS_AND_TILES:
+    for tag, number in tiff_counts(data):
+        if any(tag == where for where, _ in TIFF_DATA):
             yield "strips or tiles", number
+    for where, how_long in TIFF_DATA:
+        places = zip(tiff_numbers(data, where), tiff_numbers(data, how_long), strict=False)
+        yield "bytes of strips or tiles", sum(max(0, min(length, len(data) - start)) for start, length in places)
 
 
 WALKS: dict[str, Callable[[bytes], Walk]] = {
     "JPEG": _jpeg,
     "PNG": _png,
     "GIF": _gif,
+    "WEBP": _webp,
+    "AVIF": _heif,
+    "HEIF": _heif,
     "JPEG2000": _jpeg2000,
     "TIFF": _tiff,
 }
