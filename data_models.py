@@ -122,6 +122,13 @@ def _storable_text(text: str) -> str:
     return text
 
 
+def _no_boolean(value: object) -> object:
+    """For fields that are numbers: Python takes true for 1."""
+    if isinstance(value, bool):
+        raise ValueError("Input should be a valid number")  # noqa: TRY004  # of which pydantic makes an error of the field
+    return value
+
+
 def _name_of_facet(name: str) -> str:
     if name not in ("category", "price", ATTRIBUTE_NAMES_FACET) and not name.startswith(ATTRIBUTE_FACET):
         raise ValueError("is no facet; there are category, price, attributes and attributes.NAME")
@@ -487,6 +494,11 @@ class SearchRequest(BaseModel):
         None, description="Shows the best of each group; top_k and offset count groups. Without one: its own."
     )
 
+    @field_validator("product_id", "top_k", "offset", mode="before")
+    @classmethod
+    def booleans_are_no_numbers(cls, number: object) -> object:
+        return _no_boolean(number)
+
     @field_validator("text")
     @classmethod
     def text_is_not_blank(cls, text: str | None) -> str | None:
@@ -570,6 +582,11 @@ class GenerateRequest(BaseModel):
     seed: int | None = Field(None, ge=0, le=MAX_SEED, description="The first picture's; the next ones count on.")
     num_images: int = Field(1, ge=1, le=4)
     wait_s: float = Field(0, ge=0, le=60, description="Answer with the result if it is there within this time.")
+
+    @field_validator("width", "height", "steps", "guidance", "seed", "num_images", "wait_s", mode="before")
+    @classmethod
+    def booleans_are_no_numbers(cls, number: object) -> object:
+        return _no_boolean(number)
 
 
 class SimilarProduct(BaseModel):
@@ -695,8 +712,13 @@ class ReindexRequest(BaseModel):
     text_model: ModelName = Field(description="As TEXT_MODEL.")
     margin: float = Field(0.02, ge=0, le=1, description="By how much recall at 10 may fall.")
     queries: Annotated[list[ReindexQuery], Field(max_length=MAX_REINDEX_QUERIES)] = []
-    switch: bool = Field(True, description="False: build and check it only; the same request with true goes on.")
-    force: bool = Field(False, description="Switch whatever the check says.")
+    switch: StrictBool = Field(True, description="False: build and check it only; the same request with true goes on.")
+    force: StrictBool = Field(False, description="Switch whatever the check says.")
+
+    @field_validator("margin", mode="before")
+    @classmethod
+    def booleans_are_no_numbers(cls, number: object) -> object:
+        return _no_boolean(number)
 
 
 ReindexPhase = Literal["waiting", "preparing", "filling", "checking", "loading", "ready", "switched"]

@@ -12,9 +12,9 @@ from fastapi.middleware.cors import CORSMiddleware
 from tuwen.access.keyring import Keyring
 from tuwen.api import operation
 from tuwen.api.access import install_access
-from tuwen.api.forms import install_openapi
 from tuwen.api.limits import install_body_limit
 from tuwen.api.metrics import Metrics
+from tuwen.api.openapi import install_openapi
 from tuwen.api.probes import Probes
 from tuwen.api.problems import ReadableStartFailure, install_problem_handlers
 from tuwen.api.routes import install_routes
@@ -61,8 +61,8 @@ def create_app(settings: Settings) -> FastAPI:
     )
     install_routes(app)
     install_problem_handlers(app)
-    install_openapi(app)
     install_access(app, settings)
+    install_openapi(app)
     install_body_limit(app, settings)
     if settings.cors_allow_origins:
         app.add_middleware(

@@ -237,9 +237,10 @@ def test_a_body_that_is_not_json_or_not_an_object_is_malformed(api: httpx.Client
 def test_a_body_over_the_limit_is_refused_declared_or_not(api: httpx.Client) -> None:
     huge = b"x" * 4_000_000
     headers = {"Content-Type": "application/json"}
-    assert_problem(api.post("/search", content=huge, headers=headers), 413, "body", "over")
-    chunks = (huge[start : start + 65536] for start in range(0, len(huge), 65536))
-    assert_problem(api.post("/search", content=chunks, headers=headers), 413, "body", "over")
+    for path in ("/search", "/generate", "/reindex", "/reindex/rollback"):  # read by us, and by FastAPI
+        assert_problem(api.post(path, content=huge, headers=headers), 413, "body", "over")
+        chunks = (huge[start : start + 65536] for start in range(0, len(huge), 65536))
+        assert_problem(api.post(path, content=chunks, headers=headers), 413, "body", "over")
 
 
 def test_bodies_of_all_together_have_a_limit_as_well(api: httpx.Client) -> None:
@@ -303,7 +304,22 @@ def test_unknown_products_pictures_and_routes_are_404(api: httpx.Client) -> None
         never = api.get(f"/images/{path}", headers={"If-None-Match": f'"{sha256}"'})
         assert_problem(never, 404, None, "no picture")
     assert_problem(api.get("/nowhere"), 404, None, "Not Found")
-    assert_problem(api.put("/search", json={}), 405, None, "Method Not Allowed")
+
+
+def test_a_method_that_an_address_lacks_is_told_which_it_has(api: httpx.Client) -> None:
+    for method, path, has in (
+        ("PUT", "/search", "POST"),
+        ("DELETE", "/product", "PATCH, POST"),  # in two routers
+        ("DELETE", "/product/list", "GET"),  # not a product of that number
+        ("PATCH", "/product/import", "POST"),
+        ("GET", "/reindex/rollback", "POST"),
+        ("POST", "/product/7", "DELETE, GET, PATCH"),
+        ("DELETE", "/health", "GET, HEAD"),
+    ):
+        answer = api.request(method, path)
+        assert_problem(answer, 405, None, "Method Not Allowed")
+        assert answer.headers["Allow"] == has, path
+    assert_problem(api.get("/product/lists"), 422, "product_id", "integer")
 
 
 def test_a_created_product_answers_everything_the_contract_names(api: httpx.Client) -> None:

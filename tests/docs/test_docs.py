@@ -14,6 +14,8 @@ import pytest
 from data_models import Problem, Product
 from tests.conftest import picture
 from tests.processes import ROOT, environment, require_program
+from tuwen.api.messages import OF_LIBRARIES, OF_PICTURES, OURS
+from tuwen.api.warning_messages import OF_WARNINGS
 from tuwen.errors import (
     AppError,
     ConfigurationError,
@@ -163,6 +165,21 @@ def test_every_error_is_described(name: str) -> None:
         error for error in leaf_errors() if error not in NEVER_ANSWERED and not issubclass(error, ConfigurationError)
     ]
     assert described == {(str(error.status), error.slug) for error in answered} | {("405", "method-not-allowed")}
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_every_code_is_listed_with_its_parameters(name: str) -> None:
+    section = re.search(r"^### (?:Codes|错误代码)$(.*?)^## ", document(name), re.MULTILINE | re.DOTALL)
+    assert section is not None
+    listed = {
+        code: set(re.findall(r"`(\w+)`", parameters))
+        for code, parameters in re.findall(r"^\| `([a-z0-9_]+)` \| (-|`[^|]*`) \|", section[1], re.MULTILINE)
+    }
+    sent = dict[str, set[str]]()
+    for code, english, _ in (*OURS, *OF_PICTURES, *OF_LIBRARIES, *OF_WARNINGS):
+        gaps = set(re.findall(r"(?<!{){(\w+)}(?!})", english)) - {"s", "more"}
+        sent[code] = sent.get(code, set()) | gaps
+    assert listed == sent
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)

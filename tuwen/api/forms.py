@@ -1,6 +1,6 @@
-"""Request bodies that are read by hand: forms with a picture, JSON whose errors are worded here, and their OpenAPI.
+"""Request bodies that are read by hand: forms with a picture, JSON whose errors are worded here.
 
-FastAPI can't see such a body, so what is read here is described here too.
+FastAPI can't see such a body, so what is read here is described in `openapi`.
 """
 
 import json
@@ -8,20 +8,14 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, NoReturn, TypeVar
 
-from fastapi import FastAPI, Request
+from fastapi import Request
 from pydantic import BaseModel, ValidationError
-from pydantic.json_schema import models_json_schema
 from starlette.datastructures import FormData, UploadFile
 
 from data_models import (
     MAX_IMAGES,
-    PICTURE_FORMATS_IN_WORDS,
-    BatchChanges,
-    ImageOrder,
-    Problem,
     ProductChanges,
     ProductFields,
-    SearchRequest,
 )
 from tuwen.api.form_parsing import PICTURE, PICTURES, parse_form
 from tuwen.api.problems import as_invalid_input
@@ -35,16 +29,6 @@ Model = TypeVar("Model", bound=BaseModel)
 Fields = TypeVar("Fields", ProductFields, ProductChanges)
 
 MAX_ID_DIGITS = 18  # below 2**63
-REF_TEMPLATE = "#/components/schemas/{model}"
-IMAGE_FILE = {"type": "string", "format": "binary", "description": f"A {PICTURE_FORMATS_IN_WORDS} file."}
-GENERATED_IMAGE = "A picture of a generation job, instead of a file."
-SEARCH_EXAMPLES = {
-    "A2 text to text": {"value": {"mode": "text_to_text", "text": "红色布艺沙发", "top_k": 5}},
-    "A4 text to picture": {
-        "value": {"mode": "text_to_image", "text": "a wooden chair", "filters": {"category": ["椅凳"]}}
-    },
-    "A1 more like this product": {"value": {"mode": "image_to_image", "product_id": 1}},
-}
 
 
 def content_type(request: Request) -> str:
@@ -186,93 +170,3 @@ def generated_image_id(form: FormData) -> int | None:
     if not isinstance(text, str) or not text.isascii() or not text.isdigit() or len(text) > MAX_ID_DIGITS:
         raise InvalidInput.in_field("generated_image_id", "must be the image_id of a generated picture")
     return int(text)
-
-
-# --- The same bodies as OpenAPI ---------------------------------------------------------------------------------------
-
-
-def multipart_body(model: type[ProductFields] | type[ProductChanges]) -> dict[str, Any]:
-    """A product's form: the fields of `model`, with attributes as JSON text, and the picture."""
-    schema = model.model_json_schema()
-    properties = schema["properties"]
-    properties["attributes"] = {"type": "string", "description": 'A JSON object, such as {"颜色": "红"}.'}
-    properties["image"] = IMAGE_FILE
-    properties["generated_image_id"] = {"type": "integer", "description": GENERATED_IMAGE}
-    body: dict[str, Any] = {"type": "object", "properties": properties}
-    if model is ProductFields:
-        further = f"Further pictures, in order: up to {MAX_IMAGES - 1} fields of this name."
-        properties["images"] = {"type": "array", "items": IMAGE_FILE, "description": further}
-        body["required"] = ["title"]
-    return _request_body({"multipart/form-data": {"schema": body, "example": _product_example(model)}})
-
-
-def picture_body() -> dict[str, Any]:
-    properties = {
-        "image": IMAGE_FILE,
-        "generated_image_id": {"type": "integer", "description": GENERATED_IMAGE},
-        "position": {"type": "integer", "minimum": 1, "maximum": MAX_IMAGES, "description": "By default the last."},
-    }
-    return _request_body({"multipart/form-data": {"schema": {"type": "object", "properties": properties}}})
-
-
-def json_body(model: type[BaseModel], example: dict[str, Any]) -> dict[str, Any]:
-    """Of a model that `install_openapi` describes."""
-    schema = {"$ref": REF_TEMPLATE.format(model=model.__name__)}
-    return _request_body({"application/json": {"schema": schema, "example": example}})
-
-
-def search_body() -> dict[str, Any]:
-    schema = SearchRequest.model_json_schema(ref_template=REF_TEMPLATE)
-    schema.pop("$defs")
-    properties = schema["properties"] | {
-        "filters": {"type": "string", "description": "The filters as JSON text."},
-        "facets": {"type": "string", "description": 'The facets as JSON text, such as ["category"].'},
-        "boost": {"type": "string", "description": "The boosts as JSON text."},
-        "image": IMAGE_FILE,
-    }
-    form = schema | {"properties": properties}
-    return _request_body(
-        {
-            "application/json": {
-                "schema": {"$ref": REF_TEMPLATE.format(model="SearchRequest")},
-                "examples": SEARCH_EXAMPLES,
-            },
-            "multipart/form-data": {"schema": form},
-        }
-    )
-
-
-def install_openapi(app: FastAPI) -> None:
-    generate = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        document = generate()
-        schemas: dict[str, Any] = document["components"]["schemas"]
-        for model in (SearchRequest, BatchChanges, ImageOrder, Problem):
-            schemas.update(_component_schemas(model))
-        for unused in ("HTTPValidationError", "ValidationError"):  # ours is Problem
-            schemas.pop(unused, None)
-        return document
-
-    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's own way to extend the document
-
-
-def _component_schemas(model: type[BaseModel]) -> dict[str, Any]:
-    _, definitions = models_json_schema([(model, "validation")], ref_template=REF_TEMPLATE)
-    return dict(definitions["$defs"])
-
-
-def _request_body(content: dict[str, Any]) -> dict[str, Any]:
-    return {"requestBody": {"required": True, "content": content}}
-
-
-def _product_example(model: type[BaseModel]) -> dict[str, str]:
-    if model is ProductChanges:
-        return {"price": "1799.00"}
-    return {
-        "title": "红色布艺三人沙发",
-        "sku": "SOFA-001",
-        "category": "沙发",
-        "price": "1999.00",
-        "attributes": '{"颜色": "红"}',
-    }

@@ -9,6 +9,7 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from data_models import ENDED, GenerateRequest, GenerationJob
 from tuwen.api.access import GuardedRoute, needs
+from tuwen.api.openapi import sent
 from tuwen.api.problems import problem_responses
 from tuwen.api.state import ApiDependency, JobId
 from tuwen.errors import (
@@ -29,7 +30,8 @@ router = APIRouter(tags=["generation"], route_class=GuardedRoute)
     status_code=202,
     summary="Draw a product picture for a title",
     responses={
-        200: {"model": GenerationJob, "description": "It ended within wait_s."},
+        200: {"model": GenerationJob, "description": "It ended within wait_s.", **sent(200, "Location")[200]},
+        **sent(202, "Location"),
         **problem_responses(MalformedRequest, InvalidInput, QueueFull, DatabaseUnavailable),
     },
 )

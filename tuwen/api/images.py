@@ -6,6 +6,7 @@ from fastapi import Request, Response
 from fastapi.routing import APIRouter
 
 from tuwen.api.access import GuardedRoute, needs
+from tuwen.api.openapi import sent
 from tuwen.api.problems import problem_responses
 from tuwen.api.state import Api, ApiDependency
 from tuwen.errors import ImageStoreUnavailable, NotFound, Overloaded
@@ -23,7 +24,11 @@ IMMUTABLE = "public, max-age=31536000, immutable"
     "/images/{path:path}",
     summary="A product's picture or thumbnail",
     response_class=Response,
-    responses={200: {"content": {"image/*": {}}}, **problem_responses(NotFound, Overloaded, ImageStoreUnavailable)},
+    responses={
+        200: {"content": {"image/*": {}}, **sent(200, "ETag")[200]},
+        304: {"description": "It is the one that If-None-Match names.", **sent(304, "ETag")[304]},
+        **problem_responses(NotFound, Overloaded, ImageStoreUnavailable),
+    },
 )
 @needs("search")
 async def get_image(path: str, request: Request, api: ApiDependency) -> Response:

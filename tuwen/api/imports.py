@@ -13,6 +13,7 @@ from orm_models import ImportErrorRow, ProductRow
 from tuwen.api.access import GuardedRoute, needs
 from tuwen.api.file_upload import receive_file
 from tuwen.api.messages import Language, find_message
+from tuwen.api.openapi import sent
 from tuwen.api.problems import accepted_language, problem_responses, worded
 from tuwen.api.state import Api, ApiDependency, JobId
 from tuwen.errors import (
@@ -64,7 +65,8 @@ FILES = {
     openapi_extra=FORM,
     responses=problem_responses(
         MalformedRequest, InvalidInput, FileTooLarge, UnsupportedMediaType, Overloaded, DatabaseUnavailable
-    ),
+    )
+    | sent(202, "Location"),
 )
 @needs("write")
 async def import_products(

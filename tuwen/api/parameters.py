@@ -6,6 +6,7 @@ from fastapi import Depends, Request
 from fastapi.dependencies.utils import get_flat_params
 from fastapi.params import Query
 
+from tuwen.api.methods import refuse_other_methods
 from tuwen.api.problems import problem_responses
 from tuwen.errors import FieldError, InvalidInput, summary
 
@@ -32,6 +33,6 @@ async def refuse_unknown_parameters(request: Request) -> None:
 
 # For each router.
 STRICT: dict[str, Any] = {
-    "dependencies": [Depends(refuse_unknown_parameters)],
+    "dependencies": [Depends(refuse_other_methods), Depends(refuse_unknown_parameters)],
     "responses": problem_responses(InvalidInput),
 }

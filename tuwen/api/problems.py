@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from data_models import Problem, ProblemField
 from tuwen.access.errors import NotAuthenticated
 from tuwen.api.messages import Language, find_message, language_of
+from tuwen.api.methods import allowed_methods
 from tuwen.api.titles import TITLES
 from tuwen.errors import (
     AppError,
@@ -121,6 +122,8 @@ def install_problem_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def on_http_exception(request: Request, error: HTTPException) -> Response:
+        if isinstance(error.__cause__, AppError):  # FastAPI calls whatever stops it in a body 400; ours says more
+            return problem_response(error.__cause__, accepted_language(request))
         status = HTTPStatus(error.status_code)
         if status is HTTPStatus.BAD_REQUEST:
             return problem_response(MalformedRequest(str(error.detail)), accepted_language(request))
@@ -129,6 +132,8 @@ def install_problem_handlers(app: FastAPI) -> None:
         failure.slug = status.phrase.lower().replace(" ", "-")
         response = problem_response(failure, accepted_language(request))
         response.headers.update(error.headers or {})
+        if status is HTTPStatus.METHOD_NOT_ALLOWED:
+            response.headers["Allow"] = ", ".join(allowed_methods(request))
         return response
 
     @app.exception_handler(Exception)

@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from data_models import MAX_IMAGES, ImageOrder, Product
 from tuwen.api.access import GuardedRoute, needs
 from tuwen.api.conditions import IF_MATCH, condition_of, set_etag
-from tuwen.api.forms import json_body, picture_body, read_form, read_json, require_json, validated
+from tuwen.api.forms import read_form, read_json, require_json, validated
+from tuwen.api.openapi import json_body, picture_body, sent
 from tuwen.api.problems import IMAGE_ERRORS, problem_responses
 from tuwen.api.products import picture_of
 from tuwen.api.state import ApiDependency, ProductId
@@ -47,7 +48,8 @@ class Place(BaseModel):
     openapi_extra=picture_body() | {"parameters": [IF_MATCH]},
     responses=problem_responses(
         MalformedRequest, NotFound, VersionMismatch, *IMAGE_ERRORS, Overloaded, DatabaseUnavailable
-    ),
+    )
+    | sent(201, "ETag"),
 )
 @needs("write")
 async def add_image(product_id: ProductId, request: Request, response: Response, api: ApiDependency) -> Product:
@@ -69,7 +71,7 @@ async def add_image(product_id: ProductId, request: Request, response: Response,
     "/product/{product_id}/image/{image_id}",
     summary="Remove a picture from a product",
     openapi_extra={"parameters": [IF_MATCH]},
-    responses=problem_responses(NotFound, InvalidInput, VersionMismatch, DatabaseUnavailable),
+    responses=problem_responses(NotFound, InvalidInput, VersionMismatch, DatabaseUnavailable) | sent(200, "ETag"),
 )
 @needs("write")
 async def remove_image(
@@ -88,7 +90,8 @@ async def remove_image(
     openapi_extra=json_body(ImageOrder, EXAMPLE) | {"parameters": [IF_MATCH]},
     responses=problem_responses(
         MalformedRequest, NotFound, InvalidInput, VersionMismatch, UnsupportedMediaType, DatabaseUnavailable
-    ),
+    )
+    | sent(200, "ETag"),
 )
 @needs("write")
 async def order_images(product_id: ProductId, request: Request, response: Response, api: ApiDependency) -> Product:

@@ -26,11 +26,11 @@ from tuwen.api.forms import (
     checked_uploads,
     generated_image_id,
     json_object,
-    multipart_body,
     product_fields,
     read_form,
     validated,
 )
+from tuwen.api.openapi import multipart_body, sent
 from tuwen.api.problems import IMAGE_ERRORS, problem_responses
 from tuwen.api.state import Api, ApiDependency, ProductId
 from tuwen.catalogue.facets import count_facets
@@ -93,7 +93,8 @@ SelectionDependency = Annotated[Selection, Depends(selection_of)]
     openapi_extra=multipart_body(ProductFields) | {"parameters": [IDEMPOTENCY_KEY]},
     responses=problem_responses(
         MalformedRequest, DuplicateSku, *IMAGE_ERRORS, IdempotencyKeyUsed, Overloaded, DatabaseUnavailable
-    ),
+    )
+    | sent(201, "ETag", "Location"),
 )
 @needs("write")
 async def create_product(request: Request, response: Response, api: ApiDependency) -> Product:
@@ -162,7 +163,7 @@ async def get_facets(
 @router.get(
     "/product/{product_id}",
     summary="Read a product",
-    responses=problem_responses(NotFound, InvalidInput, DatabaseUnavailable),
+    responses=problem_responses(NotFound, InvalidInput, DatabaseUnavailable) | sent(200, "ETag"),
 )
 @needs("search")
 async def get_product(product_id: ProductId, response: Response, api: ApiDependency) -> Product:
@@ -184,7 +185,8 @@ async def get_product(product_id: ProductId, response: Response, api: ApiDepende
     openapi_extra=multipart_body(ProductChanges) | {"parameters": [IF_MATCH]},
     responses=problem_responses(
         MalformedRequest, NotFound, DuplicateSku, VersionMismatch, *IMAGE_ERRORS, Overloaded, DatabaseUnavailable
-    ),
+    )
+    | sent(200, "ETag"),
 )
 @needs("write")
 async def change_product(product_id: ProductId, request: Request, response: Response, api: ApiDependency) -> Product:

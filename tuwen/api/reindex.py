@@ -5,6 +5,7 @@ from fastapi.routing import APIRouter
 
 from data_models import DroppedIndexes, ReindexJob, ReindexRequest, RollbackRequest, RolledBackIndex
 from tuwen.api.access import GuardedRoute, needs
+from tuwen.api.openapi import sent
 from tuwen.api.problems import problem_responses
 from tuwen.api.state import ApiDependency, JobId
 from tuwen.errors import (
@@ -24,7 +25,8 @@ router = APIRouter(tags=["operation"], route_class=GuardedRoute)
     "/reindex",
     status_code=202,
     summary="Change the models",
-    responses=problem_responses(MalformedRequest, InvalidInput, ReindexConflict, DatabaseUnavailable),
+    responses=problem_responses(MalformedRequest, InvalidInput, ReindexConflict, DatabaseUnavailable)
+    | sent(202, "Location"),
 )
 @needs("admin")
 async def reindex(body: ReindexRequest, response: Response, api: ApiDependency) -> ReindexJob:

@@ -9,7 +9,8 @@ from fastapi.routing import APIRouter
 
 from data_models import SearchRequest, SearchResponse
 from tuwen.api.access import GuardedRoute, needs
-from tuwen.api.forms import content_type, read_form, read_json, search_body, search_form, uploaded_bytes, validated
+from tuwen.api.forms import content_type, read_form, read_json, search_form, uploaded_bytes, validated
+from tuwen.api.openapi import search_body
 from tuwen.api.problems import IMAGE_ERRORS, problem_responses
 from tuwen.api.state import ApiDependency
 from tuwen.errors import MalformedRequest, NotFound, Overloaded, UnsupportedMediaType, VectorDBUnavailable

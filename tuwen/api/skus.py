@@ -21,14 +21,13 @@ from tuwen.api.access import GuardedRoute, needs
 from tuwen.api.conditions import IF_MATCH, IF_NONE_MATCH, condition_of, set_etag
 from tuwen.api.forms import (
     checked_uploads,
-    json_body,
-    multipart_body,
     product_fields,
     read_form,
     read_json,
     require_json,
     validated,
 )
+from tuwen.api.openapi import json_body, multipart_body, sent
 from tuwen.api.problems import IMAGE_ERRORS, accepted_language, as_json, problem_responses, worded
 from tuwen.api.products import known_index_id, picture_of
 from tuwen.api.state import Api, ApiDependency
@@ -56,7 +55,7 @@ SkuInPath = Annotated[Sku, Path(description="However it is typed.")]
 @router.get(
     "/product/by-sku/{sku:path}",
     summary="Read a product by its sku",
-    responses=problem_responses(NotFound, InvalidInput, DatabaseUnavailable),
+    responses=problem_responses(NotFound, InvalidInput, DatabaseUnavailable) | sent(200, "ETag"),
 )
 @needs("search")
 async def get_product_by_sku(sku: SkuInPath, response: Response, api: ApiDependency) -> Product:
@@ -77,8 +76,11 @@ async def get_product_by_sku(sku: SkuInPath, response: Response, api: ApiDepende
     "/product/by-sku/{sku:path}",
     summary="Create or replace a product by its sku",
     openapi_extra=multipart_body(ProductFields) | {"parameters": [IF_MATCH, IF_NONE_MATCH]},
-    responses=problem_responses(MalformedRequest, VersionMismatch, *IMAGE_ERRORS, Overloaded, DatabaseUnavailable)
-    | {201: {"description": "Created", "model": Product}},
+    responses=problem_responses(
+        MalformedRequest, NotFound, VersionMismatch, *IMAGE_ERRORS, Overloaded, DatabaseUnavailable
+    )
+    | sent(200, "ETag")
+    | {201: {"description": "Created", "model": Product, **sent(201, "ETag", "Location")[201]}},
 )
 @needs("write")
 async def put_product(sku: SkuInPath, request: Request, response: Response, api: ApiDependency) -> Product:

@@ -1,0 +1,151 @@
+"""`docs/openapi.json` is what this API does, as schemathesis finds it; and no body brings it down, however it is meant.
+
+LONG_TESTS=1 for the long forms.
+"""
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from data_models import ENDED
+from tests.api import hostile
+from tests.conftest import create_product, wait_until_indexed
+from tests.processes import ROOT, environment, program_path, running_api, wait_until
+
+LONG = bool(os.environ.get("LONG_TESTS"))
+CASES_OF_A_ROUTE = 400 if LONG else 3
+HOSTILE = 2000 if LONG else 40
+MOST_GROWTH_BYTES = 200 * 1024 * 1024
+SEED = 14
+WARM_UP = 100
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory, tiny_models: dict[str, str]) -> Iterator[httpx.Client]:
+    """With the limits that users have."""
+    with (
+        running_api(tmp_path_factory.mktemp("api"), **tiny_models) as url,
+        httpx.Client(base_url=url, timeout=60, trust_env=False) as client,
+    ):
+        create_product(client, "红色沙发", sku="FIRST")
+        wait_until_indexed(client)
+        yield client
+
+
+def test_schemathesis_finds_nothing(service: httpx.Client, tmp_path: Path) -> None:
+    program = shutil.which("st", path=program_path())
+    if program is None and not os.environ.get("CI"):
+        pytest.skip("schemathesis is missing: make test installs it")
+    assert program is not None
+    command = [program, "--config-file", str(ROOT / "tests/api/schemathesis.toml"), "--no-color", "run"]
+    command += [f"{service.base_url}/openapi.json", "--max-examples", str(CASES_OF_A_ROUTE), "--seed", str(SEED)]
+    run = subprocess.run(
+        [*command, "--continue-on-failure"] if LONG else command,
+        cwd=tmp_path,
+        env=environment(SCHEMATHESIS_HOOKS="tests.api.contract_hooks", PYTHONPATH=ROOT),
+        capture_output=True,
+        text=True,
+        timeout=7200 if LONG else 300,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout[-20_000:] + run.stderr[-2000:]
+
+
+def test_hostile_bodies_leave_nothing(service: httpx.Client) -> None:
+    def send() -> Iterator[int]:
+        for method, path, content_type, content in hostile.bodies(HOSTILE, SEED):
+            headers = {"Content-Type": content_type} if content_type else {}
+            yield service.request(method, path, headers=headers, content=content).status_code
+
+    assert set(counted(service, send())) <= {400, 413, 415, 422}
+
+
+def test_hostile_requests_are_not_heard_out(service: httpx.Client) -> None:
+    counted(service, (status_of(service, head) for head in hostile.REQUESTS for _ in range(1 + HOSTILE // 400)))
+
+
+def test_hostile_pictures_leave_nothing(service: httpx.Client) -> None:
+    def send() -> Iterator[int]:
+        for number, (_, content) in enumerate(hostile.pictures(HOSTILE, SEED)):
+            search = {"data": {"mode": "image_to_image", "top_k": "1"}, "files": {"image": ("a", content)}}
+            yield service.post("/search", **search).status_code
+            if number % 4 == 0:  # which is looked at, and then refused for the one behind it
+                files = [("image", ("a.png", content)), ("images", ("b.png", hostile.BROKEN_PICTURE))]
+                yield service.post("/product", data={"title": "桌子"}, files=files).status_code
+
+    assert set(counted(service, send())) <= {200, 413, 415, 422}  # some are whole still, and searched by
+
+
+def test_hostile_tables_leave_nothing(service: httpx.Client) -> None:
+    def send() -> Iterator[int]:
+        for name, content in hostile.tables(HOSTILE // 4, SEED):
+            answer = service.post("/product/import", files={"file": (name, content)})
+            yield answer.status_code
+            if answer.status_code == httpx.codes.ACCEPTED:
+                wait_until(partial(has_ended, service, answer.json()["status_url"]), what=f"the end of {name}")
+
+    assert set(counted(service, send())) <= {202, 400, 413, 415, 422}
+
+
+def counted(service: httpx.Client, statuses: Iterator[int]) -> Counter[int]:
+    """No 5xx, nothing stored, little memory."""
+    before, process = stored(service), of_api(service)
+    answers, memory = Counter[int](), 0
+    for number, status in enumerate(statuses):
+        answers[status] += 1
+        assert status < httpx.codes.INTERNAL_SERVER_ERROR, f"the {number}th: {status}"
+        if number == WARM_UP:
+            memory = resident_bytes(process)
+    grown = resident_bytes(process) - memory
+    print(dict(answers), f"{grown / 1e6:+.0f} MB")
+    assert not memory or grown < MOST_GROWTH_BYTES
+    assert stored(service) == before
+    assert service.get("/health/ready").is_success
+    return answers
+
+
+def stored(service: httpx.Client) -> tuple[object, ...]:
+    products = service.get("/product/list").json()
+    return products["total"], [(item["title"], item["version"], item["image_url"]) for item in products["items"]]
+
+
+def has_ended(service: httpx.Client, status_url: str) -> bool:
+    job = service.get(status_url).json()
+    return job["status"] in ENDED and job["created"] == job["updated"] == 0
+
+
+def of_api(service: httpx.Client) -> psutil.Process:
+    port = service.base_url.port
+    listening = (each for each in psutil.net_connections("tcp") if each.status == "LISTEN" and each.laddr.port == port)
+    return psutil.Process(next(each.pid for each in listening if each.pid))
+
+
+def resident_bytes(process: psutil.Process) -> int:
+    """Of what decodes pictures, too."""
+    total = 0
+    for each in (process, *process.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):
+            total += each.memory_info().rss
+    return total
+
+
+def status_of(service: httpx.Client, head: bytes) -> int:
+    """0 for a connection that is closed, or kept open, without a word."""
+    with socket.create_connection(("127.0.0.1", service.base_url.port or 80), timeout=2) as connection:
+        with suppress(OSError):
+            connection.sendall(b"POST /search HTTP/1.1\r\nHost: localhost\r\n" + head)
+        with suppress(OSError):
+            if answer := re.match(rb"HTTP/1.1 (\d{3}) ", connection.recv(100)):
+                return int(answer[1])
+    return 0
