@@ -1,6 +1,6 @@
 """Bodies and files that nobody means well with: mutations of real ones, and what is known to have hurt others.
 
-None of them may be stored: forms that would be whole bring a picture that is broken, or further one that is none.
+None of them may be stored: forms bring a picture that is broken, or are for a product that is not there.
 """
 
 import gzip
@@ -23,8 +23,8 @@ BROKEN_PICTURE = picture()[:-20]
 FORMS = (
     ("POST", "/product", [("title", "桌子"), ("price", "12.50"), ("attributes", '{"颜色": "红"}'), ("image", None)]),
     ("PUT", "/product/by-sku/HOSTILE-1", [("title", "椅子"), ("image", None), ("images", None), ("images", None)]),
-    ("PATCH", "/product/1", [("title", "沙发"), ("category", ""), ("image", None)]),
-    ("POST", "/product/1/image", [("position", "1"), ("image", None)]),
+    ("PATCH", "/product/999999", [("title", "沙发"), ("category", ""), ("image", None)]),
+    ("POST", "/product/999999/image", [("position", "1"), ("image", None)]),
     ("POST", "/search", [("mode", "image_to_image"), ("filters", '{"price_max": 5}'), ("image", None)]),
     ("POST", "/product/import", [("file", None), ("more", "which the form does not have")]),
 )
@@ -95,9 +95,13 @@ def form(fields: list[tuple[str, str | None]], content: bytes = BROKEN_PICTURE, 
     return b"".join([*parts, end()])
 
 
-def bodies(count: int, seed: int) -> Iterator[Body]:
-    """The nasties first, whose number does not depend on `count`."""
-    yield from _nasties()
+def bodies(count: int, seed: int, *, everywhere: bool) -> Iterator[Body]:
+    """The nasties first, each to all routes that take a form, or in turn to one of them."""
+    for number, body in enumerate(_nasties()):
+        if (
+            everywhere or number % (len(FORMS) + 1) == 0
+        ):  # by another number than there are routes, so that all have some
+            yield body
     dice = random.Random(seed)
     of_form = f"multipart/form-data; boundary={BOUNDARY}"
     for number in range(count):
