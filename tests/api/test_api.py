@@ -234,6 +234,22 @@ def test_a_body_that_is_not_json_or_not_an_object_is_malformed(api: httpx.Client
     assert_problem(api.post("/search", content=b"a", headers={"Content-Type": "text/plain"}), 415, None, "text/plain")
 
 
+def test_a_form_that_is_cut_off_is_not_one_with_fewer_fields(api: httpx.Client) -> None:
+    kept = create_product(api, "桌子", sku="CUT-OFF", price="12.50", category="桌")
+    parts = (
+        b'--b\r\nContent-Disposition: form-data; name="%s"\r\n\r\n%s\r\n' % each
+        for each in ((b"title", b"a"), (b"price", b"9"), (b"category", b"b"))
+    )
+    form = b"".join(parts) + b"--b--\r\n"
+    headers = {"Content-Type": "multipart/form-data; boundary=b"}
+    for cut in (4, 8, 10, 30, 100):
+        answer = api.put("/product/by-sku/CUT-OFF", content=form[:-cut], headers=headers)
+        assert_problem(answer, 400, None, "ends before the form")
+    assert api.get(f"/product/{kept['product_id']}").json()["version"] == kept["version"]
+    assert api.put("/product/by-sku/CUT-OFF", content=form, headers=headers).json()["title"] == "a"
+    api.delete(f"/product/{kept['product_id']}").raise_for_status()
+
+
 def test_a_body_over_the_limit_is_refused_declared_or_not(api: httpx.Client) -> None:
     huge = b"x" * 4_000_000
     headers = {"Content-Type": "application/json"}

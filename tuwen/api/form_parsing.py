@@ -35,6 +35,9 @@ async def parse_form(request: Request) -> FormData:
         form = await parser.parse()
     except MultiPartException as error:
         raise MalformedRequest(error.message) from error
+    if not parser.is_whole:
+        await form.close()
+        raise MalformedRequest("The body ends before the form does.")
     twice = [name for name, count in Counter(name for name, _ in form.multi_items()).items() if count > 1]
     twice = [name for name in twice if name != PICTURES]
     if twice:
@@ -46,6 +49,11 @@ async def parse_form(request: Request) -> FormData:
 
 class _Parts(MultiPartParser):
     charset = "utf-8-sig"
+    is_whole = False
+
+    def on_end(self) -> None:
+        """A form that was cut off lacks its last fields, and would else be taken for one without them."""
+        self.is_whole = True
 
     def on_headers_finished(self) -> None:
         part = self._current_part
@@ -68,6 +76,7 @@ class _Parts(MultiPartParser):
 
 class _Pairs(FormParser):
     charset = "utf-8-sig"
+    is_whole = True  # which nothing in it tells
 
     def on_field_end(self) -> None:
         super().on_field_end()
