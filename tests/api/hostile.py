@@ -106,15 +106,15 @@ def bodies(count: int, seed: int, *, everywhere: bool) -> Iterator[Body]:
     of_form = f"multipart/form-data; boundary={BOUNDARY}"
     for number in range(count):
         method, path, fields = FORMS[number % len(FORMS)]
-        content_type, body = of_form, bytearray(form(fields))
+        content_type, mutated = of_form, bytearray(form(fields))
         for _ in range(dice.choice((1, 1, 2, 4, 16))):
-            _mutate(body, dice)
+            _mutate(mutated, dice)
         if number % 9 == 0:
             changed = bytearray(of_form.encode())
             _mutate(changed, dice)
             # What an HTTP client would not send is `REQUESTS`' part.
             content_type = "".join(each for each in changed.decode("latin-1") if " " <= each <= "~")
-        yield Body(method, path, content_type.strip(), bytes(body))
+        yield Body(method, path, content_type.strip(), bytes(mutated))
 
 
 def _nasties() -> Iterator[Body]:

@@ -130,8 +130,8 @@ def has_ended(service: httpx.Client, status_url: str) -> bool:
 
 def of_api(service: httpx.Client) -> psutil.Process:
     port = service.base_url.port
-    listening = (each for each in psutil.net_connections("tcp") if each.status == "LISTEN" and each.laddr.port == port)
-    return psutil.Process(next(each.pid for each in listening if each.pid))
+    listening = (each for each in psutil.net_connections("tcp") if each.status == "LISTEN" and each.pid is not None)
+    return psutil.Process(next(each.pid for each in listening if each.laddr and each.laddr.port == port and each.pid))
 
 
 def resident_bytes(process: psutil.Process) -> int:

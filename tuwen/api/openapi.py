@@ -181,7 +181,7 @@ def _left_out_if_empty(field: Schema) -> Schema:
     """A page sends its empty fields, too, and they say nothing."""
     if "anyOf" in field or field is IMAGE_FILE:
         return field
-    described = {key: field[key] for key in ("description", "title") if key in field}
+    described: Schema = {key: field[key] for key in ("description", "title") if key in field}
     return _or_empty(described, {key: value for key, value in field.items() if key not in described})
 
 
