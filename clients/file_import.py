@@ -92,7 +92,9 @@ def progress_of(job: dict[str, Any]) -> dict[str, Any]:
 def summary_of(job: dict[str, Any]) -> str:
     counts = ", ".join(f"{job[name]} {name}" for name in ("created", "updated", "unchanged", "failed"))
     warnings = f" {job['warnings']} warnings." if job["warnings"] else ""
-    deleted = f", {job['deleted']} deleted" if job["mode"] == "replace_all" else ""
+    deleted = (
+        f", {job['deleted']} {'would be ' if job['dry_run'] else ''}deleted" if job["mode"] == "replace_all" else ""
+    )
     dry = " Nothing was changed: it was a dry run." if job["dry_run"] else ""
     return f"{counts}{deleted}, of {job['rows']} rows.{warnings}{dry}"
 

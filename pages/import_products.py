@@ -33,6 +33,9 @@ def ask_for_file() -> None:
         mode = st.radio(
             t("import_mode"), modes, format_func=lambda each: t(f"import_mode_{each}"), key=of_language("mode")
         )
+        percent = st.number_input(
+            t("import_allow_deletes"), 0.0, 100.0, value=None, format="%g", help=t("import_allow_deletes_help")
+        )
         mask = st.checkbox(t("import_mask"))
         dry_run = st.checkbox(t("import_dry_run"))
         wants = st.form_submit_button(t("import_start"), type="primary", icon=":material/upload:")
@@ -43,7 +46,8 @@ def ask_for_file() -> None:
         return
     try:
         with st.spinner(t("import_sending")):
-            job = api_client().import_file(file.name, file, mode, mask_personal_data=mask, dry_run=dry_run)
+            options = {"mask_personal_data": mask, "dry_run": dry_run}
+            job = api_client().import_file(file.name, file, mode, **options, allow_deletes_percent=percent)
     except ApiError as error:
         show_error(error)
         return
@@ -91,8 +95,8 @@ def show_report(job: ImportJob) -> None:
         st.error(job.error, icon=":material/error:")
     if job.dry_run:
         st.info(t("import_was_dry"), icon=":material/visibility:")
-    if job.mode == "replace_all" and not job.error:
-        st.write(t("import_deleted", count=job.deleted))
+    if job.mode == "replace_all":
+        show_deletions(job)
     if job.failed or job.warnings:
         st.warning(t("import_look", failed=job.failed, warnings=job.warnings), icon=":material/rule:")
         report = api_client().import_errors(job.job_id)
@@ -106,9 +110,19 @@ def show_report(job: ImportJob) -> None:
         )
         st.dataframe(first_rows(report), hide_index=True)
     elif job.status == "done":
-        st.success(t("import_all_in"), icon=":material/check_circle:")
+        st.success(t("import_would_fit" if job.dry_run else "import_all_in"), icon=":material/check_circle:")
     with st.expander(t("import_columns")):
         st.table([{t("import_column"): name, t("import_meaning"): meaning} for name, meaning in job.columns.items()])
+
+
+def show_deletions(job: ImportJob) -> None:
+    said = []
+    if job.deleted or not job.error:
+        said.append(t("import_would_delete" if job.dry_run else "import_deleted", count=job.deleted))
+    if job.deletes_allowed is not None:
+        said.append(t("import_may_delete", count=job.deletes_allowed))
+    if said:
+        st.write(" ".join(said))
 
 
 def first_rows(report: bytes) -> list[dict[str, str]]:

@@ -128,9 +128,19 @@ class ApiClient:
         return self._parsed(Retried, self._succeed("POST", "/product/retry-failed"))
 
     def import_file(
-        self, name: str, file: IO[bytes], mode: ImportMode, *, mask_personal_data: bool, dry_run: bool
+        self,
+        name: str,
+        file: IO[bytes],
+        mode: ImportMode,
+        *,
+        mask_personal_data: bool,
+        dry_run: bool,
+        allow_deletes_percent: float | None,
     ) -> ImportJob:
-        params = {"mode": mode, "mask_personal_data": mask_personal_data, "dry_run": dry_run}
+        """`allow_deletes_percent`: with `replace_all` alone."""
+        params: dict[str, str | float] = {"mode": mode, "mask_personal_data": mask_personal_data, "dry_run": dry_run}
+        if allow_deletes_percent is not None and mode == "replace_all":
+            params["allow_deletes_percent"] = allow_deletes_percent
         response = self._succeed("POST", "/product/import", params=params, files={"file": (name, file)})
         return self._parsed(ImportJob, response)
 

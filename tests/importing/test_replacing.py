@@ -102,7 +102,9 @@ def test_of_few_products_no_wrong_file_takes_more_than_half(
     run(settings, database, rows_of(range(there)), mode="create")
     other: list[list[object]] = [["Z", "别的商店的文件", "a.png"]]
     dry = run(settings, database, other, dry_run=True)
-    assert (dry.deleted, dry.deletes_allowed) == (there, may_go)
+    assert (dry.status, dry.deleted, dry.deletes_allowed) == ("failed", 0, may_go)
+    assert f"lacks {there} of {there} products, and {may_go} may go; nothing was deleted" in (dry.error or "")
+    assert run(settings, database, other, dry_run=True, allow_deletes_percent=100).deleted == there
     job = run(settings, database, [*rows_of(range(there - may_go - 1)), *other])
     assert (job.status, job.deleted, len(skus_in(database))) == ("failed", 0, there + 1)
     job = run(settings, database, [*rows_of(range(there - may_go)), *other])
@@ -183,11 +185,13 @@ def test_the_command_line_and_the_api_take_it(api: httpx.Client, tmp_path: Path)
     assert run_cli("import", str(file), API_URL=url).returncode == 0
     file.write_bytes(csv_of(["sku", "title", "image"], *rows_of(range(1))))
     dry = run_cli("import", str(file), "--mode", "replace_all", "--dry-run", API_URL=url)
-    assert "1 unchanged, 0 failed, 2 deleted, of 1 rows. Nothing was changed: it was a dry run." in dry.stdout
+    assert (dry.returncode, "lacks 2 of 3 products, and 1 may go" in dry.stderr) == (1, True)
+    dry = run_cli("import", str(file), "--mode", "replace_all", "--dry-run", "--allow-deletes", "70", API_URL=url)
+    assert "0 failed, 2 would be deleted, of 1 rows. Nothing was changed: it was a dry run." in dry.stdout
     assert api.get("/product/list").json()["total"] == 3
     braked = run_cli("import", str(file), "--mode", "replace_all", "--allow-deletes", "10", API_URL=url)
     assert (braked.returncode, "lacks 2 of 3 products, and 0 may go" in braked.stderr) == (1, True)
-    failed = api.get("/product/import/3", headers={"Accept-Language": "zh-CN"}).json()["error"]
+    failed = api.get("/product/import/4", headers={"Accept-Language": "zh-CN"}).json()["error"]
     assert failed.startswith("file：缺少 3 件商品中的 2 件，而最多可以删除 0 件；什么也没有删除")
     gone = run_cli("import", str(file), "--mode", "replace_all", "--allow-deletes", "70", API_URL=url)
     assert (gone.returncode, "2 deleted" in gone.stdout) == (0, True)

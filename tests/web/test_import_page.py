@@ -28,12 +28,16 @@ def tab(browser: BrowserContext, tmp_path: Path) -> Iterator[Page]:  # noqa: F81
         yield page
 
 
-def send(page: Page, name: str, data: bytes, mode: str = "") -> None:
+def send(page: Page, name: str, data: bytes, mode: str = "", *, dry_run: bool = False, percent: str = "") -> None:
     kind = "application/zip" if name.endswith(".zip") else "text/csv"
     page.locator("input[type=file]").set_input_files({"name": name, "mimeType": kind, "buffer": data})
     expect(page.get_by_text(name).first).to_be_visible()
     if mode:
         page.get_by_text(mode, exact=True).click()
+    if dry_run:
+        page.get_by_text("试运行：只统计，不改动").click()
+    if percent:
+        page.get_by_label("最多删除百分之几的商品").fill(percent)
     page.get_by_role("button", name="开始导入").click()
 
 
@@ -65,6 +69,25 @@ def test_a_spreadsheet_and_its_photos_go_in_and_its_errors_are_mended(
     expect(tab.get_by_text("所有行都已导入。")).to_be_visible()
     assert counts(tab) == ["2", "0", "2", "0"]
     assert api.get("/product/list", params={"q": "IM-2"}).json()["items"][0]["price"] == 99
+
+
+def test_a_dry_run_says_what_would_be_deleted_and_how_much_may(tab: Page, pages_url: str, api: httpx.Client) -> None:
+    file = csv_of(["货号", "标题"], ["DR-0", "留下"])
+    products = [create_product(api, f"商品 {n}", picture((n, 1, 1)), sku=f"DR-{n}") for n in range(4)]
+    total = api.get("/product/list").json()["total"]
+    ways = "按文件更新，并删除文件里没有的商品"
+    tab.goto(f"{pages_url}/import_products")
+    send(tab, "少.csv", file, ways, dry_run=True)
+    expect(tab.get_by_text("什么也没有删除")).to_be_visible()
+    expect(tab.get_by_text(f"最多可以删除 {total // 2} 件。", exact=True)).to_be_visible()
+    tab.goto(f"{pages_url}/import_products")
+    send(tab, "少二.csv", file, ways, dry_run=True, percent="99")
+    said = f"将会删除 {total - 1} 件文件中没有的商品。 最多可以删除 {int(total * 0.99)} 件。"
+    expect(tab.get_by_text(said, exact=True)).to_be_visible()
+    expect(tab.get_by_text("这是试运行：什么都没有改动。")).to_be_visible()
+    assert api.get("/product/list").json()["total"] == total
+    for product in products:
+        api.delete(f"/product/{product['product_id']}").raise_for_status()
 
 
 def test_an_import_is_followed_and_cancelled(tab: Page, pages_url: str) -> None:

@@ -85,7 +85,7 @@ class Replacement:
         self._skus = NamedSkus()
 
     async def run(self) -> None:
-        """Raises JobGone, or InvalidInput where nothing is deleted, and says why."""
+        """Raises JobGone, or InvalidInput where nothing is deleted, and says why: of a dry run, too."""
         await self._read_skus(self._attempt.path)
         if self._skus.without:
             lines = ", ".join(map(str, self._skus.without[:LINES_SHOWN]))
@@ -97,14 +97,14 @@ class Replacement:
         total, surplus = await self._reading.run(self._count)
         allowed = self._allowed(total)
         await self._writing.run(self._say, surplus, allowed)
-        if self._attempt.is_dry_run:
-            return
         if surplus > allowed:
             raise InvalidInput.in_field(
                 "file",
                 f"lacks {surplus:,} of {total:,} products, and {allowed:,} may go; nothing was deleted: if they all "
                 "shall, import again with a larger allow_deletes_percent (--allow-deletes)",
             )
+        if self._attempt.is_dry_run:
+            return
         after = 0
         while (after := await self._writing.run(self._delete_page, after)) > 0:
             pass
@@ -139,7 +139,8 @@ class Replacement:
     def _say(self, surplus: int, allowed: int) -> None:
         with self._database.write() as session:
             job = require_running(session, self._attempt)
-            deleted = surplus if self._attempt.is_dry_run else (job.state or {}).get("deleted", 0)
+            would = surplus if surplus <= allowed else 0
+            deleted = would if self._attempt.is_dry_run else (job.state or {}).get("deleted", 0)
             job.state = (job.state or {}) | {"deleted": deleted, "surplus": surplus, "deletes_allowed": allowed}
 
     def _delete_page(self, after: int) -> int:
