@@ -299,8 +299,8 @@ TEXTS: dict[str, Text] = {
         "按文件更新，并删除文件里没有的商品", "are changed, and products that the file lacks are deleted"
     ),
     "import_mask": Text(
-        "给标题和属性里的电话、身份证号、邮箱打码",
-        "Mask phone and ID numbers and mail addresses in titles and attributes",
+        "给标题、分类和属性里的电话、身份证号、邮箱打码",
+        "Mask phone and ID numbers and mail addresses in titles, categories and attributes",
     ),
     "import_dry_run": Text("试运行：只统计，不改动", "Dry run: count only, and change nothing"),
     "import_start": Text("开始导入", "Import"),
@@ -319,6 +319,19 @@ TEXTS: dict[str, Text] = {
     "import_deleted": Text(
         "删除了 {count:,} 件文件中没有的商品。", "{count:,} products that the file lacks were deleted."
     ),
+    "import_would_delete": Text(
+        "将会删除 {count:,} 件文件中没有的商品。", "{count:,} products that the file lacks would be deleted."
+    ),
+    "import_may_delete": Text("最多可以删除 {count:,} 件。", "{count:,} may go at most."),
+    "import_allow_deletes": Text(
+        "最多删除百分之几的商品（不填：十分之一）", "How many percent of all products may be deleted (empty: a tenth)"
+    ),
+    "import_allow_deletes_help": Text(
+        "仅用于“并删除文件里没有的商品”。不填时，商品很少的目录最多删除 10 件且不超过一半；要允许全部删除，填 100。",
+        "For the way that deletes what the file lacks. Empty, ten of few products may go, and no more than half; with "
+        "100 all may.",
+    ),
+    "import_would_fit": Text("所有行都可以导入。", "All rows would be in."),
     "import_was_dry": Text("这是试运行：什么都没有改动。", "It was a dry run: nothing was changed."),
     "import_look": Text(
         "{failed:,} 行没有导入，另有 {warnings:,} 条提醒。下载清单，在表格里改好，再上传一次。",

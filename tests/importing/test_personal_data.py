@@ -8,7 +8,10 @@ import pytest
 from tests.conftest import picture
 from tests.importing.files import counts_of, import_file, json_lines_of, wait_for_job, warnings_of, zip_of
 from tests.importing.test_imports import product_of
-from tuwen.importing.personal_data import CHECK_DIGITS, WEIGHTS, find_personal_data, masked
+from tuwen.importing.columns import as_row
+from tuwen.importing.personal_data import CHECK_DIGITS, WEIGHTS, find_personal_data, masked, without_personal_data
+from tuwen.importing.rows import ImportRow, read_row
+from tuwen.settings import Settings
 
 
 def identity(first: str) -> str:
@@ -28,6 +31,25 @@ PERSONAL = {
     f"{ID.lower()}": f"110{'*' * 15}",
     "写信给zhang.san@example.com.cn吧": "写信给z***********************吧",
     "a@b.cn 13800138000": "a***** 138********",
+    "13812345678/13987654321": "138********/139********",
+    "13812345678-13987654321_13800138000": "138********-139********_138********",
+    "13812345678/li@example.cn/13987654321": "138********/l************/139********",
+    f"{ID}/{ID}": f"110{'*' * 15}/110{'*' * 15}",
+    f"{ID}/13812345678": f"110{'*' * 15}/138********",
+    "0571-88888888-801": "057**************",
+    "0571-88888888/88888889/90": f"057{'*' * 22}",
+    "0571-88888888/13812345678": "057**********/138********",
+    "0571-88888888-138-1234-5678": f"057{'*' * 24}",
+    "008613812345678": "008************",
+    "0086 138-1234-5678": "008***************",
+    "138 12345678": "138*********",
+    "138.1234.5678": "138**********",
+    "138\u20111234\u20115678": "138**********",
+    "138—1234—5678": "138**********",
+    "138−1234−5678": "138**********",
+    "138\u00a01234\u00a05678": "138**********",
+    "张\u202a138\u200b12345678\u202c，李": "张\u202a138*********\u202c，李",
+    "13812345678@qq.com": "1*****************",
 }
 OF_SHOPS = [
     "6901234567892",  # EAN-13
@@ -44,6 +66,16 @@ OF_SHOPS = [
     "X138-0013-8000",
     "12345678901",
     "1.13800138000",
+    "138.12345678",
+    "138-12345678",
+    "1.138.1234.5678",
+    "13800138000-01/13900139000-02",
+    "AB-13800138000/13900139000",
+    "AB-13800138000\u201113900139000",
+    "13800138000/A",
+    "0571-88888888-801A",
+    "_13800138000",
+    "SKU\u200b13800138000",
     "012-34567890",
     "2010-62345678",
     "型号 GB-0755-82345678",
@@ -69,6 +101,32 @@ def test_numbers_of_people_are_found_and_masked(text: str) -> None:
 @pytest.mark.parametrize("text", OF_SHOPS)
 def test_numbers_of_shops_are_none(text: str) -> None:
     assert find_personal_data(text) == []
+
+
+def read(**values: Any) -> ImportRow:
+    row = read_row(as_row(2, {"sku": "1", "title": "t", **values}), Settings(_env_file=None))
+    assert isinstance(row, ImportRow)
+    return row
+
+
+def test_what_a_spreadsheet_made_a_float_and_the_names_of_attributes_are_looked_at() -> None:
+    own = {"13812345678": {"张 13812345678": 1}, "13812345679": 2, "宽": 13.5, "长": 13812345678.5}
+    row = without_personal_data(read(联系人=13812345678.0, attributes=own), mask=True)
+    assert row.attributes == {"联系人": "138********"}
+    expected = {"138********": {"张 138********": 1}, "138*********": 2, "宽": 13.5, "长": 13812345678.5}
+    assert row.changes.attributes == expected
+    fields = ["attributes.13812345678", "attributes.13812345679", "attributes.联系人"]
+    assert [each.field for each in row.warnings] == fields
+
+
+def test_a_category_is_masked_and_a_group_which_is_a_key_is_not() -> None:
+    row = without_personal_data(read(category="王 13812345678", group_id="13812345678"), mask=True)
+    assert (row.changes.category, row.changes.group_id) == ("王 138********", "13812345678")
+    assert [(each.field, each.reason) for each in row.warnings] == [
+        ("category", "has a phone number, which was masked"),
+        ("group_id", "has a phone number, which everybody will see"),
+    ]
+    assert "price" not in without_personal_data(read(), mask=True).changes.model_fields_set
 
 
 ROWS: list[dict[str, Any]] = [
@@ -112,3 +170,20 @@ def test_they_are_warnings_of_rows_that_go_in_and_are_masked_when_asked_for(api:
     assert first["attributes"] == {"联系方式": ["139********", "无"], "条码": 6901234567892}
     assert second["attributes"] == {"邮箱": "l*************", "身份证": f"110{'*' * 15}"}
     assert product_of(api, "PD-13800138000")["attributes"] == {"型号": "138001380001"}
+
+
+def test_what_is_kept_of_a_job_is_masked_too(api: httpx.Client) -> None:
+    prices = ["联系13812345678", "电话138\u200b12345678", f"{'贵' * 33}13812345678"]
+    rows: list[dict[str, Any]] = [
+        {"sku": f"PR-{number}", "title": "灯", "price": price} for number, price in enumerate(prices)
+    ]
+    rows += [{"sku": "PR-9", "title": "灯", "image": "li@example.cn/9.png"}]
+    file = json_lines_of(*rows, {"sku": "PR-10", "title": "灯", "image": "x.png", "李 13812345678": "a@example.com"})
+    response = api.post("/product/import", params={"mask_personal_data": True}, files={"file": ("a.jsonl", file)})
+    job = wait_for_job(api, response.json())
+    said = api.get(job["errors_url"]).text
+    assert said.count("which is no number") == len(prices)
+    assert said.count("138***") == len(prices) + 1
+    for kept in (said, str(job["columns"])):
+        assert not any(number in kept for number in ("12345", "li@", "a@"))
+    assert "李 138********" in job["columns"]

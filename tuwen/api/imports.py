@@ -81,11 +81,11 @@ async def import_products(
     """Takes the file and answers with a job; poll `status_url`. `create` leaves products whose sku is there as they
     are, `upsert` changes what the file says of them. Rows that can't be taken keep no other out; `errors_url` has
     them, and warnings of others. `mask_personal_data` puts asterisks in the place of phone and ID numbers and mail
-    addresses in titles and attributes.
+    addresses in titles, categories, attributes and the reasons of errors; not in a sku or `group_id`, which are keys.
 
     `replace_all` is `upsert`, and then deletes the products whose sku the file does not have: none without a sku, none
     that a row with an error names, and not more than a tenth of all (or ten, of few products at most half) unless
-    `allow_deletes_percent` says so. `dry_run` changes nothing, and counts what would be."""
+    `allow_deletes_percent` says so. `dry_run` changes nothing, counts what would be, and fails where it would."""
     if allow_deletes_percent is not None and mode != "replace_all":
         raise InvalidInput.in_field("allow_deletes_percent", "goes with mode=replace_all")
     settings, threads = api.services.settings, api.threads.uploads

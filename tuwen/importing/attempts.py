@@ -47,6 +47,10 @@ class Attempt(NamedTuple):
     def is_dry_run(self) -> bool:
         return bool(self.request.get("dry_run"))
 
+    @property
+    def masks(self) -> bool:
+        return bool(self.request.get("mask_personal_data"))
+
 
 def is_free() -> sa.ColumnElement[bool]:
     """Nobody works on it."""

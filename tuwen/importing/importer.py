@@ -32,7 +32,7 @@ from tuwen.importing.doubles import Doubles, beside
 from tuwen.importing.files import import_folder, lacks_room, remove_left_files
 from tuwen.importing.image_sources import delete_unused_sources
 from tuwen.importing.pages import PictureNeeded
-from tuwen.importing.personal_data import without_personal_data
+from tuwen.importing.personal_data import masked, without_personal_data
 from tuwen.importing.pictures import PictureReader, keep_stored
 from tuwen.importing.replacing import Replacement
 from tuwen.importing.rows import ImportRow, RowError, read_row
@@ -106,7 +106,8 @@ class Importer:
             reason = error.detail if isinstance(error, InvalidInput) else f"unexpected: {error!r}"
             if not isinstance(error, InvalidInput):
                 logger.exception("Unexpected while importing")
-            with suppress(JobGone):
+            with suppress(JobGone):  # the reason may quote the file
+                reason = masked(reason) if attempt.masks else reason
                 await self._keeping.run(finish, self._database, attempt, reason)
         await self._writing.run(self._remove_if_ended, attempt)
         return True
@@ -147,10 +148,9 @@ class Importer:
                 passed_over += count
             writing = Writing(self._database, self._settings, self._images, attempt, source, doubles)
             waiting: deque[Read] = deque()
-            mask = bool(attempt.request.get("mask_personal_data"))
             while True:
                 await self._until_there_is_room()
-                waiting.extend(await self._reading.run(self._read_rows, rows, list(waiting), mask))
+                waiting.extend(await self._reading.run(self._read_rows, rows, list(waiting), attempt.masks))
                 if not waiting:
                     break
                 await self._write_page(writing, source, waiting)
@@ -175,7 +175,7 @@ class Importer:
         page = list(waiting)
         pictures = sum(map(_has_picture, page))
         while len(page) < PAGE_ROWS and pictures < PAGE_PICTURES and (found := next(rows, None)) is not None:
-            row = read_row(found, self._settings)
+            row = read_row(found, self._settings, masked if mask else str)
             page.append(without_personal_data(row, mask=mask) if isinstance(row, ImportRow) else row)
             pictures += _has_picture(row)
         return page[len(waiting) :]

@@ -5,7 +5,7 @@ with its reason.
 import json
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, NamedTuple, NoReturn
@@ -63,7 +63,10 @@ class RowWarning(NamedTuple):
     reason: str
 
 
-def read_row(row: SourceRow | BadRow, settings: Settings) -> ImportRow | list[RowError]:
+def read_row(
+    row: SourceRow | BadRow, settings: Settings, quoted: Callable[[str], str] = str
+) -> ImportRow | list[RowError]:
+    """`quoted`: how a reason says what the row has, before it is cut off or escaped."""
     if isinstance(row, BadRow):
         return [RowError(row.line, None, "row", row.reason)]
     fields = dict(row.fields)
@@ -76,7 +79,7 @@ def read_row(row: SourceRow | BadRow, settings: Settings) -> ImportRow | list[Ro
     except InvalidInput as error:
         errors += error.errors
     try:
-        _understand(fields)
+        _understand(fields, quoted)
         changes = ProductChanges.model_validate(fields)
         attributes = _ATTRIBUTES.validate_python(row.attributes)
         require_within_limits(changes, settings)
@@ -106,14 +109,14 @@ def parse_price(value: Any) -> Any:
     return text
 
 
-def _understand(fields: dict[str, Any]) -> None:
+def _understand(fields: dict[str, Any], quoted: Callable[[str], str]) -> None:
     """In place. Raises InvalidInput."""
     if "price" in fields:
         fields["price"] = parse_price(fields["price"])
         if fields["price"] == "":
             fields["price"] = None
         elif isinstance(fields["price"], str) and not NUMBER.fullmatch(fields["price"]):
-            raise InvalidInput.in_field("price", f"is {fields['price'][:40]!r}, which is no number")
+            raise InvalidInput.in_field("price", f"is {quoted(fields['price'])[:40]!r}, which is no number")
     for name in ("sku", "title", "category", "group_id"):
         if isinstance(fields.get(name), int | float) and not isinstance(fields[name], bool):
             fields[name] = str(fields[name])  # as a spreadsheet has a sku of digits

@@ -12,6 +12,7 @@ from tuwen.importing.attempts import LOST, Attempt, add_errors, require_running
 from tuwen.importing.doubles import Doubles, Seen
 from tuwen.importing.image_sources import ImageSource, find_sources, write_sources
 from tuwen.importing.pages import Known, Page, PageWriter, Picture, products_by_sku
+from tuwen.importing.personal_data import masked_object, without_numbers
 from tuwen.importing.rows import ImportRow, RowError, RowWarning
 from tuwen.importing.source import Source
 from tuwen.pictures.store import ImageStore
@@ -68,6 +69,7 @@ class Writing:
                 write_sources(session, _rows(read), _fetched(pictures))
             page.errors += itertools.chain.from_iterable(row for row in read if isinstance(row, list))
             said: list[RowError | RowWarning] = [*page.errors, *warnings]
+            said = list(map(without_numbers, said)) if self.attempt.masks else said
             add_errors(session, job.job_id, sorted(said, key=lambda each: each.line))
             state = self._state | self._counted(page, len(read), len(warnings))
             job.state, job.heartbeat_at = state, utc_now()
@@ -89,7 +91,12 @@ class Writing:
         state: dict[str, Any] = {name: self._state.get(name, 0) + count for name, count in counts.items()}
         seconds = max(time.monotonic() - self._started, 0.001)
         rate = round((state["rows"] - self._rows_before) / seconds, 1)
-        return state | {"rows_per_s": rate, "columns": self._source.columns, LOST: 0}
+        columns = self._source.columns
+        return state | {
+            "rows_per_s": rate,
+            "columns": masked_object(columns) if self.attempt.masks else columns,
+            LOST: 0,
+        }
 
 
 def _fetched(pictures: dict[int, Picture | RowError]) -> dict[str, ImageSource]:
