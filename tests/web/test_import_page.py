@@ -37,7 +37,7 @@ def send(page: Page, name: str, data: bytes, mode: str = "", *, dry_run: bool = 
     if dry_run:
         page.get_by_text("试运行：只统计，不改动").click()
     if percent:
-        page.get_by_label("最多删除百分之几的商品").fill(percent)
+        page.get_by_test_id("stNumberInputField").fill(percent)
     page.get_by_role("button", name="开始导入").click()
 
 
