@@ -156,6 +156,13 @@ def test_an_import_cleans_no_file_of_too_many_pieces_to_compare_it() -> None:
         assert is_stored_as(hashlib.sha256(cleaned(data, "JPEG")).hexdigest(), data, settings) is is_cleaned
 
 
+def test_extensions_that_pillow_takes_for_few_are_not_gone_through_without_end() -> None:
+    data = gif(200_000 * b"\x21\xf9\0")
+    require_few_pieces(data, "GIF")
+    with pytest.raises(UnreadableImage, match="too many parts"):
+        cleaned(data, "GIF")
+
+
 def test_strips_that_are_all_of_the_file_are_copied_once() -> None:
     times, size = 1_000, 16 << 20
     shorts = {256: 1, 258: 8, 259: 1, 262: 1, 277: 1, 278: 1}

@@ -25,6 +25,7 @@ from tuwen.pictures.metadata import (
     png_texts,
 )
 from tuwen.pictures.pieces import (
+    GIF_COMMENT,
     JPEG_END,
     JPEG_MARKER,
     JPEG_MARKER_BEHIND_PIXELS,
@@ -36,7 +37,7 @@ from tuwen.pictures.provenance import GENERATED_SOURCE, GENERATED_XMP, PNG_XMP
 
 EXIF_SEGMENT, XMP_SEGMENT = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
 JFIF_SEGMENT, ADOBE_SEGMENT = b"JFIF\0", b"Adobe"
-JFIF_NEEDS = ADOBE_NEEDS = 12  # bytes of it; behind them JFIF has a thumbnail: its width, height and pixels
+SEGMENT_NEEDS = 12  # bytes of either's body; behind them JFIF has a thumbnail: its width, height and pixels
 APP0, APP1, APP2, APP14, COMMENT = 0xE0, 0xE1, 0xE2, 0xEE, 0xFE
 PNG_KEPT = PNG_NEEDS | {b"iCCP", b"sBIT", b"pHYs", b"bKGD", b"hIST", b"sPLT", b"cICP", b"mDCV", b"cLLI"}
 PNG_TEXTS = {b"tEXt", b"zTXt", b"iTXt"}
@@ -45,7 +46,7 @@ ANCILLARY = 0x20  # a chunk without which a PNG can be read
 WEBP_KEPT = {b"VP8X", b"VP8 ", b"VP8L", b"ALPH", b"ANIM", b"ANMF", b"ICCP"}
 WEBP_FLAGS_AT, WEBP_EXIF, WEBP_XMP = 20, 0x08, 0x04
 GIF_KEPT = {b"NETSCAPE2.0", b"ANIMEXTS1.0", b"ICCRGBG1012"}
-GIF_COMMENT, GIF_APPLICATION = 0xFE, 0xFF
+GIF_APPLICATION = 0xFF
 MOST_PARTS = 100_000  # more than `pieces.py` lets in, where both read a file alike
 
 
@@ -69,9 +70,9 @@ Parts = Iterator[Part]
 
 
 def cleaned(data: bytes, image_format: str, said: Said | None = None) -> bytes:
-    """`said`: as whoever decoded it has found; else as the file says by itself. Raises UnreadableImage.
+    """Of what `require_few_pieces` let in. `said`: as whoever decoded it found; else as the file says by itself.
 
-    For files that `require_few_pieces` let in.
+    Raises UnreadableImage.
     """
     if image_format in BLANKS:
         is_generated = GENERATED_SOURCE.encode() in data if said is None else said.is_generated
@@ -79,7 +80,7 @@ def cleaned(data: bytes, image_format: str, said: Said | None = None) -> bytes:
     find = FINDS.get(image_format)
     parts = list(islice(find(data), MOST_PARTS + 1)) if find else []
     if len(parts) > MOST_PARTS:
-        raise UnreadableImage.in_field("image", f"has too many parts (more than {MOST_PARTS:,}); save it anew")
+        raise _too_many_parts()
     if not parts:
         return data
     said = said or _said(data, image_format, parts)
@@ -87,6 +88,10 @@ def cleaned(data: bytes, image_format: str, said: Said | None = None) -> bytes:
         parts = [part for part in parts if part.kind != "xmp"]
     clean = JOINS[image_format](data, parts, said)
     return data if clean == data else clean
+
+
+def _too_many_parts() -> UnreadableImage:
+    return UnreadableImage.in_field("image", f"has too many parts (more than {MOST_PARTS:,}); save it anew")
 
 
 def _said(data: bytes, image_format: str, parts: Sequence[Part]) -> Said:
@@ -149,8 +154,8 @@ def _jpeg_parts(data: bytes) -> Parts:
         elif what := _segment_that_goes(kind, data[position + 2 : min(end, position + 64)]):
             body = position + 2 + (len(XMP_SEGMENT) if what == "xmp" else 0)
             yield Part(what, start, body, end)
-        elif kind in (APP0, APP14) and any(data[position + 2 + JFIF_NEEDS : end]):
-            yield Part("zeros", position + 2 + JFIF_NEEDS, end, end)
+        elif kind in (APP0, APP14) and any(data[position + 2 + SEGMENT_NEEDS : end]):
+            yield Part("zeros", position + 2 + SEGMENT_NEEDS, end, end)
         position = end
 
 
@@ -252,7 +257,9 @@ def _join_webp(data: bytes, parts: Sequence[Part], said: Said) -> bytes:
 
 def _gif_parts(data: bytes) -> Parts:
     position: int | None = 13 + gif_colours_bytes(data, 10)
-    while position is not None and position + 1 < len(data):
+    for _ in range(MOST_PARTS):  # behind an empty extension there may be more of them than Pillow takes them for
+        if position is None or position + 1 >= len(data):
+            return
         start, introduced, label = position, data[position : position + 1], data[position + 1]
         if introduced == b"!":
             position = _behind_sub_blocks(data, start + 2)
@@ -266,6 +273,7 @@ def _gif_parts(data: bytes) -> Parts:
             if introduced == b";":
                 yield Part("behind", start + 1, start + 1, len(data))
             return
+    raise _too_many_parts()
 
 
 def _behind_sub_blocks(data: bytes, position: int) -> int | None:
@@ -274,10 +282,6 @@ def _behind_sub_blocks(data: bytes, position: int) -> int | None:
             return position + 1
         position += 1 + data[position]
     return None
-
-
-def _join_gif(data: bytes, parts: Sequence[Part], _said: Said) -> bytes:
-    return _without(data, parts)
 
 
 FINDS: dict[str, Callable[[bytes], Parts]] = {
@@ -290,5 +294,5 @@ JOINS: dict[str, Callable[[bytes, Sequence[Part], Said], bytes]] = {
     "JPEG": _join_jpeg,
     "PNG": _join_png,
     "WEBP": _join_webp,
-    "GIF": _join_gif,
+    "GIF": lambda data, parts, _: _without(data, parts),
 }
