@@ -64,6 +64,8 @@ def test_a_disk_that_is_nearly_full_and_a_backlog_are_said(settings: Settings) -
         status, detail = part(client, "disk")
         assert status == "degraded"
         assert f"MB are free in {settings.data_dir}: less than" in detail
+        in_chinese = client.get("/health", headers={"Accept-Language": "zh"}).json()["components"]["disk"]["detail"]
+        assert in_chinese.startswith(f"{settings.data_dir} 只剩 ")
         assert client.get("/health/ready").status_code == httpx.codes.OK
         assert health.json()["backlog"] == {"pending": 0, "oldest_s": None, "jobs": 0}
         with open_database(settings).write() as session:
@@ -109,6 +111,8 @@ def test_who_indexes_and_who_draws_is_known(settings: Settings) -> None:
         assert part(client, "drawing") == ("ok", "")
         status, detail = part(client, "indexing")
         assert (status, detail[:18], detail[-23:]) == ("degraded", "reconciliation in ", " has been due for 75 s.")
+        ready = client.get("/health/ready", headers={"Accept-Language": "zh-CN"}).json()
+        assert ready["components"]["indexing"]["detail"].endswith(" 中的 reconciliation 已逾期 75 秒没有动静。")
         late["reconciliation"] = 0.0
         worker.renew()
         assert part(client, "indexing") == ("ok", "")

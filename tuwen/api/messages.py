@@ -10,6 +10,7 @@ from functools import cache, reduce
 from typing import Literal, NamedTuple
 
 from tuwen.api.access_messages import OF_ACCESS
+from tuwen.api.health_messages import OF_HEALTH
 from tuwen.api.warning_messages import KINDS, OF_WARNINGS
 
 Language = Literal["en", "zh"]
@@ -220,7 +221,7 @@ class _Pattern(NamedTuple):
 
 @cache
 def _patterns() -> list[_Pattern]:
-    return [_pattern(*each) for each in (*OURS, *OF_PICTURES, *OF_LIBRARIES, *OF_WARNINGS)]
+    return [_pattern(*each) for each in (*OURS, *OF_PICTURES, *OF_LIBRARIES, *OF_WARNINGS, *OF_HEALTH)]
 
 
 def _pattern(code: str, english: str, chinese: str) -> _Pattern:

@@ -12,6 +12,8 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from data_models import ComponentHealth, Health, HealthComponents, IndexInfo, Liveness
 from tuwen.api.access import GuardedRoute, is_admin, needs, needs_no_key
 from tuwen.api.probes import PROBE_TIMEOUT_S, Probes
+from tuwen.api.problems import accepted_language
+from tuwen.api.reasons import health_in
 from tuwen.api.state import Api, ApiDependency
 from tuwen.api.workforce import NOTHING_KNOWN, Workforce
 from tuwen.errors import AppError
@@ -36,7 +38,7 @@ async def get_readiness(request: Request, api: ApiDependency, response: Response
     health = await _health(api)
     ready = all(part.status == "ok" for name, part in health.components if name in NEEDED_TO_SERVE)
     response.status_code = 200 if ready else 503
-    return await _as_seen_by(request, health)
+    return health_in(accepted_language(request), await _as_seen_by(request, health))
 
 
 @router.head("/health", include_in_schema=False)  # load balancers ask with it
@@ -46,7 +48,7 @@ async def get_health(request: Request, api: ApiDependency, response: Response) -
     """503 while any part is down or degraded; whoever has the scope `admin` reads what is wrong with it."""
     health = await _health(api)
     response.status_code = 200 if health.status == "ok" else 503
-    return await _as_seen_by(request, health)
+    return health_in(accepted_language(request), await _as_seen_by(request, health))
 
 
 @router.get("/metrics", summary="Prometheus metrics", response_class=PlainTextResponse)

@@ -31,7 +31,8 @@ from tuwen.api.forms import (
     validated,
 )
 from tuwen.api.openapi import multipart_body, sent
-from tuwen.api.problems import IMAGE_ERRORS, problem_responses
+from tuwen.api.problems import IMAGE_ERRORS, accepted_language, problem_responses
+from tuwen.api.reasons import product_in
 from tuwen.api.state import Api, ApiDependency, ProductId
 from tuwen.catalogue.facets import count_facets
 from tuwen.catalogue.filters import MAX_WORDS, Selection
@@ -117,6 +118,7 @@ async def create_product(request: Request, response: Response, api: ApiDependenc
 @needs("search")
 async def get_products(
     api: ApiDependency,
+    request: Request,
     selection: SelectionDependency,
     page: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 1,
     page_size: Annotated[int, Query(ge=1, le=200)] = 20,
@@ -133,7 +135,8 @@ async def get_products(
                 selection=selection,
             )
             pictures = pictures_of(session, [row.product for row in rows])
-        items = [as_product(row.product, row.milvus_id, pictures[row.product.product_id]) for row in rows]
+        products = (as_product(row.product, row.milvus_id, pictures[row.product.product_id]) for row in rows)
+        items = [product_in(accepted_language(request), each) for each in products]
         return ProductPage(items=items, total=total, page=page, page_size=page_size)
 
     return await api.threads.reads.run(read)
@@ -166,7 +169,7 @@ async def get_facets(
     responses=problem_responses(NotFound, InvalidInput, DatabaseUnavailable) | sent(200, "ETag"),
 )
 @needs("search")
-async def get_product(product_id: ProductId, response: Response, api: ApiDependency) -> Product:
+async def get_product(product_id: ProductId, request: Request, response: Response, api: ApiDependency) -> Product:
     def read() -> Product:
         with api.services.database.read() as session:
             found = find_product(session, product_id, known_index_id(api))
@@ -176,7 +179,7 @@ async def get_product(product_id: ProductId, response: Response, api: ApiDepende
 
     product = await api.threads.reads.run(read)
     set_etag(response, product)
-    return product
+    return product_in(accepted_language(request), product)
 
 
 @router.patch(

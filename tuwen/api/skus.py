@@ -30,6 +30,7 @@ from tuwen.api.forms import (
 from tuwen.api.openapi import json_body, multipart_body, sent
 from tuwen.api.problems import IMAGE_ERRORS, accepted_language, as_json, problem_responses, worded
 from tuwen.api.products import known_index_id, picture_of
+from tuwen.api.reasons import product_in
 from tuwen.api.state import Api, ApiDependency
 from tuwen.catalogue.limits import require_within_limits
 from tuwen.catalogue.pictures import pictures_of
@@ -58,7 +59,7 @@ SkuInPath = Annotated[Sku, Path(description="However it is typed.")]
     responses=problem_responses(NotFound, InvalidInput, DatabaseUnavailable) | sent(200, "ETag"),
 )
 @needs("search")
-async def get_product_by_sku(sku: SkuInPath, response: Response, api: ApiDependency) -> Product:
+async def get_product_by_sku(sku: SkuInPath, request: Request, response: Response, api: ApiDependency) -> Product:
     def read() -> Product:
         with api.services.database.read() as session:
             owner = sku_owner(session, sku)
@@ -69,7 +70,7 @@ async def get_product_by_sku(sku: SkuInPath, response: Response, api: ApiDepende
 
     product = await api.threads.reads.run(read)
     set_etag(response, product)
-    return product
+    return product_in(accepted_language(request), product)
 
 
 @router.put(
