@@ -375,7 +375,7 @@ def _load_with_progress(client: httpx.Client, file: Path) -> Loaded:
 def _follow_import(client: httpx.Client, job: dict[str, Any], file: Path) -> None:
     say(f"Job {job['job_id']}: {str(client.base_url).rstrip('/')}{job['status_url']}")
     try:
-        with _progress("waiting", 100) as advance:
+        with _progress("waiting", None) as advance:
             job = jobs.follow(
                 client,
                 job,

@@ -83,10 +83,18 @@ def progress_of(job: dict[str, Any]) -> dict[str, Any]:
     rate = f", {job['rows_per_s']:.0f} rows/s" if job["rows_per_s"] else ""
     failed = f", {job['failed']} failed" if job["failed"] else ""
     return {
-        "description": f"{job['status']}, {job['rows']} rows{rate}{failed}",
-        "completed": round(job["progress"] * 100),
-        "total": 100,
+        "description": f"{job['status']}{rate}{failed}",
+        "completed": job["rows"],
+        "total": _rows_expected(job),
     }
+
+
+def _rows_expected(job: dict[str, Any]) -> int | None:
+    """By how much of the file is read, which is known in bytes alone: an estimate until the end."""
+    rows: int = job["rows"]
+    if job["status"] == "done" or not job["progress"]:
+        return rows or None
+    return round(rows / float(job["progress"]))
 
 
 def summary_of(job: dict[str, Any]) -> str:
