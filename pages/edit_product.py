@@ -7,12 +7,13 @@ from functools import partial
 import streamlit as st
 
 from data_models import Product
-from web.cards import api_client, known_categories, load_thumbnails, show_error, show_facts, show_status
+from web.cards import api_client, as_plain, load_thumbnails, show_error, show_facts, show_status
 from web.client import ApiError
 from web.frame import run_page
 from web.product_form import (
     Message,
     ask_for_fields,
+    forget_what_is_known,
     leave_message,
     show_index_error,
     show_message,
@@ -52,6 +53,13 @@ def show_state(product: Product) -> None:
             label=t("similar"),
             icon=":material/image_search:",
             query_params={"product_id": str(product.product_id)},
+        )
+    if product.group_id:
+        st.page_link(
+            "pages/manage_products.py",
+            label=t("same_group", group_id=as_plain(product.group_id)),
+            icon=":material/stacks:",
+            query_params={"q": product.group_id},
         )
     if product.index_error:
         show_index_error(product)
@@ -115,7 +123,7 @@ def show_edit_form(product: Product) -> None:
     except ApiError as error:
         show_error(error)
         return
-    known_categories.clear()
+    forget_what_is_known()
     st.rerun()
 
 

@@ -3,10 +3,10 @@
 import streamlit as st
 
 from data_models import ENDED, GeneratedImage, GenerateRequest, GenerationJob, SearchHit
-from web.cards import api_client, as_plain, known_categories, show_error, show_hit_grid, show_page_head
+from web.cards import api_client, as_plain, show_error, show_hit_grid, show_page_head
 from web.client import ApiError
 from web.frame import run_page
-from web.product_form import show_now, wait_until_indexed
+from web.product_form import forget_what_is_known, show_now, wait_until_indexed
 from web.texts import EXAMPLE_PROMPTS, t
 
 REFRESH_S = 0.5
@@ -128,7 +128,7 @@ def save_as_product(job: GenerationJob, image: GeneratedImage) -> None:
     except ApiError as error:
         show_error(error)
         return
-    known_categories.clear()
+    forget_what_is_known()
     show_now(message)
     query = {"product_id": str(product.product_id)}
     st.page_link("pages/edit_product.py", label=t("details"), icon=":material/edit:", query_params=query)

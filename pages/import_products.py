@@ -6,10 +6,11 @@ from typing import get_args
 import streamlit as st
 
 from data_models import ENDED, ImportJob, ImportMode
-from web.cards import api_client, known_categories, show_error, show_page_head
+from web.cards import api_client, show_error, show_page_head
 from web.client import ApiError
 from web.frame import run_page
-from web.texts import LANGUAGE_KEY, t
+from web.product_form import forget_what_is_known
+from web.texts import IMPORT_COLUMNS, IMPORT_TEMPLATES, LANGUAGE_KEY, Language, t
 
 LARGEST_MB = 512  # which the pages' process holds in memory; for larger ones there is `cli.py import`
 KINDS = ["csv", "tsv", "txt", "xlsx", "jsonl", "ndjson", "json", "zip"]
@@ -21,6 +22,7 @@ COUNTS = ("created", "updated", "unchanged", "failed")
 
 def show_import() -> None:
     show_page_head(t("page_import_products"), t("import_intro"))
+    explain_columns()
     ask_for_file()
     if JOB_KEY in st.session_state:
         show_job()
@@ -73,7 +75,7 @@ def watch() -> None:
         job = api_client().import_job(st.session_state[JOB_KEY])
         show_progress(job)
         if job.status in ENDED:
-            known_categories.clear()
+            forget_what_is_known()
             st.rerun()
         if st.button(t("cancel"), icon=":material/close:", key="import_cancel"):
             api_client().cancel_import(job.job_id)
@@ -123,6 +125,23 @@ def show_deletions(job: ImportJob) -> None:
         said.append(t("import_may_delete", count=job.deletes_allowed))
     if said:
         st.write(" ".join(said))
+
+
+def explain_columns() -> None:
+    language: Language = st.session_state[LANGUAGE_KEY]
+    with st.expander(t("import_help"), icon=":material/table:"):
+        columns = [
+            {t("import_column"): name, t("import_meaning"): meaning} for name, meaning in IMPORT_COLUMNS[language]
+        ]
+        st.table(columns)
+        st.download_button(
+            t("import_template"),
+            IMPORT_TEMPLATES[language].encode("utf-8-sig"),  # with the mark by which a spreadsheet knows UTF-8
+            file_name=t("import_template_name"),
+            mime="text/csv",
+            icon=":material/download:",
+            on_click="ignore",
+        )
 
 
 def first_rows(report: bytes) -> list[dict[str, str]]:

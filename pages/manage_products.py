@@ -1,14 +1,13 @@
 """Products: list, filter, add, and how far the index is with each."""
 
-from collections.abc import Sequence
-from typing import Literal, TypeVar
+from http import HTTPStatus
+from typing import Literal, NamedTuple
 
 import streamlit as st
 
 from data_models import IndexStatus, Product, ProductPage
 from web.cards import (
     api_client,
-    known_categories,
     load_thumbnails,
     product_summary,
     show_error,
@@ -16,18 +15,18 @@ from web.cards import (
     show_status,
 )
 from web.client import ApiError
+from web.filters import Chosen, FilterPanel, choose, chosen_in, list_facets
 from web.frame import run_page
 from web.product_form import (
     ask_for_fields,
     forget_message,
+    forget_what_is_known,
     leave_message,
     show_index_error,
     show_message,
     wait_until_indexed,
 )
-from web.texts import LANGUAGE_KEY, t
-
-Choice = TypeVar("Choice", bound=str)
+from web.texts import t
 
 PAGE_SIZE = 20
 WATCH_EVERY_S = 2
@@ -41,6 +40,14 @@ SORTS = {
     "price_down": "-price",
 }
 PAGE_KEY = "products_page"
+TEXT_KEY = "list_search"
+
+
+class Asked(NamedTuple):
+    text: str
+    status: IndexStatus | None
+    sort: str
+    chosen: Chosen
 
 
 def show_list() -> None:
@@ -49,15 +56,54 @@ def show_list() -> None:
     with st.container(horizontal=True):
         if st.button(t("add_product"), type="primary", icon=":material/add:", on_click=forget_message):
             st.dialog(t("add_product"), width="medium")(show_add_form)()
-        st.button(t("refresh"), icon=":material/refresh:", on_click=forget_message)
+        st.button(t("refresh"), icon=":material/refresh:", on_click=look_anew)
         offer_retry()
-    page = ask_for_page()
+    panel = FilterPanel("list", on_change=to_first_page)
+    asked = ask_for_page()
     watch_pending()
+    beside, main = st.columns([1, 3], gap="medium")
+    with beside:
+        room = st.container(key="list_beside")
+    with main:
+        panel.show_chips()
+        try:
+            show_page(asked)
+        except ApiError as error:
+            if error.status != HTTPStatus.UNPROCESSABLE_ENTITY:
+                raise
+            show_error(error)  # of the prices, which stand beside it
+    with room:  # behind the products, which need not wait for what is counted
+        show_facets(panel, asked)
+
+
+def look_anew() -> None:
+    forget_message()
+    forget_what_is_known()
+
+
+def show_page(asked: Asked) -> None:
+    page = api_client().list_products(
+        page=st.session_state.setdefault(PAGE_KEY, 1),
+        page_size=PAGE_SIZE,
+        text=asked.text,
+        index_status=asked.status,
+        filters=asked.chosen.as_filters(),
+        sort=asked.sort,
+    )
     if not page.items:
         st.info(t("list_empty"), icon=":material/inventory_2:")
     for product, picture in zip(page.items, load_thumbnails(page.items), strict=True):
         show_row(product, picture)
     show_paging(page)
+
+
+def show_facets(panel: FilterPanel, asked: Asked) -> None:
+    try:
+        facets = list_facets(api_client().answers_for, asked.text, asked.status, asked.chosen)
+    except ApiError as error:
+        st.caption(t("facets_unknown"), help=error.detail)
+        facets = {}
+    panel.show_facets(facets)
 
 
 def offer_retry() -> None:
@@ -68,46 +114,18 @@ def offer_retry() -> None:
         st.info(t("retried", count=retried.queued), icon=":material/hourglass_top:")
 
 
-def ask_for_page() -> ProductPage:
-    text, category, status, sort = st.columns([3, 2, 2, 2])
-    wanted = text.text_input(t("list_search"), key="list_search", on_change=to_first_page, persist_state="session")
-    chosen_category = category.selectbox(
-        t("list_category"),
-        known_categories(api_client().answers_for),
-        index=None,
-        accept_new_options=True,
-        placeholder=t("status_all"),
-        key="list_category",
-        on_change=to_first_page,
-        persist_state="session",
-    )
+def ask_for_page() -> Asked:
+    if "q" in st.query_params:  # a link to what it finds; from then on the field leads
+        st.session_state[TEXT_KEY] = st.query_params.pop("q")
+        st.session_state[PAGE_KEY] = 1
+    text, status, sort = st.columns([2, 1, 1])
+    wanted = text.text_input(t("list_search"), key=TEXT_KEY, on_change=to_first_page, persist_state="session")
     with status:
-        chosen_status = choose("status", STATUSES)
+        chosen_status = choose("list", "status", STATUSES, to_first_page)
     with sort:
-        chosen_sort = choose("sort", list(SORTS))
-    return api_client().list_products(
-        page=st.session_state.setdefault(PAGE_KEY, 1),
-        page_size=PAGE_SIZE,
-        text=wanted.strip(),
-        category=chosen_category or "",
-        index_status=None if chosen_status == "all" else chosen_status,
-        sort=SORTS[chosen_sort],
-    )
-
-
-def choose(name: str, options: Sequence[Choice]) -> Choice:
-    """A select box whose options are words of ours. It identifies them by their words, so each language has its own."""
-    language, kept = st.session_state[LANGUAGE_KEY], f"list_{name}_kept"
-    chosen = st.selectbox(
-        t(f"list_{name}"),
-        options,
-        index=options.index(st.session_state.get(kept, options[0])),
-        format_func=lambda each: t(f"{name}_{each}"),
-        key=f"list_{name}_{language}",
-        on_change=to_first_page,
-    )
-    st.session_state[kept] = chosen
-    return chosen
+        chosen_sort = choose("list", "sort", list(SORTS), to_first_page)
+    status_asked = None if chosen_status == "all" else chosen_status
+    return Asked(wanted.strip(), status_asked, SORTS[chosen_sort], chosen_in("list"))
 
 
 def to_first_page() -> None:
@@ -205,7 +223,7 @@ def show_add_form() -> None:
         show_error(error)
         return
     to_first_page()
-    known_categories.clear()
+    forget_what_is_known()
     leave_message(None, message)
     st.rerun()
 

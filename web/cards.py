@@ -5,6 +5,7 @@ import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import streamlit as st
 from PIL import Image, ImageOps
@@ -20,6 +21,7 @@ THUMBNAIL_CONNECTIONS = 8
 CLIENTS = 100  # for each language and each key that visitors give
 # A picture's address holds the hash of its bytes: it never goes stale, only out of the cache.
 CACHED_THUMBNAILS = 4000
+VARIANTS_SHOWN = 60
 PICTURE_TYPES = [extension for each in PICTURE_FORMATS.values() for extension in each.extensions]
 MARKDOWN_SYNTAX = re.compile(r"([\\`*_{}\[\]()<>#+\-!|~$:^=&])")
 STATUS_COLORS = {"pending": "orange", "indexed": "green", "failed": "red"}
@@ -27,21 +29,35 @@ STATUS_COLORS = {"pending": "orange", "indexed": "green", "failed": "red"}
 # Streamlit's own layouts stack on a phone or keep fixed widths; these grids fill the width with equal cards.
 STYLE = """<style>
 .stMainBlockContainer { padding-top: 3.5rem; }
-[class*="st-key-hit_grid"] { display: grid; gap: 0.75rem;
+[class*="st-key-hit_grid"], [class*="st-key-variant_grid"] { display: grid; gap: 0.75rem;
   grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); }
-[class*="st-key-hit_grid"] > * { width: 100% !important; min-width: 0; }
+[class*="st-key-hit_grid"] > *, [class*="st-key-variant_grid"] > * { width: 100% !important; min-width: 0; }
+[class*="st-key-variant_grid"] { grid-template-columns: repeat(auto-fill, minmax(130px, 1fr)); }
 /* A link to the page one is on is still a link to another product, not a mark of where one is. */
 .stMain [data-testid="stPageLink-NavLink"] { background: none; padding: 0 0.25rem 0 0; }
 .stMain [data-testid="stPageLink-NavLink"] * { font-weight: 400; }
-[class*="st-key-hit_"] [data-testid="stPageLink-NavLink"] * { font-size: 0.8rem; }
-[class*="st-key-hit_grid"] [data-testid="stPageLink-NavLink"] { padding: 0; }
-[class*="st-key-hit_grid"] [data-testid="stPageLink-NavLink"] :has(> [data-testid="stIconMaterial"]) { display: none; }
+:is([class*="st-key-hit_"], [class*="st-key-variant_"]) [data-testid="stPageLink-NavLink"] * { font-size: 0.8rem;
+  font-weight: 400; }
+:is([class*="st-key-hit_grid"], [class*="st-key-variant_grid"]) [data-testid="stPageLink-NavLink"] { background: none;
+  padding: 0; }
+:is([class*="st-key-hit_grid"], [class*="st-key-variant_grid"]) [data-testid="stPageLink-NavLink"]
+  :has(> [data-testid="stIconMaterial"]) { display: none; }
 .tuwen-title { display: -webkit-box; -webkit-box-orient: vertical; -webkit-line-clamp: 2; overflow: hidden;
   overflow-wrap: anywhere; line-height: 1.4; font-size: 0.9rem; }
 .tuwen-grid .tuwen-title { min-height: 2.8em; }
 .tuwen-grid .tuwen-facts { white-space: nowrap; overflow: hidden; text-overflow: ellipsis; }
 .tuwen-facts { color: #57606a; font-size: 0.8rem; overflow-wrap: anywhere; }
 .tuwen-facts b { font-weight: 500; color: #24292f; padding-left: 0.25rem; }
+.tuwen-facts.tuwen-title { font-size: 0.8rem; -webkit-line-clamp: 4; }
+/* Facets beside a list: rows close to each other, one line each; on a phone a strip that is pushed sideways. */
+[class*="_facets"] [data-testid="stCheckbox"] p { white-space: nowrap; overflow: hidden; text-overflow: ellipsis;
+  font-size: 0.85rem; }
+@media (max-width: 640px) {
+  [class*="st-key-"][class*="_facets"] { flex-direction: row; flex-wrap: nowrap; overflow-x: auto;
+    padding-bottom: 0.5rem; }
+  .st-key-list_beside { min-height: 16rem; }  /* so that the products below stay where they are */
+  [class*="st-key-"][class*="_facets"] > * { flex: 0 0 9.5rem; max-height: 15rem; overflow-y: auto; }
+}
 .tuwen-score { color: #2f5d8a; font-size: 0.8rem; font-weight: 600; font-variant-numeric: tabular-nums; }
 </style>"""
 
@@ -58,13 +74,6 @@ def _api_client_in(language: Language, key: str) -> ApiClient:
 @st.cache_data(ttl=15, show_spinner=False)
 def demo_models_in_use(_: str) -> bool:
     return api_client().health().demo_models
-
-
-@st.cache_data(ttl=60, show_spinner=False)
-def known_categories(_: str) -> list[str]:
-    """Those of the latest products, to choose from; the API has no list of them all, and any other can be typed."""
-    latest = api_client().list_products(page_size=200).items
-    return sorted({product.category for product in latest if product.category})
 
 
 def show_page_head(title: str, introduction: str) -> None:
@@ -154,7 +163,8 @@ def show_hit_grid(hits: Sequence[SearchHit], key: str = "") -> None:
         for hit, picture in zip(hits, load_thumbnails(hit.image or hit.product for hit in hits), strict=True):
             with st.container(border=True, height="stretch", gap="xsmall", key=f"hit_{hit.rank}{key}"):
                 st.image(picture, width="stretch", alt=hit.product.title)
-                st.html(f'<div class="tuwen-grid">{_score(hit)}{product_summary(hit.product, with_sku=False)}</div>')
+                st.html(f'<div class="tuwen-grid">{_score(hit)}{product_summary(hit.product, with_keys=False)}</div>')
+                offer_variants(hit, key)
                 show_product_links(hit.product)
 
 
@@ -164,6 +174,7 @@ def show_hit_list(hits: Sequence[SearchHit]) -> None:
             st.image(picture, width=88, alt=hit.product.title)
             with st.container(gap="xsmall"):
                 st.html(product_summary(hit.product) + _score(hit))
+                offer_variants(hit)
                 show_product_links(hit.product)
 
 
@@ -174,12 +185,50 @@ def show_product_links(product: Product) -> None:
         st.page_link("pages/edit_product.py", label=t("details"), icon=":material/edit:", query_params=query)
 
 
-def product_summary(product: Product, *, with_sku: bool = True) -> str:
-    """Title, category, price and sku as HTML; they are other people's words, so all of it is escaped."""
+def offer_variants(hit: SearchHit, key: str = "") -> None:
+    group_id = hit.product.group_id
+    has_others = hit.group_size is not None and hit.group_size > 1
+    if group_id is None or not has_others:
+        return
+    label, key = t("variants", count=hit.group_size), f"variants_{hit.rank}{key}"
+    if st.button(label, icon=":material/stacks:", type="tertiary", key=key):
+        st.dialog(t("variants_title", group_id=as_plain(group_id)), width="medium")(lambda: show_variants(group_id))()
+
+
+def show_variants(group_id: str) -> None:
+    page = api_client().list_products(group_id=group_id, page_size=VARIANTS_SHOWN, sort="product_id")
+    with st.container(key="variant_grid", horizontal=True):
+        for product, picture in zip(page.items, load_thumbnails(page.items), strict=True):
+            with st.container(border=True, height="stretch", gap="xsmall", key=f"variant_{product.product_id}"):
+                st.image(picture, width="stretch", alt=product.title)
+                attributes = " · ".join(f"{name}: {words_of(value)}" for name, value in product.attributes.items())
+                summary = product_summary(product, with_keys=False)
+                st.html(f'<div class="tuwen-grid">{summary}</div>{_few_lines(attributes)}')
+                show_product_links(product)
+    if page.total > len(page.items):
+        st.caption(t("variants_shown", shown=len(page.items), total=page.total))
+
+
+def product_summary(product: Product, *, with_keys: bool = True) -> str:
+    """Title, category, price, sku and group as HTML; they are other people's words, so all of it is escaped."""
     title = html.escape(product.title)
     price = "" if product.price is None else f"{product.price:,.2f}"
-    facts = " · ".join(html.escape(fact) for fact in (product.category, price, with_sku and product.sku) if fact)
+    group = t("group_fact", group_id=product.group_id) if product.group_id else ""
+    keys = (product.sku, group) if with_keys else ()
+    facts = " · ".join(html.escape(fact) for fact in (product.category, price, *keys) if fact)
     return f'<div class="tuwen-title" title="{title}">{title}</div><div class="tuwen-facts">{facts or "&nbsp;"}</div>'
+
+
+def words_of(value: Any) -> str:
+    """An attribute's value."""
+    if isinstance(value, bool):
+        return t("value_yes") if value else t("value_no")
+    return ", ".join(map(words_of, value)) if isinstance(value, list) else str(value)
+
+
+def _few_lines(text: str) -> str:
+    text = html.escape(text)
+    return f'<div class="tuwen-title tuwen-facts" title="{text}">{text}</div>'
 
 
 def show_facts(facts: Mapping[str, object]) -> None:

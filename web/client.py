@@ -1,6 +1,7 @@
 """The pages' way to the API: typed calls over HTTP, and one exception for whatever goes wrong. Nothing of Streamlit."""
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import IO, Any, Self, TypeVar
@@ -17,11 +18,13 @@ from data_models import (
     IndexStatus,
     Problem,
     Product,
+    ProductFacets,
     ProductPage,
     Retried,
     SearchFilters,
     SearchMode,
     SearchResponse,
+    SearchSort,
 )
 
 Answer = TypeVar("Answer", bound=BaseModel)
@@ -88,17 +91,26 @@ class ApiClient:
         page: int = 1,
         page_size: int = 20,
         text: str = "",
-        category: str = "",
         index_status: IndexStatus | None = None,
+        group_id: str = "",
+        filters: SearchFilters | None = None,
         sort: str = "-product_id",
     ) -> ProductPage:
-        """`text` is a part of the title, or a whole sku."""
-        conditions = {"q": text, "category": category, "index_status": index_status}
-        params = {name: value for name, value in conditions.items() if value}
-        response = self._succeed(
-            "GET", "/product/list", params=params | {"page": page, "page_size": page_size, "sort": sort}
-        )
-        return self._parsed(ProductPage, response)
+        """`text` is a part of the title, or a whole sku or group_id."""
+        params = _selection(text, index_status, group_id, filters) | {"page": page, "page_size": page_size}
+        return self._parsed(ProductPage, self._succeed("GET", "/product/list", params=params | {"sort": sort}))
+
+    def product_facets(
+        self,
+        names: Sequence[str],
+        *,
+        text: str = "",
+        index_status: IndexStatus | None = None,
+        filters: SearchFilters | None = None,
+    ) -> ProductFacets:
+        """Of what `list_products` lists."""
+        params = _selection(text, index_status, "", filters) | {"facets": list(names)}
+        return self._parsed(ProductFacets, self._succeed("GET", "/product/facets", params=params))
 
     def product(self, product_id: int) -> Product:
         return self._parsed(Product, self._succeed("GET", f"/product/{product_id}"))
@@ -167,14 +179,23 @@ class ApiClient:
         top_k: int = 10,
         offset: int = 0,
         filters: SearchFilters | None = None,
+        facets: Sequence[str] = (),
+        sort: SearchSort | None = None,
+        by_group: bool = False,
     ) -> SearchResponse:
         query = {"mode": mode.value, "top_k": str(top_k), "offset": str(offset)}
+        if facets:
+            query["facets"] = json.dumps(list(facets))
+        if sort is not None:
+            query["sort"] = sort
+        if by_group:
+            query["group_by"] = "group_id"
         if text is not None:
             query["text"] = text
         if product_id is not None:
             query["product_id"] = str(product_id)
         if filters is not None:
-            query["filters"] = filters.model_dump_json(exclude_defaults=True)
+            query["filters"] = _as_json(filters)
         return self._parsed(SearchResponse, self._succeed("POST", "/search", files=_form(query, image)))
 
     def generate(self, request: GenerateRequest) -> GenerationJob:
@@ -219,6 +240,18 @@ class ApiClient:
         except ValidationError as error:
             message = f"What answers at {self.address} is not this API, or another version of it; check API_URL."
             raise ApiError(message, response.status_code) from error
+
+
+def _selection(
+    text: str, index_status: IndexStatus | None, group_id: str, filters: SearchFilters | None
+) -> dict[str, str | int | list[str]]:
+    conditions = {"q": text, "index_status": index_status, "group_id": group_id}
+    given: dict[str, str | int | list[str]] = {name: value for name, value in conditions.items() if value}
+    return given if filters is None else given | {"filters": _as_json(filters)}
+
+
+def _as_json(filters: SearchFilters) -> str:
+    return filters.model_dump_json(exclude_defaults=True)
 
 
 def _form(

@@ -2,17 +2,21 @@
 
 import json
 import time
-from typing import Literal, NamedTuple
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
 
 import streamlit as st
 
 from data_models import Product
+from web.attribute_lines import NotAnAttribute, attribute_lines, read_attribute_lines
 from web.cards import PICTURE_TYPES, api_client, as_plain
+from web.filters import frequent_attributes, list_facets
 from web.texts import t
 
 INDEX_WAIT_S = 60
 POLL_S = 0.3
 MESSAGE_KEY = "products_message"
+FIELDS = ("sku", "group_id", "category", "price")
 
 
 class Message(NamedTuple):
@@ -52,6 +56,12 @@ def forget_message() -> None:
     st.session_state.pop(MESSAGE_KEY, None)
 
 
+def forget_what_is_known() -> None:
+    """Of the catalogue, which has changed."""
+    frequent_attributes.clear()
+    list_facets.clear()
+
+
 def show_index_error(product: Product) -> None:
     st.error(as_plain(product.index_error or ""), icon=":material/error:")
 
@@ -66,16 +76,19 @@ def ask_for_fields(key: str, product: Product | None) -> Form | None:
         further = st.file_uploader(
             t("field_further_pictures"), type=PICTURE_TYPES, accept_multiple_files=True, key=f"{key}_further"
         )
-        left, middle, right = st.columns(3)
-        sku = left.text_input(t("field_sku"), product.sku or "" if product else "", max_chars=64, key=f"{key}_sku")
-        category = middle.text_input(
-            t("field_category"), product.category or "" if product else "", max_chars=100, key=f"{key}_category"
+        stored = stored_fields(product) if product else dict.fromkeys(FIELDS, "")
+        upper, lower = st.columns(2), st.columns(2)
+        sku = upper[0].text_input(t("field_sku"), stored["sku"], max_chars=64, key=f"{key}_sku")
+        group_id = upper[1].text_input(
+            t("field_group_id"), stored["group_id"], max_chars=64, help=t("group_id_help"), key=f"{key}_group_id"
         )
-        price = right.text_input(t("field_price"), price_text(product), key=f"{key}_price")
+        category = lower[0].text_input(t("field_category"), stored["category"], max_chars=100, key=f"{key}_category")
+        price = lower[1].text_input(t("field_price"), stored["price"], key=f"{key}_price")
         attributes = st.text_area(
             t("field_attributes"),
-            attributes_text(product),
+            attribute_lines(product.attributes) if product else "",
             placeholder=t("attributes_placeholder"),
+            help=t("attributes_help"),
             height=140,
             key=f"{key}_attributes",
         )
@@ -84,28 +97,32 @@ def ask_for_fields(key: str, product: Product | None) -> Form | None:
         label = t("save_changes") if product else t("save_product")
         if not st.form_submit_button(label, type="primary", on_click=forget_message):
             return None
-    fields = {"title": title, "sku": sku, "category": category, "price": price, "attributes": attributes}
+    try:
+        typed = read_attribute_lines(attributes)
+    except NotAnAttribute as error:
+        st.error(t("attributes_line", line=as_plain(error.line)), icon=":material/error:")
+        return None
+    fields = {"title": title, "sku": sku, "category": category, "price": price, "group_id": group_id}
+    fields["attributes"] = as_json(typed)
     pictures = image.getvalue() if image else None, [each.getvalue() for each in further]
     return Form({name: value.strip() for name, value in fields.items()}, *pictures)
 
 
 def stored_fields(product: Product) -> dict[str, str]:
-    """The product as the form shows it."""
+    """The product as the form sends it."""
     return {
         "title": product.title,
         "sku": product.sku or "",
         "category": product.category or "",
-        "price": price_text(product),
-        "attributes": attributes_text(product),
+        "price": "" if product.price is None else f"{product.price:.2f}",
+        "group_id": product.group_id or "",
+        "attributes": as_json(product.attributes),
     }
 
 
-def price_text(product: Product | None) -> str:
-    return "" if product is None or product.price is None else f"{product.price:.2f}"
-
-
-def attributes_text(product: Product | None) -> str:
-    return json.dumps(product.attributes, ensure_ascii=False, indent=2) if product and product.attributes else ""
+def as_json(attributes: Mapping[str, Any]) -> str:
+    """Empty where there are none: that clears them."""
+    return json.dumps(attributes, ensure_ascii=False) if attributes else ""
 
 
 def wait_until_indexed(product_id: int) -> Message:

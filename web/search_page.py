@@ -1,18 +1,15 @@
 """The four search pages: ask for the query and its options, search, show the hits and fetch more of them."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from decimal import Decimal
+from dataclasses import replace
 from typing import Literal
 
 import streamlit as st
-from streamlit.delta_generator import DeltaGenerator
 
-from data_models import Product, SearchFilters, SearchHit, SearchMode, SearchTimings
+from data_models import Product, SearchFacets, SearchMode, SearchSort
 from web.cards import (
     PICTURE_TYPES,
     api_client,
-    known_categories,
     load_thumbnails,
     show_error,
     show_hit_grid,
@@ -20,59 +17,23 @@ from web.cards import (
     show_page_head,
     uploaded_picture,
 )
-from web.client import ApiClient, ApiError
+from web.client import ApiError
+from web.filters import FilterPanel, choose, chosen_in, facets_to_show
 from web.frame import run_page
+from web.results import DEFAULT_TOP_K, Query, Results
 from web.texts import EXAMPLE_QUERIES, t
 
 Source = Literal["upload", "product"]
 View = Literal["grid", "list"]
 
-DEFAULT_TOP_K = 20
+SORTS: dict[str, SearchSort | None] = {
+    "relevance": None,
+    "price_up": "price",
+    "price_down": "-price",
+    "newest": "-created_at",
+}
 # Offered at once to choose from; any other product is found by its title or sku.
 CHOICES = 50
-
-
-@dataclass(frozen=True)
-class Query:
-    """What is searched for, and how: equal queries have equal answers."""
-
-    mode: SearchMode
-    text: str | None = None
-    image: bytes | None = None
-    product_id: int | None = None
-    top_k: int = DEFAULT_TOP_K
-    categories: tuple[str, ...] = ()
-    price_min: float | None = None
-    price_max: float | None = None
-
-    @property
-    def is_filtered(self) -> bool:
-        return bool(self.categories) or self.price_min is not None or self.price_max is not None
-
-
-@dataclass
-class Results:
-    """The hits so far, over as many fetches as were asked for."""
-
-    query: Query
-    hits: list[SearchHit] = field(default_factory=list)
-    took_ms: SearchTimings | None = None
-    is_complete: bool = False
-
-    def fetch_more(self, client: ApiClient) -> None:
-        query = self.query
-        response = client.search(
-            query.mode,
-            text=query.text,
-            image=query.image,
-            product_id=query.product_id,
-            top_k=query.top_k,
-            offset=len(self.hits),
-            filters=_filters(query),
-        )
-        self.hits += response.hits
-        self.took_ms = response.took_ms
-        self.is_complete = len(response.hits) < query.top_k
 
 
 def show_search_page(mode: SearchMode) -> None:
@@ -82,12 +43,21 @@ def show_search_page(mode: SearchMode) -> None:
 def _show_search_page(mode: SearchMode) -> None:
     show_page_head(t(f"page_{mode.value}"), t(f"ask_{mode.value}"))
     given = _ask_for_picture(mode) if mode.query_is_image else _ask_for_text(mode)
-    view, query = _ask_for_options(mode, given)
+    view, top_k = _ask_for_options(mode)
     if given is None:
         return
-    results = _results_of(query)
+    panel = FilterPanel("search", on_change=lambda: None)
+    beside, main = st.columns([1, 3], gap="medium")
+    with main:
+        sort, by_group = _ask_for_order()
+        panel.show_chips()
+        query = replace(given, top_k=top_k, chosen=chosen_in("search"), sort=sort, by_group=by_group)
+        results = _results_of(query)
+    with beside:  # before the hits, which on a phone stand below
+        _show_facets(panel, results.facets if results is not None else None)
     if results is not None:
-        _show_results(results, view)
+        with main:
+            _show_results(results, view)
 
 
 # --- Asking ----------------------------------------------------------------------------------------------------------
@@ -192,48 +162,30 @@ def _offered_products(wanted: str) -> list[Product]:
     return api_client().list_products(page_size=CHOICES, text=wanted).items
 
 
-def _ask_for_options(mode: SearchMode, given: Query | None) -> tuple[View, Query]:
-    """The filters stay as they are from one search page to the next; the view is each page's own."""
+def _ask_for_options(mode: SearchMode) -> tuple[View, int]:
+    """The number stays as it is from one search page to the next, as filters and order do; the view is each page's."""
     with st.expander(t("options"), icon=":material/tune:"):
         views: tuple[View, ...] = ("grid", "list")
-        number, kind, lowest, highest, look = st.columns([3, 4, 2, 2, 3])
+        number, look = st.columns([3, 2], gap="large")
         top_k = number.slider(t("top_k"), 1, 100, DEFAULT_TOP_K, key="top_k", persist_state="session")
-        categories = kind.multiselect(
-            t("categories"),
-            known_categories(api_client().answers_for),
-            accept_new_options=True,
-            select_all=False,
-            placeholder=t("categories_placeholder"),
-            key="categories",
-            persist_state="session",
-        )
-        price_min = _ask_for_price(lowest, "price_min")
-        price_max = _ask_for_price(highest, "price_max")
-        searches_titles = mode.finds_titles
         view: View = look.segmented_control(
             t("view"),
             views,
-            default="list" if searches_titles else "grid",
+            default="list" if mode.finds_titles else "grid",
             format_func=lambda each: t(f"view_{each}"),
             required=True,
             key=f"{mode.value}_view",
             persist_state="session",
         )
-    query = replace(
-        given or Query(mode),
-        top_k=top_k,
-        categories=tuple(categories),
-        price_min=price_min,
-        price_max=price_max,
-    )
-    return view, query
+    return view, top_k
 
 
-def _ask_for_price(place: DeltaGenerator, key: str) -> float | None:
-    price: float | None = place.number_input(
-        t(key), min_value=0.0, value=None, step=10.0, format="%.2f", key=key, persist_state="session"
-    )
-    return price
+def _ask_for_order() -> tuple[SearchSort | None, bool]:
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
+        with st.container(width=220):
+            sort = choose("search", "sort", list(SORTS), lambda: None, t("search_sort_help"))
+        by_group = st.toggle(t("by_group"), key="by_group", help=t("by_group_help"), persist_state="session")
+    return SORTS[sort], by_group
 
 
 # --- Answering -------------------------------------------------------------------------------------------------------
@@ -246,7 +198,7 @@ def _results_of(query: Query) -> Results | None:
         return results
     results = Results(query)
     try:
-        results.fetch_more(api_client())
+        results.fetch(api_client(), facets_to_show(query.chosen))
     except ApiError as error:
         show_error(error)
         return None
@@ -261,17 +213,6 @@ def _forget_results(mode: SearchMode) -> None:
 
 def _results_key(mode: SearchMode) -> str:
     return f"{mode.value}_results"
-
-
-def _filters(query: Query) -> SearchFilters:
-    """Unchecked: a range that is no range is for the API to refuse, in its words."""
-    return SearchFilters.model_construct(
-        category=list(query.categories), price_min=_as_price(query.price_min), price_max=_as_price(query.price_max)
-    )
-
-
-def _as_price(price: float | None) -> Decimal | None:
-    return None if price is None else Decimal(f"{price:.2f}")
 
 
 def _show_results(results: Results, view: View) -> None:
@@ -294,6 +235,15 @@ def _show_results(results: Results, view: View) -> None:
             st.rerun()
 
 
+def _show_facets(panel: FilterPanel, facets: SearchFacets | None) -> None:
+    """None: the search was refused, perhaps because of what is chosen here."""
+    if facets is not None and facets.candidates:
+        st.caption(t("facets_of_all" if facets.are_all else "facets_of_nearest", count=facets.candidates))
+    elif not chosen_in("search"):
+        return
+    panel.show_facets(facets.counts if facets is not None else {})
+
+
 def _show_summary(results: Results) -> None:
     took = results.took_ms
     assert took is not None, "hits came with their times"
@@ -308,7 +258,7 @@ def _explain_no_hits(query: Query) -> None:
         st.page_link("pages/manage_products.py", label=t("add_product"), icon=":material/add:")
     elif pending := client.list_products(page_size=1, index_status="pending").total:
         st.info(t("no_hits_pending", count=pending), icon=":material/hourglass_top:")
-    elif query.is_filtered:
+    elif query.chosen:
         st.info(t("no_hits_filtered"), icon=":material/filter_alt:")
     else:
         st.info(t("no_hits"), icon=":material/search_off:")

@@ -37,6 +37,50 @@ EXAMPLE_QUERIES = (
 
 EXAMPLE_PROMPTS = ("红色的沙发", "蓝色的椅子", "白色书柜", "green armchair", "round wooden table", "a lamp")
 
+# What a file to be imported may have: its columns, and one to begin with.
+IMPORT_COLUMNS: dict[Language, list[tuple[str, str]]] = {
+    "zh": [
+        ("货号（sku）", "商品自己的编号，各不相同；按文件更新时据此认出商品"),
+        ("标题（title）", "新商品必填"),
+        ("分类（category）", "可不填"),
+        ("价格（price）", "可写成 1299、￥1,299.00 或 1299元"),
+        ("图片（image）", "ZIP 里的路径或允许的网址；新商品必填。多张用 | 隔开，最多 9 张，第一张是主图"),
+        ("SPU（group_id）", "同一款商品的各个款式（颜色、尺寸……）填同一个组号，搜索时可以每组只显示一件"),
+        ("属性（attributes）", "JSON 对象，会取代已有的全部属性；一般不需要这一列"),
+        ("其他任何列", "成为同名的属性，如 颜色、材质；没有这一列的属性保持不变"),
+    ],
+    "en": [
+        ("sku", "your own key, no two the same; an update knows the product by it"),
+        ("title", "needed for a new product"),
+        ("category", "may be empty"),
+        ("price", "1299, $1,299.00 and the like"),
+        (
+            "image",
+            "a path in the ZIP, or an allowed address; needed for a new product. Several (up to 9) have | between "
+            "them, the main one first",
+        ),
+        (
+            "group_id (SPU)",
+            "the same for all variants of one product (colours, sizes, ...); a search can show one of each group",
+        ),
+        ("attributes", "a JSON object in place of all attributes that are there; seldom needed"),
+        ("any other column", "becomes an attribute of that name, such as color; attributes without a column stay"),
+    ],
+}
+IMPORT_TEMPLATES: dict[Language, str] = {
+    "zh": (
+        "货号,标题,分类,价格,图片,SPU,颜色,材质\r\n"
+        "SOFA-1-RED,布艺沙发 红色,沙发,1299.00,images/sofa-1-red.jpg,SOFA-1,红,布艺\r\n"
+        "SOFA-1-BLUE,布艺沙发 蓝色,沙发,1299.00,images/sofa-1-blue.jpg|images/sofa-1-side.jpg,SOFA-1,蓝,布艺\r\n"
+    ),
+    "en": (
+        "sku,title,category,price,image,group_id,color,material\r\n"
+        "SOFA-1-RED,fabric sofa red,sofas,1299.00,images/sofa-1-red.jpg,SOFA-1,red,fabric\r\n"
+        "SOFA-1-BLUE,fabric sofa blue,sofas,1299.00,images/sofa-1-blue.jpg|images/sofa-1-side.jpg,SOFA-1,blue,"
+        "fabric\r\n"
+    ),
+}
+
 TEXTS: dict[str, Text] = {
     # Frame
     "language": Text("语言", "Language"),
@@ -143,12 +187,37 @@ TEXTS: dict[str, Text] = {
     "query_is_product": Text("与这件商品比较：{title}", "Compared with this product: {title}"),
     "query_is_upload": Text("用这张图片搜索", "Searched by this picture"),
     # Options
-    "options": Text("数量与筛选", "Number and filters"),
+    "options": Text("数量与显示方式", "Number and view"),
     "top_k": Text("每次显示几个", "Hits at a time"),
-    "categories": Text("分类", "Categories"),
-    "categories_placeholder": Text("全部；可选择或输入", "All; choose or type"),
     "price_min": Text("最低价", "Lowest price"),
     "price_max": Text("最高价", "Highest price"),
+    "search_sort_help": Text(
+        "除“最相近”外，都是把符合条件、最相近的 1,000 件重新排序。",
+        "Other orders than by relevance put the nearest 1,000 that fit in another order, and show no others.",
+    ),
+    "by_group": Text("每组只显示一件", "One of each group"),
+    "by_group_help": Text(
+        "组号（SPU）相同的商品是同一款的不同款式，只显示其中最相近的一件。",
+        "Products of one group (SPU) are variants; of each group the nearest one is shown.",
+    ),
+    "variants": Text("{count:,} 个款式", "{count:,} variants"),
+    "variants_title": Text("{group_id} 的各个款式", "Variants of {group_id}"),
+    "variants_shown": Text("共 {total:,} 件，显示前 {shown} 件。", "The first {shown} of {total:,}."),
+    "group_fact": Text("组号 {group_id}", "group {group_id}"),
+    "facet_category": Text("分类", "Category"),
+    "facet_price": Text("价格", "Price"),
+    "facet_more": Text("还有 {count:,} 个", "{count:,} more"),
+    "facet_others": Text("其他", "others"),
+    "facet_other": Text("另有 {count:,} 件是更少见的值。", "{count:,} have rarer values."),
+    "facet_other_category": Text("其他分类", "Another category"),
+    "facet_member": Text("含 {value}", "has {value}"),
+    "facets_of_all": Text("按符合条件的全部 {count:,} 件统计", "Counted over all {count:,} that fit"),
+    "facets_of_nearest": Text("按最相近的 {count:,} 件统计", "Counted over the nearest {count:,}"),
+    "facets_unknown": Text("暂时无法统计各项数量。", "Nothing can be counted just now."),
+    "filter_remove": Text("去掉这个条件", "Take this filter off"),
+    "filters_clear": Text("全部清除", "Clear all"),
+    "value_yes": Text("是", "yes"),
+    "value_no": Text("否", "no"),
     "view": Text("显示方式", "View"),
     "view_grid": Text("图片", "Grid"),
     "view_list": Text("列表", "List"),
@@ -164,8 +233,8 @@ TEXTS: dict[str, Text] = {
     "no_more_results": Text("没有更多结果了", "That is all"),
     "no_hits": Text("没有找到结果。", "Nothing was found."),
     "no_hits_filtered": Text(
-        "没有符合筛选条件的结果。放宽分类或价格再试。",
-        "Nothing fits the filters. Try wider prices or other categories.",
+        "没有符合筛选条件的结果。去掉一些条件，或放宽价格再试。",
+        "Nothing fits the filters. Take some off, or try wider prices.",
     ),
     "no_hits_empty": Text(
         "商品库还是空的，先添加几件商品吧。", "The catalogue is still empty. Add some products first."
@@ -183,14 +252,14 @@ TEXTS: dict[str, Text] = {
     "add_product": Text("添加商品", "Add a product"),
     "refresh": Text("刷新", "Refresh"),
     "reindex": Text("重新索引", "Index again"),
-    "list_search": Text("标题或 SKU", "Title or SKU"),
-    "list_category": Text("分类", "Category"),
+    "list_search": Text("标题、SKU 或组号", "Title, SKU or group"),
     "list_status": Text("索引状态", "Index status"),
     "list_sort": Text("排序", "Sort by"),
     "status_all": Text("全部", "All"),
     "status_pending": Text("等待索引", "pending"),
     "status_indexed": Text("已索引", "indexed"),
     "status_failed": Text("索引失败", "failed"),
+    "sort_relevance": Text("最相近", "Relevance"),
     "sort_newest": Text("最新添加", "Newest"),
     "sort_oldest": Text("最早添加", "Oldest"),
     "sort_updated": Text("最近修改", "Last changed"),
@@ -207,8 +276,21 @@ TEXTS: dict[str, Text] = {
     "field_sku": Text("SKU", "SKU"),
     "field_category": Text("分类", "Category"),
     "field_price": Text("价格", "Price"),
-    "field_attributes": Text("属性（JSON 对象）", "Attributes (a JSON object)"),
-    "attributes_placeholder": Text('{{"颜色": "红"}}', '{{"color": "red"}}'),
+    "field_group_id": Text("组号（SPU）", "Group (SPU)"),
+    "group_id_help": Text(
+        "同一款商品的各个款式（颜色、尺寸……）填同一个组号，搜索时可以每组只显示一件。",
+        "The same for all variants of one product (colours, sizes, ...); a search can show one of each group.",
+    ),
+    "same_group": Text("同组的商品：{group_id}", "Products of the group {group_id}"),
+    "field_attributes": Text("属性（每行一个）", "Attributes (one a line)"),
+    "attributes_placeholder": Text("颜色: 红\n座位数: 3", "color: red\nseats: 3"),
+    "attributes_help": Text(
+        '每行写“名称: 值”。3 是数字，true 和 false 是真假，["新品", "热卖"] 是列表，其余是文字；'
+        '要把数字当作文字，加引号："0123"。',
+        'A line is "name: value". 3 is a number, true and false are what they say, ["new", "sale"] is a list, all else '
+        'is a text; a number in quotes is a text, too: "0123".',
+    ),
+    "attributes_line": Text("这一行不是“名称: 值”：{line}", 'This line is no "name: value": {line}'),
     "field_picture": Text("图片（必填）", "Picture (required)"),
     "field_new_picture": Text("新图片（不选则保留原图）", "New picture (none keeps the old one)"),
     "field_further_pictures": Text("更多图片（合计最多 9 张）", "More pictures (9 in all)"),
@@ -282,11 +364,14 @@ TEXTS: dict[str, Text] = {
     "save_as_product": Text("存为商品", "Save as product"),
     "deleted": Text("商品 {product_id} 已删除。", "Product {product_id} is deleted."),
     # Import
+    "import_help": Text("文件里可以有哪些列", "What columns a file may have"),
+    "import_template": Text("下载模板（CSV）", "Download a template (CSV)"),
+    "import_template_name": Text("商品导入模板.csv", "products-template.csv"),
     "import_intro": Text(
-        "上传 CSV、XLSX、JSON lines，或把它和图片打成一个 ZIP。第一行是列名（如 货号、标题、分类、价格、图片），"
+        "上传 CSV、XLSX、JSON lines，或把它和图片打成一个 ZIP。第一行是列名（如 货号、标题、分类、价格、图片、SPU），"
         "编码自动识别。",
         "Upload CSV, XLSX or JSON lines, or a ZIP of one of them and its pictures. The first line names the columns "
-        "(such as sku, title, category, price, image); the encoding is found out.",
+        "(such as sku, title, category, price, image, group_id); the encoding is found out.",
     ),
     "import_file": Text("文件", "File"),
     "import_file_help": Text(

@@ -12,6 +12,8 @@ from playwright.sync_api import BrowserContext, Page, expect
 from tests.conftest import broken_picture, create_product, picture, wait_until_indexed
 from tests.importing.files import csv_of, zip_of
 from tests.web.test_pages import DESKTOP, browser, open_tab, row, running_pages  # noqa: F401  # a fixture
+from tuwen.importing.columns import field_of
+from web.texts import IMPORT_TEMPLATES, Language
 
 HEAD = ["货号", "标题", "分类", "价格", "图片", "颜色"]
 
@@ -52,6 +54,12 @@ def test_a_spreadsheet_and_its_photos_go_in_and_its_errors_are_mended(
     rows[2][3] = "贵"
     pictures = {f"图片/{n}.png": picture((n, 60, 90)) for n in range(3)}
     tab.goto(f"{pages_url}/import_products")
+    expect(tab.get_by_role("button", name="开始导入")).to_be_visible()  # a fold that is opened before closes again
+    tab.get_by_text("文件里可以有哪些列").click()
+    expect(tab.get_by_text("SPU（group_id）")).to_be_visible()
+    with tab.expect_download() as downloading:
+        tab.get_by_role("button", name="下载模板（CSV）").click()
+    assert Path(downloading.value.path()).read_text(encoding="utf-8-sig").startswith("货号,标题,")
     tab.get_by_role("button", name="开始导入").click()
     expect(tab.get_by_text("请先选择文件。")).to_be_visible()
     send(tab, "商品.zip", zip_of({"商品.csv": csv_of(HEAD, *rows, encoding="gb18030"), **pictures}))
@@ -88,6 +96,15 @@ def test_a_dry_run_says_what_would_be_deleted_and_how_much_may(tab: Page, pages_
     assert api.get("/product/list").json()["total"] == total
     for product in products:
         api.delete(f"/product/{product['product_id']}").raise_for_status()
+
+
+@pytest.mark.parametrize("language", IMPORT_TEMPLATES)
+def test_the_template_has_the_columns_that_are_explained(language: Language) -> None:
+    first, *rows = csv.reader(io.StringIO(IMPORT_TEMPLATES[language]))
+    fields = [field_of(column) for column in first]
+    assert fields == ["sku", "title", "category", "price", "image", "group_id", None, None]
+    assert {len(row) for row in rows} == {len(first)}
+    assert len({row[fields.index("group_id")] for row in rows}) == 1  # two variants of one
 
 
 def test_an_import_is_followed_and_cancelled(tab: Page, pages_url: str) -> None:

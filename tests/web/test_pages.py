@@ -5,6 +5,7 @@ first, with a score of 1.
 """
 
 import ast
+import json
 import re
 import string
 import sys
@@ -35,13 +36,14 @@ CHROMIUM_FLAGS = (
 TIMEOUT_MS = 20_000
 DESKTOP, PHONE = (1280, 900), (400, 800)
 SAME_SCORE = re.compile(r"相似度 (1\.000|0\.99\d)")
-PRODUCTS = (
-    ("红色布艺沙发", "red", "沙发", "1999.00"),
-    ("黑色木椅子", "black", "椅凳", "299.00"),
-    ("白色玻璃餐桌", "white", "桌几", "899.00"),
-    ("蓝色现代台灯", "blue", "灯具", "159.00"),
-    ("绿色皮质沙发", "green", "沙发", "2599.00"),
+PRODUCTS: tuple[tuple[str, str, str, str, dict[str, object]], ...] = (
+    ("红色布艺沙发", "red", "沙发", "1999.00", {"可拆洗": False, "标签": ["新品", "热卖"]}),
+    ("黑色木椅子", "black", "椅凳", "299.00", {"可拆洗": True, "标签": ["新品"]}),
+    ("白色玻璃餐桌", "white", "桌几", "899.00", {"可拆洗": False}),
+    ("蓝色现代台灯", "blue", "灯具", "159.00", {}),
+    ("绿色皮质沙发", "green", "沙发", "2599.00", {"标签": ["热卖"]}),
 )
+GROUP = "SOFA-1"  # of the sofas
 
 
 @pytest.fixture(scope="module")
@@ -72,8 +74,10 @@ def running_pages(folder: Path, api_url: str, **settings: object) -> Iterator[st
 
 @pytest.fixture(scope="module")
 def catalogue(api: httpx.Client) -> httpx.Client:
-    for title, color, category, price in PRODUCTS:
-        create_product(api, title, picture(color), category=category, price=price, sku=f"SKU-{color}")
+    for title, color, category, price, attributes in PRODUCTS:
+        fields = {"category": category, "price": price, "attributes": json.dumps(attributes)}
+        fields |= {"group_id": GROUP} if category == "沙发" else {}
+        create_product(api, title, picture(color), sku=f"SKU-{color}", **fields)
     wait_until_indexed(api)
     return api
 
@@ -125,8 +129,16 @@ def search_text(page: Page, label: str, text: str) -> None:
     box.press("Enter")
 
 
+def tick(page: Page, value: str, count: int) -> None:
+    page.get_by_test_id("stCheckbox").filter(has_text=re.compile(rf"^{re.escape(value)} \({count}\)$")).click()
+
+
+def chips(page: Page) -> Locator:
+    return page.locator("[class*=_chips]")
+
+
 def open_options(page: Page) -> None:
-    page.get_by_text("数量与筛选").click()
+    page.get_by_text("数量与显示方式").click()
     # A list that opens while the box around it still grows is closed again at once.
     page.wait_for_function("document.getAnimations().every(each => each.playState !== 'running')")
 
@@ -190,15 +202,60 @@ def test_a2_a_title_finds_its_own_product_first_and_options_narrow_the_rest(tab:
     expect(hit(tab, 1)).to_contain_text("绿色皮质沙发")
     expect(hit(tab, 1)).to_contain_text(SAME_SCORE)
     expect(tab.get_by_text(re.compile(r"显示 5 个结果，用时 \d+ 毫秒"))).to_be_visible()
-    open_options(tab)
-    tab.get_by_role("combobox", name="分类").click()
-    tab.get_by_role("option", name="沙发", exact=True).click()
+    expect(tab.get_by_text("按符合条件的全部 5 件统计")).to_be_visible()
+    tick(tab, "沙发", 2)
     expect(tab.get_by_text("显示 2 个结果")).to_be_visible()
+    expect(tab.get_by_text("按符合条件的全部 2 件统计")).to_be_visible()
+    tick(tab, "灯具", 1)  # which is still counted: within a facet any of what is chosen fits
+    expect(tab.get_by_text("显示 3 个结果")).to_be_visible()
     search_text(tab, "最高价", "2000")
+    expect(tab.get_by_text("显示 2 个结果")).to_be_visible()
+    expect(hit(tab, 3)).to_have_count(0)
+    chips(tab).get_by_role("button", name="分类: 灯具").click()
     expect(tab.get_by_text("显示 1 个结果")).to_be_visible()
     expect(hit(tab, 1)).to_contain_text("红色布艺沙发")
     search_text(tab, "最低价", "3000")
     expect(tab.get_by_text("price_min 大于 price_max")).to_be_visible()
+    chips(tab).get_by_role("button", name="全部清除").click()
+    expect(tab.get_by_text("显示 5 个结果")).to_be_visible()
+    expect(tab.get_by_label("最低价", exact=True)).to_have_value("")
+
+
+def test_facets_of_attributes_narrow_and_stay_from_page_to_page(tab: Page, pages_url: str) -> None:
+    tab.goto(f"{pages_url}/text_to_image")
+    search_text(tab, "想找什么", "红色布艺沙发")
+    tick(tab, "新品", 2)  # a member of a list
+    tick(tab, "是", 1)  # true
+    expect(tab.get_by_text("显示 1 个结果")).to_be_visible()
+    expect(hit(tab, 1)).to_contain_text("黑色木椅子")
+    expect(chips(tab).get_by_role("button")).to_have_text(["标签: 新品close", "可拆洗: 是close", "全部清除"])
+    tab.get_by_test_id("stSidebar").get_by_role("link", name="以文搜文").click()
+    search_text(tab, "想找什么", "沙发")
+    expect(tab.get_by_text("显示 1 个结果")).to_be_visible()
+    tick(tab, "否", 1)
+    expect(tab.get_by_text("显示 2 个结果")).to_be_visible()
+    chips(tab).get_by_role("button", name="标签: 新品").click()
+    expect(tab.get_by_text("显示 3 个结果")).to_be_visible()
+
+
+def test_one_of_each_group_opens_its_variants_and_prices_order_the_hits(tab: Page, pages_url: str) -> None:
+    tab.goto(f"{pages_url}/text_to_text")
+    search_text(tab, "想找什么", "绿色皮质沙发")
+    expect(hit(tab, 5)).to_be_visible()
+    tab.get_by_text("每组只显示一件").click()
+    expect(tab.get_by_text("显示 4 个结果")).to_be_visible()
+    expect(hit(tab, 5)).to_have_count(0)
+    hit(tab, 1).get_by_role("button", name="2 个款式").click()
+    variants = tab.get_by_role("dialog")
+    expect(variants).to_contain_text("SOFA-1 的各个款式")
+    expect(variants.locator(".tuwen-title:not(.tuwen-facts)")).to_have_text(["红色布艺沙发", "绿色皮质沙发"])
+    expect_pictures_loaded(tab, "[role=dialog]")
+    variants.get_by_role("button", name="Close").click()
+    tab.get_by_role("combobox", name="排序").click()
+    tab.get_by_role("option", name="价格从低到高").click()
+    expect(hit(tab, 1)).to_contain_text("159.00")
+    expect(hit(tab, 4)).to_contain_text("1,999.00")
+    expect(hit(tab, 4)).to_contain_text("2 个款式")
 
 
 def test_a3_a_picture_finds_titles_with_their_thumbnails(tab: Page, pages_url: str) -> None:
@@ -223,7 +280,9 @@ def test_a4_an_example_query_finds_pictures_and_more_of_them(tab: Page, pages_ur
     for rank in (2, 3):
         tab.get_by_role("button", name="更多结果").click()
         expect(hit(tab, rank)).to_be_visible()
-    titles = tab.locator(".st-key-hit_grid .tuwen-title").all_inner_texts()
+    shown = tab.locator(".st-key-hit_grid .tuwen-title")
+    expect(shown).to_have_count(3)  # a card comes before its title
+    titles = shown.all_inner_texts()
     assert len(set(titles)) == 3
     expect_pictures_loaded(tab, ".st-key-hit_grid")
 
@@ -292,12 +351,36 @@ def test_products_are_listed_and_filtered(tab: Page, pages_url: str) -> None:
     for title, *_ in PRODUCTS:
         expect(row(tab, title)).to_contain_text("已索引")
     expect_pictures_loaded(tab, "[class*=st-key-product_]")
-    search_text(tab, "标题或 SKU", "沙发")
+    expect(row(tab, "红色布艺沙发")).to_contain_text(f"沙发 · 1,999.00 · SKU-red · 组号 {GROUP}")
+    search_text(tab, "标题、SKU 或组号", GROUP)
     expect(row(tab, "木椅子")).to_have_count(0)
     expect(tab.get_by_text("第 1 / 1 页，共 2 件")).to_be_visible()
+    tick(tab, "热卖", 2)
+    tick(tab, "新品", 1)
+    expect(tab.get_by_text("第 1 / 1 页，共 2 件")).to_be_visible()
+    tick(tab, "2,000 – 4,999.99", 1)
+    expect(row(tab, "绿色皮质沙发")).to_be_visible()
+    expect(row(tab, "红色布艺沙发")).to_have_count(0)
+    chips(tab).get_by_role("button", name="全部清除").click()
+    expect(row(tab, "红色布艺沙发")).to_be_visible()
     tab.get_by_role("combobox", name="索引状态").click()
     tab.get_by_role("option", name="索引失败").click()
     expect(tab.get_by_text("没有符合条件的商品。")).to_be_visible()
+
+
+def fill_in_with_mistakes(dialog: Locator, title: str) -> None:
+    dialog.get_by_label("标题（必填）").fill(title)
+    dialog.get_by_label("SKU").fill("SKU-red")
+    dialog.get_by_label("价格").fill("459.5")
+    dialog.get_by_label("组号（SPU）", exact=True).fill(" ＢＣ-1")
+    dialog.get_by_label("属性（每行一个）", exact=True).fill("材质： 木\n层数: 3\n没有冒号的一行")
+    upload(dialog, png("orange"))
+    expect(dialog.get_by_text("orange.png")).to_be_visible()
+    dialog.get_by_role("button", name="添加", exact=True).click()
+    expect(dialog.get_by_role("alert")).to_contain_text("这一行不是“名称: 值”：没有冒号的一行")
+    dialog.get_by_label("属性（每行一个）", exact=True).fill("材质： 木\n层数: 3")
+    dialog.get_by_role("button", name="添加", exact=True).click()
+    expect(dialog.get_by_role("alert")).to_contain_text("另一件商品已经使用 sku 'SKU-red'")
 
 
 def test_a_product_is_added_changed_and_deleted(tab: Page, pages_url: str, catalogue: httpx.Client) -> None:
@@ -305,14 +388,7 @@ def test_a_product_is_added_changed_and_deleted(tab: Page, pages_url: str, catal
     tab.goto(f"{pages_url}/manage_products")
     tab.get_by_role("button", name="添加商品").click()
     dialog = tab.get_by_role("dialog")
-    dialog.get_by_label("标题（必填）").fill(title)
-    dialog.get_by_label("SKU").fill("SKU-red")
-    dialog.get_by_label("价格").fill("459.5")
-    dialog.get_by_label("属性（JSON 对象）").fill('{"材质": "木"}')
-    upload(dialog, png("orange"))
-    expect(dialog.get_by_text("orange.png")).to_be_visible()
-    dialog.get_by_role("button", name="添加", exact=True).click()
-    expect(dialog.get_by_role("alert")).to_contain_text("另一件商品已经使用 sku 'SKU-red'")
+    fill_in_with_mistakes(dialog, title)
     dialog.get_by_label("SKU").fill("SKU-orange")
     dialog.get_by_role("button", name="添加", exact=True).click()
     expect(tab.get_by_text("已建立索引，可以搜到了")).to_be_visible()
@@ -321,7 +397,8 @@ def test_a_product_is_added_changed_and_deleted(tab: Page, pages_url: str, catal
 
     row(tab, title).get_by_role("link", name="详情").click()
     expect(tab.get_by_label("标题（必填）")).to_have_value(title)
-    expect(tab.get_by_label("属性（JSON 对象）")).to_have_value(re.compile('"材质": "木"'))
+    expect(tab.get_by_label("属性（每行一个）", exact=True)).to_have_value("材质: 木\n层数: 3")
+    expect(tab.get_by_label("组号（SPU）", exact=True)).to_have_value("BC-1")
     tab.get_by_label("价格").fill("")
     tab.get_by_label("分类").fill("柜架")
     upload(tab, png("purple"))
@@ -343,7 +420,7 @@ def test_a_product_is_added_changed_and_deleted(tab: Page, pages_url: str, catal
     # Changed with its fields, by two pictures, by one less, and by their order.
     wait_until(lambda: (as_stored()["version"], as_stored()["index_status"]) == (6, "indexed"), what="the new order")
     stored = as_stored()
-    assert (stored["price"], stored["category"], stored["attributes"]) == (None, "柜架", {"材质": "木"})
+    assert (stored["price"], stored["category"], stored["attributes"]) == (None, "柜架", {"材质": "木", "层数": 3})
     assert (stored["version"], stored["title"]) == (6, title)
     assert [image["position"] for image in stored["images"]] == [1, 2]
     hits = catalogue.post("/search", data={"mode": "image_to_image"}, files={"image": ("x", picture("purple"))}).json()
@@ -369,9 +446,9 @@ def test_a_product_that_failed_is_indexed_again_once_its_reason_is_mended(
         tab.goto(f"{pages_url}/manage_products")
         failed = row(tab, product["title"])
         expect(failed).to_contain_text("索引失败")
-        expect(failed).to_contain_text("broken or cut off")
+        expect(failed).to_contain_text("图片已损坏或不完整")
         failed.get_by_role("button", name="重新索引").click()
-        expect(tab.get_by_text("broken or cut off")).to_have_count(2)  # as a message, and in the row again
+        expect(tab.get_by_text("图片已损坏或不完整")).to_have_count(2)  # as a message, and in the row again
     failed.get_by_role("button", name="重新索引").click()
     expect(tab.get_by_text("已建立索引，可以搜到了")).to_be_visible()
     expect(failed).to_contain_text("已索引")
@@ -400,7 +477,8 @@ def test_english_stays_chosen_from_page_to_page(tab: Page, pages_url: str) -> No
     sidebar.get_by_role("link", name="Products").click()
     expect(tab.get_by_role("heading", name="Products")).to_be_visible()
     expect(row(tab, "白色玻璃餐桌")).to_contain_text("indexed")
-    assert not re.search("[一-鿿]", "".join(tab.locator("label").all_inner_texts()).replace("中文", ""))
+    ours = tab.locator("label:not([class*=_facets] label)")  # in the facets stand the catalogue's words
+    assert not re.search("[一-鿿]", "".join(ours.all_inner_texts()).replace("中文", ""))
 
 
 def test_a_phone_shows_two_cards_a_row_and_nothing_sticks_out(
