@@ -298,6 +298,28 @@ def test_admins_see_all_keys_and_never_the_key_itself(api: httpx.Client, keys: d
     assert (again.status_code, again.json()["errors"][0]["code"]) == (409, "name_taken")
 
 
+def test_no_shared_cache_gives_one_callers_answer_to_another(api: httpx.Client, keys: dict[str, str]) -> None:
+    with httpx.Client(base_url=api.base_url, headers=bearer(keys["write"]), trust_env=False) as writer:
+        product = create_product(writer, "灯")
+    reader = bearer(keys["search"])
+    for url in (product["image_url"], product["thumbnail_url"]):
+        shown = api.get(url, headers=reader)
+        assert shown.headers["Cache-Control"] == "private, max-age=31536000, immutable"
+        known = api.get(url, headers=reader | {"If-None-Match": shown.headers["ETag"]})
+        assert (known.status_code, known.headers["Cache-Control"]) == (304, shown.headers["Cache-Control"])
+        for answer in (shown, known, api.get(url)):
+            assert varies(answer) >= {"authorization", "x-api-key"}
+    admin = bearer(keys["admin"])
+    made = api.post("/keys", json={"name": "brief", "scopes": ["search"]}, headers=admin)
+    for answer in (made, api.get("/keys", headers=admin), api.delete("/keys/brief", headers=admin)):
+        assert (answer.is_success, answer.headers["Cache-Control"]) == (True, "no-store")
+    assert varies(api.get("/product/list")) >= {"accept-language", "authorization", "x-api-key"}  # a refusal
+
+
+def varies(answer: httpx.Response) -> set[str]:
+    return {name.strip().lower() for name in answer.headers["Vary"].split(",")}
+
+
 def test_writes_are_logged_by_the_name_of_the_key(api: httpx.Client, keys: dict[str, str]) -> None:
     client = httpx.Client(base_url=api.base_url, headers=bearer(keys["write"]), trust_env=False)
     product_id = create_product(client, "桌子")["product_id"]

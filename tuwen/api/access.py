@@ -11,6 +11,8 @@ from urllib.parse import quote, urlsplit
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute, iter_route_contexts
+from starlette.datastructures import MutableHeaders
+from starlette.types import Message, Receive, Scope, Send
 
 from data_models import KEY_SCOPES, KeyScope
 from orm_models import utc_now
@@ -86,6 +88,16 @@ class GuardedRoute(APIRoute):
             return await _audited(handle, request, caller.key)
 
         return guarded
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """No cache on the way may give one caller's answer, a refusal too, to another."""
+
+        async def send_varying(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).add_vary_header("Authorization, X-API-Key")
+            await send(message)
+
+        await super().handle(scope, receive, send_varying)
 
 
 def needed_scope(route: APIRoute) -> KeyScope | None:

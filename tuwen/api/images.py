@@ -16,7 +16,7 @@ from tuwen.pictures.thumbnails import FOR_BROWSERS
 router = APIRouter(tags=["pictures"], route_class=GuardedRoute)
 
 # A picture's path holds the hash of its bytes, so what is behind it never changes.
-IMMUTABLE = "public, max-age=31536000, immutable"
+IMMUTABLE = "max-age=31536000, immutable"
 
 
 @router.head("/images/{path:path}", include_in_schema=False)  # caches ask with it
@@ -35,7 +35,9 @@ async def get_image(path: str, request: Request, api: ApiDependency) -> Response
     """As named by `image_url` and `thumbnail_url`."""
     name = PurePosixPath(path)
     etag = f'"{name.stem}"'
-    headers = {"Cache-Control": IMMUTABLE, "ETag": etag, "X-Content-Type-Options": "nosniff"}
+    # What a key opened is for its caller's own cache: one that many share would go on giving it to anybody.
+    whose = "public" if request.state.caller.key is None else "private"
+    headers = {"Cache-Control": f"{whose}, {IMMUTABLE}", "ETag": etag, "X-Content-Type-Options": "nosniff"}
     media_type = MEDIA_TYPES.get(name.suffix[1:])
     if media_type is None:
         raise NotFound(f"There is no picture {path}.")

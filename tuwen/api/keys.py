@@ -3,7 +3,7 @@
 from contextlib import suppress
 from typing import Annotated
 
-from fastapi import Path
+from fastapi import Depends, Path, Response
 from fastapi.routing import APIRouter
 
 from data_models import ApiKeys, CreatedApiKey, NewApiKey
@@ -15,7 +15,12 @@ from tuwen.api.state import Api, ApiDependency
 from tuwen.database.engine import Database
 from tuwen.errors import AppError, DatabaseUnavailable, InvalidInput, MalformedRequest, NotFound
 
-router = APIRouter(tags=["keys"], route_class=GuardedRoute)
+
+def _not_stored(response: Response) -> None:
+    response.headers["Cache-Control"] = "no-store"
+
+
+router = APIRouter(tags=["keys"], route_class=GuardedRoute, dependencies=[Depends(_not_stored)])
 
 
 @router.post(
