@@ -1,7 +1,8 @@
 """What this process knows of the API keys: all of them, read anew every two seconds beside the requests.
 
-So a search asks no database, a revoked key is out everywhere within `MOST_AGE_S`, and whoever tries keys costs a query
-a second at most, however many he tries. There are at most `MOST_KEYS` of them.
+So a search asks no database, and a revoked key is out everywhere within `MOST_AGE_S`. Who comes with an unknown key
+waits for a reading that began after he came, so a new key is good at its first request; all that wait share it, and
+there is one a second at most: whoever tries keys costs no more, however many he tries. There are at most `MOST_KEYS`.
 """
 
 import asyncio
@@ -20,12 +21,13 @@ from orm_models import ApiKeyRow, utc_now
 from tuwen.access.keys import sha256_of
 from tuwen.background import Loop, WorkPool, until_up
 from tuwen.database.engine import Database
-from tuwen.errors import AppError, DatabaseUnavailable
+from tuwen.errors import AppError, DatabaseUnavailable, Overloaded
 from tuwen.pulse import beat
 
 READ_EVERY_S = 2.0
 MOST_AGE_S = 5.0
 ASK_AGAIN_S = 1.0
+MOST_WAITING = 100  # with unknown keys
 # While the database is down, keys that were good go on; for pictures and streams, since searches need it themselves.
 KEEP_S = 600.0
 NOTE_USE_EVERY_S = 60.0
@@ -56,8 +58,9 @@ class Keyring:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._keys: _Keys | None = None
-        self._asked_at = -ASK_AGAIN_S
+        self._asked_at = -math.inf
         self._asking = asyncio.Lock()
+        self._waiting = 0
         self._used_at: dict[int, datetime] = {}
         self._noted_at: dict[int, float] = {}
         # One each: a write that waits for another's transaction must not keep a revoked key in.
@@ -72,13 +75,17 @@ class Keyring:
         return bool((await self._known(math.inf)).by_sha256)
 
     async def find(self, key: str) -> KnownKey | None:
-        """Also one that has ended. Raises DatabaseUnavailable where the database must be asked and can't be."""
+        """Also one that has ended. An unknown one takes up to `ASK_AGAIN_S` and a query.
+
+        Raises DatabaseUnavailable where the database must be asked and can't be, Overloaded where too many wait.
+        """
+        came_at = time.monotonic()
         sha256 = sha256_of(key)
         found = (await self._known(KEEP_S)).by_sha256.get(sha256)
         if found is None:  # it may be new
-            keys = await self._known(ASK_AGAIN_S)
+            keys = await self._read_since(came_at)
             found = keys.by_sha256.get(sha256)
-            if found is None and keys.age_s > MOST_AGE_S:
+            if found is None and keys.read_at < came_at:
                 raise DatabaseUnavailable("The database does not answer, so this API key can't be looked up.")
         elif self._age_s > KEEP_S:
             raise DatabaseUnavailable("The database has not answered for long, so API keys can't be checked.")
@@ -101,12 +108,37 @@ class Keyring:
         if self._keys is None or self._age_s > max_age_s:
             async with self._asking:  # one asks for all that wait here
                 if self._age_s > min(max_age_s, KEEP_S) and time.monotonic() - self._asked_at > ASK_AGAIN_S:
-                    with suppress(AppError):
-                        await self.read_anew()
-                    self._asked_at = time.monotonic()
+                    await self._ask()
         if self._keys is None:
             raise DatabaseUnavailable("The database has not answered yet, so API keys can't be checked.")
         return self._keys
+
+    async def _read_since(self, moment: float) -> _Keys:
+        """Older where the database does not answer in `MOST_AGE_S`. Raises Overloaded. Only once keys are known."""
+        if self._waiting >= MOST_WAITING:
+            raise Overloaded(f"{self._waiting} callers wait with unknown API keys already; try again in a second.")
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(MOST_AGE_S), self._asking:
+                if self._is_to_ask(moment):
+                    await asyncio.sleep(self._asked_at + ASK_AGAIN_S - time.monotonic())
+                    if self._is_to_ask(moment):  # the loop may have, meanwhile
+                        await self._ask()
+        except TimeoutError:
+            pass  # as it was
+        finally:
+            self._waiting -= 1
+        assert self._keys is not None
+        return self._keys
+
+    def _is_to_ask(self, moment: float) -> bool:
+        """One that failed after that moment counts, too: it failed for all that wait."""
+        return max(self._asked_at, self._keys.read_at if self._keys else 0.0) < moment
+
+    async def _ask(self) -> None:
+        self._asked_at = time.monotonic()
+        with suppress(AppError):
+            await self.read_anew()
 
     async def _run(self) -> None:
         while True:
