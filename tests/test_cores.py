@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 
 from tests.processes import ROOT, environment
-from tuwen.cores import available_cores, thread_variables
+from tuwen.cores import available_cores, hand_over_soon, stand_behind, thread_variables
 
 ALL = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+OWN = os.getpriority(os.PRIO_PROCESS, 0) if sys.platform == "linux" else 0
+BEHIND = min(19, OWN + 5)
 needs_two_cores = pytest.mark.skipif(ALL < 2, reason="needs two cores")
 needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's /proc")
 
@@ -157,7 +159,7 @@ def test_models_compute_on_all_cores_or_as_many_as_are_set() -> None:
 @needs_linux
 def test_what_stands_behind_all_others_has_one_thread_and_that_is_nice() -> None:
     [(_, nice)] = computing_threads("behind")
-    assert nice == 10
+    assert nice == BEHIND
 
 
 @needs_linux
@@ -165,7 +167,59 @@ def test_what_stands_behind_all_others_has_one_thread_and_that_is_nice() -> None
 def test_what_is_of_the_index_is_nice_and_on_all_cores() -> None:
     of_index = computing_threads("index")
     assert len(of_index) >= 2
-    assert {nice for _, nice in of_index} == {10}
+    assert {nice for _, nice in of_index} == {BEHIND}
+
+
+# What a thread has that stands behind, and what a thread of its own and a process have that it has begun.
+STAND_BEHIND = """
+import subprocess, sys
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from os import PRIO_PROCESS, getpriority
+from tuwen.cores import stand_behind, started_ordinarily
+
+def see():
+    stand_behind()
+    with ThreadPoolExecutor(1, initializer=stand_behind) as inner:
+        print(getpriority(PRIO_PROCESS, 0), inner.submit(getpriority, PRIO_PROCESS, 0).result())
+    child = started_ordinarily(partial(subprocess.Popen, ["nice"]))
+    child.wait()
+
+with ThreadPoolExecutor(1) as executor:
+    executor.submit(see).result()
+"""
+
+
+@needs_linux
+@pytest.mark.parametrize(("added", "behind"), [(0, OWN + 5), (15 - OWN, 19)])
+def test_a_thread_stands_behind_its_own_process_and_a_process_that_it_starts_does_not(added: int, behind: int) -> None:
+    if OWN > 10:
+        pytest.skip("this process is too nice")
+    command = ["nice", "-n", str(added), sys.executable, "-c", STAND_BEHIND]
+    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [str(behind), str(behind), str(OWN + added)]
+
+
+@needs_linux
+def test_where_no_thread_can_be_lowered_the_log_says_so_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("threading.get_native_id", lambda: 2**31 - 1)  # no thread has it
+    for _ in range(2):
+        stand_behind()
+    [record] = caplog.records
+    assert "can't be lowered" in record.getMessage()
+
+
+@pytest.mark.parametrize(("platform", "interval_s"), [("linux", 0.0005), ("win32", 0.001)])
+def test_windows_waits_by_whole_milliseconds(monkeypatch: pytest.MonkeyPatch, platform: str, interval_s: float) -> None:
+    before = sys.getswitchinterval()
+    monkeypatch.setattr(sys, "platform", platform)
+    try:
+        hand_over_soon()
+        assert sys.getswitchinterval() == pytest.approx(interval_s)
+    finally:
+        sys.setswitchinterval(before)
 
 
 @pytest.fixture

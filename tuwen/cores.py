@@ -4,18 +4,28 @@ In a container both are far apart. More threads than that compute no faster, and
 threads of the process stopped, those that answer requests among them. And who gets a core first: searches.
 """
 
+import logging
 import os
 import sys
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
+from typing import TypeVar
+
+Result = TypeVar("Result")
+
+logger = logging.getLogger(__name__)
 
 PROC = Path("/proc/self")
-NICENESS = 10
+# Beyond the process's own. Beside a thread that never rests it leaves a quarter of a core, within which the deadlines
+# hold that were made for an ordinary priority; 10 would leave a tenth.
+NICENESS, MOST_NICENESS = 5, 19
 # Python's own is 5 ms: so long each hand-over takes while another thread has something to compute, and a search has
-# many of them.
-SWITCH_INTERVAL_S = 0.0005
+# many of them. Windows waits by whole milliseconds, and of less than one not at all.
+SWITCH_INTERVAL_S, WINDOWS_SWITCH_INTERVAL_S = 0.0005, 0.001
+_ordinary_lock = threading.Lock()
 
 
 def available_cores(proc: Path = PROC) -> int:
@@ -39,14 +49,43 @@ def thread_variables(threads: int, environment: Mapping[str, str]) -> dict[str, 
 def stand_behind() -> None:
     """This thread from now on, and whatever threads it starts: the others come first. On Linux alone a thread has a
     priority of its own; elsewhere nothing changes."""
-    if sys.platform == "linux":
-        with suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+    if sys.platform != "linux":
+        return
+    try:
+        _ordinary_thread()
+        own = os.getpriority(os.PRIO_PROCESS, os.getpid())  # of the main thread, which never lowers itself
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), min(MOST_NICENESS, own + NICENESS))
+    except (OSError, RuntimeError) as error:  # RuntimeError: no thread more is to be had
+        _warn_once(f"What is done for the index takes cores from searches: its priority can't be lowered ({error})")
+
+
+def started_ordinarily(start: Callable[[], Result]) -> Result:
+    """Its result or error, from a thread that stands behind nobody: a process, too, keeps the priority of the thread
+    that started it, for life and whomever it serves. Let it only start something: others wait for the same thread."""
+    return _ordinary_thread().submit(start).result()
+
+
+def _ordinary_thread() -> ThreadPoolExecutor:
+    """Begun before any thread lowers itself, since threads inherit, too."""
+    with _ordinary_lock:
+        return _begin_ordinary_thread()
+
+
+@cache
+def _begin_ordinary_thread() -> ThreadPoolExecutor:
+    executor = ThreadPoolExecutor(1, thread_name_prefix="ordinary")
+    executor.submit(int).result()
+    return executor
+
+
+@cache
+def _warn_once(message: str) -> None:
+    logger.warning(message)
 
 
 def hand_over_soon() -> None:
     """Python's threads take turns, and a search's must not wait long for those that index."""
-    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    sys.setswitchinterval(WINDOWS_SWITCH_INTERVAL_S if sys.platform == "win32" else SWITCH_INTERVAL_S)
 
 
 def _quotas(proc: Path) -> Iterator[float]:

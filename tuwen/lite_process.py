@@ -18,7 +18,7 @@ from importlib.abc import MetaPathFinder
 from pathlib import Path
 from typing import Any, TextIO
 
-from tuwen.cores import available_cores, hand_over_soon, thread_variables
+from tuwen.cores import available_cores, hand_over_soon, started_ordinarily, thread_variables
 
 ROOT = Path(__file__).parents[1]
 DURABLE = "--durable"
@@ -65,9 +65,10 @@ class LiteProcess:
         self.stop()
         command = [sys.executable, "-P", "-m", __name__, str(self.path), *([DURABLE] if self._durable else [])]
         pipe = subprocess.PIPE
+        start = partial(subprocess.Popen[str], command, stdin=pipe, stdout=pipe, text=True, env=_environment())
         try:
-            child = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=_environment())
-        except OSError as error:  # no memory, or no process more
+            child = started_ordinarily(start)  # whoever finds it ended starts it, the index's threads, too
+        except (OSError, RuntimeError) as error:  # no memory, or no process or thread more
             raise LiteSilent(f"could not be started: {error}") from error
         self._child = child
         answer = _answer_of(child)

@@ -4,7 +4,9 @@ import io
 import os
 import signal
 import struct
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from nlp_models import load_encoders
 from tests.pictures.files import encoded
 from tests.pictures.kinds import KINDS, compare, product
 from tests.pictures.mutations import a_picture, mutated, odd_exif
+from tuwen.cores import stand_behind
 from tuwen.encoders.base import ImageTextEncoder
 from tuwen.encoders.picture import prepare_picture
 from tuwen.errors import ImageTooLarge, InvalidInput, UnreadableImage, UnsupportedImageType
@@ -209,8 +212,33 @@ class TestReadersApart:
         readers.decode(small, side=DECODE_SIDE, trim=False)
         for child in children_of(os.getpid()):
             os.kill(child, signal.SIGSTOP)
-        monkeypatch.setattr(apart, "LONGEST_S", 3.0)
+        monkeypatch.setattr(apart, "LONGEST_WAIT_S", 3.0)
         assert readers.decode(small, side=DECODE_SIDE, trim=False).width == 96
+
+    def test_one_that_computes_for_too_long_is_ended_and_one_that_waits_for_a_core_is_not(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        before = children_of(os.getpid())
+        monkeypatch.setattr(apart, "LONGEST_S", 0)  # to the next whole second
+        readers, small = ReadersApart(bytes_to_read(SETTINGS.image_max_pixels)), encoded(a_picture(), "TIFF")
+        noise = np.random.default_rng(0).integers(0, 256, (2000, 2000, 3), dtype=np.uint8)
+        with pytest.raises(UnreadableImage):
+            readers.decode(encoded(Image.fromarray(noise), "JPEG2000"), side=DECODE_SIDE, trim=False)
+        readers.decode(small, side=DECODE_SIDE, trim=False)
+        [child] = set(children_of(os.getpid())).difference(before)
+        os.kill(child, signal.SIGSTOP)
+        goes_on = threading.Timer(1.0, os.kill, [child, signal.SIGCONT])
+        goes_on.start()
+        assert readers.decode(small, side=DECODE_SIDE, trim=False).width == 96
+        assert child in children_of(os.getpid())
+
+    def test_one_that_the_index_started_serves_searches_with_an_ordinary_priority(self) -> None:
+        readers, small = ReadersApart(bytes_to_read(SETTINGS.image_max_pixels)), encoded(a_picture(), "TIFF")
+        before = children_of(os.getpid())
+        with ThreadPoolExecutor(1, initializer=stand_behind) as behind:
+            behind.submit(readers.header, small, DECODE_SIDE).result()
+        [child] = set(children_of(os.getpid())).difference(before)
+        assert os.getpriority(os.PRIO_PROCESS, child) == os.getpriority(os.PRIO_PROCESS, os.getpid())
 
 
 def children_of(parent: int) -> list[int]:

@@ -1,10 +1,12 @@
 """A process apart for the formats whose readers are large, rarely met and in C: HEIC, AVIF, TIFF, JPEG 2000.
 
 What such a file does to it (a crash, all memory, a decoding without end) ends that process and refuses that file, and
-the service goes on. It is started when it is first needed, and ends by itself after a minute without work.
+the service goes on. It is started when it is first needed, with an ordinary priority, whoever needs it: uploads and the
+index share it with searches. It ends by itself after a minute without work.
 """
 
 import json
+import math
 import os
 import resource
 import select
@@ -12,6 +14,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,15 +22,17 @@ from typing import Any, BinaryIO
 
 from PIL import Image
 
-from tuwen.cores import thread_variables
+from tuwen.cores import started_ordinarily, thread_variables
 from tuwen.errors import ImageTooLarge, InvalidInput, Overloaded, UnreadableImage, UnsupportedImageType
 from tuwen.pictures.decoding import FULL_COPIES, Decoded, Header, decode, read_header
 from tuwen.settings import PROJECT_ROOT
 
 APART = {"HEIF", "AVIF", "TIFF", "JPEG2000"}
 IDLE_S = 60.0
-# The largest that the defaults let in take a few seconds.
-LONGEST_S = 60.0
+# Of processor time. The largest that the defaults let in take a few seconds.
+LONGEST_S = 60
+# By the clock, for a reader that waits without computing; on a busy machine a file must not be refused for the others.
+LONGEST_WAIT_S = 600.0
 # Beside the pixels: the readers' libraries, which are loaded when they are needed, and the file itself.
 BESIDE_PIXELS = 512 << 20
 REQUEST, ANSWER = struct.Struct(">BHBQ"), struct.Struct(">II")
@@ -84,22 +89,23 @@ class _Reader:
         modules = os.pathsep.join(filter(None, [str(PROJECT_ROOT), os.environ.get("PYTHONPATH")]))
         # Threads of numpy's own would reserve gigabytes of addresses on a machine with many cores.
         variables = {"PYTHONPATH": modules, "OPENBLAS_NUM_THREADS": "1", **thread_variables(1, {})}
+        command = [sys.executable, "-P", "-m", "tuwen.pictures.apart", str(max_bytes), str(LONGEST_S)]
+        pipe = subprocess.PIPE
         try:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "tuwen.pictures.apart", str(max_bytes)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                env=os.environ | variables,
-                start_new_session=True,  # a Ctrl-C in the terminal reaches us alone
+            self._process = started_ordinarily(
+                # In a session of its own: a Ctrl-C in the terminal reaches us alone.
+                lambda: subprocess.Popen(
+                    command, stdin=pipe, stdout=pipe, env=os.environ | variables, start_new_session=True
+                )
             )
-        except OSError as error:
+        except (OSError, RuntimeError) as error:  # RuntimeError: not even a thread
             raise Overloaded(f"No process can be started to read the picture: {error}") from error
 
     def ask(self, what: int, side: int, trim: bool, data: bytes) -> tuple[dict[str, Any], bytes]:
         """Raises OSError or EOFError where it ends before it has answered, and is ended where it takes too long."""
         assert self._process.stdin is not None, "they are pipes"
         assert self._process.stdout is not None, "they are pipes"
-        patience = threading.Timer(LONGEST_S, self._process.kill)
+        patience = threading.Timer(LONGEST_WAIT_S, self._process.kill)
         patience.start()
         try:
             self._process.stdin.write(REQUEST.pack(what, side, trim, len(data)))
@@ -143,6 +149,7 @@ def _exactly(pipe: BinaryIO | Any, size: int) -> bytes:
 
 def main() -> None:
     _limit_memory(int(sys.argv[1]))
+    longest_s = int(sys.argv[2])
     requests = sys.stdin.buffer
     with os.fdopen(os.dup(1), "wb") as answers:
         os.dup2(2, 1)  # whatever a library says does not go between the answers
@@ -150,6 +157,7 @@ def main() -> None:
             head = requests.read(REQUEST.size)
             if len(head) < REQUEST.size:  # the parent has ended
                 return
+            _limit_processor_time(longest_s)
             what, side, trim, size = REQUEST.unpack(head)
             said, pixels = _answer(what, side, bool(trim), requests.read(size))
             text = json.dumps(said).encode()
@@ -164,6 +172,13 @@ def _limit_memory(further_bytes: int) -> None:
     if statm.exists():  # elsewhere than on Linux the limit does not hold
         limit = int(statm.read_text().split()[0]) * resource.getpagesize() + further_bytes
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+
+def _limit_processor_time(further_s: int) -> None:
+    """What earlier files took is not this one's. At its end the system ends this process."""
+    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    limit = math.ceil(time.process_time()) + further_s
+    resource.setrlimit(resource.RLIMIT_CPU, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
 
 
 def _answer(what: int, side: int, trim: bool, data: bytes) -> tuple[dict[str, Any], bytes]:
