@@ -7,7 +7,6 @@ import signal
 import threading
 import time
 import uuid
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -97,61 +96,6 @@ class WorkPool:
     def _let_go(self, _: Future[Any] | None = None) -> None:
         with self._lock:
             self._taken -= 1
-
-
-class Budget:
-    """So much of something at once. Whoever waits for a share holds no thread, and is served in turn."""
-
-    def __init__(self, what: str, capacity: int) -> None:
-        self._what = what
-        self._capacity = self._free = capacity
-        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
-
-    async def take(self, amount: int, *, max_wait_s: float | None) -> None:
-        """More than there is at all waits until nobody else has any. Raises Overloaded after `max_wait_s`."""
-        granted = asyncio.get_running_loop().create_future()
-        self._waiting.append((min(amount, self._capacity), granted))
-        self._serve()
-        try:
-            async with asyncio.timeout(max_wait_s):
-                await granted
-        except TimeoutError as error:
-            self._leave(amount, granted)
-            message = f"{self._what} was not to be had for {max_wait_s:g} s; try again in a few seconds."
-            raise Overloaded(message) from error
-        except asyncio.CancelledError:
-            self._leave(amount, granted)
-            raise
-
-    def give_back(self, amount: int) -> None:
-        self._free += min(amount, self._capacity)
-        self._serve()
-
-    @asynccontextmanager
-    async def share(self, amount: int, *, max_wait_s: float | None) -> AsyncIterator[None]:
-        """Taken until the block ends. Raises Overloaded."""
-        await self.take(amount, max_wait_s=max_wait_s)
-        try:
-            yield
-        finally:
-            self.give_back(amount)
-
-    def _leave(self, amount: int, granted: asyncio.Future[None]) -> None:
-        if granted.done() and not granted.cancelled():  # in the very moment in which the wait ended
-            self.give_back(amount)
-        else:
-            granted.cancel()
-            self._serve()  # whoever stands behind may need less
-
-    def _serve(self) -> None:
-        while self._waiting:
-            amount, granted = self._waiting[0]
-            if not granted.done():
-                if amount > self._free:
-                    return
-                self._free -= amount
-                granted.set_result(None)
-            self._waiting.popleft()
 
 
 class LeaseLost(Exception):

@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -76,7 +76,7 @@ class PictureReader:
                 stored = known.pictures[product.product_id] if product and is_sure else []
                 present = _Present([each.image_sha256 for each in stored], known.sources)
                 reads.append((row.line, self._read(source, row, present, store=not attempt.is_dry_run)))
-            results = await asyncio.gather(*(read for _, read in reads))
+            results = await _all_of(read for _, read in reads)
             pictures |= zip((line for line, _ in reads), results, strict=True)
             held += sum(len(image.data) for each in results for image in _read_of(each))
         return pictures, done
@@ -101,7 +101,7 @@ class PictureReader:
         """`present`: what the product has in its place."""
         if present is not None and await self._reading.run(partial(is_stored_as, present, data, self._settings)):
             return Picture(present, None)
-        image = await self._decoder.check(data)
+        image = await self._decoder.check(data, can_wait=True)
         return Picture(image.sha256, image, await self._storing.run(self._take, image, store))
 
     def _take(self, image: CheckedImage, store: bool) -> bytes | None:
@@ -134,6 +134,15 @@ class PictureReader:
             except NotFetched:
                 await asyncio.sleep(FIRST_PAUSE_S * attempt)
         return await self._fetcher.fetch_unless_same(address, known)
+
+
+async def _all_of(reads: Iterable[Awaitable[Picture | RowError]]) -> list[Picture | RowError]:
+    """All have ended when one's failure is raised: the page begins again then, and would have them twice."""
+    results = await asyncio.gather(*reads, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return [result for result in results if not isinstance(result, BaseException)]
 
 
 def first_with_pictures(rows: Sequence[ImportRow], at_once: int) -> Sequence[ImportRow]:

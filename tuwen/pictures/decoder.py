@@ -8,7 +8,8 @@ from typing import TypeVar
 
 from PIL import Image
 
-from tuwen.background import Budget, WorkPool
+from tuwen.background import WorkPool
+from tuwen.budget import Budget
 from tuwen.cores import available_cores, stand_behind
 from tuwen.errors import Overloaded
 from tuwen.pictures.apart import APART, ReadersApart, bytes_to_read
@@ -43,10 +44,14 @@ class PictureDecoder:
             "decoding behind", threads=cores, max_waiting=max_waiting, prepare_thread=stand_behind
         )
 
-    async def check(self, data: bytes, *, is_ours: bool = False) -> CheckedImage:
-        """An upload, or one of ours. Raises ImageTooLarge, UnsupportedImageType, UnreadableImage or Overloaded."""
+    async def check(self, data: bytes, *, is_ours: bool = False, can_wait: bool = False) -> CheckedImage:
+        """An upload, or one of ours. Raises ImageTooLarge, UnsupportedImageType, UnreadableImage or Overloaded.
+
+        `can_wait`: nobody is there who waits for the answer.
+        """
         use = partial(as_checked, data, self._settings, is_ours=is_ours)
-        return await self._decode(data, use, self._threads_behind, is_stored=False)
+        max_wait_s = None if can_wait else DECODE_WAIT_S
+        return await self._decode(data, use, self._threads_behind, is_stored=False, max_wait_s=max_wait_s)
 
     async def sha256(self, data: bytes) -> str:
         """In hex digits. A large picture's is no work for the event loop."""
@@ -88,7 +93,7 @@ class PictureDecoder:
         max_wait_s: float | None = DECODE_WAIT_S,
     ) -> Result:
         pixels = await self._header_threads.run(self._cost, data, side, is_stored)
-        await self._budget.take(pixels, max_wait_s=max_wait_s)
+        await self._budget.take(pixels, max_wait_s=max_wait_s, comes_first=threads is self._threads)
         # A task of its own, because a thread can't be stopped: the share is given back when the work has ended, and not
         # when whoever asked for it has hung up.
         working = asyncio.ensure_future(threads.run(self._decode_and, use, data, side, trim))

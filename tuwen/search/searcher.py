@@ -12,7 +12,8 @@ from data_models import (
     SearchResponse,
     SearchTimings,
 )
-from tuwen.background import Budget, WorkPool
+from tuwen.background import WorkPool
+from tuwen.budget import Budget
 from tuwen.catalogue.boosts import Boosting
 from tuwen.catalogue.facets import count_facets_among
 from tuwen.catalogue.prices import Prices
