@@ -17,6 +17,7 @@ VERSION = "0.2.0"
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 TITLE_COLUMN_LENGTH, SKU_COLUMN_LENGTH, CATEGORY_COLUMN_LENGTH, GROUP_COLUMN_LENGTH = 500, 64, 100, 64
 MAX_GUIDANCE = 50.0
+HostName = Annotated[str, Field(pattern=r"^[a-z0-9_-]+(\.[a-z0-9_-]+)*$")]
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
@@ -50,6 +51,7 @@ class Settings(BaseSettings):
 
     # Access
     open_to: Annotated[tuple[IPvAnyNetwork, ...], NoDecode] = ()
+    host_names: Annotated[tuple[HostName, ...], NoDecode] = ()
     trusted_proxies: Annotated[tuple[IPvAnyNetwork, ...], NoDecode] = ()
     api_key: SecretStr = SecretStr("")
     api_key_file: Path | None = None
@@ -141,6 +143,7 @@ class Settings(BaseSettings):
     @field_validator(
         "cors_allow_origins",
         "open_to",
+        "host_names",
         "trusted_proxies",
         "image_url_hosts",
         "image_url_private_networks",

@@ -5,6 +5,7 @@ WRITE_ROUTE_TABLE=1 has this module write the table into the documents. Tests of
 
 import os
 import re
+import socket
 import sqlite3
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -14,6 +15,9 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import APIRouter, FastAPI
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Host, Mount, Route, Router, WebSocketRoute
+from starlette.staticfiles import StaticFiles
 
 from data_models import KEY_SCOPES
 from main import app
@@ -23,7 +27,9 @@ from tests.processes import ROOT, running_api, wait_until
 from tuwen.api.access import DeclaredRoute, GuardedRoute, declared_routes
 from tuwen.errors import ConfigurationError
 
-ELSEWHERE = {"X-Forwarded-For": "203.0.113.9"}  # as the trusted proxy on 127.0.0.1 says
+# All are this machine; the API knows better: one is a proxy's, one a network's that needs no key.
+PROXY, OPEN = "127.0.0.2", "127.0.0.3"
+ELSEWHERE = {"X-Forwarded-For": "203.0.113.9"}  # as the proxy says
 # What a route is asked for with, so that it does nothing, whoever is let in.
 WITH: dict[str, Any] = {"product_id": 999999, "sku": "NONE", "image_id": "none", "job_id": 999999, "name": "nobody"}
 WITH |= {"path": "none.png"}
@@ -54,8 +60,9 @@ def ask_all(client: httpx.Client, headers: Mapping[str, str]) -> dict[tuple[str,
 
 @pytest.fixture(scope="module")
 def api(tmp_path_factory: pytest.TempPathFactory, tiny_models: dict[str, str]) -> Iterator[httpx.Client]:
-    """Behind a proxy on 127.0.0.1 that is trusted, whose headers uvicorn does not look at."""
-    settings = {"TRUSTED_PROXIES": "127.0.0.1", "FORWARDED_ALLOW_IPS": "192.0.2.1", "CORS_ALLOW_ORIGINS": "http://shop"}
+    """Behind a proxy that is trusted, whose headers uvicorn does not look at; any page may read, with a key."""
+    settings = {"TRUSTED_PROXIES": PROXY, "FORWARDED_ALLOW_IPS": "192.0.2.1", "CORS_ALLOW_ORIGINS": "http://shop, *"}
+    settings |= {"OPEN_TO": OPEN, "HOST_NAMES": "tuwen.intranet"}
     folder = tmp_path_factory.mktemp("access")
     with (
         running_api(folder, **tiny_models, **settings) as url,
@@ -65,17 +72,33 @@ def api(tmp_path_factory: pytest.TempPathFactory, tiny_models: dict[str, str]) -
         yield client
 
 
+def connected_from(address: str, api: httpx.Client) -> httpx.Client:
+    return httpx.Client(base_url=api.base_url, transport=httpx.HTTPTransport(local_address=address), timeout=30)
+
+
 @pytest.fixture(scope="module")
-def statuses(api: httpx.Client, without_key: Statuses, keys: dict[str, str]) -> Statuses:
+def proxy(api: httpx.Client) -> Iterator[httpx.Client]:
+    with connected_from(PROXY, api) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def in_open_network(api: httpx.Client) -> Iterator[httpx.Client]:
+    with connected_from(OPEN, api) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def statuses(api: httpx.Client, proxy: httpx.Client, without_key: Statuses, keys: dict[str, str]) -> Statuses:
     columns = {name: ask_all(api, {"X-API-Key": key}) for name, key in keys.items()}
     columns["without"] = ask_all(api, {})
-    assert columns["without"] == ask_all(api, ELSEWHERE)
+    assert columns["without"] == ask_all(proxy, ELSEWHERE)
     return {route: without_key[route] | {name: of[route] for name, of in columns.items()} for route in without_key}
 
 
 @pytest.fixture(scope="module")
-def without_key(api: httpx.Client) -> Statuses:
-    here, elsewhere = ask_all(api, {}), ask_all(api, ELSEWHERE)
+def without_key(api: httpx.Client, proxy: httpx.Client) -> Statuses:
+    here, elsewhere = ask_all(api, {}), ask_all(proxy, ELSEWHERE)
     return {route: {COLUMNS[0]: here[route], COLUMNS[1]: elsewhere[route]} for route in here}
 
 
@@ -107,15 +130,15 @@ def bearer(key: str) -> dict[str, str]:
 # --- Without a key ---------------------------------------------------------------------------------------------------
 
 
-def test_without_a_key_others_are_told_what_to_do(api: httpx.Client, without_key: Statuses) -> None:
+def test_without_a_key_others_are_told_what_to_do(proxy: httpx.Client, without_key: Statuses) -> None:
     assert without_key
-    refused = api.get("/product/list", headers=ELSEWHERE)
+    refused = proxy.get("/product/list", headers=ELSEWHERE)
     assert (refused.status_code, refused.headers["content-type"]) == (403, "application/problem+json")
     problem = refused.json()
     assert (problem["code"], problem["parameters"]) == ("no_key_yet", {"address": "203.0.113.9"})
     assert "cli.py keys create" in problem["detail"]
     assert "OPEN_TO" in problem["detail"]
-    in_chinese = api.get("/product/list", headers=ELSEWHERE | {"Accept-Language": "zh"}).json()
+    in_chinese = proxy.get("/product/list", headers=ELSEWHERE | {"Accept-Language": "zh"}).json()
     assert in_chinese["detail"].startswith("还没有任何 API 密钥")
 
 
@@ -132,11 +155,26 @@ def test_without_a_key_others_are_told_what_to_do(api: httpx.Client, without_key
         {"Forwarded": "for=127.0.0.1"},
         {"Via": "1.1 proxy"},
         {"X-Forwarded-Host": "localhost"},
+        {"X-Forwarded-Port": "8000"},
+        {"CF-Connecting-IP": "127.0.0.1"},
+        {"True-Client-IP": "127.0.0.1"},
+        {"X-Client-IP": "127.0.0.1"},
+        {"X-Cluster-Client-IP": "127.0.0.1"},
+        {"X-Forwarded-For": f"{OPEN}, {PROXY}, 203.0.113.9"},
     ],
 )
-def test_a_forged_header_gains_nothing(api: httpx.Client, without_key: Statuses, headers: dict[str, str]) -> None:
+def test_a_forged_header_gains_nothing(
+    api: httpx.Client, proxy: httpx.Client, without_key: Statuses, headers: dict[str, str]
+) -> None:
     assert without_key
-    assert api.get("/product/list", headers=headers).status_code == 403
+    for client in (api, proxy):
+        assert client.get("/product/list", headers=headers).status_code == 403
+
+
+def test_a_proxy_that_does_not_say_for_whom_it_asks_needs_a_key(proxy: httpx.Client, without_key: Statuses) -> None:
+    assert without_key
+    refused = proxy.get("/product/list")
+    assert (refused.status_code, refused.json()["code"]) == (403, "no_key_yet")
 
 
 def test_a_page_of_another_site_and_another_name_for_this_machine_are_refused(
@@ -151,6 +189,10 @@ def test_a_page_of_another_site_and_another_name_for_this_machine_are_refused(
         ({"Origin": "null"}, 403, "other_site"),
         ({"Host": f"evil.example:{port}"}, 403, "other_host"),
         ({"Host": f"127.0.0.1.evil.example:{port}"}, 403, "other_host"),
+        ({"Host": "printer.lan"}, 403, "other_host"),
+        ({"Host": "api:8000"}, 403, "other_host"),
+        ({"Origin": "http://["}, 403, "other_site"),
+        ({"Sec-Fetch-Site": "cross-site"}, 403, "other_site"),
     ):
         refused = api.post("/product", **form, headers=headers)  # type: ignore[arg-type]
         assert (refused.status_code, refused.json()["code"]) == (status, code), headers
@@ -159,9 +201,66 @@ def test_a_page_of_another_site_and_another_name_for_this_machine_are_refused(
         {"Origin": "http://shop"},
         {"Host": f"localhost:{port}"},
         {"Host": "[::1]"},
+        {"Host": "LOCALHOST."},
+        {"Host": f"shop.localhost:{port}"},
+        {"Host": socket.gethostname()},
+        {"Host": "Tuwen.Intranet:8000", "Origin": "http://tuwen.intranet:8000", "Sec-Fetch-Site": "same-origin"},
+        {"Origin": "http://shop", "Sec-Fetch-Site": "cross-site"},
     ):
         assert api.post("/search", json={}, headers=headers).status_code == 422, headers
-    assert api.get("/product/list", headers={"Origin": "https://evil.example"}).status_code == 200  # who can't read it
+
+
+def test_any_origin_is_none_that_may_read_without_a_key(api: httpx.Client, without_key: Statuses) -> None:
+    """CORS_ALLOW_ORIGINS=* has browsers show the answers to every page."""
+    assert without_key
+    for path in ("/product/list", "/keys"):
+        refused = api.get(path, headers={"Origin": "https://evil.example"})
+        assert (refused.status_code, refused.json()["code"]) == (403, "other_site")
+    assert api.get("/product/list", headers={"Origin": "http://shop"}).status_code == 200
+
+
+def test_a_page_makes_no_key_without_one(
+    api: httpx.Client, in_open_network: httpx.Client, without_key: Statuses
+) -> None:
+    assert without_key
+    for client in (api, in_open_network):
+        for origin in (str(api.base_url).rstrip("/"), "http://shop"):
+            for refused in (
+                client.post("/keys", json={"name": "page", "scopes": ["admin"]}, headers={"Origin": origin}),
+                client.delete("/keys/nobody", headers={"Origin": origin}),
+            ):
+                assert (refused.status_code, refused.json()["code"]) == (403, "page_without_key")
+    assert api.get("/keys").json()["items"] == []
+
+
+def test_an_open_network_calls_the_service_by_its_own_names(
+    in_open_network: httpx.Client, proxy: httpx.Client, without_key: Statuses
+) -> None:
+    assert without_key
+    for host, status in (
+        ("evil.example", 403),
+        ("printer.lan", 403),
+        ("api:8000", 200),  # a container's name
+        ("10.1.2.3:8000", 200),
+        ("tuwen.intranet", 200),
+    ):
+        assert in_open_network.get("/product/list", headers={"Host": host}).status_code == status, host
+        headers = {"X-Forwarded-For": OPEN, "X-Forwarded-Host": host}
+        assert proxy.get("/product/list", headers=headers).status_code == status, host
+    refused = in_open_network.get("/product/list", headers={"Host": "evil.example", "Accept-Language": "zh"})
+    assert "HOST_NAMES" in refused.json()["detail"]
+    assert refused.json()["detail"].startswith("不带 API 密钥时")
+
+
+@pytest.mark.parametrize("host", ["[", "[evil]:8000", "a@127.0.0.1", "127.0.0.1:http", "127.0.0.1:99999", ""])
+def test_a_host_that_is_none_is_refused(
+    api: httpx.Client, in_open_network: httpx.Client, without_key: Statuses, host: str
+) -> None:
+    assert without_key
+    for client in (api, in_open_network):
+        refused = client.get("/product/list", headers={"Host": host})
+        assert (refused.status_code, refused.json()["code"]) == (403, "other_host")
+        assert client.get("/health", headers={"Host": host}).status_code == 200
 
 
 # --- With keys -------------------------------------------------------------------------------------------------------
@@ -221,6 +320,37 @@ def test_a_route_without_a_scope_or_without_a_guard_ends_the_start() -> None:
     other_app.include_router(unguarded)
     with pytest.raises(ConfigurationError, match="/new is not guarded"):
         list(declared_routes(other_app))
+
+
+@pytest.mark.parametrize("included", [True, False])
+@pytest.mark.parametrize(
+    "route",
+    [
+        Route("/new", lambda _: Response()),
+        Mount("/new", StaticFiles(directory=ROOT / "docs")),
+        WebSocketRoute("/new", lambda _: None),
+        Host("new", Router()),
+    ],
+    ids=lambda route: type(route).__name__,
+)
+def test_what_is_no_route_of_ours_ends_the_start(route: BaseRoute, included: bool) -> None:
+    app, router = FastAPI(), APIRouter()
+    router.routes.append(route)
+    if included:
+        outer = APIRouter()
+        outer.include_router(router)
+        app.include_router(outer, prefix="/of")
+    else:
+        app.router.routes.append(route)
+    with pytest.raises(ConfigurationError, match=r"new.* is not guarded"):
+        list(declared_routes(app))
+
+
+def test_a_folder_of_pages_ends_the_start() -> None:
+    app = FastAPI()
+    app.frontend("/new", directory=ROOT / "docs")
+    with pytest.raises(ConfigurationError, match="is not guarded"):
+        list(declared_routes(app))
 
 
 def test_problems_say_what_is_missing(api: httpx.Client, keys: dict[str, str]) -> None:

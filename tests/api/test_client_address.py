@@ -35,8 +35,10 @@ def origin(peer: str | None, headers: HEADERS, uvicorn_trusts: str = "") -> tupl
     ("peer", "headers", "address", "is_direct"),
     [
         ("192.0.2.7", [], "192.0.2.7", True),
-        ("127.0.0.1", [], "127.0.0.1", True),
-        ("::ffff:127.0.0.1", [], "127.0.0.1", True),
+        ("127.0.0.2", [], "127.0.0.2", True),
+        ("::ffff:127.0.0.2", [], "127.0.0.2", True),
+        ("127.0.0.1", [], None, False),  # a proxy that does not say for whom
+        ("::ffff:10.0.0.5", [], None, False),
         ("192.0.2.7", [("X-Forwarded-For", "127.0.0.1")], None, False),
         ("10.0.0.5", [("X-Forwarded-For", "192.0.2.7")], "192.0.2.7", False),
         ("10.0.0.5", [("X-Forwarded-For", "127.0.0.1, 192.0.2.7")], "192.0.2.7", False),
@@ -46,10 +48,16 @@ def origin(peer: str | None, headers: HEADERS, uvicorn_trusts: str = "") -> tupl
         ("fd00::5", [("X-Forwarded-For", "[2001:db8::7]:5555")], "2001:db8::7", False),
         ("fd00::5", [("X-Forwarded-For", "2001:db8::7")], "2001:db8::7", False),
         ("10.0.0.5", [("X-Forwarded-For", "10.0.0.7")], "10.0.0.7", False),
+        ("10.0.0.5", [("X-Forwarded-For", "10.0.0.8, 10.0.0.7")], "10.0.0.7", False),  # the left one may be forged
         ("10.0.0.5", [("X-Forwarded-For", "192.0.2.7, unknown")], None, False),
         ("10.0.0.5", [("X-Forwarded-For", "")], None, False),
         ("10.0.0.5", [("Via", "1.1 proxy")], None, False),
         ("127.0.0.2", [("X-Real-IP", "127.0.0.1")], None, False),
+        ("127.0.0.2", [("X-Forwarded-Server", "shop")], None, False),
+        ("127.0.0.2", [("CF-Connecting-IP", "192.0.2.7")], None, False),
+        ("127.0.0.2", [("True-Client-IP", "192.0.2.7")], None, False),
+        ("127.0.0.2", [("X-Client-IP", "192.0.2.7")], None, False),
+        ("127.0.0.2", [("X-Cluster-Client-IP", "192.0.2.7")], None, False),
         ("testclient", [], None, True),
         (None, [], None, True),
     ],
@@ -59,7 +67,7 @@ def test_only_trusted_proxies_are_believed(
 ) -> None:
     found, _ = origin(peer, headers)
     assert (found.address and str(found.address), found.is_direct) == (address, is_direct)
-    assert not found.is_this_machine or peer in ("127.0.0.1", "::ffff:127.0.0.1")
+    assert found.is_this_machine == (address == "127.0.0.2")
 
 
 @pytest.mark.parametrize("uvicorn_trusts", ["127.0.0.1", "*", "10.0.0.0/24"])

@@ -92,6 +92,7 @@ def test_every_setting_of_env_reaches_the_api_and_the_worker(stack: dict[str, Se
         "CORS_ALLOW_ORIGINS",
         "API_WORKERS",
         "OPEN_TO",
+        "HOST_NAMES",
         "TRUSTED_PROXIES",
     }
 

@@ -4,7 +4,9 @@ Before a body is read or a parameter looked at. A route that declares nothing en
 """
 
 import logging
+import socket
 from collections.abc import Awaitable, Callable, Iterator
+from ipaddress import ip_address
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote, urlsplit
 
@@ -111,13 +113,17 @@ def needed_scope(route: APIRoute) -> KeyScope | None:
 
 def declared_routes(app: FastAPI) -> Iterator[DeclaredRoute]:
     """All but the pages of the documentation. Raises ConfigurationError where one is guarded by nothing."""
-    for context in iter_route_contexts(app.routes):
+    documentation = {app.openapi_url, app.docs_url, app.swagger_ui_oauth2_redirect_url, app.redoc_url}
+    for context in iter_route_contexts(app.routes):  # into the routers that are included, which have no path
         route = context.original_route
-        if isinstance(route, APIRoute):
-            if not isinstance(route, GuardedRoute):
-                raise ConfigurationError(f"{route.path} is not guarded: its router needs route_class=GuardedRoute.")
+        if isinstance(route, GuardedRoute):
             for method in sorted(context.methods or ()):
                 yield DeclaredRoute(method, context.path or "", needed_scope(route))
+        elif isinstance(route, APIRoute) or context.path is None or context.path not in documentation:
+            where = context.path or repr(route)
+            raise ConfigurationError(f"{where} is not guarded: all is served by a router's GuardedRoute (route_class).")
+    if list(app.router._iter_low_priority_routes()):  # which stand among no other routes
+        raise ConfigurationError("What app.frontend() serves is not guarded: all is served by a router's GuardedRoute.")
 
 
 def install_access(app: FastAPI, settings: Settings) -> None:
@@ -146,15 +152,15 @@ async def require_caller(request: Request) -> Caller:
         known = await api.keyring.find(key)
         return _caller_with(known, api)
     origin, settings = origin_of(request.scope), api.services.settings
-    if origin.is_in(settings.open_to):
-        _require_no_other_site(request, settings.cors_allow_origins)
-        return Caller(None, ALL_SCOPES)
-    if await api.keyring.has_any():
-        raise NotAuthenticated(
-            "An API key is needed here: send it as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'. Whoever runs this "
-            "service makes one with 'python cli.py keys create'."
-        )
-    _require_this_machine(request, origin)
+    is_open = origin.is_in(settings.open_to)
+    if not is_open:
+        if await api.keyring.has_any():
+            raise NotAuthenticated(
+                "An API key is needed here: send it as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'. Whoever runs "
+                "this service makes one with 'python cli.py keys create'."
+            )
+        _require_this_machine(origin)
+    _require_own_name(request, settings.host_names, is_open)
     _require_no_other_site(request, settings.cors_allow_origins)
     return Caller(None, ALL_SCOPES)
 
@@ -165,6 +171,12 @@ async def is_admin(request: Request) -> bool:
         return "admin" in (await require_caller(request)).scopes
     except AppError:
         return False
+
+
+async def refuse_pages_without_key(request: Request) -> None:
+    """A dependency of what lasts: a key that a page has made would go on where the page no longer gets in."""
+    if request.state.caller.key is None and "origin" in request.headers:
+        raise Forbidden("A web page changes API keys only with one of its own, of the scope admin.")
 
 
 def presented_key(request: Request) -> str:
@@ -184,34 +196,66 @@ def _caller_with(known: KnownKey | None, api: Api) -> Caller:
     return Caller(known.name, known.scopes)
 
 
-def _require_this_machine(request: Request, origin: Origin) -> None:
+def _require_this_machine(origin: Origin) -> None:
     if not origin.is_this_machine:
         raise Forbidden(
             f"There is no API key yet, so only this machine is answered, and {origin.shown} is another. Whoever runs "
             "this service makes a key with 'python cli.py keys create --name NAME --scope search', or names the "
             "networks that need none in OPEN_TO."
         )
-    host = urlsplit(f"//{request.headers.get('host', '')}").hostname or ""
-    if "." in host.rstrip(".") and not _is_address_or_local(host):  # a page's own name for us, by DNS rebinding
-        raise Forbidden(
-            f"There is no API key yet, so only this machine is answered, by its address and not as {host!r}."
-        )
 
 
-def _is_address_or_local(host: str) -> bool:
-    return host.replace(".", "").isdigit() or host.endswith((".localhost", ".local", ".internal", ".lan"))
+def _require_own_name(request: Request, host_names: tuple[str, ...], is_open: bool) -> None:
+    """A page of any web site may have its own name point here (DNS rebinding), and then reads what we answer."""
+    asked_for = [request.headers.get("host", "")]
+    asked_for += [name.strip() for line in request.headers.getlist("x-forwarded-host") for name in line.split(",")]
+    for name in asked_for:
+        host = _host_of(name)
+        if host is None or not (host[0] in host_names or _is_own_name(host[0], is_open)):
+            raise Forbidden(
+                f"Without an API key this service is called by its address, as localhost or by a name in HOST_NAMES, "
+                f"and not as {name!r}."
+            )
+
+
+def _host_of(text: str) -> tuple[str, int | None] | None:
+    """Name or address, and the port; None for what is neither."""
+    try:
+        parts = urlsplit(f"//{text}")
+        host = parts.hostname, parts.port
+    except ValueError:
+        return None
+    if not host[0] or parts.netloc != text or "@" in text:
+        return None
+    return host[0].removesuffix("."), host[1]
+
+
+def _is_own_name(name: str, is_open: bool) -> bool:
+    """`is_open`: to a network, in which containers call each other by names without a dot, which no web site has."""
+    try:
+        return bool(ip_address(name))
+    except ValueError:
+        own = name in ("localhost", socket.gethostname().lower()) or name.endswith(".localhost")
+        return own or (is_open and "." not in name)
 
 
 def _require_no_other_site(request: Request, allowed: tuple[str, ...]) -> None:
     """A page of any web site may have its reader's browser send forms here; without a key it is told by this alone.
 
-    To read it may ask: its browser doesn't let it see the answer.
+    To read it may ask: its browser doesn't let it see the answer, unless `*` does. That names nobody here: it is for
+    pages that have a key.
     """
     origin = request.headers.get("origin")
-    if request.method in READING or origin is None or origin in allowed or "*" in allowed:
+    if origin in allowed or (request.method in READING and "*" not in allowed):
         return
-    if urlsplit(origin).netloc != request.headers.get("host"):
-        raise Forbidden(f"A page of {origin!r} asks without an API key, and CORS_ALLOW_ORIGINS does not name it.")
+    is_other = request.headers.get("sec-fetch-site") == "cross-site" and request.method not in READING
+    if origin is not None:
+        site = _host_of(origin.partition("://")[2])
+        is_other |= site is None or site != _host_of(request.headers.get("host", ""))
+    if is_other:
+        raise Forbidden(
+            f"A page of {origin or 'another site'!r} asks without an API key, and CORS_ALLOW_ORIGINS does not name it."
+        )
 
 
 async def _audited(handle: Handler, request: Request, key: str) -> Response:

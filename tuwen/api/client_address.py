@@ -14,7 +14,8 @@ Network = IPv4Network | IPv6Network
 
 KEY = "tuwen.origin"
 FORWARDED_FOR, FORWARDED_PROTO = b"x-forwarded-for", b"x-forwarded-proto"
-SIGNS_OF_A_PROXY = {FORWARDED_FOR, FORWARDED_PROTO, b"x-forwarded-host", b"forwarded", b"x-real-ip", b"via"}
+SIGNS_OF_A_PROXY = {b"forwarded", b"via", b"x-real-ip", b"x-client-ip", b"x-cluster-client-ip", b"true-client-ip"}
+SIGNS_OF_A_PROXY |= {b"cf-connecting-ip"}
 
 
 class Origin(NamedTuple):
@@ -52,18 +53,18 @@ class ClientAddress:
     def _origin(self, scope: Scope) -> Origin:
         peer = scope["client"][0] if scope.get("client") else "a socket"
         connected = _parsed(peer)
-        if not any(name in SIGNS_OF_A_PROXY for name, _ in scope["headers"]):
-            return Origin(connected, is_direct=True, shown=peer)
-        nobody = Origin(None, is_direct=False, shown=f"{peer} (through a proxy that TRUSTED_PROXIES does not name)")
         if connected is None or not self._is_trusted(connected):
-            return nobody
+            if not any(_is_sign_of_a_proxy(name) for name, _ in scope["headers"]):
+                return Origin(connected, is_direct=True, shown=peer)
+            return Origin(None, is_direct=False, shown=f"{peer} (through a proxy that TRUSTED_PROXIES does not name)")
         lines = [value for name, value in scope["headers"] if name == FORWARDED_FOR]
         hops = [_parsed(hop) for hop in b",".join(lines).decode("latin-1").split(",")]
+        # Where all are proxies, the one that our own proxy has seen: those before it may be the client's invention.
+        client = next((hop for hop in reversed(hops) if hop is None or not self._is_trusted(hop)), hops[-1])
         # The connection's own address among them: uvicorn (--proxy-headers) has put it there by rules of its own.
-        if connected in hops:
-            return nobody
-        client = next((hop for hop in reversed(hops) if hop is None or not self._is_trusted(hop)), hops[0])
-        return nobody if client is None else Origin(client, is_direct=False, shown=str(client))
+        if client is None or connected in hops:
+            return Origin(None, is_direct=False, shown=f"{peer} (a proxy whose X-Forwarded-For does not say for whom)")
+        return Origin(client, is_direct=False, shown=str(client))
 
     def _is_trusted(self, address: Address) -> bool:
         return any(address in network for network in self._trusted)
@@ -72,6 +73,10 @@ class ClientAddress:
 def origin_of(scope: Scope) -> Origin:
     origin: Origin = scope[KEY]
     return origin
+
+
+def _is_sign_of_a_proxy(header: bytes) -> bool:
+    return header in SIGNS_OF_A_PROXY or header.startswith(b"x-forwarded")
 
 
 def _parsed(text: str) -> Address | None:

@@ -9,7 +9,7 @@ from fastapi.routing import APIRouter
 from data_models import ApiKeys, CreatedApiKey, NewApiKey
 from tuwen.access.errors import KeyNameTaken
 from tuwen.access.keys import create_key, list_keys, revoke_key
-from tuwen.api.access import GuardedRoute, needs
+from tuwen.api.access import GuardedRoute, needs, refuse_pages_without_key
 from tuwen.api.problems import problem_responses
 from tuwen.api.state import Api, ApiDependency
 from tuwen.database.engine import Database
@@ -28,6 +28,7 @@ router = APIRouter(tags=["keys"], route_class=GuardedRoute, dependencies=[Depend
     status_code=201,
     summary="Make an API key",
     responses=problem_responses(MalformedRequest, InvalidInput, KeyNameTaken, DatabaseUnavailable),
+    dependencies=[Depends(refuse_pages_without_key)],
 )
 @needs("admin")
 async def create_api_key(body: NewApiKey, api: ApiDependency) -> CreatedApiKey:
@@ -52,6 +53,7 @@ async def list_api_keys(api: ApiDependency) -> ApiKeys:
     status_code=204,
     summary="Revoke an API key",
     responses=problem_responses(NotFound, DatabaseUnavailable),
+    dependencies=[Depends(refuse_pages_without_key)],
 )
 @needs("admin")
 async def revoke_api_key(name: Annotated[str, Path(max_length=64)], api: ApiDependency) -> None:
