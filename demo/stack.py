@@ -39,7 +39,7 @@ def demo_stack(settings: Settings, say: Callable[[str], None]) -> Iterator[list[
     fastapi = ["fastapi", "run", "main.py", "--host", settings.api_host, "--port", str(settings.api_port)]
     fastapi.append("--no-proxy-headers")  # the API looks at them itself, see TRUSTED_PROXIES
     streamlit = ["streamlit", "run", "web_demo.py", f"--server.port={settings.web_port}"]
-    streamlit += [f"--server.address={settings.api_host}", "--server.headless=true"]
+    streamlit.append("--server.headless=true")  # its address is .streamlit/config.toml's, whatever API_HOST says
     with ExitStack() as stack:
         api = stack.enter_context(_child(fastapi, logs / "api.log", environment))
         web = stack.enter_context(_child(streamlit, logs / "web.log", environment))

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from tests.launch import Program
@@ -28,6 +29,11 @@ TLS = ssl.create_default_context()
 SHORTEST_PAUSE_S, LONGEST_PAUSE_S, PAUSE_SHARE = 0.02, 0.1, 0.05
 # What decides how our programs run: all settings, and where the hubs' clients look.
 DECISIVE = {name.upper() for name in Settings.model_fields} | {"TUWEN_ENV_FILE", "RESTART_PAUSE_S"}
+
+
+def listening_addresses(port: int) -> set[str]:
+    connections = psutil.net_connections("tcp")
+    return {each.laddr.ip for each in connections if each.status == "LISTEN" and each.laddr and each.laddr.port == port}
 
 
 def free_port() -> int:

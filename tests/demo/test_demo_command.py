@@ -17,7 +17,7 @@ from clients.reindex import read_queries
 from evaluation.retrieval import evaluate_retrieval
 from tests.conftest import picture
 from tests.launch import run_to_its_end
-from tests.processes import ROOT, answers, environment, free_port, running, stop, wait_until
+from tests.processes import ROOT, answers, environment, free_port, listening_addresses, running, stop, wait_until
 
 COLORS = ("red", "green", "blue", "black", "white")
 
@@ -62,6 +62,7 @@ def test_demo_starts_loads_once_and_stops_on_ctrl_c(
 ) -> None:
     api, web = free_port(), free_port()
     settings = {**tiny_models, "DATA_DIR": str(tmp_path / "data"), "API_PORT": str(api), "WEB_PORT": str(web)}
+    settings["API_HOST"] = "0.0.0.0"  # opens the API, which asks others for a key, and not the pages, which ask nobody
     for loaded in ("5 products loaded, 0 were there", "0 products loaded, 5 were there"):
         with demo(small_catalogue, settings) as process:
             assert process.stdout is not None
@@ -73,6 +74,7 @@ def test_demo_starts_loads_once_and_stops_on_ctrl_c(
             assert loaded in output
             assert f"http://127.0.0.1:{web}" in output
             assert answers(f"http://127.0.0.1:{web}/_stcore/health")
+            assert (listening_addresses(api), listening_addresses(web)) == ({"0.0.0.0"}, {"127.0.0.1"})
             products = httpx.get(f"http://127.0.0.1:{api}/product/list?index_status=indexed", trust_env=False).json()
             assert products["total"] == len(COLORS)
             query = {"mode": "text_to_text", "text": "沙发"}

@@ -20,7 +20,17 @@ from playwright.sync_api import BrowserContext, FilePayload, Locator, Page, expe
 
 from data_models import SearchMode
 from tests.conftest import broken_picture, create_product, picture, wait_until_indexed
-from tests.processes import ROOT, answers, environment, free_port, require_program, running, running_api, wait_until
+from tests.processes import (
+    ROOT,
+    answers,
+    environment,
+    free_port,
+    listening_addresses,
+    require_program,
+    running,
+    running_api,
+    wait_until,
+)
 from web.frame import PAGES
 from web.texts import TEXTS
 
@@ -66,7 +76,7 @@ def running_pages(folder: Path, api_url: str, **settings: object) -> Iterator[st
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "streamlit", "run", "web_demo.py"]
-    command += [f"--server.port={port}", "--server.address=127.0.0.1", "--server.fileWatcherType=none"]
+    command += [f"--server.port={port}", "--server.fileWatcherType=none"]
     env = environment(API_URL=api_url, **settings)
     with running(command, folder / "web.log", env=env, ready=lambda: answers(f"{url}/_stcore/health")):
         yield url
@@ -153,6 +163,10 @@ def expect_pictures_loaded(page: Page, scope: str) -> None:
 
 
 # --- Search ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_pages_listen_on_this_machine_alone(pages_url: str) -> None:
+    assert listening_addresses(int(pages_url.rpartition(":")[2])) == {"127.0.0.1"}
 
 
 def test_home_says_what_is_there_and_that_all_parts_are_up(tab: Page, pages_url: str, catalogue: httpx.Client) -> None:
