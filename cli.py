@@ -41,6 +41,7 @@ app.add_typer(keys, name="keys")
 console = Console(highlight=False)
 say = partial(console.print, markup=False, soft_wrap=True)  # as it is, for what is copied from it
 error_console = Console(highlight=False, stderr=True, soft_wrap=True)
+hint = partial(error_console.print, markup=False)
 
 DEMO_CATALOGUE = PROJECT_ROOT / "demo" / "catalogue.jsonl"
 DEMO_VIEWS = PROJECT_ROOT / "evaluation" / "views"
@@ -292,19 +293,22 @@ def create_key(
         typer.Option(help="Write the key there instead of showing it. Where a good key of this name is, leave it."),
     ] = None,
 ) -> None:
-    """Make an API key, and show it this once. From the first key on, whoever calls the service needs one."""
+    """Make an API key, and show it this once. From the first key on, whoever calls the service needs one.
+
+    Before the first start of a service it makes the database, too, and says so.
+    """
     from tuwen.access.key_file import keep_key_in_file  # noqa: PLC0415
     from tuwen.access.keys import create_key as create  # noqa: PLC0415  # other commands need no database
     from tuwen.access.keys import new_key  # noqa: PLC0415
 
     wanted = new_key(name, scope, expires)
-    with _database() as database:
+    with _database(may_be_new=True) as database:
         if file is not None:
             keep_key_in_file(database, wanted, file)
             return
         with database.write() as session:
             created = create(session, wanted)
-    error_console.print(f"The API key {created.name!r} ({', '.join(created.scopes)}), shown this once:")
+    hint(f"The API key {created.name!r} ({', '.join(created.scopes)}), shown this once:")
     say(created.key)
 
 
@@ -334,11 +338,17 @@ def revoke_key(name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
 
 
 @contextmanager
-def _database() -> "Iterator[Database]":
-    """Safe beside running services."""
-    from tuwen.database.start import open_database  # noqa: PLC0415
+def _database(*, may_be_new: bool = False) -> "Iterator[Database]":
+    """That of the settings, said on stderr: a key in another is good for nothing. Safe beside running services."""
+    from tuwen.database.start import has_installation, open_database, place_of, require_installation  # noqa: PLC0415
 
-    database = open_database(load_settings())
+    settings = load_settings()
+    is_new = may_be_new and not has_installation(settings)
+    if not is_new:
+        require_installation(settings)
+        settings = settings.model_copy(update={"auto_migrate": False})
+    database = open_database(settings)
+    hint(f"{'A new database' if is_new else 'Database'}: {place_of(settings)}")
     try:
         yield database
     finally:
@@ -348,9 +358,9 @@ def _database() -> "Iterator[Database]":
 def _service_client(api_url: str = "", api_key: str = "") -> ServiceClient:
     settings = load_settings()
     try:
-        return open_client(api_url or settings.api_address, api_key or settings.own_key)
-    except OSError as error:
-        raise CatalogueError(f"API_KEY_FILE={settings.api_key_file} can't be read: {error.strerror}") from error
+        return open_client(api_url or settings.api_address, settings.key_to_send(api_key))
+    except ValueError as error:
+        raise CatalogueError(str(error)) from error
 
 
 @app.command()

@@ -51,6 +51,26 @@ def test_reconcile_makes_no_installation_and_migrates_none(tmp_path: Path, optio
     assert contents_of(tmp_path) == before
 
 
+@pytest.mark.parametrize("command", [("list",), ("revoke", "till"), ("create", "--name", "till", "--scope", "search")])
+def test_keys_are_of_an_installation_that_is_there_and_migrate_none(tmp_path: Path, command: tuple[str, ...]) -> None:
+    typo = tmp_path / "typo"
+    new = run_cli("keys", *command, DATA_DIR=str(typo))
+    if command[0] == "create":
+        assert (new.returncode, new.stdout[:6]) == (0, "tuwen_")
+        assert new.stderr.splitlines()[0] == f"A new database: {typo / 'tuwen.db'} (DATA_DIR)"
+    else:
+        assert (new.returncode, new.stdout, typo.exists()) == (1, "", False)
+        assert new.stderr == f"There is no installation in DATA_DIR={typo}: no tuwen.db.\n"
+    old = tmp_path / "old"
+    with tarfile.open(ROOT / "tests" / "data" / "data-0.2.0.tar.gz") as archive:
+        archive.extractall(old, filter="data")
+    before = contents_of(old)
+    refused = run_cli("keys", *command, DATA_DIR=str(old))
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "run 'python cli.py migrate'" in refused.stderr
+    assert contents_of(old) == before
+
+
 def contents_of(folder: Path) -> dict[Path, bytes]:
     return {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from tests.processes import ROOT, environment
 from tuwen.settings import Settings
@@ -170,3 +171,27 @@ def defaults() -> dict[str, Any]:
 def test_empty_values_mean_the_defaults(tmp_path: Path) -> None:
     defaults = loaded(tmp_path)
     assert loaded(tmp_path, **dict.fromkeys(FIELDS, "")) == defaults
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_a_key_is_read_from_its_file_as_windows_writes_it(tmp_path: Path, encoding: str) -> None:
+    file = tmp_path / "key"
+    file.write_text("tuwen_k\r\n", encoding=encoding)
+    assert Settings(api_key_file=file).key_to_send() == "tuwen_k"
+    assert Settings(api_key_file=file).key_to_send("tuwen_given") == "tuwen_given"
+
+
+def test_what_no_header_can_carry_is_refused_in_words_and_not_shown(tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    file.write_text("tuwen_k", encoding="utf-16")
+    for settings, given in (
+        (Settings(api_key_file=file), ""),
+        (Settings(api_key=SecretStr("密钥")), ""),
+        (Settings(), "密钥"),
+        (Settings(), "tuwen_\nk"),
+    ):
+        with pytest.raises(ValueError, match=r"no API key.*API_KEY_FILE \(UTF-8\)") as refused:
+            settings.key_to_send(given)
+        assert "密钥" not in str(refused.value)
+    with pytest.raises(ValueError, match=r"API_KEY_FILE=.* can't be read: "):
+        Settings(api_key_file=tmp_path).key_to_send()

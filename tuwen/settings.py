@@ -252,12 +252,17 @@ class Settings(BaseSettings):
     def api_address(self) -> str:
         return (self.api_url or f"http://127.0.0.1:{self.api_port}").rstrip("/")
 
-    @property
-    def own_key(self) -> str:
-        """What the pages and the command line act with; empty: none. Raises OSError where its file can't be read."""
-        if self.api_key_file is not None and not self.api_key.get_secret_value():
-            return self.api_key_file.read_text(encoding="utf-8").strip()
-        return self.api_key.get_secret_value()
+    def key_to_send(self, given: str = "") -> str:
+        """The given one, or what the pages and the command line act with; empty: none. Raises ValueError, in words."""
+        key = given or self.api_key.get_secret_value()
+        try:
+            if self.api_key_file is not None and not key:
+                key = self.api_key_file.read_text(encoding="utf-8-sig", errors="replace").strip()
+        except OSError as error:
+            raise ValueError(f"API_KEY_FILE={self.api_key_file} can't be read: {error.strerror}") from error
+        if not (key.isascii() and key.isprintable()):  # no header could carry it
+            raise ValueError("That is no API key, which is all ASCII: see --api-key, API_KEY or API_KEY_FILE (UTF-8).")
+        return key
 
     @property
     def uses_demo_models(self) -> bool:

@@ -12,11 +12,11 @@ OF_KEYS = {"needs_key", "unknown_key", "revoked_key", "expired_key", "missing_sc
 
 def session_key() -> str:
     """Empty: none."""
-    settings = load_settings()
+    given = str(st.session_state.get(GIVEN_KEY, ""))
     try:
-        return str(st.session_state.get(GIVEN_KEY, "")) or settings.own_key
-    except OSError as error:
-        raise ApiError(f"API_KEY_FILE={settings.api_key_file} can't be read: {error.strerror}") from error
+        return load_settings().key_to_send(given)
+    except ValueError as error:
+        raise ApiError(t("api_key_not_ascii") if given else str(error), code="unknown_key") from error
 
 
 def show_key_field_if_wanted() -> None:

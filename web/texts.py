@@ -107,6 +107,7 @@ TEXTS: dict[str, Text] = {
         "environment of these pages or in `.env`, and start the pages again.",
     ),
     "api_key": Text("API 密钥", "API key"),
+    "api_key_not_ascii": Text("这不是 API 密钥：密钥里没有中文和全角字符。", "That is no API key, which is all ASCII."),
     "api_key_hint": Text(
         "请在侧栏填写 API 密钥，只在这次打开的页面里使用；运行本服务的人可以给您一个。",
         "Give an API key in the side bar; it is used in this tab alone. Whoever runs this service can make you one.",

@@ -112,8 +112,21 @@ def test_a_key_in_a_file_stays_while_it_is_good(database: Database, tmp_path: Pa
         kept = session.scalars(sa.select(ApiKeyRow.key_sha256).where(ApiKeyRow.revoked_at.is_(None))).all()
     assert len({first, second, file.read_text()}) == 3
     assert kept == [sha256_of(file.read_text().strip())]
-    with pytest.raises(ConfigurationError, match="can't be kept"):
-        keep_key_in_file(database, wanted, tmp_path / "nowhere" / "pages")
+    good = file.read_text()
+    file.write_text(good, encoding="utf-8-sig")
+    keep_key_in_file(database, wanted, file)
+    assert file.read_text(encoding="utf-8-sig") == good
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for unusable in (tmp_path / "nowhere" / "pages", folder):
+        with pytest.raises(ConfigurationError, match="can't be kept"):
+            keep_key_in_file(database, wanted, unusable)
+    keep_key_in_file(database, wanted, file)  # still good: nothing was revoked for what could not be written
+    assert file.read_text(encoding="utf-8-sig") == good
+    file.write_bytes(good.encode("utf-16"))
+    keep_key_in_file(database, wanted, file)
+    assert file.read_text() != good
+    assert {each.name for each in tmp_path.iterdir() if each.name.startswith(".")} == set()
 
 
 def test_whoever_tries_keys_asks_the_database_once_a_second_at_most(database: Database) -> None:

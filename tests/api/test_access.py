@@ -476,4 +476,5 @@ def test_the_command_line_makes_lists_and_revokes_keys(api: httpx.Client, keys: 
     assert run_cli("keys", "revoke", "till", **data).returncode == 0
     wait_until(lambda: api.get("/product/list", headers=bearer(key)).status_code == 401, timeout_s=5, what="a refusal")
     unknown = run_cli("keys", "revoke", "nobody", **data)
-    assert (unknown.returncode, unknown.stderr.strip()) == (1, "There is no API key 'nobody'.")
+    assert (unknown.returncode, unknown.stderr.splitlines()[1:]) == (1, ["There is no API key 'nobody'."])
+    assert unknown.stderr.splitlines()[0] == f"Database: {data['DATA_DIR']}/tuwen.db (DATA_DIR)"

@@ -189,6 +189,8 @@ def test_without_a_service_import_and_evaluate_say_how_to_start_or_name_one(
         assert_one_sentence(result, f"No service answers at {address}", "fastapi run main.py", "API_URL")
     assert_one_sentence(run_cli(*evaluate, "--api-url", "127.0.0.1:9"), "No service answers at 127.0.0.1:9", "http://")
     assert_one_sentence(run_cli(*evaluate, "--api-url", "http://a:b"), "'http://a:b' is no address")
+    assert_one_sentence(run_cli(*evaluate, "--api-key", "密钥"), "That is no API key")
+    assert_one_sentence(run_cli(*evaluate, API_KEY="密钥"), "That is no API key")
 
 
 def test_another_server_is_not_taken_for_the_service(small_catalogue: Path, tmp_path: Path) -> None:

@@ -149,7 +149,7 @@ def test_the_pages_find_the_key_that_the_stack_makes(stack: dict[str, Service], 
     assert "keys" in stack["web"]["depends_on"]
     assert stack["keys"]["environment"]["DATABASE_URL"] == stack["api"]["environment"]["DATABASE_URL"]
     asking = services(tmp_path, PAGES_KEY_FILE="")["web"]["environment"]
-    assert Settings.model_validate({name.lower(): value for name, value in asking.items() if value}).own_key == ""
+    assert Settings.model_validate({name.lower(): value for name, value in asking.items() if value}).key_to_send() == ""
 
 
 def test_images_are_pinned(stack: dict[str, Service]) -> None:

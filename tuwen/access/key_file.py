@@ -1,6 +1,8 @@
 """A key in a file, for a program that shall find one there without a step of anybody's, such as the stack's pages."""
 
 import os
+import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
 from data_models import NewApiKey
@@ -13,18 +15,21 @@ from tuwen.errors import ConfigurationError
 def keep_key_in_file(database: Database, wanted: NewApiKey, file: Path) -> None:
     """Nothing where the file has a good key of this name and these scopes; else a new one takes its place.
 
-    The key is good before it is in the file. Raises ConfigurationError where the file can't be written.
+    The key is good before it is in the file. Raises ConfigurationError where the file can't be written: then all is as
+    it was.
     """
     try:
-        kept = file.read_text(encoding="utf-8").strip() if file.exists() else ""
-        with database.write() as session:
-            row = find_key(session, wanted.name)
-            if row is not None and row.key_sha256 == sha256_of(kept) and _is_as_wanted(row, wanted):
-                return
-            if row is not None:
-                revoke_key(session, wanted.name)
-            key = create_key(session, wanted).key
-        _write_for_us_alone(file, key)
+        kept = _kept_in(file)
+        with ExitStack() as at_last:
+            with database.write() as session:
+                row = find_key(session, wanted.name)
+                if row is not None and row.key_sha256 == sha256_of(kept) and _is_as_wanted(row, wanted):
+                    return
+                if row is not None:
+                    revoke_key(session, wanted.name)
+                beside = _write_beside(file, create_key(session, wanted).key)
+                at_last.callback(beside.unlink, missing_ok=True)
+            beside.replace(file)
     except OSError as error:
         raise ConfigurationError(f"The key can't be kept in {file}: {error.strerror}.") from error
 
@@ -35,8 +40,17 @@ def _is_as_wanted(row: ApiKeyRow, wanted: NewApiKey) -> bool:
     return not has_ended and set(row.scopes) == set(wanted.scopes)
 
 
-def _write_for_us_alone(file: Path, key: str) -> None:
-    beside = file.with_name(f".{file.name}.{os.getpid()}")
-    with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as opened:
+def _kept_in(file: Path) -> str:
+    """Empty: none that we could read. Raises OSError where none can be kept there, as for a folder."""
+    try:
+        return file.read_text(encoding="utf-8-sig").strip()
+    except (FileNotFoundError, PermissionError, UnicodeDecodeError):
+        return ""
+
+
+def _write_beside(file: Path, key: str) -> Path:
+    """For us alone, and whole before it takes the file's place."""
+    descriptor, beside = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
+    with os.fdopen(descriptor, "w", encoding="ascii") as opened:
         opened.write(key + "\n")
-    beside.replace(file)
+    return Path(beside)

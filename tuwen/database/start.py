@@ -42,8 +42,20 @@ def open_database(settings: Settings) -> Database:
 
 def require_installation(settings: Settings) -> None:
     """For what must make none. Raises ConfigurationError where the embedded default's database is not there."""
-    if not (settings.database_url or (settings.data_dir / "tuwen.db").exists()):
+    if not has_installation(settings):
         raise ConfigurationError(f"There is no installation in DATA_DIR={settings.data_dir.resolve()}: no tuwen.db.")
+
+
+def has_installation(settings: Settings) -> bool:
+    """Of a server, whether it has the schema shows once it is opened."""
+    return bool(settings.database_url) or (settings.data_dir / "tuwen.db").exists()
+
+
+def place_of(settings: Settings) -> str:
+    """Where its database is, as a person knows it, and which setting says so."""
+    url = parse_address(settings.database_dsn)
+    place = url.database if url.get_backend_name() == "sqlite" else f"{url.database} at {url.host}:{url.port or 3306}"
+    return f"{place} ({settings.source_of('database_url')})"
 
 
 def _require_usable_file(path: Path, setting: str) -> None:
