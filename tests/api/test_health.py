@@ -13,6 +13,7 @@ from starlette.testclient import TestClient
 from main import create_app
 from orm_models import ProcessRow, ProductRow, utc_now
 from tests.processes import EXPORTS
+from tuwen.api.state import Api
 from tuwen.database.start import open_database
 from tuwen.processes import GONE_AFTER, Presence
 from tuwen.settings import Settings
@@ -88,6 +89,10 @@ def test_ready_is_who_can_search_whatever_else_is_away(settings: Settings) -> No
         assert client.get("/health/ready").status_code == httpx.codes.OK
         assert client.post("/search", json={"mode": "text_to_text", "text": "沙发"}).is_success
         assert client.portal is not None
+        api: Api = client.app_state["api"]
+        client.portal.call(api.services.encoding.text_documents.close)
+        assert part(client, "models")[0] == "down"
+        assert client.get("/health/ready").status_code == httpx.codes.OK  # the index alone waits
         client.portal.call(end_the_loops_that_feed_the_models)
         assert client.get("/health/ready").status_code == httpx.codes.SERVICE_UNAVAILABLE
 

@@ -4,11 +4,12 @@ import asyncio
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 
-from tuwen.encoders import turns
+from tuwen.encoders import batching, turns
 from tuwen.encoders.batching import MicroBatcher
 from tuwen.encoders.turns import LONGEST_WAIT_S, Claim, Fairness, Turns, Urgency
 from tuwen.errors import EncodingFailed, ModelsUnavailable, Overloaded
@@ -126,6 +127,53 @@ def test_a_model_that_fails_whatever_it_is_given_blames_no_item_and_is_found_wel
         model.trouble = None
         await batcher.check()
         assert await batcher.query("a") == "A"
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("broken", ["queries", "index"])
+def test_each_network_in_trouble_is_asked_itself_and_searches_have_no_part_in_the_indexs(broken: str) -> None:
+    queries, index = Model(), Model()
+    in_trouble = queries if broken == "queries" else index
+
+    async def scenario() -> None:
+        sizes: Any = {"known_good": "good", "batch_size": 1, "bulk_batch_size": 1, "queue_size": 9}
+        with ThreadPoolExecutor(1) as executor:
+            batcher = MicroBatcher(queries.process, executor, Turns(), process_bulk=index.process, **sizes)
+            in_trouble.trouble = RuntimeError("lost device")
+            add, add_to_other = batcher.query, batcher.bulk
+            if broken == "index":
+                add, add_to_other = add_to_other, add
+            with pytest.raises(ModelsUnavailable):
+                await add("a")
+            assert await add_to_other("b") == "B"
+            with pytest.raises(ModelsUnavailable, match="lost device"):
+                await batcher.check()
+            with pytest.raises(ModelsUnavailable) if broken == "queries" else nullcontext():
+                await batcher.check(for_queries_alone=True)
+            in_trouble.trouble = None
+            await batcher.check()
+            assert in_trouble.batches[-1] == ["good"]
+            await batcher.close()
+
+    asyncio.run(scenario())
+
+
+def test_the_indexs_batch_may_be_slow_behind_searches_but_not_hang(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(model: Model, batcher: MicroBatcher[str, str]) -> None:
+        model.go.clear()
+        held = asyncio.create_task(batcher.bulk("a"))
+        await model.holds_work()
+        await asyncio.sleep(0.02)
+        with pytest.raises(ModelsUnavailable):
+            await batcher.check(stalled_after_s=0.02)
+        monkeypatch.setattr(batching, "SLOWER_BEHIND", 10_000)
+        await batcher.check(for_queries_alone=True, stalled_after_s=0.02)
+        monkeypatch.setattr(batching, "SLOWER_BEHIND", 1)
+        with pytest.raises(ModelsUnavailable):
+            await batcher.check(for_queries_alone=True, stalled_after_s=0.02)
+        model.go.set()
+        await held
 
     run(scenario)
 

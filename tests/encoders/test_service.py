@@ -66,3 +66,32 @@ def test_a_searchs_text_waits_for_no_picture_and_no_title_of_the_index() -> None
         await service.close()
 
     asyncio.run(go())
+
+
+class HeldUpTitles(HeldUpModels):
+    """A text model that has a network of its own for titles, which wait until they may go on."""
+
+    indexes_apart = True
+
+    def encode_documents(self, texts: Sequence[str]) -> Embeddings:
+        self.begun.set()
+        assert self.go.wait(WAITS_S)
+        return super().encode_documents(texts)
+
+
+def test_a_searchs_text_waits_for_no_title_where_one_model_alone_has_a_network_of_its_own_for_them() -> None:
+    async def go() -> None:
+        clip: Any = HeldUpModels()
+        text: Any = HeldUpTitles()
+        service = EncodingService(Encoders(clip, text, ModelNames("clip", "text"), "0" * 64), Settings(_env_file=None))
+        held_up = asyncio.create_task(service.text_documents.bulk("a"))
+        assert await asyncio.to_thread(text.begun.wait, WAITS_S)
+        async with asyncio.timeout(WAITS_S / 2):
+            assert (await service.query_text("b"))[0] == 3
+            assert (await service.clip_texts.bulk("c"))[0] == 2
+        assert not held_up.done()
+        text.go.set()
+        assert (await held_up)[0] == 4
+        await service.close()
+
+    asyncio.run(go())

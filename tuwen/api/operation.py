@@ -35,7 +35,7 @@ async def get_liveness() -> Liveness:
 @needs_no_key
 async def get_readiness(request: Request, api: ApiDependency, response: Response) -> Health:
     """For load balancers: as `/health`, but 200 as long as what searches need is up; all processes share the rest."""
-    health = await _health(api)
+    health = await _health(api, to_serve=True)
     ready = all(part.status == "ok" for name, part in health.components if name in NEEDED_TO_SERVE)
     response.status_code = 200 if ready else 503
     return health_in(accepted_language(request), await _as_seen_by(request, health))
@@ -66,7 +66,8 @@ async def _as_seen_by(request: Request, health: Health) -> Health:
     return health.model_copy(update={"version": None, "components": components, "backlog": None, "index": None})
 
 
-async def _health(api: Api) -> Health:
+async def _health(api: Api, *, to_serve: bool = False) -> Health:
+    """`to_serve`: of the models, what searches ask."""
     services, probes = api.services, api.probes
     name = services.encoding.encoders.name
     work_found = asyncio.ensure_future(_workforce(probes))
@@ -74,7 +75,7 @@ async def _health(api: Api) -> Health:
         _probe(probes.database.run()),
         _probe(probes.vector_db.run()),
         _probe(api.sender.check()),
-        _probe(services.encoding.check(), up=name),
+        _probe(services.encoding.check(for_queries_alone=to_serve), up=name),
         _probe(probes.image_store.run()),
         _probe(probes.disk.run()),
     )

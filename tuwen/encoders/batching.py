@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 # One call, 16 pictures, of the largest model (ViT-H/14 at 336 pixels) takes about 45 s on two cores.
 STALLED_AFTER_S = 180.0
+# What stands behind searches may have no more than a quarter of a core.
+SLOWER_BEHIND = 4
 
 
 @dataclass(eq=False)
@@ -88,8 +90,9 @@ class MicroBatcher(Generic[Item, Result]):
         self._is_at_bulk = False
         self._called_at: float | None = None
         """When the model was given what it works on now; None while it works for others, or not at all."""
-        self._trouble: str | None = None
-        """What the model said when it failed even the known good item; None since it last took anything."""
+        self._trouble: dict[bool, str] = {}
+        """What the model said when it failed even the known good item, until it takes anything again: at bulk work
+        (True), if that is done otherwise, and at all else."""
         self._loop = asyncio.create_task(self._run())
 
     async def query(self, item: Item) -> Result:
@@ -102,17 +105,23 @@ class MicroBatcher(Generic[Item, Result]):
         """One item of the index, behind queries for as long as `turns.py` lets it wait. The caller bounds how many."""
         return await self._enqueue(self._bulk, item)
 
-    async def check(self, *, stalled_after_s: float = STALLED_AFTER_S) -> None:
+    async def check(self, *, for_queries_alone: bool = False, stalled_after_s: float = STALLED_AFTER_S) -> None:
         """Raises ModelsUnavailable when nothing would be answered any more, or the model is at one call for so long.
 
-        A model that was in trouble is asked again: once nobody sends it searches, nothing else would find it well.
+        A model that was in trouble is asked again: once nobody sends it anything, nothing else would find it well.
+        `for_queries_alone`: bulk work in trouble is none, and it may be slow behind searches; but it must end, since
+        queries wait for the same thread.
         """
         self._require_loop()
+        if for_queries_alone and self._is_at_bulk:
+            stalled_after_s *= SLOWER_BEHIND
         called_at = self._called_at
         if called_at is not None and time.monotonic() - called_at >= stalled_after_s:
             raise ModelsUnavailable(f"The model has not answered for {time.monotonic() - called_at:.0f} s.")
-        if self._trouble is not None:
+        if False in self._trouble:
             await self._enqueue(self._queries, self._known_good)
+        if True in self._trouble and not for_queries_alone:
+            await self._enqueue(self._bulk, self._known_good)
 
     async def close(self) -> None:
         """Finish the batch under way; whatever waits behind it ends in Overloaded."""
@@ -212,16 +221,21 @@ class MicroBatcher(Generic[Item, Result]):
         results = list(await asyncio.get_running_loop().run_in_executor(self._executor, self._call_model, items))
         if len(results) != len(items):
             raise ValueError(f"The model answered {len(items)} items with {len(results)} vectors")
-        self._trouble = None
+        self._trouble.pop(self._is_done_otherwise, None)
         return results
 
     def _give_up(self, batch: list[_Waiting[Item, Result]], error: Exception) -> None:
         """Nobody's item is to blame: what can wait comes again."""
-        if self._trouble is None:
+        if self._is_done_otherwise not in self._trouble:
             logger.error("The model is in trouble: it fails whatever it is given", exc_info=error)
-        self._trouble = f"The model fails whatever it is given; restart the service if that lasts: {error!r}"
+        trouble = f"The model fails whatever it is given; restart the service if that lasts: {error!r}"
+        self._trouble[self._is_done_otherwise] = trouble
         for waiting in batch:
-            waiting.fail(ModelsUnavailable(self._trouble), error)
+            waiting.fail(ModelsUnavailable(trouble), error)
+
+    @property
+    def _is_done_otherwise(self) -> bool:
+        return self._is_at_bulk and self._process_bulk is not self._process
 
     def _call_model(self, items: Sequence[Item]) -> Sequence[Result]:
         """On the model's thread, which other batchers may share: waiting for them is no stall."""

@@ -85,27 +85,30 @@ class EncodingService:
         self._loop = asyncio.get_running_loop()
         # The models use all cores by themselves, so one at a time; but for the texts of searches, each of which takes
         # a fraction of a picture's time, and would wait for the pictures of the index that are under way. Titles of the
-        # index, where they have networks of their own, are computed by one thread behind all others.
+        # index, for the model that has a network of its own for them, are computed by one thread behind all others.
         clip, text = encoders.clip, encoders.text
-        apart = clip.indexes_apart and text.indexes_apart
         for_texts, for_pictures = (Lane(prepare_thread, settings) for _ in range(2))
-        for_titles = Lane(stand_behind, settings, least_bulk=TITLES_AT_ONCE) if apart else for_pictures
+        for_titles = Lane(stand_behind, settings, least_bulk=TITLES_AT_ONCE)
         self._lanes = (for_texts, for_pictures, for_titles)
         a_picture = clip.prepare(Image.new("RGB", KNOWN_GOOD_SIZE, "gray"))
         pictures = partial(_encode, encoders.picture_lock, clip.encode_prepared)
-        of_index = partial(_encode, encoders.picture_lock, clip.index_prepared)
+        of_index = partial(_encode, encoders.picture_lock, clip.index_prepared) if clip.indexes_apart else None
         clip_lock, text_lock = encoders.clip_text_lock, encoders.text_lock
         clip_texts = partial(_encode, clip_lock, _of_normalised(clip.encode_texts))
         queries = partial(_encode, text_lock, _of_normalised(text.encode_queries))
-        titles = partial(_encode, encoders.index_lock if apart else clip_lock, _of_normalised(clip.index_texts))
-        documents = partial(_encode, encoders.index_lock if apart else text_lock, _of_normalised(text.encode_documents))
+        of_its_own = for_titles, encoders.index_lock
+        title_lane, title_lock = of_its_own if clip.indexes_apart else (for_pictures, clip_lock)
+        titles = partial(_encode, title_lock, _of_normalised(clip.index_texts))
+        document_lane, document_lock = of_its_own if text.indexes_apart else (for_pictures, text_lock)
+        documents = partial(_encode, document_lock, _of_normalised(text.encode_documents))
         self.clip_images = _batcher(for_pictures, pictures, a_picture, Urgency.LONG_QUERY, of_index)
-        self.clip_texts = _batcher(for_titles, titles, KNOWN_GOOD_TEXT)
+        self.clip_texts = _batcher(title_lane, titles, KNOWN_GOOD_TEXT)
         self.clip_queries = _batcher(for_texts, clip_texts, KNOWN_GOOD_TEXT)
         self.text_queries = _batcher(for_texts, queries, KNOWN_GOOD_TEXT)
-        self.text_documents = _batcher(for_titles, documents, KNOWN_GOOD_TEXT)
+        self.text_documents = _batcher(document_lane, documents, KNOWN_GOOD_TEXT)
         texts = (self.clip_texts, self.clip_queries, self.text_queries, self.text_documents)
         self._batchers = (self.clip_images, *texts)
+        self._for_queries = (self.clip_images, self.clip_queries, self.text_queries)
         self._cache: LRUCache[Hashable, Vector] = LRUCache(settings.query_cache_size)
         self._cache_counts: Counter[str] = Counter()
 
@@ -139,10 +142,10 @@ class EncodingService:
         counts, self._cache_counts = self._cache_counts, Counter()
         return counts
 
-    async def check(self) -> None:
-        """Raises ModelsUnavailable."""
-        for batcher in self._batchers:
-            await batcher.check()
+    async def check(self, *, for_queries_alone: bool = False) -> None:
+        """Raises ModelsUnavailable. `for_queries_alone`: the index may be in trouble, or slow behind searches."""
+        for batcher in self._for_queries if for_queries_alone else self._batchers:
+            await batcher.check(for_queries_alone=for_queries_alone)
 
     async def close(self) -> None:
         for batcher in self._batchers:
