@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
@@ -18,6 +19,7 @@ import pytest
 
 from data_models import AttributeFilter
 from tests.processes import ROOT, environment, wait_until
+from tuwen.cores import stand_behind
 from tuwen.errors import MilvusFileInUse, VectorDBUnavailable, VectorsRejected
 from tuwen.settings import Settings
 from vector_db import RowKey, VectorDB, VectorRow, filter_expression, new_row_token, token_made_at
@@ -332,7 +334,10 @@ def test_a_milvus_lite_that_was_killed_is_started_again_with_what_was_in_it(tmp_
             return False
         return hits[0].row.milvus_id == ids[1]
 
-    wait_until(found, timeout_s=30, what="Milvus Lite to answer again")
+    with ThreadPoolExecutor(1, initializer=stand_behind) as of_the_index:
+        of_the_index.submit(wait_until, found, timeout_s=30, what="Milvus Lite to answer again").result()
+    [started_again] = lite_processes_of(os.getpid(), tmp_path)
+    assert started_again.nice() == psutil.Process().nice()  # it serves searches, whoever started it
     db.close()
     assert not killed.is_running()
 
