@@ -61,6 +61,10 @@ def test_keys_are_of_an_installation_that_is_there_and_migrate_none(tmp_path: Pa
     else:
         assert (new.returncode, new.stdout, typo.exists()) == (1, "", False)
         assert new.stderr == f"There is no installation in DATA_DIR={typo}: no tuwen.db.\n"
+        address = f"sqlite:///{tmp_path / 'typo.db'}"
+        elsewhere = run_cli("keys", *command, DATABASE_URL=address)
+        assert elsewhere.stderr == f"There is no installation in DATABASE_URL: no {tmp_path / 'typo.db'}.\n"
+        assert not (tmp_path / "typo.db").exists()
     old = tmp_path / "old"
     with tarfile.open(ROOT / "tests" / "data" / "data-0.2.0.tar.gz") as archive:
         archive.extractall(old, filter="data")

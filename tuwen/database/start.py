@@ -41,14 +41,19 @@ def open_database(settings: Settings) -> Database:
 
 
 def require_installation(settings: Settings) -> None:
-    """For what must make none. Raises ConfigurationError where the embedded default's database is not there."""
+    """For what must make none. Raises ConfigurationError where the database's file is not there."""
     if not has_installation(settings):
+        if settings.database_url:
+            raise ConfigurationError(
+                f"There is no installation in DATABASE_URL: no {parse_address(settings.database_dsn).database}."
+            )
         raise ConfigurationError(f"There is no installation in DATA_DIR={settings.data_dir.resolve()}: no tuwen.db.")
 
 
 def has_installation(settings: Settings) -> bool:
     """Of a server, whether it has the schema shows once it is opened."""
-    return bool(settings.database_url) or (settings.data_dir / "tuwen.db").exists()
+    url = parse_address(settings.database_dsn)
+    return url.get_backend_name() != "sqlite" or not url.database or Path(url.database).exists()
 
 
 def place_of(settings: Settings) -> str:
