@@ -19,6 +19,7 @@ from tuwen.processes import GONE_AFTER, Presence
 from tuwen.settings import Settings
 
 THIS_MACHINE = ("127.0.0.1", 50000)
+OWN_ADDRESS = "http://127.0.0.1"
 
 
 async def end_the_loops_that_feed_the_models() -> None:
@@ -37,7 +38,7 @@ def settings(tmp_path: Path, tiny_models: dict[str, str]) -> Settings:
 
 def test_models_that_answer_no_more_are_said_and_refused(settings: Settings) -> None:
     query = {"mode": "text_to_text", "text": "沙发"}
-    with TestClient(create_app(settings), client=THIS_MACHINE) as client:
+    with TestClient(create_app(settings), base_url=OWN_ADDRESS, client=THIS_MACHINE) as client:
         health = client.get("/health")
         assert (health.status_code, health.json()["components"]["models"]["status"]) == (httpx.codes.OK, "ok")
         assert client.post("/search", json=query).is_success
@@ -59,7 +60,7 @@ def part(client: TestClient, name: str) -> tuple[str, str]:
 
 def test_a_disk_that_is_nearly_full_and_a_backlog_are_said(settings: Settings) -> None:
     little_room = settings.model_copy(update={"disk_min_free_mb": 10**12, "reconcile_interval_s": 0})
-    with TestClient(create_app(little_room), client=THIS_MACHINE) as client:
+    with TestClient(create_app(little_room), base_url=OWN_ADDRESS, client=THIS_MACHINE) as client:
         health = client.get("/health")
         assert (health.status_code, health.json()["status"]) == (httpx.codes.SERVICE_UNAVAILABLE, "degraded")
         status, detail = part(client, "disk")
@@ -81,7 +82,7 @@ def test_a_disk_that_is_nearly_full_and_a_backlog_are_said(settings: Settings) -
 
 
 def test_ready_is_who_can_search_whatever_else_is_away(settings: Settings) -> None:
-    with TestClient(create_app(settings), client=THIS_MACHINE) as client:
+    with TestClient(create_app(settings), base_url=OWN_ADDRESS, client=THIS_MACHINE) as client:
         images = settings.data_dir / "images"
         images.rename(settings.data_dir / "elsewhere")  # all APIs share it: without it none must be taken out
         assert part(client, "image_store")[0] == "down"
@@ -100,7 +101,9 @@ def test_ready_is_who_can_search_whatever_else_is_away(settings: Settings) -> No
 def test_who_indexes_and_who_draws_is_known(settings: Settings) -> None:
     """As on the full stack, whose workers are processes of their own; no broker is needed to see them."""
     with TestClient(
-        create_app(settings.model_copy(update={"kafka_bootstrap_servers": "127.0.0.1:9"})), client=THIS_MACHINE
+        create_app(settings.model_copy(update={"kafka_bootstrap_servers": "127.0.0.1:9"})),
+        base_url=OWN_ADDRESS,
+        client=THIS_MACHINE,
     ) as client:
         database = open_database(settings)
         assert part(client, "indexing")[0] == "down"

@@ -72,7 +72,7 @@ def test_so_many_imports_wait_and_no_more(api: httpx.Client, api_folder: Path) -
 
 def test_an_import_waits_until_there_is_room(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
     little_room = settings.model_copy(update={"disk_min_free_mb": 10**9})
-    with TestClient(create_app(little_room), client=("127.0.0.1", 50000)) as client:
+    with TestClient(create_app(little_room), base_url="http://127.0.0.1", client=("127.0.0.1", 50000)) as client:
         response = client.post("/product/import", files={"file": ("a.csv", b"x")})
         assert (response.status_code, "DISK_MIN_FREE_MB" in response.json()["detail"]) == (503, True)
         folder = import_folder(settings)
@@ -84,6 +84,6 @@ def test_an_import_waits_until_there_is_room(settings: Settings, caplog: pytest.
         wait_until(lambda: "waits until there is room" in caplog.text, timeout_s=30, what="the import to wait")
         job = client.get("/product/import/1").json()
         assert (job["status"], job["rows"]) == ("running", 0)
-    with TestClient(create_app(settings), client=("127.0.0.1", 50000)) as client:
+    with TestClient(create_app(settings), base_url="http://127.0.0.1", client=("127.0.0.1", 50000)) as client:
         wait_until(lambda: client.get(job["status_url"]).json()["status"] == "done", timeout_s=30, what="the import")
         assert client.get(job["status_url"]).json()["rows"] == 1
