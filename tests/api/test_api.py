@@ -262,7 +262,9 @@ def test_a_body_over_the_limit_is_refused_declared_or_not(api: httpx.Client) -> 
 def test_bodies_of_all_together_have_a_limit_as_well(api: httpx.Client) -> None:
     """Of many senders who don't come to their end, as of many large pictures at once."""
     size = 500_000
-    head = f"POST /search HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {size}\r\n\r\n"
+    head = (
+        f"POST /search HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {size}\r\n\r\n"
+    )
     address = (api.base_url.host, api.base_url.port or 80)
     by_text = {"mode": "text_to_text", "text": "沙发"}
     by_picture = {"mode": "image_to_image", "image_base64": base64.b64encode(noise(500)).decode()}

@@ -38,6 +38,8 @@ CALLS: dict[str, Callable[[VectorDB], Any]] = {
 @contextmanager
 def frozen(pid: int) -> Iterator[None]:
     os.kill(pid, signal.SIGSTOP)
+    stopped = Path(f"/proc/{pid}/stat")
+    wait_until(lambda: stopped.read_text().rpartition(")")[2].split()[0] == "T", what="all its threads to stand")
     try:
         yield
     finally:

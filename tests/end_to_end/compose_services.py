@@ -10,12 +10,14 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import httpx
 import yaml
 
 from tests.processes import ROOT, environment, free_port, program_path, running
 from tests.servers import new_mysql_database
 
 API_PORT, WEB_PORT = "8000", "6006"
+KEYS_FOLDER, PAGES_KEY = "/keys", "pages"
 SCALE = {"worker": 2}
 
 
@@ -26,8 +28,8 @@ class Engines(NamedTuple):
 
 
 @contextmanager
-def running_compose_services(folder: Path, engines: Engines, models: dict[str, str]) -> Iterator[str]:
-    """All of them, healthy by their own checks; yields the API's address."""
+def running_compose_services(folder: Path, engines: Engines, models: dict[str, str]) -> Iterator[httpx.Client]:
+    """All of them, healthy by their own checks; yields a client with the key that the stack made for its pages."""
     services: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))["services"]
     ports = {API_PORT: str(free_port()), WEB_PORT: str(free_port())}
     url = f"http://127.0.0.1:{ports[API_PORT]}"
@@ -40,12 +42,17 @@ def running_compose_services(folder: Path, engines: Engines, models: dict[str, s
         "API_URL": url,
         **models,
     }
+    keys = folder / "keys"
+    keys.mkdir()
     with ExitStack() as stack:
         for name, service in services.items():
             if "build" not in service:
                 continue  # an engine
             env = _environment(service, elsewhere) | {"DATA_DIR": str(folder / "data")}
+            if "API_KEY_FILE" in service["environment"]:
+                env["API_KEY_FILE"] = str(keys / PAGES_KEY)
             command = ["deploy/entrypoint.sh", *_words(service["command"], ports)]
+            command = [word.replace(f"{KEYS_FOLDER}/", f"{keys}/") for word in command]
             if service.get("restart") == "no":
                 subprocess.run(command, cwd=ROOT, env=env, check=True, capture_output=True, timeout=120)
                 continue
@@ -54,7 +61,8 @@ def running_compose_services(folder: Path, engines: Engines, models: dict[str, s
                 log = folder / f"{name}-{number}.log"
                 env["HEARTBEAT_DIR"] = str(folder / f"{name}-{number}")
                 stack.enter_context(running(command, log, env=env, ready=_Healthy(check, dict(env))))
-        yield url
+        key = {"X-API-Key": (keys / PAGES_KEY).read_text("utf-8").strip()}
+        yield stack.enter_context(httpx.Client(base_url=url, headers=key, timeout=30, trust_env=False))
 
 
 class _Healthy:

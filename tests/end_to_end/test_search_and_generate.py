@@ -30,10 +30,10 @@ def stack(
     with ExitStack() as running_stack:
         if request.param == "embedded":
             url = running_stack.enter_context(running_api(folder, **tiny_models))
+            yield running_stack.enter_context(httpx.Client(base_url=url, timeout=30, trust_env=False))
         else:
             engines = Engines(*(request.getfixturevalue(name) for name in ("mariadb", "kafka", "milvus")))
-            url = running_stack.enter_context(running_compose_services(folder, engines, tiny_models))
-        yield running_stack.enter_context(httpx.Client(base_url=url, timeout=30, trust_env=False))
+            yield running_stack.enter_context(running_compose_services(folder, engines, tiny_models))
 
 
 def _search(client: httpx.Client, **request: Any) -> list[dict[str, Any]]:
