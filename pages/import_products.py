@@ -12,7 +12,7 @@ from web.frame import run_page
 from web.product_form import forget_what_is_known
 from web.texts import IMPORT_COLUMNS, IMPORT_TEMPLATES, LANGUAGE_KEY, Language, t
 
-LARGEST_MB = 512  # which the pages' process holds in memory; for larger ones there is `cli.py import`
+LARGEST_MB = 500  # which the pages' process holds in memory; for larger ones there is `cli.py import`
 KINDS = ["csv", "tsv", "txt", "xlsx", "jsonl", "ndjson", "json", "zip"]
 JOB_KEY = "import_job"
 WATCH_EVERY_S = 1
