@@ -56,7 +56,7 @@ audit: $(AUDIT)/installed ## Look for known vulnerabilities in the pinned packag
 constraints: $(UV)/bin/uv ## Pin all packages, direct and transitive, in constraints.txt
 	UV_CUSTOM_COMPILE_COMMAND="make constraints" $(UV)/bin/uv pip compile --quiet --universal --python-version 3.11 \
 	  --no-annotate --output-file constraints.txt $(UV_FLAGS) \
-	  requirements-dev.txt requirements-audit.txt training/requirements.txt benchmarks/requirements.txt
+	  requirements-dev.txt requirements-audit.txt training/requirements.txt benchmarks/requirements.txt evaluation/requirements.txt
 
 hooks: $(VENV)/installed-dev ## Run ruff before every commit of this checkout
 	$(BIN)/pre-commit install

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import httpx
 import typer
@@ -32,8 +32,11 @@ from tuwen.errors import AppError, MilvusFileInUse
 from tuwen.settings import PROJECT_ROOT, Settings, load_settings
 
 if TYPE_CHECKING:
+    from evaluation.queries import Query
     from tuwen.database.engine import Database
     from tuwen.indexing.reconciliation import Drift
+
+Item = TypeVar("Item")
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 keys = typer.Typer(no_args_is_help=True, help="API keys: who may call the service, and do what.")
@@ -126,21 +129,88 @@ def import_catalogue(
 
 @app.command()
 def evaluate(
-    api_url: ApiUrl = "",
+    queries: Annotated[
+        Path | None,
+        typer.Argument(
+            help="JSON lines of ours; NAME_texts.jsonl in Chinese-CLIP's layout (MUGE, Flickr30k-CN); a folder of "
+            "queries, corpus and qrels (EcomRetrieval). Without: every product of the catalogue, by A1 to A4."
+        ),
+    ] = None,
+    mode: Annotated[str, typer.Option(help="Of all queries, in place of what the file says or is usual.")] = "",
+    search: Annotated[str, typer.Option(metavar="JSON", help="Further fields of every search.")] = "{}",
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Without the index's own losses. Needs the scope admin.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="Keep the run there, for compare-runs.")] = None,
+    chart: Annotated[Path | None, typer.Option(help="PNG. Needs matplotlib.")] = None,
+    write_catalogue: Annotated[
+        Path | None, typer.Option(help="Search nothing; write a data set's products there, a ZIP for 'import'.")
+    ] = None,
     catalogue: Path = DEMO_CATALOGUE,
     views: Annotated[Path, typer.Option(help="Query pictures <sku>_<n>.webp, never indexed.")] = DEMO_VIEWS,
-    sample: Annotated[int, typer.Option(help="Only this many products, evenly spread; 0 for all.")] = 0,
+    sample: Annotated[int, typer.Option(help="Only so many queries or products, evenly spread; 0 for all.")] = 0,
+    api_url: ApiUrl = "",
     api_key: ApiKeyOption = "",
 ) -> None:
-    """Search a running service for every product of a catalogue, and print how often A1 to A4 find it."""
-    from evaluation.retrieval import evaluate_retrieval, render_table  # noqa: PLC0415
+    """Ask a running service, and say how well it finds: recall at 1, 5 and 10, mean reciprocal rank, nDCG at 10."""
+    from evaluation import charts, report, run  # noqa: PLC0415
+    from evaluation.measures import summarise  # noqa: PLC0415
 
+    if write_catalogue is not None:
+        _write_catalogue(queries, mode, write_catalogue)
+        return
+    fields = run.search_fields(search) | ({"exact": True} if exact else {})
+    asked = _queries_to_ask(queries, mode, catalogue, views, sample)
+    with _service_client(api_url, api_key) as client, _progress("Searching", len(asked)) as advance:
+        found = run.run_queries(client, asked, fields, advance)
+    console.print(report.run_table(summarise(found.results)))
+    if out is not None:
+        run.save_run(found, out)
+    if chart is not None:
+        charts.draw({"": summarise(found.results)}, chart)
+
+
+def _write_catalogue(source: Path | None, mode: str, archive: Path) -> None:
+    from evaluation.datasets import write_catalogue  # noqa: PLC0415
+
+    if source is None:
+        raise typer.BadParameter("needs a data set", param_hint="--write-catalogue")
+    say(f"{archive}: {write_catalogue(source, mode, archive)} products.")
+
+
+def _queries_to_ask(source: Path | None, mode: str, catalogue: Path, views: Path, sample: int) -> "list[Query]":
+    from evaluation import catalogue_queries, datasets  # noqa: PLC0415
+
+    if source is not None:
+        return _evenly(datasets.read_queries(source, mode), sample)
     items = read_catalogue(catalogue)
-    if sample:
-        items = items[:: max(1, len(items) // sample)][:sample]
-    with _service_client(api_url, api_key) as client, _progress("Searching", len(items)) as advance:
-        rows = evaluate_retrieval(client, items, views, advance)
-    console.print(render_table(rows))
+    return catalogue_queries.queries_of(_evenly(items, sample), items, views)
+
+
+def _evenly(items: list[Item], sample: int) -> list[Item]:
+    return items[:: max(1, len(items) // sample)][:sample] if sample else items
+
+
+@app.command()
+def compare_runs(
+    before: Annotated[Path, typer.Argument(help="What 'evaluate --out' wrote.")],
+    after: Annotated[Path, typer.Argument(help="The same queries, asked again.")],
+    out: Annotated[Path | None, typer.Option(help="The table as JSON.")] = None,
+    chart: Annotated[Path | None, typer.Option(help="PNG. Needs matplotlib.")] = None,
+) -> None:
+    """Say whether one run is better than another, query by query, or whether that is chance."""
+    from evaluation import charts, report, run  # noqa: PLC0415
+    from evaluation.measures import compare, summarise  # noqa: PLC0415
+
+    runs = {file.stem: run.read_run(file).results for file in (before, after)}
+    if len(runs) == 1:
+        raise typer.BadParameter("have the same name; rename one", param_hint="The two runs")
+    differences = compare(*runs.values())
+    console.print(report.comparison_table(differences))
+    if out is not None:
+        report.save(differences, out)
+    if chart is not None:
+        charts.draw({name: summarise(results) for name, results in runs.items()}, chart)
 
 
 @app.command()

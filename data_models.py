@@ -494,6 +494,12 @@ class SearchRequest(BaseModel):
         None, description="Shows the best of each group; top_k and offset count groups. Without one: its own."
     )
 
+    exact: bool = Field(
+        False,
+        description="Looks at all vectors instead of the index's guess, to measure what that misses. Slow: needs the "
+        "scope admin.",
+    )
+
     @field_validator("product_id", "top_k", "offset", mode="before")
     @classmethod
     def booleans_are_no_numbers(cls, number: object) -> object:

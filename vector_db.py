@@ -72,6 +72,8 @@ logger = logging.getLogger(__name__)
 MAX_SEARCH_LIMIT = 16_384  # Milvus's own limit of top-k
 # Milvus Lite walks all rows for each query, however few it wants: by 500, 40,000 rows took 80 times two seconds.
 ROWS_OF_A_QUERY = 10_000
+# More than a segment of Milvus (1 GB by default) has of our rows: HNSW then keeps every row that it comes to.
+EXACT_EF = 1_000_000
 RANDOM_BITS = 31
 KEY_FIELDS = ["product_id", "row_token"]
 # What pymilvus's query iterator asks of the server, which otherwise may stop at any `limit` rows.
@@ -258,13 +260,21 @@ class VectorDB:
             client.delete(collection, ids=mine, timeout=self._timeout_s)
 
     def search(
-        self, collection: str, field: VectorField, vectors: Sequence[Vector], *, limit: int, filter_expression: str = ""
+        self,
+        collection: str,
+        field: VectorField,
+        vectors: Sequence[Vector],
+        *,
+        limit: int,
+        filter_expression: str = "",
+        exact: bool = False,
     ) -> list[list[VectorHit]]:
         """For each vector the nearest rows, best first: in one call, which costs little more than one vector's.
 
-        Exact on Milvus Lite, where rows of one distance come in the order of their ids; elsewhere as HNSW finds them.
+        Exact on Milvus Lite, where rows of one distance come in the order of their ids; elsewhere as HNSW finds them,
+        whose graph `exact` walks as far as it leads.
         """
-        params = {"metric_type": "COSINE", "params": {"ef": self._ef(limit)}}
+        params = {"metric_type": "COSINE", "params": {"ef": EXACT_EF if exact else self._ef(limit)}}
         results = self._read_loaded(
             collection,
             lambda client: client.search(

@@ -68,13 +68,18 @@ def pictures(images: Path) -> Iterator[Member]:
         while line := file.readline(LONGEST_LINE):
             image_id, _, encoded = line.strip().partition(b"\t")
             name = _name_of(image_id.decode(errors="replace"))
-            try:
-                data = base64.b64decode(encoded.translate(URL_SAFE), validate=True)
-            except (binascii.Error, ValueError):
-                continue
+            data = decoded(encoded)
             if data and name not in seen:
                 seen.add(name)
                 yield Member(name, data)
+
+
+def decoded(encoded: bytes) -> bytes:
+    """Empty, where it is no base64 of either alphabet."""
+    try:
+        return base64.b64decode(encoded.translate(URL_SAFE), validate=True)
+    except (binascii.Error, ValueError):
+        return b""
 
 
 def _name_of(image_id: object) -> str:

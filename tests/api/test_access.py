@@ -428,6 +428,17 @@ def test_admins_see_all_keys_and_never_the_key_itself(api: httpx.Client, keys: d
     assert (again.status_code, again.json()["errors"][0]["code"]) == (409, "name_taken")
 
 
+def test_an_exact_search_takes_both_scopes(api: httpx.Client, keys: dict[str, str]) -> None:
+    search: dict[str, Any] = {"mode": "text_to_text", "text": "sofa"}
+    refused = api.post("/search", json=search | {"exact": True}, headers=bearer(keys["search"]))
+    assert (refused.status_code, refused.json()["parameters"]["scope"]) == (403, "admin")
+    assert api.post("/search", json=search | {"exact": False}, headers=bearer(keys["search"])).status_code == 200
+    body = {"name": "measuring", "scopes": ["search", "admin"]}
+    key = api.post("/keys", json=body, headers=bearer(keys["admin"])).json()["key"]
+    assert api.post("/search", json=search | {"exact": True}, headers=bearer(key)).status_code == 200
+    assert api.delete("/keys/measuring", headers=bearer(keys["admin"])).status_code == 204
+
+
 def test_no_shared_cache_gives_one_callers_answer_to_another(api: httpx.Client, keys: dict[str, str]) -> None:
     with httpx.Client(base_url=api.base_url, headers=bearer(keys["write"]), trust_env=False) as writer:
         product = create_product(writer, "灯")

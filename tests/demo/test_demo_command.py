@@ -14,7 +14,9 @@ import pytest
 
 from clients.catalogue_import import CatalogueError, load_catalogue, open_client, read_catalogue, wait_until_indexed
 from clients.reindex import read_queries
-from evaluation.retrieval import evaluate_retrieval
+from evaluation.catalogue_queries import queries_of
+from evaluation.measures import summarise
+from evaluation.run import run_queries
 from tests.conftest import picture
 from tests.launch import run_to_its_end
 from tests.processes import ROOT, answers, environment, free_port, listening_addresses, running, stop, wait_until
@@ -129,10 +131,12 @@ def test_a_catalogue_loads_once_and_is_evaluated(api: httpx.Client, small_catalo
         assert wait_until_indexed(client, lambda _: None) == len(items)
         (tmp_path / "S-0_1.png").write_bytes(picture("red"))
         (tmp_path / "S-1_1.png").write_bytes(picture("black"))  # another product's picture: found, but never first
-        rows = {row.measure: row for row in evaluate_retrieval(client, items, tmp_path, lambda _: None)}
-    assert (rows["A1 own picture"].recall_at_1, rows["A1 own picture"].queries) == (1.0, 5)
-    assert rows["A2 exact title"].recall_at_1 == 1.0
-    assert (rows["A1 further view"].recall_at_1, rows["A1 further view"].recall_at_10) == (0.5, 1.0)
+        found = summarise(run_queries(client, queries_of(items, items, tmp_path), {}, lambda _: None).results)
+    rows = {row.category: row for row in found}
+    recalls = {name: (row.measures["recall@1"].value, row.measures["recall@10"].value) for name, row in rows.items()}
+    assert (recalls["A1 own picture"][0], rows["A1 own picture"].queries) == (1.0, 5)
+    assert recalls["A2 exact title"][0] == 1.0
+    assert recalls["A1 further view"] == (0.5, 1.0)
 
 
 def test_a_broken_catalogue_names_its_line(tmp_path: Path) -> None:

@@ -80,11 +80,8 @@ class GuardedRoute(APIRoute):
             return handle
 
         async def guarded(request: Request) -> Response:
-            caller = await require_caller(request)
-            if scope not in caller.scopes:
-                has = ", ".join(each for each in KEY_SCOPES if each in caller.scopes)
-                raise ScopeMissing(f"This needs the scope {scope}; the API key {caller.key} has {has}.")
-            request.state.caller = caller
+            caller = request.state.caller = await require_caller(request)
+            require_scope(request, scope)
             if caller.key is None or request.method in READING:
                 return await handle(request)
             return await _audited(handle, request, caller.key)
@@ -100,6 +97,14 @@ class GuardedRoute(APIRoute):
             await send(message)
 
         await super().handle(scope, receive, send_varying)
+
+
+def require_scope(request: Request, scope: KeyScope) -> None:
+    """Once the caller is known; also for what a route gives only to some of its callers. Raises ScopeMissing."""
+    caller: Caller = request.state.caller
+    if scope not in caller.scopes:
+        has = ", ".join(each for each in KEY_SCOPES if each in caller.scopes)
+        raise ScopeMissing(f"This needs the scope {scope}; the API key {caller.key} has {has}.")
 
 
 def needed_scope(route: APIRoute) -> KeyScope | None:

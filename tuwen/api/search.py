@@ -8,7 +8,7 @@ from fastapi import Request, Response
 from fastapi.routing import APIRouter
 
 from data_models import SearchRequest, SearchResponse
-from tuwen.api.access import GuardedRoute, needs
+from tuwen.api.access import GuardedRoute, needs, require_scope
 from tuwen.api.forms import content_type, read_form, read_json, search_form, uploaded_bytes, validated
 from tuwen.api.openapi import search_body
 from tuwen.api.problems import IMAGE_ERRORS, problem_responses
@@ -41,6 +41,8 @@ async def search(request: Request, api: ApiDependency) -> Response:
         async with read_form(request) as form:
             body, image = search_form(form), await uploaded_bytes(form)
     query = validated(SearchRequest, body)
+    if query.exact:
+        require_scope(request, "admin")
     response = await _unless_gone(request, api.searcher.search(query, image))
     if response is None:
         return Response(status_code=CLIENT_GONE)

@@ -42,6 +42,7 @@ class Lookup:
     showing: Showing
     without_product_id: int | None
     prices: Prices | None = None
+    exact: bool = False
 
     @property
     def rows(self) -> BoundRows:
@@ -98,7 +99,7 @@ class Step:
 
     @property
     def cost(self) -> int:
-        is_alone = self.names_few or self.named
+        is_alone = self.names_few or self.named or self.lookup.exact
         return self.limit + self.named // NAMED_ROWS_PER_HIT + (COST_OF_OWN_CALL if is_alone else 0)
 
     @property
@@ -206,6 +207,7 @@ class NearestProducts:
                 [step.lookup.vector for step in group],
                 limit=first.limit,
                 filter_expression=first.filter_expression,
+                exact=first.lookup.exact,
             )
         except (VectorsRejected, VectorDBUnavailable) as error:
             if len(group) == 1 or not self._is_of_one(error):
@@ -270,8 +272,9 @@ def _fits(lookup: Lookup, bound: Bound) -> bool:
 
 def _groups(steps: Sequence[Step]) -> list[list[int]]:
     """By number, those that one call of Milvus answers; those who want few first."""
-    groups: dict[tuple[int, str, VectorField, str], list[int]] = {}
+    groups: dict[tuple[int, str, VectorField, str, bool], list[int]] = {}
     for number, step in enumerate(steps):
-        key = step.limit, step.lookup.index.collection, step.lookup.field, step.filter_expression
+        lookup = step.lookup
+        key = step.limit, lookup.index.collection, lookup.field, step.filter_expression, lookup.exact
         groups.setdefault(key, []).append(number)
     return [groups[key] for key in sorted(groups, key=lambda key: key[0])]

@@ -205,4 +205,5 @@ def _as_lookup(request: SearchRequest, query: Query, index: LiveIndex, vector: V
         ),
         without_product_id=query.without_product_id,
         prices=prices if filters.has_prices else None,
+        exact=request.exact,
     )
