@@ -29,6 +29,8 @@ HOSTILE = 2000 if LONG else 40
 MOST_GROWTH_BYTES = 200 * 1024 * 1024
 SEED = 14
 WARM_UP = 20
+ALL_SCOPES = ["search", "write", "admin"]
+KEYS_OF_CALLERS = [ALL_SCOPES, ["search"], ["write"], ["admin"], [], None] if LONG else [ALL_SCOPES]
 
 
 @pytest.fixture(scope="module")
@@ -79,25 +81,52 @@ def test_hostile_tables_leave_nothing(service: httpx.Client) -> None:
     assert set(counted(service, send())) <= {202, 400, 413, 415, 422}
 
 
-def test_schemathesis_finds_nothing(service: httpx.Client, tmp_path: Path) -> None:
+@pytest.mark.parametrize("scopes", KEYS_OF_CALLERS)
+def test_schemathesis_finds_nothing(
+    scopes: list[str] | None, tmp_path: Path, tiny_models: dict[str, str], request: pytest.FixtureRequest
+) -> None:
     program = shutil.which("st", path=program_path())
     if program is None and not os.environ.get("CI"):
         pytest.skip("schemathesis is missing: make test installs it")
     assert program is not None
-    command = [program, "--config-file", str(ROOT / "tests/api/schemathesis.toml"), "--no-color", "run"]
-    # Its own requests make keys, too, and from the first one on each request needs one.
-    made = service.post("/keys", json={"name": "schemathesis", "scopes": ["search", "write", "admin"]}).json()
-    command += ["-H", f"X-API-Key: {made['key']}"]
-    command += [f"{service.base_url}/openapi.json", "--max-examples", str(CASES_OF_A_ROUTE), "--seed", str(SEED)]
+    if scopes == ALL_SCOPES:
+        client: httpx.Client = request.getfixturevalue("service")
+        find_nothing(program, client, scopes, tmp_path)
+        return
+    with (
+        running_api(tmp_path / "data", **tiny_models) as url,
+        httpx.Client(base_url=url, timeout=60, trust_env=False) as client,
+    ):
+        create_product(client, "红色沙发", sku="FIRST")
+        find_nothing(program, client, scopes, tmp_path)
+
+
+def find_nothing(program: str, client: httpx.Client, scopes: list[str] | None, folder: Path) -> None:
+    """`scopes`: of the key that is shown, one that nobody made where there are none; None: nobody needs one."""
+    config = (ROOT / "tests/api/schemathesis.toml").read_text("utf-8")
+    command = []
+    if scopes is None:
+        command += ["--exclude-path", "/keys"]  # with the first key, everybody needs one
+    else:
+        # Its own requests make keys, too, and from the first one on each request needs one.
+        made = client.post("/keys", json={"name": "schemathesis", "scopes": scopes or ALL_SCOPES}).json()
+        command += ["-H", f"X-API-Key: {made['key'] if scopes else 'tuwen_nobodys'}"]
+        if scopes != ALL_SCOPES:  # who may not call a route is told so before anything else
+            config = config.replace('"404"', '"401", "403", "404"')
+    file = folder / "schemathesis.toml"
+    file.write_text(config, "utf-8")
+    command = [program, "--config-file", str(file), "--no-color", "run", *command]
+    command += [f"{client.base_url}/openapi.json", "--max-examples", str(CASES_OF_A_ROUTE), "--seed", str(SEED)]
     run = subprocess.run(
         [*command, "--continue-on-failure"] if LONG else command,
-        cwd=tmp_path,
+        cwd=folder,
         env=environment(SCHEMATHESIS_HOOKS="tests.api.contract_hooks", PYTHONPATH=ROOT),
         capture_output=True,
         text=True,
         timeout=7200 if LONG else 300,
         check=False,
     )
+    print(run.stdout[-3000:])
     assert run.returncode == 0, run.stdout[-20_000:] + run.stderr[-2000:]
 
 
