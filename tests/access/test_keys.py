@@ -207,13 +207,18 @@ def test_use_is_noted_once_a_minute_at_most_and_never_by_who_asks(
         keyring.note_use(known)
         await asyncio.sleep(0.5)  # ten rounds
         assert await asyncio.to_thread(last_use) == first
+        keyring.note_use(known)
         for task in running:
             task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+        at_the_stop = await asyncio.to_thread(last_use)
+        assert at_the_stop is not None
+        assert at_the_stop > first  # type: ignore[operator]  # a moment, too
 
     asyncio.run(scenario())
 
 
-def test_without_the_database_good_keys_go_on_and_nobody_else_gets_in(tmp_path: Path) -> None:
+def test_while_the_database_is_down_a_key_is_good_for_seconds_more(tmp_path: Path) -> None:
     path = tmp_path / "tuwen.db"
     database = Database(f"sqlite:///{path}", timeout_s=2)
     database.migrate()
@@ -225,18 +230,50 @@ def test_without_the_database_good_keys_go_on_and_nobody_else_gets_in(tmp_path: 
         database.close()
         path.rename(tmp_path / "away")
         path.mkdir()  # can't be opened any more
-        _grow_older(keyring, keyring_module.MOST_AGE_S + 1)
         assert await keyring.find(key.key)
-        assert await keyring.has_any()
         with pytest.raises(DatabaseUnavailable):
             await keyring.find("tuwen_unknown")
-        _grow_older(keyring, keyring_module.KEEP_S)
+        _grow_older(keyring, keyring_module.MOST_AGE_S)
         with pytest.raises(DatabaseUnavailable):
             await keyring.find(key.key)
+        assert await keyring.has_any()  # as it was: nobody is let in without a key
         with pytest.raises(DatabaseUnavailable):
             await Keyring(database).has_any()
 
     asyncio.run(scenario())
+
+
+def test_a_reading_that_is_stuck_keeps_no_revoked_key_in(mariadb: str) -> None:
+    """Whoever asks meanwhile is told so in time; and another reading takes the stuck one's place once it can."""
+    database = Database(new_mysql_database(mariadb), timeout_s=30)
+    database.migrate()
+    key = make(database, "good")
+
+    async def scenario() -> None:
+        keyring = Keyring(database)
+        assert await keyring.find(key.key)
+        with database.engine.connect() as other:
+            other.execute(sa.text("LOCK TABLES api_key WRITE"))
+            _grow_older(keyring, keyring_module.MOST_AGE_S)
+            began_at = time.monotonic()
+            asked = await asyncio.gather(*(keyring.find(key.key) for _ in range(20)), return_exceptions=True)
+            assert {type(each) for each in asked} == {DatabaseUnavailable}
+            assert time.monotonic() - began_at < 2 * keyring_module.READ_WITHIN_S + 1
+            other.execute(sa.text("UNLOCK TABLES"))
+        revoke(database, "good")
+
+        async def is_out() -> bool:
+            try:
+                found = await keyring.find(key.key)
+            except DatabaseUnavailable:
+                return False
+            assert found is not None
+            return found.revoked_at is not None
+
+        await asyncio.wait_for(_until(is_out), keyring_module.MOST_AGE_S)
+
+    asyncio.run(scenario())
+    database.close()
 
 
 def _grow_older(keyring: Keyring, by_s: float) -> None:

@@ -62,7 +62,7 @@ def ask_all(client: httpx.Client, headers: Mapping[str, str]) -> dict[tuple[str,
 def api(tmp_path_factory: pytest.TempPathFactory, tiny_models: dict[str, str]) -> Iterator[httpx.Client]:
     """Behind a proxy that is trusted, whose headers uvicorn does not look at; any page may read, with a key."""
     settings = {"TRUSTED_PROXIES": PROXY, "FORWARDED_ALLOW_IPS": "192.0.2.1", "CORS_ALLOW_ORIGINS": "http://shop, *"}
-    settings |= {"OPEN_TO": OPEN, "HOST_NAMES": "tuwen.intranet"}
+    settings |= {"OPEN_TO": OPEN, "HOST_NAMES": "tuwen.intranet", "LOG_LEVEL": "WARNING"}  # the audit's stay
     folder = tmp_path_factory.mktemp("access")
     with (
         running_api(folder, **tiny_models, **settings) as url,
@@ -473,6 +473,13 @@ def test_writes_are_logged_by_the_name_of_the_key(api: httpx.Client, keys: dict[
     assert "POST /product 201 by the key write from 127.0.0.1" in by_write
     assert f"DELETE /product/{product_id} 412 by the key write from 127.0.0.1" in by_write
     assert "PUT /product/by-sku/a%20b%22 422 by the key write from 127.0.0.1" in by_write
+    made, revoked = (
+        "The API key {} was made, with the scopes {}, by {} from 127.0.0.1",
+        "The API key {} was revoked by {}",
+    )
+    assert made.format("admin", "admin", "somebody who needs no key") in lines
+    assert made.format("revoked", "search, write, admin", "the key admin") in lines
+    assert revoked.format("revoked", "the key admin") + " from 127.0.0.1" in lines
     assert not any(key in log for key in keys.values())
 
 

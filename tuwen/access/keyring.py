@@ -1,6 +1,7 @@
 """What this process knows of the API keys: all of them, read anew every two seconds beside the requests.
 
-So a search asks no database, and a revoked key is out everywhere within `MOST_AGE_S`. Who comes with an unknown key
+So a search asks no database, and a revoked key is out everywhere within `MOST_AGE_S`, or, where the database does not
+answer, nobody with a key is in: what was true longer ago counts for nothing. Who comes with an unknown key
 waits for a reading that began after he came, so a new key is good at its first request; all that wait share it, and
 there is one a second at most: whoever tries keys costs no more, however many he tries. There are at most `MOST_KEYS`.
 """
@@ -28,9 +29,10 @@ READ_EVERY_S = 2.0
 MOST_AGE_S = 5.0
 ASK_AGAIN_S = 1.0
 MOST_WAITING = 100  # with unknown keys
-# While the database is down, keys that were good go on; for pictures and streams, since searches need it themselves.
-KEEP_S = 600.0
+READ_WITHIN_S = 2.0  # half as long as the age that is allowed: one that is stuck leaves room for another
+READS_AT_ONCE = 4  # stuck ones hold a thread and a connection each until the database's own deadline
 NOTE_USE_EVERY_S = 60.0
+NOTE_LAST_WITHIN_S = 2.0
 
 
 class KnownKey(NamedTuple):
@@ -63,8 +65,8 @@ class Keyring:
         self._waiting = 0
         self._used_at: dict[int, datetime] = {}
         self._noted_at: dict[int, float] = {}
-        # One each: a write that waits for another's transaction must not keep a revoked key in.
-        self._reading = WorkPool("reading API keys", threads=1, max_waiting=10)
+        # Apart: a write that waits for another's transaction must not keep a revoked key in.
+        self._reading = WorkPool("reading API keys", threads=READS_AT_ONCE, max_waiting=0)
         self._writing = WorkPool("noting the use of API keys", threads=1, max_waiting=1)
 
     def loops(self) -> dict[str, Loop]:
@@ -81,14 +83,14 @@ class Keyring:
         """
         came_at = time.monotonic()
         sha256 = sha256_of(key)
-        found = (await self._known(KEEP_S)).by_sha256.get(sha256)
+        found = (await self._known(MOST_AGE_S)).by_sha256.get(sha256)
         if found is None:  # it may be new
             keys = await self._read_since(came_at)
             found = keys.by_sha256.get(sha256)
             if found is None and keys.read_at < came_at:
                 raise DatabaseUnavailable("The database does not answer, so this API key can't be looked up.")
-        elif self._age_s > KEEP_S:
-            raise DatabaseUnavailable("The database has not answered for long, so API keys can't be checked.")
+        elif self._age_s > MOST_AGE_S:
+            raise DatabaseUnavailable("The database does not answer, so API keys can't be checked.")
         return found if found is not None and hmac.compare_digest(found.key_sha256, sha256) else None
 
     def note_use(self, key: KnownKey) -> None:
@@ -96,8 +98,15 @@ class Keyring:
         self._used_at[key.api_key_id] = utc_now()
 
     async def read_anew(self) -> None:
-        """For who has just changed them. Others do so within seconds."""
-        await self._reading.run(self._read)
+        """For who has just changed them; others do so within seconds. Raises DatabaseUnavailable after `READ_WITHIN_S`:
+        what a stuck reading brings later is old, and passed over."""
+        try:
+            async with asyncio.timeout(READ_WITHIN_S):
+                keys = await self._reading.run(self._read)
+        except TimeoutError as error:
+            raise DatabaseUnavailable(f"The API keys could not be read within {READ_WITHIN_S:g} s.") from error
+        if self._keys is None or keys.read_at > self._keys.read_at:
+            self._keys = keys
 
     @property
     def _age_s(self) -> float:
@@ -105,9 +114,11 @@ class Keyring:
 
     async def _known(self, max_age_s: float) -> _Keys:
         """As old as that, or older where the database can't be asked."""
+        came_at = time.monotonic()
         if self._keys is None or self._age_s > max_age_s:
             async with self._asking:  # one asks for all that wait here
-                if self._age_s > min(max_age_s, KEEP_S) and time.monotonic() - self._asked_at > ASK_AGAIN_S:
+                waited = time.monotonic() - self._asked_at > ASK_AGAIN_S
+                if self._age_s > min(max_age_s, MOST_AGE_S) and self._asked_at < came_at and waited:
                     await self._ask()
         if self._keys is None:
             raise DatabaseUnavailable("The database has not answered yet, so API keys can't be checked.")
@@ -146,27 +157,34 @@ class Keyring:
             await asyncio.sleep(READ_EVERY_S)
 
     async def _run_notes(self) -> None:
-        while True:
-            beat()
-            await asyncio.sleep(READ_EVERY_S)
-            now = time.monotonic()
-            due = [
-                each for each in self._used_at if now - self._noted_at.get(each, -NOTE_USE_EVERY_S) >= NOTE_USE_EVERY_S
-            ]
-            if due:
-                used_at = {each: self._used_at.pop(each) for each in due}
-                await until_up("The use of API keys", partial(self._writing.run, self._write, used_at), max_wait_s=60)
-                self._noted_at |= dict.fromkeys(due, now)
+        try:
+            while True:
+                beat()
+                await asyncio.sleep(READ_EVERY_S)
+                await self._note_due_uses(time.monotonic())
+        finally:  # a stop: what is known now is known nowhere else
+            with suppress(AppError, TimeoutError):
+                async with asyncio.timeout(NOTE_LAST_WITHIN_S):
+                    await self._writing.run(self._write, dict(self._used_at))
 
-    def _read(self) -> None:
+    async def _note_due_uses(self, now: float) -> None:
+        last = {each: self._noted_at.get(each, -math.inf) for each in self._used_at}
+        used_at = {each: self._used_at[each] for each in last if now - last[each] >= NOTE_USE_EVERY_S}
+        if used_at:
+            await until_up("The use of API keys", partial(self._writing.run, self._write, used_at), max_wait_s=60)
+            self._noted_at |= dict.fromkeys(used_at, now)
+            self._used_at = {each: at for each, at in self._used_at.items() if at != used_at.get(each)}
+
+    def _read(self) -> _Keys:
         began = time.monotonic()
         columns = (getattr(ApiKeyRow, name) for name in KnownKey._fields)
         with self._database.read() as session:
             keys = [KnownKey(*row) for row in session.execute(sa.select(*columns))]
-        by_sha256 = {key.key_sha256: key._replace(scopes=frozenset(key.scopes)) for key in keys}
-        self._keys = _Keys(by_sha256, began)
+        return _Keys({key.key_sha256: key._replace(scopes=frozenset(key.scopes)) for key in keys}, began)
 
     def _write(self, used_at: dict[int, datetime]) -> None:
+        if not used_at:
+            return
         with self._database.write() as session:
             for api_key_id, moment in sorted(used_at.items()):
                 earlier = sa.or_(ApiKeyRow.last_used_at.is_(None), ApiKeyRow.last_used_at < moment)

@@ -39,6 +39,7 @@ SCHEMES = {
 }
 
 audit = logging.getLogger("tuwen.audit")
+audit.setLevel(logging.INFO)  # whatever LOG_LEVEL is
 
 
 class Caller(NamedTuple):
@@ -168,6 +169,13 @@ async def require_caller(request: Request) -> Caller:
     _require_own_name(request, settings.host_names, is_open)
     _require_no_other_site(request, settings.cors_allow_origins)
     return Caller(None, ALL_SCOPES)
+
+
+def log_change_of_keys(request: Request, name: str, done: str) -> None:
+    """Also where no key was needed for it."""
+    key: str | None = request.state.caller.key
+    who = "somebody who needs no key" if key is None else f"the key {key}"
+    audit.info("The API key %s was %s by %s from %s", name, done, who, origin_of(request.scope).shown)
 
 
 async def is_admin(request: Request) -> bool:

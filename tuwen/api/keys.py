@@ -3,13 +3,13 @@
 from contextlib import suppress
 from typing import Annotated
 
-from fastapi import Depends, Path, Response
+from fastapi import Depends, Path, Request, Response
 from fastapi.routing import APIRouter
 
 from data_models import ApiKeys, CreatedApiKey, NewApiKey
 from tuwen.access.errors import KeyNameTaken
 from tuwen.access.keys import create_key, list_keys, revoke_key
-from tuwen.api.access import GuardedRoute, needs, refuse_pages_without_key
+from tuwen.api.access import GuardedRoute, log_change_of_keys, needs, refuse_pages_without_key
 from tuwen.api.problems import problem_responses
 from tuwen.api.state import Api, ApiDependency
 from tuwen.database.engine import Database
@@ -31,12 +31,13 @@ router = APIRouter(tags=["keys"], route_class=GuardedRoute, dependencies=[Depend
     dependencies=[Depends(refuse_pages_without_key)],
 )
 @needs("admin")
-async def create_api_key(body: NewApiKey, api: ApiDependency) -> CreatedApiKey:
+async def create_api_key(body: NewApiKey, request: Request, api: ApiDependency) -> CreatedApiKey:
     """The answer has the key, this once. From the first key on, whoever calls the service needs one.
 
     A name is free again once its key is revoked or has expired.
     """
     created = await api.threads.writes.run(_create, api.services.database, body)
+    log_change_of_keys(request, created.name, f"made, with the scopes {', '.join(created.scopes)},")
     await _read_anew(api)
     return created
 
@@ -56,9 +57,10 @@ async def list_api_keys(api: ApiDependency) -> ApiKeys:
     dependencies=[Depends(refuse_pages_without_key)],
 )
 @needs("admin")
-async def revoke_api_key(name: Annotated[str, Path(max_length=64)], api: ApiDependency) -> None:
+async def revoke_api_key(name: Annotated[str, Path(max_length=64)], request: Request, api: ApiDependency) -> None:
     """Every process refuses it within five seconds. Safe to repeat."""
     await api.threads.writes.run(_revoke, api.services.database, name)
+    log_change_of_keys(request, name, "revoked")
     await _read_anew(api)
 
 
