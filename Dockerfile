@@ -27,7 +27,7 @@ COPY .streamlit/ .streamlit/
 COPY deploy/ deploy/
 COPY pages/ pages/
 COPY web/ web/
-COPY tuwen/__init__.py tuwen/errors.py tuwen/settings.py tuwen/texts.py tuwen/
+COPY tuwen/__init__.py tuwen/errors.py tuwen/limit_settings.py tuwen/settings.py tuwen/texts.py tuwen/
 COPY data_models.py web_demo.py ./
 
 USER 10001:10001
@@ -44,8 +44,8 @@ FROM base AS app
 ARG PIP_INDEX_URL=https://pypi.org/simple
 ARG PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
 
-COPY requirements.txt requirements-web.txt requirements-int8.txt constraints.txt ./
-RUN pip install --no-cache-dir --disable-pip-version-check -r requirements.txt -r requirements-int8.txt -c constraints.txt
+COPY requirements.txt requirements-web.txt requirements-int8.txt requirements-redis.txt constraints.txt ./
+RUN pip install --no-cache-dir --disable-pip-version-check -r requirements.txt -r requirements-int8.txt -r requirements-redis.txt -c constraints.txt
 
 # A volume that is first mounted on one of these takes over its owner, so that the process may write there.
 RUN install -d -o tuwen -g tuwen /data /keys

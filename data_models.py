@@ -28,12 +28,12 @@ from pydantic import (
     model_validator,
 )
 
+from tuwen.limit_settings import RATE_LIMITS, RATE_LIMITS_LENGTH, TITLE_COLUMN_LENGTH
 from tuwen.settings import (
     CATEGORY_COLUMN_LENGTH,
     GROUP_COLUMN_LENGTH,
     MAX_GUIDANCE,
     SKU_COLUMN_LENGTH,
-    TITLE_COLUMN_LENGTH,
 )
 from tuwen.texts import canonical_text
 
@@ -826,6 +826,9 @@ class NewApiKey(BaseModel):
         min_length=1, max_length=len(KEY_SCOPES), description="None of them has another in it."
     )
     expires_at: AwareDatetime | None = None
+    rate_limits: Annotated[str, Field(pattern=RATE_LIMITS, max_length=RATE_LIMITS_LENGTH)] | None = Field(
+        None, description="As RATE_LIMITS, whose limits of the same kinds they replace.", examples=["search=100/second"]
+    )
 
 
 class ApiKey(BaseModel):
@@ -835,6 +838,7 @@ class ApiKey(BaseModel):
     expires_at: AwareDatetime | None = Field(description="From then on it is refused; null: never.")
     revoked_at: AwareDatetime | None
     last_used_at: AwareDatetime | None = Field(description="To a minute or so.")
+    rate_limits: str | None
 
 
 class CreatedApiKey(ApiKey):

@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
 from tuwen.access.keyring import Keyring
+from tuwen.access.rates import RateLimiter
 from tuwen.api import operation
 from tuwen.api.access import install_access
 from tuwen.api.limits import install_body_limit
@@ -18,7 +19,7 @@ from tuwen.api.openapi import install_openapi
 from tuwen.api.probes import Probes
 from tuwen.api.problems import ReadableStartFailure, install_problem_handlers
 from tuwen.api.routes import install_routes
-from tuwen.api.state import Api, State, Threads
+from tuwen.api.state import Api, Lasting, State, Threads
 from tuwen.assembly import (
     Services,
     new_importer,
@@ -80,8 +81,8 @@ async def _open_api(services: Services) -> AsyncIterator[Api]:
     pulses = Pulses(settings.heartbeat_dir)
     presence = new_presence(services, "api", pulses)
     loops: dict[str, Loop] = relay.loops() | services.registry.loops() | {"presence": presence.run}
-    keyring = Keyring(database)
-    loops |= keyring.loops()
+    keyring, limiter = Keyring(database), RateLimiter(settings, database)
+    loops |= keyring.loops() | limiter.loops()
     loops["import"] = new_importer(services, relay.wake).run
     if isinstance(sender, InProcessQueue):
         loops |= _embedded_loops(services, sender, relay)
@@ -96,7 +97,8 @@ async def _open_api(services: Services) -> AsyncIterator[Api]:
         try:
             async with running_loops(loops, pulses):
                 of_jobs = jobs, reindex_jobs, ImportJobs(database)
-                yield Api(services, sender, searcher, writer, *of_jobs, keyring, metrics, Threads(), probes)
+                of_access = keyring, limiter, Lasting(settings)
+                yield Api(services, sender, searcher, writer, *of_jobs, *of_access, metrics, Threads(), probes)
         finally:
             await sender.close()
 

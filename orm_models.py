@@ -11,7 +11,8 @@ from sqlalchemy.dialects import mysql
 from sqlalchemy.engine import Dialect
 from sqlalchemy.engine.default import DefaultExecutionContext
 
-from tuwen.settings import CATEGORY_COLUMN_LENGTH, GROUP_COLUMN_LENGTH, SKU_COLUMN_LENGTH, TITLE_COLUMN_LENGTH
+from tuwen.limit_settings import RATE_LIMITS_LENGTH, TITLE_COLUMN_LENGTH
+from tuwen.settings import CATEGORY_COLUMN_LENGTH, GROUP_COLUMN_LENGTH, SKU_COLUMN_LENGTH
 from tuwen.texts import canonical_text, lexical_text, normalise_text
 
 REASON_LENGTH = 1000
@@ -172,6 +173,19 @@ class ApiKeyRow(Base):
     revoked_at: orm.Mapped[datetime | None] = orm.mapped_column(UtcDateTime)
     last_used_at: orm.Mapped[datetime | None] = orm.mapped_column(UtcDateTime)
     """To a minute or so."""
+    rate_limits: orm.Mapped[str | None] = orm.mapped_column(sa.String(RATE_LIMITS_LENGTH))
+    """Its own, in place of those of the settings of the same kinds."""
+
+
+class RateWindowRow(Base):
+    """What all processes together were lent of a limit in one window of time."""
+
+    __tablename__ = "rate_window"
+    __table_args__ = (TABLE_OPTIONS,)
+
+    name: orm.Mapped[str] = orm.mapped_column(sa.String(191), primary_key=True)
+    spent: orm.Mapped[int] = orm.mapped_column(sa.BigInteger)
+    expires_at: orm.Mapped[datetime] = orm.mapped_column(UtcDateTime, index=True)
 
 
 class VectorIndexRow(Base):
@@ -268,6 +282,8 @@ class JobRow(Base):
     finished_at: orm.Mapped[datetime | None] = orm.mapped_column(UtcDateTime)
     heartbeat_at: orm.Mapped[datetime | None] = orm.mapped_column(UtcDateTime)
     attempts: orm.Mapped[int] = orm.mapped_column(default=0)
+    client: orm.Mapped[str | None] = orm.mapped_column(sa.String(80))
+    """Who asked for it, where that is counted."""
 
 
 class ImportErrorRow(Base):

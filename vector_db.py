@@ -44,8 +44,9 @@ from tuwen.errors import (  # noqa: E402
     VectorsRejected,
 )
 from tuwen.folders import require_writable  # noqa: E402
+from tuwen.limit_settings import TITLE_COLUMN_LENGTH  # noqa: E402
 from tuwen.lite_process import LiteLocked, LiteProcess, LiteRefused, LiteSilent  # noqa: E402
-from tuwen.settings import CATEGORY_COLUMN_LENGTH, TITLE_COLUMN_LENGTH, Settings  # noqa: E402
+from tuwen.settings import CATEGORY_COLUMN_LENGTH, Settings  # noqa: E402
 from tuwen.texts import normalise_text  # noqa: E402
 
 VectorField: TypeAlias = Literal["image_clip_vector", "text_clip_vector", "text_bge_vector"]

@@ -1,4 +1,4 @@
-"""The real servers that the tests need: MariaDB, a Kafka broker, Milvus Lite as a server, S3. Each once a session."""
+"""The real servers that the tests need: MariaDB, a Kafka broker, Milvus Lite as a server, S3, Redis."""
 
 import os
 import socket
@@ -164,3 +164,13 @@ def new_bucket(s3: str) -> dict[str, str]:
 def s3_settings(s3: str, bucket: str) -> dict[str, str]:
     variables = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
     return {"IMAGE_STORE_URL": f"s3://{bucket}/shop", "AWS_ENDPOINT_URL": s3, **variables}
+
+
+@contextmanager
+def running_redis(folder: Path) -> Iterator[str]:
+    """Keeps everything in memory."""
+    port = free_port()
+    command = [require_program("redis-server", "valkey-server"), "--port", str(port), "--bind", "127.0.0.1"]
+    command += ["--save", "", "--appendonly", "no", "--dir", str(folder)]
+    with running(command, folder / "redis.log", env=environment(), ready=lambda: listens(port)):
+        yield f"redis://127.0.0.1:{port}/0"

@@ -24,7 +24,8 @@ NOT_OURS = {"tests", "data", "models"}
 DYNAMIC_IMPORTS = {"importlib.import_module", "import_module", "__import__"}
 DOCUMENTS = ("docs/architecture.md", "docs/architecture.zh-CN.md")
 
-BASE = {"data_models", "tuwen.cores", "tuwen.errors", "tuwen.folders", "tuwen.settings", "tuwen.texts"}
+BASE = {"data_models", "tuwen.cores", "tuwen.errors", "tuwen.folders", "tuwen.limit_settings", "tuwen.settings"}
+BASE |= {"tuwen.texts"}
 ENGINES = {
     "orm_models",
     "vector_db",
@@ -51,14 +52,15 @@ ROOMS = {
 MAY_IMPORT: dict[str, set[str]] = {
     "tuwen": set(),
     "tuwen.errors": set(),
-    "tuwen.settings": set(),
+    "tuwen.limit_settings": set(),
+    "tuwen.settings": {"tuwen.limit_settings"},
     "tuwen.texts": set(),
     "tuwen.cores": set(),
     "tuwen.folders": {"tuwen.errors"},
-    "data_models": {"tuwen.settings", "tuwen.texts"},
+    "data_models": {"tuwen.limit_settings", "tuwen.settings", "tuwen.texts"},
     "tuwen.encoders.base": set(),  # numbers and promises: an engine that needs to name a vector may know these
     # Engines. Each is one system outside of ours, or the place where two of them meet.
-    "orm_models": {"tuwen.settings", "tuwen.texts"},
+    "orm_models": {"tuwen.limit_settings", "tuwen.settings", "tuwen.texts"},
     "tuwen.database": BASE | {"orm_models"},
     "tuwen.pulse": set(),
     "tuwen.budget": {"tuwen.errors"},
@@ -79,7 +81,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     # Rooms, each over those that it stands on.
     "tuwen.catalogue": BASE | {"orm_models", "tuwen.database", "tuwen.messaging", "tuwen.pictures", "tuwen.vectors"},
     "tuwen.search": BASE | ENGINES | {"tuwen.catalogue"},
-    "tuwen.generation": BASE | ENGINES | {"tuwen.catalogue", "tuwen.search"},
+    "tuwen.generation": BASE | ENGINES | {"tuwen.access.errors", "tuwen.catalogue", "tuwen.search"},
     "tuwen.indexing": BASE | ENGINES | {"tuwen.catalogue", "tuwen.generation.queries"},
     "tuwen.importing": BASE | ENGINES | {"tuwen.catalogue"},
     "tuwen.access": BASE | {"tuwen.background", "tuwen.pulse", "orm_models", "tuwen.database"},
@@ -121,6 +123,7 @@ OWNERS: dict[str, set[str]] = {
     "infinity_emb": {"benchmarks.encode_worker"},
     "jieba": {"tuwen.lite_process", "training"},
     "lancedb": {"benchmarks.evening_service"},
+    "limits": {"tuwen.access.rates", "tuwen.access.rate_storage"},
     "matplotlib": {"benchmarks.charts", "evaluation.charts"},
     "milvus_lite": {f"tuwen.lite_{name}" for name in ("filters", "process", "rows", "search", "storage")},
     "modelscope_hub": {"tuwen.encoders.hub"},
@@ -133,7 +136,7 @@ OWNERS: dict[str, set[str]] = {
     "pillow_heif": {"tuwen.pictures.formats"},
     "prometheus_client": {"tuwen.api.metrics", "tuwen.api.operation"},
     "psutil": {"benchmarks"},
-    "pydantic_settings": {"tuwen.settings"},
+    "pydantic_settings": {"tuwen.limit_settings", "tuwen.settings"},
     "pymilvus": {"vector_db"},
     "python_multipart": {"tuwen.api.file_upload", "tuwen.api.form_parsing"},
     "resvg_py": {"training"},

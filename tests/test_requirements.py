@@ -27,6 +27,7 @@ WEB_FILES = (
     "data_models.py",
     "tuwen/__init__.py",
     "tuwen/errors.py",
+    "tuwen/limit_settings.py",
     "tuwen/settings.py",
     "tuwen/texts.py",
 )

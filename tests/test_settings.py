@@ -18,6 +18,7 @@ ENV_LINE = re.compile(r"^(?:# )?([A-Z][A-Z0-9_]*)=(.*)$")
 # A table's row that opens with an upper-case name of two words or more.
 TABLE_ROW = re.compile(r"^\| *`([A-Z][A-Z0-9]*_[A-Z0-9_]+)` *\|", re.MULTILINE)
 COMPOSE_ONLY_HEADING = "# --- Compose only"
+MODULES = (ROOT / "tuwen" / "settings.py", ROOT / "tuwen" / "limit_settings.py")
 PRINT_SETTINGS = "from tuwen.settings import load_settings; print(load_settings().model_dump_json())"
 
 
@@ -67,9 +68,7 @@ def test_env_example_has_every_setting_once_and_nothing_else() -> None:
 def test_env_example_is_in_the_order_of_the_settings() -> None:
     sections = re.compile(r"^# --- ([A-Z][a-z ]+?)[^a-z ]", re.MULTILINE)
     in_example = [name.strip() for name in sections.findall((ROOT / ".env.example").read_text(encoding="utf-8"))]
-    in_settings = re.findall(
-        r"^    # ([A-Z][a-z ]+)$", (ROOT / "tuwen" / "settings.py").read_text(encoding="utf-8"), re.MULTILINE
-    )
+    in_settings = re.findall(r"^    # ([A-Z][a-z ]+)$", "".join(map(Path.read_text, MODULES)), re.MULTILINE)
     assert in_example[:-1] == in_settings
 
 

@@ -11,11 +11,13 @@ from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, IPvAnyNetwork, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import NoDecode, SettingsConfigDict
+
+from tuwen.limit_settings import LimitSettings, split_at_commas
 
 VERSION = "0.2.0"
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
-TITLE_COLUMN_LENGTH, SKU_COLUMN_LENGTH, CATEGORY_COLUMN_LENGTH, GROUP_COLUMN_LENGTH = 500, 64, 100, 64
+SKU_COLUMN_LENGTH, CATEGORY_COLUMN_LENGTH, GROUP_COLUMN_LENGTH = 64, 100, 64
 MAX_GUIDANCE = 50.0
 HostName = Annotated[str, Field(pattern=r"^[a-z0-9_-]+(\.[a-z0-9_-]+)*$")]
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -25,7 +27,7 @@ LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 ENV_FILE = os.environ.get("TUWEN_ENV_FILE", ".env") or None
 
 
-class Settings(BaseSettings):
+class Settings(LimitSettings):
     """Empty values of the four `*_URL`/`*_URI` engines choose the embedded ones under `data_dir`."""
 
     model_config = SettingsConfigDict(
@@ -124,34 +126,10 @@ class Settings(BaseSettings):
     reconcile_grace_s: float = Field(600.0, ge=10)
     reconcile_large_share: float = Field(0.1, ge=0, le=1)
 
-    # Limits
-    upload_max_bytes: int = Field(32 * 1024 * 1024, ge=1)
-    image_metadata: Literal["remove", "keep"] = "remove"
-    image_max_pixels: int = Field(52_000_000, ge=1)
-    decode_max_megapixels: int = Field(80, ge=1)
-    title_max_length: int = Field(TITLE_COLUMN_LENGTH, ge=1, le=TITLE_COLUMN_LENGTH)
-    attributes_max_bytes: int = Field(32 * 1024, ge=2, le=60 * 1024)
-    import_max_bytes: int = Field(8 * 1024 * 1024 * 1024, ge=1)
-    search_max_offset: int = Field(1000, ge=0, le=10_000)
-    generation_queue_size: int = Field(100, ge=1)
-    generator_max_steps: int = Field(100, ge=1)
-    generator_max_side: int = Field(1024, ge=64)
-    image_url_hosts: Annotated[tuple[str, ...], NoDecode] = ()
-    image_url_private_networks: Annotated[tuple[IPvAnyNetwork, ...], NoDecode] = ()
-    image_url_timeout_s: float = Field(5.0, gt=0)
-
-    @field_validator(
-        "cors_allow_origins",
-        "open_to",
-        "host_names",
-        "trusted_proxies",
-        "image_url_hosts",
-        "image_url_private_networks",
-        mode="before",
-    )
+    @field_validator("cors_allow_origins", "open_to", "host_names", "trusted_proxies", mode="before")
     @classmethod
     def split_commas(cls, value: object) -> object:
-        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+        return split_at_commas(value)
 
     @field_validator("milvus_uri")
     @classmethod

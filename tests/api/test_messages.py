@@ -25,7 +25,7 @@ PLACES = (
 )
 RAISES = {"in_field", "ValueError", "FieldError", "MalformedRequest", "UnsupportedMediaType", "NotFound", "_refused"}
 RAISES |= {"RowWarning", "VersionMismatch", "IdempotencyKeyUsed", "BadRow", "FileTooLarge"}
-RAISES |= {"NotAuthenticated", "KeyRefused", "ScopeMissing", "Forbidden"}
+RAISES |= {"NotAuthenticated", "KeyRefused", "ScopeMissing", "Forbidden", "RateLimited", "TooManyAtOnce"}
 VALUE = "7"
 WITHIN_ANOTHER = {"Excess data after padding", "7 is not JSON"}
 

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from tests.conftest import create_product, wait_until_indexed
-from tests.processes import ROOT, answers, environment, free_port, program_path, running, wait_until
+from tests.processes import ROOT, TLS, answers, environment, free_port, program_path, running, wait_until
 from tests.servers import new_mysql_database
 
 WORKERS = 2
@@ -41,6 +41,7 @@ def stack(
         MILVUS_URI=milvus,
         API_WORKERS=WORKERS,
         OPEN_TO="127.0.0.0/8",
+        RATE_LIMIT_STORAGE="database",
         **tiny_models,
     )
     url = f"http://127.0.0.1:{port}"
@@ -110,6 +111,22 @@ def test_a_revoked_key_is_out_in_each_process_within_five_seconds(
         while time.monotonic() < out_at and set(pool.map(read, range(16))) != {401}:
             pass
         assert set(pool.map(read, range(40))) == {401}
+
+
+def test_limits_hold_for_all_processes_together(stack: tuple[str, subprocess.Popen[bytes], Path]) -> None:
+    url, _, _ = stack
+    limit = 200
+    wanted = {"name": "front-end", "scopes": ["search"], "rate_limits": f"search={limit}/day"}
+    key = httpx.post(f"{url}/keys", json=wanted, trust_env=False).json()["key"]
+
+    def read(_: object) -> httpx.Response:  # by a connection of its own: any process's
+        return httpx.get(f"{url}/product/list", headers={"X-API-Key": key}, timeout=30, trust_env=False, verify=TLS)
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(read, range(limit + 50)))
+    let_through = sum(answer.status_code == 200 for answer in answers)
+    assert {answer.status_code for answer in answers} == {200, 429}
+    assert 0.9 * limit <= let_through <= limit
 
 
 def test_a_killed_process_is_replaced_and_nothing_is_lost(

@@ -199,7 +199,7 @@ def test_killed_workers_are_replaced_and_no_job_is_lost_or_doubled(tmp_path: Pat
     """The long form: LONG_TESTS=1 for 100 jobs and ten kills."""
     jobs_wanted, kills = (100, 10) if os.environ.get("LONG_TESTS") else (14, 2)
     rng = random.Random(0)
-    settings: dict[str, Any] = {**tiny_models, "GENERATION_HEARTBEAT_S": 0.3}
+    settings: dict[str, Any] = {**tiny_models, "GENERATION_HEARTBEAT_S": 0.3, "GENERATION_QUEUE_PER_CLIENT": 100}
     with running_api(tmp_path, **settings) as url, httpx.Client(base_url=url, timeout=60, trust_env=False) as client:
         jobs = [submit(client, steps=10, seed=100 + number) for number in range(jobs_wanted)]
         for number in sorted(rng.sample(range(jobs_wanted - 1), kills)):
@@ -250,7 +250,7 @@ def test_pictures_are_drawn_in_any_folder_and_shown_while_milvus_is_down(
 
 def test_the_process_that_draws_ends_with_the_api(tmp_path: Path, tiny_models: dict[str, str]) -> None:
     """Even where the API is killed; its jobs go on with the next API."""
-    settings: dict[str, Any] = {**tiny_models, "GENERATION_HEARTBEAT_S": 0.3}
+    settings: dict[str, Any] = {**tiny_models, "GENERATION_HEARTBEAT_S": 0.3, "GENERATION_QUEUE_PER_CLIENT": 100}
     with running_api(tmp_path, **settings) as url, httpx.Client(base_url=url, timeout=60, trust_env=False) as client:
         job = submit(client, steps=30, num_images=2, width=128, height=128)
         wait_until(lambda: read(client, job)["progress"] > 0, what="the first step")

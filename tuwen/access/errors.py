@@ -42,3 +42,20 @@ class ScopeMissing(Forbidden):
 
     slug = "scope-missing"
     title = "Scope missing"
+
+
+class RateLimited(AppError):
+    """As often as the limit of this kind of requests allows."""
+
+    status = 429
+    slug = "rate-limited"
+    title = "Rate limit reached"
+
+
+class TooManyAtOnce(AppError):
+    """As much as one client may have under way; others are served."""
+
+    status = 429
+    slug = "too-many-at-once"
+    title = "Too many at once"
+    retry_after_s = 1

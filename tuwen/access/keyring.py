@@ -19,6 +19,7 @@ import sqlalchemy as sa
 
 from data_models import KeyScope
 from orm_models import ApiKeyRow, utc_now
+from tuwen.access.errors import KeyRefused
 from tuwen.access.keys import sha256_of
 from tuwen.background import Loop, WorkPool, until_up
 from tuwen.database.engine import Database
@@ -44,6 +45,7 @@ class KnownKey(NamedTuple):
     scopes: frozenset[KeyScope]
     expires_at: datetime | None
     revoked_at: datetime | None
+    rate_limits: str | None
 
 
 class _Keys(NamedTuple):
@@ -54,6 +56,15 @@ class _Keys(NamedTuple):
     @property
     def age_s(self) -> float:
         return time.monotonic() - self.read_at
+
+
+def refusal_of(key: KnownKey) -> KeyRefused | None:
+    """None: it is good."""
+    if key.revoked_at is not None:
+        return KeyRefused(f"The API key {key.name} is revoked.")
+    if key.expires_at is not None and key.expires_at <= utc_now():
+        return KeyRefused(f"The API key {key.name} has expired.")
+    return None
 
 
 class Keyring:
@@ -92,6 +103,11 @@ class Keyring:
         elif self._age_s > MOST_AGE_S:
             raise DatabaseUnavailable("The database does not answer, so API keys can't be checked.")
         return found if found is not None and hmac.compare_digest(found.key_sha256, sha256) else None
+
+    def refusal_of(self, key: KnownKey) -> KeyRefused | None:
+        """As far as is known here, for what lasts; whoever begins something asks `find`."""
+        found = self._keys.by_sha256.get(key.key_sha256) if self._keys else key
+        return KeyRefused("This API key is not known here.") if found is None else refusal_of(found)
 
     def note_use(self, key: KnownKey) -> None:
         """In memory; it is written a few seconds later, at most once a minute."""

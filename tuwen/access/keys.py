@@ -43,6 +43,7 @@ def create_key(session: orm.Session, wanted: NewApiKey) -> CreatedApiKey:
         scopes=[scope for scope in KEY_SCOPES if scope in wanted.scopes],
         created_at=now,
         expires_at=wanted.expires_at,
+        rate_limits=wanted.rate_limits,
     )
     session.add(row)
     try:
@@ -69,11 +70,12 @@ def revoke_key(session: orm.Session, name: str) -> None:
     row.revoked_at = row.revoked_at or utc_now()
 
 
-def new_key(name: str, scopes: Sequence[str], expires: str = "") -> NewApiKey:
+def new_key(name: str, scopes: Sequence[str], expires: str = "", rate_limits: str = "") -> NewApiKey:
     """As it is asked for in words. Raises InvalidInput."""
     try:
+        expires_at = parse_expiry(expires) if expires else None
         return NewApiKey.model_validate(
-            {"name": name, "scopes": scopes, "expires_at": parse_expiry(expires) if expires else None}
+            {"name": name, "scopes": scopes, "expires_at": expires_at, "rate_limits": rate_limits or None}
         )
     except ValidationError as error:
         wrong = [FieldError(".".join(map(str, each["loc"])), each["msg"]) for each in error.errors()]
@@ -114,4 +116,5 @@ def _shown(row: ApiKeyRow) -> ApiKey:
         expires_at=row.expires_at,
         revoked_at=row.revoked_at,
         last_used_at=row.last_used_at,
+        rate_limits=row.rate_limits,
     )

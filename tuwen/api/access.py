@@ -3,12 +3,11 @@
 Before a body is read or a parameter looked at. A route that declares nothing ends the start.
 """
 
+import asyncio
 import logging
-import socket
 from collections.abc import Awaitable, Callable, Iterator
-from ipaddress import ip_address
 from typing import Any, NamedTuple, TypeVar
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -17,9 +16,19 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import Message, Receive, Scope, Send
 
 from data_models import KEY_SCOPES, KeyScope
-from orm_models import utc_now
-from tuwen.access.errors import Forbidden, KeyRefused, NotAuthenticated, ScopeMissing
-from tuwen.access.keyring import KnownKey
+from tuwen.access.errors import Forbidden, KeyRefused, NotAuthenticated, RateLimited, ScopeMissing
+from tuwen.access.keyring import KnownKey, refusal_of
+from tuwen.api.admission import (
+    Caller,
+    admit,
+    client_at,
+    hold_slot,
+    is_upload,
+    note_beginning,
+    rate_limit_headers,
+    until_answered,
+)
+from tuwen.api.browsers import READING, require_no_other_site, require_own_name
 from tuwen.api.client_address import ClientAddress, Origin, origin_of
 from tuwen.api.problems import as_invalid_input, problem_responses
 from tuwen.api.state import Api
@@ -30,8 +39,7 @@ Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 Handler = Callable[[Request], Awaitable[Response]]
 
 ALL_SCOPES = frozenset(KEY_SCOPES)
-READING = {"GET", "HEAD"}
-_NEEDED = "tuwen_needed_scope"
+_NEEDED, _STREAMS = "tuwen_needed_scope", "tuwen_streams"
 
 SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "Authorization: Bearer KEY"},
@@ -42,14 +50,6 @@ audit = logging.getLogger("tuwen.audit")
 audit.setLevel(logging.INFO)  # whatever LOG_LEVEL is
 
 
-class Caller(NamedTuple):
-    """Who asks, and may do what. The shop that a key belongs to would stand here, for the queries to read."""
-
-    key: str | None
-    """Its name; None: a client that needs no key."""
-    scopes: frozenset[KeyScope]
-
-
 class DeclaredRoute(NamedTuple):
     method: str
     path: str
@@ -57,11 +57,15 @@ class DeclaredRoute(NamedTuple):
     """None: it needs no key."""
 
 
-def needs(scope: KeyScope) -> Callable[[Endpoint], Endpoint]:
-    """Below the router's decorators: only a caller with this scope gets to the endpoint."""
+def needs(scope: KeyScope, *, streams: bool = False) -> Callable[[Endpoint], Endpoint]:
+    """Below the router's decorators: only a caller with this scope gets to the endpoint.
+
+    `streams`: its answer may take long, so that a client has only so many of them, and ends with its key.
+    """
 
     def declare(endpoint: Endpoint) -> Endpoint:
         setattr(endpoint, _NEEDED, scope)
+        setattr(endpoint, _STREAMS, streams)
         return endpoint
 
     return declare
@@ -79,25 +83,33 @@ class GuardedRoute(APIRoute):
         handle, scope = super().get_route_handler(), needed_scope(self)
         if scope is None:
             return handle
+        streams: bool = getattr(self.endpoint, _STREAMS)
 
         async def guarded(request: Request) -> Response:
             caller = request.state.caller = await require_caller(request)
             require_scope(request, scope)
+            await admit(request, caller, scope)
+            if streams or is_upload(request):
+                await hold_slot(request, caller, streams=streams)
             if caller.key is None or request.method in READING:
                 return await handle(request)
-            return await _audited(handle, request, caller.key)
+            return await _audited(handle, request, caller.key.name)
 
         return guarded
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """No cache on the way may give one caller's answer, a refusal too, to another."""
 
-        async def send_varying(message: Message) -> None:
+        async def send_described(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).add_vary_header("Authorization, X-API-Key")
+                headers = MutableHeaders(scope=message)
+                headers.add_vary_header("Authorization, X-API-Key")
+                headers.update(rate_limit_headers(scope))
+                note_beginning(scope)
             await send(message)
 
-        await super().handle(scope, receive, send_varying)
+        async with until_answered(scope):
+            await super().handle(scope, receive, send_described)
 
 
 def require_scope(request: Request, scope: KeyScope) -> None:
@@ -105,7 +117,8 @@ def require_scope(request: Request, scope: KeyScope) -> None:
     caller: Caller = request.state.caller
     if scope not in caller.scopes:
         has = ", ".join(each for each in KEY_SCOPES if each in caller.scopes)
-        raise ScopeMissing(f"This needs the scope {scope}; the API key {caller.key} has {has}.")
+        name = caller.key.name if caller.key else None
+        raise ScopeMissing(f"This needs the scope {scope}; the API key {name} has {has}.")
 
 
 def needed_scope(route: APIRoute) -> KeyScope | None:
@@ -144,7 +157,7 @@ def install_access(app: FastAPI, settings: Settings) -> None:
         for method, path, scope in routes:
             if operation := document["paths"].get(path, {}).get(method.lower()):
                 operation["security"] = [{scheme: [scope]} for scheme in SCHEMES] + [{}]
-                refusals = problem_responses(NotAuthenticated, ScopeMissing)
+                refusals = problem_responses(NotAuthenticated, ScopeMissing, RateLimited)
                 operation["responses"] |= {str(status): response for status, response in refusals.items()}
         return document
 
@@ -166,15 +179,15 @@ async def require_caller(request: Request) -> Caller:
                 "this service makes one with 'python cli.py keys create'."
             )
         _require_this_machine(origin)
-    _require_own_name(request, settings.host_names, is_open)
-    _require_no_other_site(request, settings.cors_allow_origins)
-    return Caller(None, ALL_SCOPES)
+    require_own_name(request, settings.host_names, is_open)
+    require_no_other_site(request, settings.cors_allow_origins)
+    return Caller(client_at(origin), None, ALL_SCOPES)
 
 
 def log_change_of_keys(request: Request, name: str, done: str) -> None:
     """Also where no key was needed for it."""
-    key: str | None = request.state.caller.key
-    who = "somebody who needs no key" if key is None else f"the key {key}"
+    key: KnownKey | None = request.state.caller.key
+    who = "somebody who needs no key" if key is None else f"the key {key.name}"
     audit.info("The API key %s was %s by %s from %s", name, done, who, origin_of(request.scope).shown)
 
 
@@ -201,12 +214,10 @@ def presented_key(request: Request) -> str:
 def _caller_with(known: KnownKey | None, api: Api) -> Caller:
     if known is None:
         raise KeyRefused("This API key is not known here.")
-    if known.revoked_at is not None:
-        raise KeyRefused(f"The API key {known.name} is revoked.")
-    if known.expires_at is not None and known.expires_at <= utc_now():
-        raise KeyRefused(f"The API key {known.name} has expired.")
+    if refusal := refusal_of(known):
+        raise refusal
     api.keyring.note_use(known)
-    return Caller(known.name, known.scopes)
+    return Caller(f"key {known.name}", known, known.scopes)
 
 
 def _require_this_machine(origin: Origin) -> None:
@@ -215,59 +226,6 @@ def _require_this_machine(origin: Origin) -> None:
             f"There is no API key yet, so only this machine is answered, and {origin.shown} is another. Whoever runs "
             "this service makes a key with 'python cli.py keys create --name NAME --scope search', or names the "
             "networks that need none in OPEN_TO."
-        )
-
-
-def _require_own_name(request: Request, host_names: tuple[str, ...], is_open: bool) -> None:
-    """A page of any web site may have its own name point here (DNS rebinding), and then reads what we answer."""
-    asked_for = [request.headers.get("host", "")]
-    asked_for += [name.strip() for line in request.headers.getlist("x-forwarded-host") for name in line.split(",")]
-    for name in asked_for:
-        host = _host_of(name)
-        if host is None or not (host[0] in host_names or _is_own_name(host[0], is_open)):
-            raise Forbidden(
-                f"Without an API key this service is called by its address, as localhost or by a name in HOST_NAMES, "
-                f"and not as {name!r}."
-            )
-
-
-def _host_of(text: str) -> tuple[str, int | None] | None:
-    """Name or address, and the port; None for what is neither."""
-    try:
-        parts = urlsplit(f"//{text}")
-        host = parts.hostname, parts.port
-    except ValueError:
-        return None
-    if not host[0] or parts.netloc != text or "@" in text:
-        return None
-    return host[0].removesuffix("."), host[1]
-
-
-def _is_own_name(name: str, is_open: bool) -> bool:
-    """`is_open`: to a network, in which containers call each other by names without a dot, which no web site has."""
-    try:
-        return bool(ip_address(name))
-    except ValueError:
-        own = name in ("localhost", socket.gethostname().lower()) or name.endswith(".localhost")
-        return own or (is_open and "." not in name)
-
-
-def _require_no_other_site(request: Request, allowed: tuple[str, ...]) -> None:
-    """A page of any web site may have its reader's browser send forms here; without a key it is told by this alone.
-
-    To read it may ask: its browser doesn't let it see the answer, unless `*` does. That names nobody here: it is for
-    pages that have a key.
-    """
-    origin = request.headers.get("origin")
-    if origin in allowed or (request.method in READING and "*" not in allowed):
-        return
-    is_other = request.headers.get("sec-fetch-site") == "cross-site" and request.method not in READING
-    if origin is not None:
-        site = _host_of(origin.partition("://")[2])
-        is_other |= site is None or site != _host_of(request.headers.get("host", ""))
-    if is_other:
-        raise Forbidden(
-            f"A page of {origin or 'another site'!r} asks without an API key, and CORS_ALLOW_ORIGINS does not name it."
         )
 
 
@@ -281,6 +239,9 @@ async def _audited(handle: Handler, request: Request, key: str) -> Response:
         raise
     except RequestValidationError as error:
         status = as_invalid_input(error).status
+        raise
+    except asyncio.CancelledError:  # by `hold_slot`: the key has ended
+        status = KeyRefused.status
         raise
     finally:
         path = quote(request.scope["path"], safe="/")

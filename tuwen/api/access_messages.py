@@ -12,6 +12,8 @@ OF_ACCESS = (
     ("other_host", "Without an API key this service is called by its address, as localhost or by a name in HOST_NAMES, and not as {host}.", "不带 API 密钥时，须用本服务的地址、localhost 或 HOST_NAMES 中写明的名称访问，不能用 {host}。"),
     ("other_site", "A page of {origin} asks without an API key, and CORS_ALLOW_ORIGINS does not name it.", "来自 {origin} 的网页没有带 API 密钥，而 CORS_ALLOW_ORIGINS 中没有它。"),
     ("page_without_key", "A web page changes API keys only with one of its own, of the scope admin.", "网页要更改 API 密钥，必须自己带有具备 admin 权限的密钥。"),
+    ("rate_limited", "The {client} has reached its limit of {limit} requests ({kind}) in {window} s; try again in {seconds} s.", "客户端 {client} 已达到上限：{window} 秒内 {limit} 次请求（{kind}）；请在 {seconds} 秒后再试。"),
+    ("too_many_at_once", "The {client} has {count} {what} under way already; try again when one has ended.", "客户端 {client} 已有 {count} 个 {what} 正在进行；请等其中一个结束后再试。"),
     ("no_key", "There is no API key {name}.", "没有名为 {name} 的 API 密钥。"),
     ("name_taken", "another API key has the name {name}; revoke that one, or use another name", "另一个 API 密钥已使用名称 {name}；请先吊销它，或换一个名称"),
     ("too_many_keys", "is one too many: there are {limit} API keys; revoke some", "太多了：已有 {limit} 个 API 密钥；请先吊销一些"),

@@ -3,16 +3,19 @@
 from collections.abc import AsyncIterator
 from typing import Annotated
 
-from fastapi import Depends, Response
+from fastapi import Depends, Request, Response
 from fastapi.routing import APIRouter
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from data_models import ENDED, GenerateRequest, GenerationJob
+from tuwen.access.errors import TooManyAtOnce
 from tuwen.api.access import GuardedRoute, needs
+from tuwen.api.admission import Caller, admit, hold_slot, take_back
 from tuwen.api.openapi import sent
 from tuwen.api.problems import problem_responses
 from tuwen.api.state import ApiDependency, JobId
 from tuwen.errors import (
+    AppError,
     DatabaseUnavailable,
     ImageStoreUnavailable,
     InvalidInput,
@@ -32,13 +35,21 @@ router = APIRouter(tags=["generation"], route_class=GuardedRoute)
     responses={
         200: {"model": GenerationJob, "description": "It ended within wait_s.", **sent(200, "Location")[200]},
         **sent(202, "Location"),
-        **problem_responses(MalformedRequest, InvalidInput, QueueFull, DatabaseUnavailable),
+        **problem_responses(MalformedRequest, InvalidInput, TooManyAtOnce, QueueFull, DatabaseUnavailable),
     },
 )
 @needs("write")
-async def generate(body: GenerateRequest, response: Response, api: ApiDependency) -> GenerationJob:
+async def generate(body: GenerateRequest, request: Request, response: Response, api: ApiDependency) -> GenerationJob:
     """A5. Takes the job and answers at once; poll `status_url`, follow `events_url`, or wait here with `wait_s`."""
-    job_id = await api.threads.writes.run(api.generation.create, body)
+    caller: Caller = request.state.caller
+    if body.wait_s:
+        await hold_slot(request, caller, streams=True)
+    await admit(request, caller, "generate")
+    try:
+        job_id = await api.threads.writes.run(api.generation.create, body, caller.client)
+    except AppError:
+        take_back(request, caller, "generate")
+        raise
     job = await api.generation.wait(job_id, body.wait_s)
     response.headers["Location"] = job.status_url
     if job.status in ENDED:
@@ -80,7 +91,7 @@ async def existing_job(job_id: JobId, api: ApiDependency) -> int:
     response_class=EventSourceResponse,
     responses=problem_responses(NotFound, InvalidInput, DatabaseUnavailable),
 )
-@needs("write")
+@needs("write", streams=True)
 async def get_generation_events(
     job_id: Annotated[int, Depends(existing_job)], api: ApiDependency
 ) -> AsyncIterator[ServerSentEvent]:

@@ -10,7 +10,7 @@ from fastapi.routing import APIRouter
 
 from data_models import ImportJob, ImportMode
 from orm_models import ImportErrorRow, ProductRow
-from tuwen.api.access import GuardedRoute, needs
+from tuwen.api.access import GuardedRoute, needs, require_caller
 from tuwen.api.file_upload import receive_file
 from tuwen.api.messages import Language, find_message
 from tuwen.api.openapi import sent
@@ -95,6 +95,7 @@ async def import_products(
             with file:
                 file_name = await receive_file(request, file, threads)
                 await threads.run(make_durable, settings, file)
+                await require_caller(request)  # again: a key may have ended since
         except BaseException:
             await threads.run(remove_file, settings, name)
             raise
@@ -130,7 +131,7 @@ async def get_import(job_id: JobId, request: Request, api: ApiDependency) -> Imp
     response_class=Response,
     responses={200: CSV, **problem_responses(NotFound, InvalidInput, DatabaseUnavailable)},
 )
-@needs("write")
+@needs("write", streams=True)
 async def get_import_errors(job_id: JobId, request: Request, api: ApiDependency) -> StreamingResponse:
     """CSV: line, sku, field, reason, severity (`error`, or `warning`: the row is in); of all pages that are done. In
     Chinese by `Accept-Language: zh`."""
@@ -158,7 +159,7 @@ async def cancel_import(job_id: JobId, api: ApiDependency) -> None:
     response_class=Response,
     responses={200: FILES, **problem_responses(InvalidInput, DatabaseUnavailable)},
 )
-@needs("search")
+@needs("search", streams=True)
 async def export_products(
     request: Request,
     api: ApiDependency,

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from tuwen.api.admission import SMALL_BODY_BYTES
 from tuwen.api.imports import IMPORT_PATH
 from tuwen.api.messages import language_of
 from tuwen.api.problems import problem_response
@@ -18,7 +19,6 @@ LARGEST_BODIES_AT_ONCE = 6
 # Senders that vanish without a word would fill that for good.
 SILENCE_S, LONGEST_BODY_S = 30.0, 300.0
 MULTIPART_MARGIN_BYTES = 1024 * 1024
-SMALL_BODY_BYTES = 64 * 1024  # which finds room always: nobody's pictures keep a search by text out
 
 
 def install_body_limit(app: FastAPI, settings: Settings) -> None:
@@ -66,6 +66,7 @@ class BodyLimit:
             self._at_once_bytes += size
             if received > self._max_bytes:
                 raise _too_large(limit, is_file)
+            # A small one finds room always: nobody's pictures keep a search by text out.
             if received > SMALL_BODY_BYTES and self._at_once_bytes > LARGEST_BODIES_AT_ONCE * self._max_bytes:
                 raise Overloaded("Too many large requests are being read already; try again in a second.")
             return message

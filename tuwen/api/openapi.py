@@ -152,7 +152,7 @@ def _add_what_any_route_answers(path: str, operation: Schema) -> None:
         responses.setdefault(str(status), response)
     for status, response in responses.items():
         if PROBLEM_JSON in response.get("content", {}):
-            names = ["Content-Language", "Retry-After"] if status == "503" else ["Content-Language"]
+            names = ["Content-Language", "Retry-After"] if status in ("429", "503") else ["Content-Language"]
             response["headers"] = _headers(*names)
     operation["responses"] = dict(sorted(responses.items()))
 

@@ -6,6 +6,8 @@ from typing import Annotated, TypedDict
 from fastapi import Depends, Path, Request
 
 from tuwen.access.keyring import Keyring
+from tuwen.access.rates import RateLimiter
+from tuwen.access.slots import Slots
 from tuwen.api.metrics import Metrics
 from tuwen.api.probes import Probes
 from tuwen.assembly import Services
@@ -16,6 +18,7 @@ from tuwen.importing.jobs import ImportJobs
 from tuwen.indexing.reindex_jobs import ReindexJobs
 from tuwen.messaging.transport import MessageSender
 from tuwen.search.searcher import Searcher
+from tuwen.settings import Settings
 
 
 class Threads:
@@ -29,6 +32,14 @@ class Threads:
         self.pictures = WorkPool("pictures", threads=16, max_waiting=200)
 
 
+class Lasting:
+    """What one client alone must not fill."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.uploads = Slots("uploads", settings.uploads_at_once, settings.uploads_per_client)
+        self.streams = Slots("streams", settings.streams_at_once, settings.streams_per_client)
+
+
 @dataclass(frozen=True)
 class Api:
     services: Services
@@ -39,6 +50,8 @@ class Api:
     reindex: ReindexJobs
     imports: ImportJobs
     keyring: Keyring
+    limiter: RateLimiter
+    lasting: Lasting
     metrics: Metrics
     threads: Threads
     probes: Probes

@@ -24,6 +24,7 @@ from data_models import (
     SimilarProduct,
 )
 from orm_models import GeneratedImageRow, JobRow
+from tuwen.access.errors import TooManyAtOnce
 from tuwen.background import WorkPool
 from tuwen.catalogue.representation import image_url
 from tuwen.database.engine import Database
@@ -80,8 +81,9 @@ class GenerationJobs:
         self._stopping = stopping
         self._threads = WorkPool("generation jobs", threads=JOB_THREADS, max_waiting=settings.query_queue_size)
 
-    def create(self, request: GenerateRequest) -> int:
-        """The new job's id. Raises InvalidInput over a limit, QueueFull when too many wait."""
+    def create(self, request: GenerateRequest, client: str) -> int:
+        """The new job's id. Raises InvalidInput over a limit, QueueFull when too many wait, TooManyAtOnce when too many
+        of this client."""
         self._require_within_limits(request)
         seed = secrets.randbelow(MAX_SEED + 1) if request.seed is None else request.seed
         stored = request.model_copy(update={"seed": seed}).model_dump(mode="json", exclude={"wait_s"})
@@ -89,7 +91,12 @@ class GenerationJobs:
             waiting = count_jobs_waiting(session)
             if waiting >= self._settings.generation_queue_size:
                 raise QueueFull(f"{waiting} jobs wait to be drawn, and no more are taken; try again later.")
-            job = JobRow(kind="generate", request=stored)
+            mine = count_jobs_waiting(session, client=client)
+            if mine >= self._settings.generation_queue_per_client:
+                raise TooManyAtOnce(
+                    f"The {client} has {mine} drawings under way already; try again when one has ended."
+                )
+            job = JobRow(kind="generate", request=stored, client=client)
             session.add(job)
             session.flush()
             event = GenerationEvent(job_id=job.job_id)
