@@ -19,6 +19,7 @@ from clients import file_import, jobs
 from clients import reindex as client_reindex
 from clients.catalogue_import import (
     CatalogueError,
+    KeyNeeded,
     Loaded,
     ServiceClient,
     load_catalogue,
@@ -75,8 +76,13 @@ def demo(catalogue: Annotated[Path, typer.Option(help="JSON lines to load.")] = 
     try:
         console.print("Starting the API and the pages ...")
         with demo_stack(settings, console.print) as processes, _service_client() as client:
-            loaded = _load_with_progress(client, catalogue)
-            _print_welcome(settings, loaded, time.monotonic() - started)
+            try:
+                loaded = _load_with_progress(client, catalogue)
+                say(f"\n{loaded.created} products loaded, {loaded.present} were there;", end=" ")
+            except KeyNeeded as error:
+                say(f"\nThe catalogue is not all loaded: {error.detail}")
+                say("The next start with a key of the scopes search and write in API_KEY loads the rest; now", end=" ")
+            _print_welcome(settings, time.monotonic() - started)
             wait_for_exit(processes)
             console.print(f"One of the two ended by itself; its log is in {settings.data_dir / 'logs'}. Stopping.")
             raise typer.Exit(1)
@@ -362,6 +368,9 @@ def create_key(
         Path | None,
         typer.Option(help="Write the key there instead of showing it. Where a good key of this name is, leave it."),
     ] = None,
+    limit: Annotated[
+        str, typer.Option(help="Its own RATE_LIMITS: search=100/second, generate=50/day; by default the settings'.")
+    ] = "",
 ) -> None:
     """Make an API key, and show it this once. From the first key on, whoever calls the service needs one.
 
@@ -371,7 +380,7 @@ def create_key(
     from tuwen.access.keys import create_key as create  # noqa: PLC0415  # other commands need no database
     from tuwen.access.keys import new_key  # noqa: PLC0415
 
-    wanted = new_key(name, scope, expires)
+    wanted = new_key(name, scope, expires, limit)
     with _database(may_be_new=True) as database:
         if file is not None:
             keep_key_in_file(database, wanted, file)
@@ -387,13 +396,12 @@ def list_keys() -> None:
     """All API keys, with those that ended. The keys themselves are kept nowhere."""
     from tuwen.access.keys import list_keys as listed  # noqa: PLC0415
 
-    table = Table("name", "scopes", "created", "expires", "revoked", "last use")
+    table = Table("name", "scopes", "created", "expires", "revoked", "last use", "limits")
     with _database() as database, database.read() as session:
         for key in listed(session):
             moments = (key.created_at, key.expires_at, key.revoked_at, key.last_used_at)
-            table.add_row(
-                key.name, ", ".join(key.scopes), *(f"{each:%Y-%m-%d %H:%M}" if each else "" for each in moments)
-            )
+            shown = (f"{each:%Y-%m-%d %H:%M}" if each else "" for each in moments)
+            table.add_row(key.name, ", ".join(key.scopes), *shown, key.rate_limits or "")
     console.print(table)
 
 
@@ -502,8 +510,8 @@ def _progress(label: str, total: int | None) -> Iterator[Callable[..., None]]:
         yield lambda completed, **changes: progress.update(task, completed=completed, **changes)
 
 
-def _print_welcome(settings: Settings, loaded: Loaded, seconds: float) -> None:
-    console.print(f"\n{loaded.created} products loaded, {loaded.present} were there; ready after {seconds:.0f} s.")
+def _print_welcome(settings: Settings, seconds: float) -> None:
+    console.print(f"ready after {seconds:.0f} s.")
     if settings.uses_demo_models:
         console.print("The small built-in demo models answer; README.md says how to switch to production models.")
     console.print(f"  Pages: http://127.0.0.1:{settings.web_port}")

@@ -26,6 +26,10 @@ class ServiceAway(CatalogueError):
     """It could not be reached, or broke off. Whoever had its answers before may wait for it."""
 
 
+class KeyNeeded(CatalogueError):
+    """It wants an API key, or another one: the first key may have been made just now."""
+
+
 @dataclass(frozen=True)
 class CatalogueItem:
     """One line: `sku`, `title` and `image` (a path beside the file) are needed."""
@@ -159,7 +163,8 @@ def answer_of(response: httpx.Response) -> Any:
     except (ValueError, KeyError, TypeError) as error:
         said = f"{response.status_code} {response.reason_phrase}"
         raise CatalogueError(f"What answers at {response.request.url} is not this service's API: {said}") from error
-    raise CatalogueError(f"{response.request.method} {response.request.url.path}: {response.status_code} {detail}")
+    kind = KeyNeeded if response.status_code == httpx.codes.UNAUTHORIZED else CatalogueError
+    raise kind(f"{response.request.method} {response.request.url.path}: {response.status_code} {detail}")
 
 
 def _read_line(line: str, folder: Path, number: int) -> CatalogueItem:

@@ -90,6 +90,30 @@ def test_demo_starts_loads_once_and_stops_on_ctrl_c(
                 assert probe.connect_ex(("127.0.0.1", port)) != 0
 
 
+def test_a_demo_goes_on_without_what_needs_a_key(
+    small_catalogue: Path, tiny_models: dict[str, str], tmp_path: Path
+) -> None:
+    """As when the first key is made while it loads."""
+    settings = {**tiny_models, "DATA_DIR": str(tmp_path / "data"), "API_PORT": str(free_port())}
+    settings["WEB_PORT"] = str(free_port())
+    made = run_cli("keys", "create", "--name", "first", "--scope", "search", "--limit", "search=9/second", **settings)
+    assert made.returncode == 0, made.stderr
+    with demo(small_catalogue, settings) as process:
+        assert process.stdout is not None
+        output = ""
+        while "Ctrl-C stops both." not in output:
+            line = process.stdout.readline()
+            assert line, f"it ended early: {output}"
+            output += line
+        assert "not all loaded: GET /product/list: 401 An API key is needed here" in output
+        assert "API_KEY" in output
+        by_key = {"X-API-Key": made.stdout.strip()}
+        products = httpx.get(f"http://127.0.0.1:{settings['API_PORT']}/product/list", headers=by_key, trust_env=False)
+        assert (products.status_code, products.json()["total"]) == (200, 0)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
+
+
 @pytest.mark.parametrize("setting", ["API_PORT", "WEB_PORT"])
 def test_a_taken_port_is_one_clear_line(tiny_models: dict[str, str], tmp_path: Path, setting: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
