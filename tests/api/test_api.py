@@ -260,7 +260,7 @@ def test_a_body_over_the_limit_is_refused_declared_or_not(api: httpx.Client) -> 
 
 
 def test_bodies_of_all_together_have_a_limit_as_well(api: httpx.Client) -> None:
-    """Of many senders who don't come to their end, as of many large pictures at once."""
+    """Of many senders who don't come to their end, as of many large pictures at once; and half of it is anybody's."""
     size = 500_000
     head = (
         f"POST /search HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {size}\r\n\r\n"
@@ -270,13 +270,25 @@ def test_bodies_of_all_together_have_a_limit_as_well(api: httpx.Client) -> None:
     by_picture = {"mode": "image_to_image", "image_base64": base64.b64encode(noise(500)).decode()}
     assert api.post("/search", json=by_picture).is_success
     with ExitStack() as senders:
-        for _ in range(200):
-            sender = senders.enter_context(socket.create_connection(address, timeout=30))
-            with suppress(ConnectionError):  # one that is refused already
-                sender.sendall(head.encode() + b" " * (size - 1))
-            refused = api.post("/search", json=by_picture)
-            if not refused.is_success:
-                break
+
+        def fill(source: str) -> httpx.Response:
+            """Until searches from there are refused."""
+            here = httpx.HTTPTransport(local_address=source)
+            client = senders.enter_context(httpx.Client(base_url=api.base_url, transport=here, timeout=30))
+            for _ in range(60):
+                sender = socket.create_connection(address, timeout=30, source_address=(source, 0))
+                senders.enter_context(sender)
+                with suppress(ConnectionError):  # one that is refused already
+                    sender.sendall(head.encode() + b" " * (size - 1))
+                refused = client.post("/search", json=by_picture)
+                if not refused.is_success:
+                    break
+            return refused
+
+        assert_problem(fill("127.0.0.2"), 429, None, "address 127.0.0.2 has")
+        assert api.post("/search", json=by_picture).is_success
+        assert_problem(fill("127.0.0.3"), 429, None, "address 127.0.0.3 has")
+        refused = fill("127.0.0.1")
         assert_problem(refused, 503, None, "Too many large requests")
         assert refused.headers["Retry-After"] == "1"
         assert api.post("/search", json=by_text).is_success

@@ -45,6 +45,12 @@ def client_at(origin: Origin) -> str:
     return f"address {network or origin.shown}"
 
 
+def client_of(scope: Scope) -> str:
+    """Whose request that is which is let in already; else it is nobody's."""
+    caller: Caller | None = scope.get("state", {}).get("caller")
+    return caller.client if caller else "stranger"
+
+
 async def admit(request: Request, caller: Caller, kind: str) -> None:
     """Counts it. Raises RateLimited."""
     limiter, rates = request.state.api.limiter, _rates_of(request, caller, kind)

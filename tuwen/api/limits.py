@@ -2,12 +2,14 @@
 
 import asyncio
 import math
+from collections import Counter
 from collections.abc import Mapping
 
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tuwen.api.admission import SMALL_BODY_BYTES
+from tuwen.access.errors import TooManyAtOnce
+from tuwen.api.admission import SMALL_BODY_BYTES, client_of
 from tuwen.api.imports import IMPORT_PATH
 from tuwen.api.messages import language_of
 from tuwen.api.problems import problem_response
@@ -15,7 +17,7 @@ from tuwen.errors import FileTooLarge, ImageTooLarge, MalformedRequest, Overload
 from tuwen.settings import Settings
 
 # A body is kept until its request is answered, and a JSON body is there two or three times while it is parsed.
-LARGEST_BODIES_AT_ONCE = 6
+LARGEST_BODIES_AT_ONCE, LARGEST_BODIES_OF_ONE_CLIENT = 6, 3
 # Senders that vanish without a word would fill that for good.
 SILENCE_S, LONGEST_BODY_S = 30.0, 300.0
 MULTIPART_MARGIN_BYTES = 1024 * 1024
@@ -38,6 +40,7 @@ class BodyLimit:
         self._max_bytes = max_bytes
         self._max_file_bytes = max_file_bytes or {}
         self._at_once_bytes = 0
+        self._of_clients_bytes: Counter[str] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -54,27 +57,39 @@ class BodyLimit:
         if is_file:
             await self._app(scope, _bounded(receive, limit), send)
             return
-        received, is_whole = 0, False
+        received, is_whole, client = 0, False, ""
         ends_at = asyncio.get_running_loop().time() + LONGEST_BODY_S
 
         async def counting_receive() -> Message:
-            nonlocal received, is_whole
+            nonlocal received, is_whole, client
+            client = client or client_of(scope)
             message = await (receive() if is_whole else _soon(receive, ends_at))
             is_whole = not message.get("more_body", False)
             size = len(message.get("body", b""))
             received += size
             self._at_once_bytes += size
+            self._of_clients_bytes[client] += size
             if received > self._max_bytes:
                 raise _too_large(limit, is_file)
-            # A small one finds room always: nobody's pictures keep a search by text out.
-            if received > SMALL_BODY_BYTES and self._at_once_bytes > LARGEST_BODIES_AT_ONCE * self._max_bytes:
-                raise Overloaded("Too many large requests are being read already; try again in a second.")
+            if received > SMALL_BODY_BYTES:  # a small one finds room always: no pictures keep a search by text out
+                self._require_room(client)
             return message
 
         try:
             await self._app(scope, counting_receive, send)
         finally:
             self._at_once_bytes -= received
+            self._of_clients_bytes[client] -= received
+            if self._of_clients_bytes[client] == 0:
+                del self._of_clients_bytes[client]
+
+    def _require_room(self, client: str) -> None:
+        """Raises TooManyAtOnce or Overloaded."""
+        if self._of_clients_bytes[client] > LARGEST_BODIES_OF_ONE_CLIENT * self._max_bytes:
+            count = f"{self._of_clients_bytes[client]:,}"
+            raise TooManyAtOnce(f"The {client} has {count} bytes under way already; try again when one has ended.")
+        if self._at_once_bytes > LARGEST_BODIES_AT_ONCE * self._max_bytes:
+            raise Overloaded("Too many large requests are being read already; try again in a second.")
 
 
 def _too_large(limit: int, is_file: bool) -> ImageTooLarge | FileTooLarge:
