@@ -142,12 +142,14 @@ class RateLimiter:
     async def _take(self, client: str, rate: Rate) -> _Window:
         while True:
             window = self._window(client, rate)
+            if has_some := window.at_hand > 0:
+                window.at_hand -= 1
+                window.spent += 1
+            # Before the next one needs it: he would wait for the store.
             is_low = window.lending is None and window.at_hand <= _block(rate, window) // 2
             if is_low and time.monotonic() >= window.spent_until:
                 window.lending = asyncio.create_task(self._borrow(client, rate, window))
-            if window.at_hand > 0:
-                window.at_hand -= 1
-                window.spent += 1
+            if has_some:
                 return window
             if window.lending is None:
                 [(_, _, wait_s)] = self.standings(client, [rate])
