@@ -364,6 +364,7 @@ def create_key(
     name: KeyNameOption,
     scope: Annotated[list[str], typer.Option(help=f"Again for each: {', '.join(KEY_SCOPES)}. None has another in it.")],
     expires: Annotated[str, typer.Option(help="A date, as 2027-01-01 (UTC), or days, as 90d; by default never.")] = "",
+    shop: Annotated[str, typer.Option(help="Of which alone it sees and changes anything; by default of all.")] = "",
     file: Annotated[
         Path | None,
         typer.Option(help="Write the key there instead of showing it. Where a good key of this name is, leave it."),
@@ -380,14 +381,15 @@ def create_key(
     from tuwen.access.keys import create_key as create  # noqa: PLC0415  # other commands need no database
     from tuwen.access.keys import new_key  # noqa: PLC0415
 
-    wanted = new_key(name, scope, expires, limit)
+    wanted = new_key(name, scope, expires, limit, shop)
     with _database(may_be_new=True) as database:
         if file is not None:
             keep_key_in_file(database, wanted, file)
             return
         with database.write() as session:
             created = create(session, wanted)
-    hint(f"The API key {created.name!r} ({', '.join(created.scopes)}), shown this once:")
+    of_shop = f" of the shop {created.shop_id}" if created.shop_id else ""
+    hint(f"The API key {created.name!r} ({', '.join(created.scopes)}){of_shop}, shown this once:")
     say(created.key)
 
 
@@ -396,12 +398,12 @@ def list_keys() -> None:
     """All API keys, with those that ended. The keys themselves are kept nowhere."""
     from tuwen.access.keys import list_keys as listed  # noqa: PLC0415
 
-    table = Table("name", "scopes", "created", "expires", "revoked", "last use", "limits")
+    table = Table("name", "scopes", "shop", "created", "expires", "revoked", "last use", "limits")
     with _database() as database, database.read() as session:
         for key in listed(session):
             moments = (key.created_at, key.expires_at, key.revoked_at, key.last_used_at)
             shown = (f"{each:%Y-%m-%d %H:%M}" if each else "" for each in moments)
-            table.add_row(key.name, ", ".join(key.scopes), *shown, key.rate_limits or "")
+            table.add_row(key.name, ", ".join(key.scopes), key.shop_id or "", *shown, key.rate_limits or "")
     console.print(table)
 
 

@@ -627,7 +627,7 @@ class GenerationJob(BaseModel):
     status_url: str
     events_url: str
     progress: float = Field(ge=0, le=1)
-    jobs_before: int = Field(description="Jobs that wait in front of this one.")
+    jobs_before: int = Field(description="Jobs that wait in front of this one; to a key of a shop, that shop's.")
     error: str | None
     prompt: str
     images: list[GeneratedImage]
@@ -816,6 +816,9 @@ class Liveness(BaseModel):
 KeyScope = Literal["search", "write", "admin"]
 KEY_SCOPES: tuple[KeyScope, ...] = get_args(KeyScope)
 KeyName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}$")]
+ShopId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+DEFAULT_SHOP = "default"
+"""What belongs to no other one: all of an installation that knows no shops, and what a key without one makes."""
 
 
 class NewApiKey(BaseModel):
@@ -824,6 +827,9 @@ class NewApiKey(BaseModel):
     name: KeyName = Field(description="Of whom or what uses it: front-end, nightly-feed.")
     scopes: list[KeyScope] = Field(
         min_length=1, max_length=len(KEY_SCOPES), description="None of them has another in it."
+    )
+    shop_id: ShopId | None = Field(
+        None, description="Of which alone it sees and changes anything; not with the scope admin. Null: of all shops."
     )
     expires_at: AwareDatetime | None = None
     rate_limits: Annotated[str, Field(pattern=RATE_LIMITS, max_length=RATE_LIMITS_LENGTH)] | None = Field(
@@ -834,6 +840,7 @@ class NewApiKey(BaseModel):
 class ApiKey(BaseModel):
     name: str
     scopes: list[KeyScope]
+    shop_id: str | None
     created_at: AwareDatetime
     expires_at: AwareDatetime | None = Field(description="From then on it is refused; null: never.")
     revoked_at: AwareDatetime | None

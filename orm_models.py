@@ -11,6 +11,7 @@ from sqlalchemy.dialects import mysql
 from sqlalchemy.engine import Dialect
 from sqlalchemy.engine.default import DefaultExecutionContext
 
+from data_models import DEFAULT_SHOP
 from tuwen.limit_settings import RATE_LIMITS_LENGTH, TITLE_COLUMN_LENGTH
 from tuwen.settings import CATEGORY_COLUMN_LENGTH, GROUP_COLUMN_LENGTH, SKU_COLUMN_LENGTH
 from tuwen.texts import canonical_text, lexical_text, normalise_text
@@ -18,6 +19,7 @@ from tuwen.texts import canonical_text, lexical_text, normalise_text
 REASON_LENGTH = 1000
 MODEL_LENGTH = 1000
 FIELD_LENGTH = 100
+SHOP_COLUMN_LENGTH = 64
 MAIN = 1  # the position of a product's main picture
 # Binary collation: what is equal, unique and found is then the same on MySQL, MariaDB and SQLite.
 TABLE_OPTIONS = {"mysql_charset": "utf8mb4", "mysql_collate": "utf8mb4_bin", "mysql_engine": "InnoDB"}
@@ -73,17 +75,27 @@ def _comparable(of_column: str) -> Callable[[DefaultExecutionContext], str | Non
     return default
 
 
+def _shop_id(**options: Any) -> orm.MappedColumn[str]:
+    column = sa.String(SHOP_COLUMN_LENGTH)
+    return orm.mapped_column(column, default=DEFAULT_SHOP, server_default=DEFAULT_SHOP, **options)
+
+
 class ProductRow(Base):
     """`sqlite_autoincrement`: the id of a deleted product is never given again, as on MySQL."""
 
     __tablename__ = "product"
     __table_args__ = (
         sa.Index("ix_product_category_normalised_price", "category_normalised", "price"),
+        # The sku comes first, so that they find it without a shop, too.
+        sa.Index("ix_product_sku_shop_id", "sku", "shop_id", unique=True),
+        sa.Index("ix_product_sku_normalised_shop_id", "sku_normalised", "shop_id", unique=True),
         {**TABLE_OPTIONS, "sqlite_autoincrement": True},
     )
 
     product_id: orm.Mapped[int] = orm.mapped_column("id", BigId, primary_key=True, autoincrement=True)
-    sku: orm.Mapped[str | None] = orm.mapped_column(sa.String(SKU_COLUMN_LENGTH), unique=True)
+    shop_id: orm.Mapped[str] = _shop_id(index=True)
+    """Of what else has one, see `tuwen/database/shops.py`."""
+    sku: orm.Mapped[str | None] = orm.mapped_column(sa.String(SKU_COLUMN_LENGTH))
     title: orm.Mapped[str] = orm.mapped_column(sa.String(TITLE_COLUMN_LENGTH))
     category: orm.Mapped[str | None] = orm.mapped_column(sa.String(CATEGORY_COLUMN_LENGTH), index=True)
     price: orm.Mapped[decimal.Decimal | None] = orm.mapped_column(sa.Numeric(12, 2), index=True)
@@ -110,9 +122,7 @@ class ProductRow(Base):
     updated_at: orm.Mapped[datetime] = orm.mapped_column(UtcDateTime, default=utc_now)
     indexed_at: orm.Mapped[datetime | None] = orm.mapped_column(UtcDateTime)
     # As the three are compared. An UPDATE that goes past this class has to set them itself.
-    sku_normalised: orm.Mapped[str | None] = orm.mapped_column(
-        sa.String(SKU_COLUMN_LENGTH), default=_comparable("sku"), unique=True, index=True
-    )
+    sku_normalised: orm.Mapped[str | None] = orm.mapped_column(sa.String(SKU_COLUMN_LENGTH), default=_comparable("sku"))
     """Null, too, where migration 0013 found another product whose sku is the same but for how it is typed."""
     title_normalised: orm.Mapped[str | None] = orm.mapped_column(
         sa.String(TITLE_COLUMN_LENGTH), default=_comparable("title")
@@ -168,6 +178,8 @@ class ApiKeyRow(Base):
     name: orm.Mapped[str] = orm.mapped_column(sa.String(64), unique=True)
     key_sha256: orm.Mapped[str] = orm.mapped_column(sa.CHAR(64), unique=True)
     scopes: orm.Mapped[list[Literal["search", "write", "admin"]]] = orm.mapped_column(sa.JSON)
+    shop_id: orm.Mapped[str | None] = orm.mapped_column(sa.String(SHOP_COLUMN_LENGTH))
+    """Null: of all shops."""
     created_at: orm.Mapped[datetime] = orm.mapped_column(UtcDateTime, default=utc_now)
     expires_at: orm.Mapped[datetime | None] = orm.mapped_column(UtcDateTime)
     revoked_at: orm.Mapped[datetime | None] = orm.mapped_column(UtcDateTime)
@@ -269,6 +281,7 @@ class JobRow(Base):
 
     job_id: orm.Mapped[int] = orm.mapped_column("id", BigId, primary_key=True, autoincrement=True)
     kind: orm.Mapped[Literal["generate", "import", "reindex"]] = orm.mapped_column(sa.String(16))
+    shop_id: orm.Mapped[str] = _shop_id()
     status: orm.Mapped[Literal["queued", "running", "done", "failed", "cancelled"]] = orm.mapped_column(
         sa.String(16), default="queued", index=True
     )

@@ -34,7 +34,7 @@ del os.environ["MILVUS_URI"]
 if _milvus_uri is not None:
     os.environ["MILVUS_URI"] = _milvus_uri
 
-from data_models import AttributeFilter, Scalar, SearchMode  # noqa: E402
+from data_models import DEFAULT_SHOP, AttributeFilter, Scalar, SearchMode  # noqa: E402
 from tuwen.encoders.base import Vector  # noqa: E402
 from tuwen.errors import (  # noqa: E402
     CollectionGone,
@@ -82,6 +82,7 @@ LOWEST_IDS_FIRST = {"iterator": "True", "reduce_stop_for_best": "True"}
 ESCAPES = str.maketrans({'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"})
 # Milvus counts VARCHAR in bytes; UTF-8 takes up to four for a character.
 BYTES_PER_CHARACTER = 4
+LONGEST_SHOP_BYTES = 64
 LONGEST_CATEGORY_BYTES = CATEGORY_COLUMN_LENGTH * BYTES_PER_CHARACTER
 # Invalid parameter, in Milvus Lite and in Milvus; every other failure leaves open whether the same call works later.
 REFUSED_CODES = frozenset({6, 1100})
@@ -117,6 +118,7 @@ class VectorRow:
     title: str
     category: str | None
     attributes: Mapping[str, Any]
+    shop_id: str = DEFAULT_SHOP
 
 
 class RowKey(NamedTuple):  # a search with candidates hashes thousands
@@ -194,6 +196,8 @@ class VectorDB:
             analyzer_params={"tokenizer": "jieba"},
         )
         schema.add_field("category", DataType.VARCHAR, max_length=LONGEST_CATEGORY_BYTES, nullable=True)
+        # Null: the default shop's. A dynamic field in collections of earlier versions.
+        schema.add_field("shop_id", DataType.VARCHAR, max_length=LONGEST_SHOP_BYTES, nullable=True)
         schema.add_field("title_bm25", DataType.SPARSE_FLOAT_VECTOR)
         schema.add_function(Function("title_bm25", FunctionType.BM25, ["title"], ["title_bm25"]))
         index = MilvusClient.prepare_index_params()
@@ -203,7 +207,7 @@ class VectorDB:
                 index.add_index(
                     field, self._settings.milvus_index_type, metric_type="COSINE", params=self._hnsw_params()
                 )
-            for filtered in ("product_id", "category"):  # else each search reads them row by row
+            for filtered in ("product_id", "category", "shop_id"):  # else each search reads them row by row
                 index.add_index(filtered, index_type="INVERTED")
 
         def create(client: MilvusClient) -> None:
@@ -514,9 +518,12 @@ def filter_expression(
     categories_not: Sequence[str] = (),
     has_category: bool | None = None,
     attributes: Mapping[str, Scalar | AttributeFilter] | None = None,
+    shop_id: str | None = None,
 ) -> str:
     """A Milvus boolean expression. Every value is written as a literal, so none can break out of its place."""
     parts = []
+    if shop_id is not None:  # null as a column, and as a dynamic field that is missing
+        parts.append("shop_id is null" if shop_id == DEFAULT_SHOP else f"shop_id == {_literal(shop_id)}")
     if categories:
         parts.append(f"category in {_categories(categories)}")
     if categories_not:
@@ -588,4 +595,5 @@ def _as_entity(row: VectorRow) -> dict[str, Any]:
         "title": normalise_text(row.title)[:TITLE_COLUMN_LENGTH],
         "category": None if row.category is None else _comparable_category(row.category),
         "attributes": dict(row.attributes),
+        **({} if row.shop_id == DEFAULT_SHOP else {"shop_id": row.shop_id}),
     }

@@ -60,7 +60,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "data_models": {"tuwen.limit_settings", "tuwen.settings", "tuwen.texts"},
     "tuwen.encoders.base": set(),  # numbers and promises: an engine that needs to name a vector may know these
     # Engines. Each is one system outside of ours, or the place where two of them meet.
-    "orm_models": {"tuwen.limit_settings", "tuwen.settings", "tuwen.texts"},
+    "orm_models": {"data_models", "tuwen.limit_settings", "tuwen.settings", "tuwen.texts"},
     "tuwen.database": BASE | {"orm_models"},
     "tuwen.pulse": set(),
     "tuwen.budget": {"tuwen.errors"},

@@ -39,6 +39,8 @@ Mask = NDArray[np.bool_]
 
 # The column of what the schema does not name, and what of it is ours.
 DYNAMIC_FIELDS, ATTRIBUTES = "$meta", "attributes"
+# A column of its own but in collections of before. It is kept as an attribute is, by a name that none has.
+SHOP, AS_ATTRIBUTE = "shop_id", "\0shop_id"
 # What is true of true and a number; the engine takes nothing for unknown.
 OF_TWO_KINDS = {operator.eq: False, operator.ne: True}
 ORDERS: dict[str, Callable[[Any, Any], Any]] = {
@@ -106,7 +108,11 @@ class _Column:
             each = [self._at(self._places_by_member.get(_comparable(one.value), ())) for one in node.values.elements]
             found = _all(each) if node.mode == "all" else _any(each)
             return _Truth(found, ~found)
-        if isinstance(node, CmpOp) and isinstance(node.left, PathAccess) and isinstance(node.right, LITERALS):
+        if (
+            isinstance(node, CmpOp)
+            and isinstance(node.left, PathAccess | MetaAccess)
+            and isinstance(node.right, LITERALS)
+        ):
             literal = node.right.value
             if node.op == "==":
                 return self._equal([literal])
@@ -219,6 +225,8 @@ def _read(rows: list[Any], keys: Iterable[str]) -> tuple[dict[str, _Column], fro
     for row, dynamic in enumerate(rows):
         known = json.loads(dynamic) if isinstance(dynamic, str) else dynamic
         attributes = known.get(ATTRIBUTES) if isinstance(known, dict) else None
+        if isinstance(known, dict) and known.get(SHOP) is not None:
+            attributes = {**(attributes or {}), AS_ATTRIBUTE: known[SHOP]}
         if isinstance(attributes, dict):
             all_keys.update(attributes)
             for key in columns.keys() & attributes.keys():
@@ -233,6 +241,8 @@ def _attribute_of(condition: Any) -> str | None:
 
 
 def _key(reference: Any) -> str | None:
+    if isinstance(reference, MetaAccess) and reference.key == SHOP:
+        return AS_ATTRIBUTE
     if not isinstance(reference, PathAccess) or not isinstance(reference.base, MetaAccess):
         return None
     is_ours = reference.base.key == ATTRIBUTES and len(reference.path) == 1

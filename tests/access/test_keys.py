@@ -55,6 +55,19 @@ def test_a_key_is_random_and_only_its_hash_is_kept(database: Database) -> None:
     assert [(key.name, key.scopes) for key in shown] == [("first", ["search", "write"]), ("second", ["search"])]
 
 
+def test_a_key_may_be_of_one_shop_and_is_no_operators_then(database: Database) -> None:
+    with database.write() as session:
+        create_key(session, new_key("shoes", ["search", "write"], shop="shoes.2"))
+    make(database, "all")
+    with database.read() as session:
+        assert [(key.name, key.shop_id) for key in list_keys(session)] == [("all", None), ("shoes", "shoes.2")]
+    with pytest.raises(InvalidInput, match="of the whole service"), database.write() as session:
+        create_key(session, new_key("boss", ["search", "admin"], shop="shoes.2"))
+    for wrong in ("a b", "-a", "店", "a" * 65, "a\n", 'a"'):
+        with pytest.raises(InvalidInput):
+            new_key("wrong", ["search"], shop=wrong)
+
+
 def test_a_name_is_free_again_once_its_key_has_ended(database: Database) -> None:
     make(database, "feed")
     with pytest.raises(KeyNameTaken):

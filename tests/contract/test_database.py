@@ -14,12 +14,10 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import alembic.command
 import psutil
 import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
-from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import orm
@@ -186,14 +184,6 @@ def has_open(process: subprocess.Popen[bytes], name: str) -> bool:
     return any(Path(file.path).name == name for file in psutil.Process(process.pid).open_files())
 
 
-def upgrade(database: Database, revision: str) -> None:
-    config = Config()
-    config.set_main_option("script_location", str(ROOT / "migrations"))
-    with database.engine.execution_options(sqlite_write=True).begin() as connection:
-        config.attributes["connection"] = connection
-        alembic.command.upgrade(config, revision)
-
-
 def test_a_process_that_waits_for_a_migration_finds_it_done_whenever_its_commit_comes(empty_dsn: str) -> None:
     """The revision is committed after the changes that it names: nobody may look in between."""
     databases = [Database(empty_dsn) for _ in range(3)]
@@ -213,13 +203,13 @@ def test_a_migration_that_was_killed_before_its_revision_was_noted_may_come_agai
     database = Database(empty_dsn)
     revisions = [script.revision for script in ScriptDirectory(str(ROOT / "migrations")).walk_revisions()]
     for before, revision in itertools.pairwise(["base", *reversed(revisions)]):
-        upgrade(database, revision)
+        database.migrate(revision)
         with database.write() as session:
             if before == "base":
                 session.execute(sa.text("DELETE FROM alembic_version"))
             else:
                 session.execute(sa.text("UPDATE alembic_version SET version_num = :before"), {"before": before})
-        upgrade(database, revision)
+        database.migrate(revision)
     with database.engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
     database.close()
@@ -246,7 +236,7 @@ def test_a_connection_that_is_lost_while_migrating_is_named(mariadb: str) -> Non
 
 def test_rows_of_version_0_2_0_stay_as_they_are(empty_dsn: str) -> None:
     database = Database(empty_dsn)
-    upgrade(database, "0002")
+    database.migrate("0002")
     moment = "2026-11-25 08:00:00.123456"
     with database.write() as session:
         for statement in (
@@ -283,7 +273,7 @@ def test_old_skus_that_are_one_but_for_how_they_are_typed_both_stay(
     empty_dsn: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     database = Database(empty_dsn)
-    upgrade(database, "0012")
+    database.migrate("0012")
     skus = {1: "Ａ-1", 2: "A-1", 3: "A\u200b-1", 4: "B 2", 5: None, 6: "㌢" * 64, 7: "b 2"}
     with database.write() as session:
         for number, sku in skus.items():
@@ -631,7 +621,7 @@ def test_pictures_of_products_come_in_the_order_of_their_hashes_whichever_table_
 
 def test_bindings_get_a_key_with_the_pictures_position_and_stay_as_they_are(empty_dsn: str) -> None:
     database = Database(empty_dsn)
-    upgrade(database, "0016")
+    database.migrate("0016")
     moment = "2026-11-25 08:00:00.123456"
     with database.write() as session:
         for statement in (
@@ -671,6 +661,51 @@ def test_bindings_get_a_key_with_the_pictures_position_and_stay_as_they_are(empt
         session.delete(session.get_one(ProductRow, 7))
     with database.read() as session:
         assert [row.product_id for row in session.scalars(sa.select(ProductVectorRow))] == [8]
+    database.close()
+
+
+def test_products_of_before_are_the_default_shops_and_skus_are_unique_within_a_shop(empty_dsn: str) -> None:
+    database = Database(empty_dsn)
+    database.migrate("0022")
+    moment = "2026-11-25 08:00:00.123456"
+    with database.write() as session:
+        for statement in (
+            "INSERT INTO vector_index (id, collection, model_fingerprint, status, created_at)"
+            f" VALUES (1, 'products_x_1', 'f', 'active', '{moment}')",
+            *(
+                "INSERT INTO product (id, sku, sku_normalised, title, attributes, price, image_path, image_sha256,"
+                " image_width, image_height, image_count, version, content_version, index_status, created_at,"
+                f" updated_at) VALUES ({each}, 'S{each}', 's{each}', '沙发', '{{\"颜色\": \"红\"}}', 12.5, 'bb/1.png',"
+                f" 'b', 8, 8, 2, 2, 2, 'indexed', '{moment}', '{moment}')"
+                for each in (7, 9)
+            ),
+            "INSERT INTO product_vector (product_id, vector_index_id, milvus_id, row_token, version)"
+            " VALUES (7, 1, 90, 91, 2)",
+            "INSERT INTO product_image (product_id, position, image_path, image_sha256, image_width, image_height,"
+            " image_is_generated) VALUES (7, 2, 'cc/1.png', 'c', 8, 8, 0)",
+            "INSERT INTO job (id, kind, status, progress, request, created_at, attempts)"
+            f" VALUES (5, 'import', 'done', 1, '{{}}', '{moment}', 1)",
+            "DELETE FROM product WHERE id = 9",
+        ):
+            session.connection().exec_driver_sql(statement)
+    database.migrate()
+    with database.read() as session:
+        row = session.get_one(ProductRow, 7)
+        assert (row.shop_id, row.sku, row.attributes, row.price) == ("default", "S7", {"颜色": "红"}, Decimal("12.50"))
+        assert [each.image_sha256 for each in pictures_of(session, [row])[7]] == ["b", "c"]
+        assert row_at_version(session, 1, 7, 2) == RowKey(90, 7, 91)
+        assert session.get_one(JobRow, 5).shop_id == "default"
+    assert add_product(database, sku="S7", shop_id="b").product_id == 10  # 9 is not given again
+    for sku in ("S7", "Ｓ7"):  # to the letter, or but for how it is typed
+        with pytest.raises(IntegrityError):
+            add_product(database, sku=sku, shop_id="b")
+    with database.write() as session:
+        session.delete(session.get_one(ProductRow, 7))
+    with database.read() as session:
+        assert session.scalar(sa.select(sa.func.count()).select_from(ProductVectorRow)) == 0
+        assert session.scalar(sa.select(sa.func.count()).select_from(ProductImageRow)) == 0
+        if database.is_sqlite:
+            assert session.connection().exec_driver_sql("PRAGMA foreign_keys").scalar() == 1
     database.close()
 
 

@@ -16,6 +16,7 @@ from uuid import uuid4
 import numpy as np
 import psutil
 import pytest
+from pymilvus import DataType, MilvusClient
 
 from data_models import AttributeFilter
 from tests.processes import ROOT, environment, wait_until
@@ -67,6 +68,46 @@ def row(number: int, **changes: Any) -> VectorRow:
         "attributes": {},
     }
     return VectorRow(**(values | changes))
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+def test_a_shops_rows_are_found_in_collections_of_before_too(vector_db: VectorDB, is_new: bool) -> None:
+    name = f"products_{uuid4().hex[:8]}"
+    if is_new:
+        vector_db.create_collection(name, clip_dim=DIM, text_dim=DIM)
+    else:
+        create_as_before(vector_db, name)
+    shops = ["default", "a", "b", "a", "A"]
+    ids = vector_db.insert(name, [row(number, shop_id=shop_id) for number, shop_id in enumerate(shops)])
+
+    def found(**filters: Any) -> list[int]:
+        call = {"limit": 9, "filter_expression": filter_expression(**filters)}
+        hits = vector_db.search(name, "image_clip_vector", [row(0).image_clip_vector], **call)[0]  # type: ignore[arg-type]
+        return sorted(ids.index(hit.row.milvus_id) for hit in hits)
+
+    assert found() == [0, 1, 2, 3, 4]
+    assert [found(shop_id=each) for each in ("default", "a", "b", "A", "none")] == [[0], [1, 3], [2], [4], []]
+    assert found(shop_id="a", attributes={"x": 1}) == found(shop_id="default", categories=["沙发"]) == []
+    vector_db.drop_collection(name)
+
+
+def create_as_before(vector_db: VectorDB, name: str) -> None:
+    """Without a column for the shop, as versions made it that knew none."""
+    schema = MilvusClient.create_schema(auto_id=True, enable_dynamic_field=True)
+    schema.add_field("id", DataType.INT64, is_primary=True)
+    for field in ("image_clip_vector", "text_clip_vector", "text_bge_vector"):
+        schema.add_field(field, DataType.FLOAT_VECTOR, dim=DIM)
+    schema.add_field("product_id", DataType.INT64)
+    schema.add_field("image_path", DataType.VARCHAR, max_length=2000)
+    schema.add_field("title", DataType.VARCHAR, max_length=2000)
+    schema.add_field("category", DataType.VARCHAR, max_length=400, nullable=True)
+    client = vector_db._connected()
+    client.create_collection(name, schema=schema)
+    index = client.prepare_index_params()
+    for field in ("image_clip_vector", "text_clip_vector", "text_bge_vector"):
+        index.add_index(field, index_type="HNSW", metric_type="COSINE", params={"M": 16, "efConstruction": 200})
+    client.create_index(name, index_params=index)
+    client.load_collection(name)
 
 
 def test_rows_come_back_by_likeness_until_they_are_deleted(vector_db: VectorDB, collection: str) -> None:

@@ -115,3 +115,35 @@ def test_limits_that_were_lowered_since_hold_for_what_comes_in_alone(tmp_path: P
         job = client.get("/generate/1").raise_for_status().json()
         assert job["images"][0]["similar"][0]["product"]["product_id"] == 5
         assert search(client, mode="image_to_image", product_id=1)
+
+
+def test_all_of_it_is_the_default_shops(tmp_path: Path) -> None:
+    with open_old_shop(tmp_path) as client:
+        key = client.post("/keys", json={"name": "admin", "scopes": ["search", "write", "admin"]}).json()["key"]
+        client.headers["X-API-Key"] = key
+        keys = {
+            shop_id: {
+                "X-API-Key": client.post(
+                    "/keys", json={"name": f"of-{shop_id}", "scopes": ["search", "write"], "shop_id": shop_id}
+                ).json()["key"]
+            }
+            for shop_id in ("default", "new")
+        }
+        made = client.post(
+            "/product",
+            data={"title": "红色布艺沙发", "sku": "SOFA-1"},
+            files={"image": picture("red")},
+            headers=keys["new"],
+        )
+        assert made.status_code == 201, made.text
+        wait_until_indexed(client)
+        assert client.get("/health").json()["index"]["collection"] == COLLECTION  # which goes on
+        for shop_id, mine in (("default", set(PRODUCTS)), ("new", {made.json()["product_id"]})):
+            listed = client.get("/product/list", headers=keys[shop_id]).json()["items"]
+            assert {each["product_id"] for each in listed} == mine
+            request = {"mode": "text_to_text", "text": "红色布艺沙发", "top_k": 9}
+            hits = client.post("/search", json=request, headers=keys[shop_id]).json()["hits"]
+            assert {hit["product"]["product_id"] for hit in hits} == mine
+            assert client.get(listed[0]["image_url"], headers=keys[shop_id]).status_code == 200
+        old_picture = client.get("/product/1").json()["image_url"]
+        assert client.get(old_picture, headers=keys["new"]).status_code == 404

@@ -13,7 +13,7 @@ from tuwen.errors import ConfigurationError
 
 
 def keep_key_in_file(database: Database, wanted: NewApiKey, file: Path) -> None:
-    """Nothing where the file has a good key of this name and these scopes; else a new one takes its place.
+    """Nothing where the file has a good key of this name, these scopes and this shop; else a new one takes its place.
 
     The key is good before it is in the file. Raises ConfigurationError where the file can't be written: then all is as
     it was.
@@ -37,7 +37,7 @@ def keep_key_in_file(database: Database, wanted: NewApiKey, file: Path) -> None:
 def _is_as_wanted(row: ApiKeyRow, wanted: NewApiKey) -> bool:
     """However it was to expire: that is counted from when it was made."""
     has_ended = row.revoked_at is not None or (row.expires_at is not None and row.expires_at <= utc_now())
-    return not has_ended and set(row.scopes) == set(wanted.scopes)
+    return not has_ended and set(row.scopes) == set(wanted.scopes) and row.shop_id == wanted.shop_id
 
 
 def _kept_in(file: Path) -> str:

@@ -37,12 +37,13 @@ NOTE_LAST_WITHIN_S = 2.0
 
 
 class KnownKey(NamedTuple):
-    """Another column of its row (a shop) would be another field here."""
+    """As the columns of its row."""
 
     api_key_id: int
     name: str
     key_sha256: str
     scopes: frozenset[KeyScope]
+    shop_id: str | None
     expires_at: datetime | None
     revoked_at: datetime | None
     rate_limits: str | None

@@ -33,6 +33,8 @@ def sha256_of(key: str) -> str:
 def create_key(session: orm.Session, wanted: NewApiKey) -> CreatedApiKey:
     """A name is free again once its key is revoked or expired. Raises KeyNameTaken, or InvalidInput."""
     now = utc_now()
+    if wanted.shop_id is not None and "admin" in wanted.scopes:
+        raise InvalidInput.in_field("scopes", "has admin, which is of the whole service, and not of one shop")
     if wanted.expires_at is not None and not now < wanted.expires_at < now + LONGEST_LIFE:
         raise InvalidInput.in_field("expires_at", "must be a moment within the next 50 years")
     _make_room(session, wanted.name, now)
@@ -41,6 +43,7 @@ def create_key(session: orm.Session, wanted: NewApiKey) -> CreatedApiKey:
         name=wanted.name,
         key_sha256=sha256_of(key),
         scopes=[scope for scope in KEY_SCOPES if scope in wanted.scopes],
+        shop_id=wanted.shop_id,
         created_at=now,
         expires_at=wanted.expires_at,
         rate_limits=wanted.rate_limits,
@@ -70,12 +73,18 @@ def revoke_key(session: orm.Session, name: str) -> None:
     row.revoked_at = row.revoked_at or utc_now()
 
 
-def new_key(name: str, scopes: Sequence[str], expires: str = "", rate_limits: str = "") -> NewApiKey:
+def new_key(name: str, scopes: Sequence[str], expires: str = "", rate_limits: str = "", shop: str = "") -> NewApiKey:
     """As it is asked for in words. Raises InvalidInput."""
     try:
         expires_at = parse_expiry(expires) if expires else None
         return NewApiKey.model_validate(
-            {"name": name, "scopes": scopes, "expires_at": expires_at, "rate_limits": rate_limits or None}
+            {
+                "name": name,
+                "scopes": scopes,
+                "shop_id": shop or None,
+                "expires_at": expires_at,
+                "rate_limits": rate_limits or None,
+            }
         )
     except ValidationError as error:
         wrong = [FieldError(".".join(map(str, each["loc"])), each["msg"]) for each in error.errors()]
@@ -112,6 +121,7 @@ def _shown(row: ApiKeyRow) -> ApiKey:
     return ApiKey(
         name=row.name,
         scopes=row.scopes,
+        shop_id=row.shop_id,
         created_at=row.created_at,
         expires_at=row.expires_at,
         revoked_at=row.revoked_at,

@@ -91,6 +91,8 @@ class GuardedRoute(APIRoute):
             await admit(request, caller, scope)
             if streams or is_upload(request):
                 await hold_slot(request, caller, streams=streams)
+            if caller.key is not None and caller.key.shop_id is not None:
+                request.state.api = request.state.api.of_shop(caller.key.shop_id)
             if caller.key is None or request.method in READING:
                 return await handle(request)
             return await _audited(handle, request, caller.key.name)

@@ -16,6 +16,7 @@ OF_ACCESS = (
     ("too_many_at_once", "The {client} has {count} {what} under way already; try again when one has ended.", "客户端 {client} 已有 {count} 个 {what} 正在进行；请等其中一个结束后再试。"),
     ("no_key", "There is no API key {name}.", "没有名为 {name} 的 API 密钥。"),
     ("name_taken", "another API key has the name {name}; revoke that one, or use another name", "另一个 API 密钥已使用名称 {name}；请先吊销它，或换一个名称"),
+    ("admin_of_shop", "has admin, which is of the whole service, and not of one shop", "含有 admin，而它属于整个服务，不属于某一家店"),
     ("too_many_keys", "is one too many: there are {limit} API keys; revoke some", "太多了：已有 {limit} 个 API 密钥；请先吊销一些"),
     ("wrong_moment", "must be a moment within the next 50 years", "必须是今后 50 年内的时刻"),
     ("wrong_moment", "is {text}; write a date, as 2027-01-01, or days, as 90d", "是 {text}；请写日期，如 2027-01-01，或天数，如 90d"),

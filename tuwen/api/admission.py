@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 
 class Caller(NamedTuple):
-    """Who asks, and may do what. The shop that a key belongs to would stand here, for the queries to read."""
+    """Who asks, and may do what."""
 
     client: str
     """By what his requests are counted: his key, or where he comes from."""

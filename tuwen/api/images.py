@@ -9,7 +9,7 @@ from tuwen.api.access import GuardedRoute, needs
 from tuwen.api.openapi import sent
 from tuwen.api.problems import problem_responses
 from tuwen.api.state import Api, ApiDependency
-from tuwen.errors import ImageStoreUnavailable, NotFound, Overloaded
+from tuwen.errors import DatabaseUnavailable, ImageStoreUnavailable, NotFound, Overloaded
 from tuwen.pictures.store import MEDIA_TYPES
 from tuwen.pictures.thumbnails import FOR_BROWSERS
 
@@ -27,7 +27,7 @@ IMMUTABLE = "max-age=31536000, immutable"
     responses={
         200: {"content": {"image/*": {}}, **sent(200, "ETag")[200]},
         304: {"description": "It is the one that If-None-Match names.", **sent(304, "ETag")[304]},
-        **problem_responses(NotFound, Overloaded, ImageStoreUnavailable),
+        **problem_responses(NotFound, Overloaded, ImageStoreUnavailable, DatabaseUnavailable),
     },
 )
 @needs("search")

@@ -1,7 +1,7 @@
 """What the routes work with: built by the lifespan, handed to each request by dependency."""
 
-from dataclasses import dataclass
-from typing import Annotated, TypedDict
+from dataclasses import dataclass, replace
+from typing import Annotated, Self, TypedDict
 
 from fastapi import Depends, Path, Request
 
@@ -12,6 +12,7 @@ from tuwen.api.metrics import Metrics
 from tuwen.api.probes import Probes
 from tuwen.assembly import Services
 from tuwen.background import WorkPool
+from tuwen.catalogue.picture_store import pictures_of_shop
 from tuwen.catalogue.products import ProductWriter
 from tuwen.generation.jobs import GenerationJobs
 from tuwen.importing.jobs import ImportJobs
@@ -42,6 +43,8 @@ class Lasting:
 
 @dataclass(frozen=True)
 class Api:
+    """To a route, its caller's: `GuardedRoute` hands out no other."""
+
     services: Services
     sender: MessageSender
     searcher: Searcher
@@ -55,6 +58,19 @@ class Api:
     metrics: Metrics
     threads: Threads
     probes: Probes
+
+    def of_shop(self, shop_id: str) -> Self:
+        """With the data of one shop alone; what knows no products and pictures is all shops'."""
+        database = self.services.database.of_shop(shop_id)
+        images = pictures_of_shop(self.services.images, database)
+        return replace(
+            self,
+            services=replace(self.services, database=database, images=images),
+            searcher=self.searcher.of_shop(shop_id),
+            writer=self.writer.of_shop(shop_id),
+            generation=self.generation.of_shop(shop_id),
+            imports=self.imports.of_shop(shop_id),
+        )
 
 
 class State(TypedDict):

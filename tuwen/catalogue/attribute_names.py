@@ -23,10 +23,9 @@ def attribute_names(dialect: str, among: Sequence[Condition]) -> Values:
 
 def _in_sqlite(among: Sequence[Condition]) -> Values:
     entry = sa.func.json_each(ProductRow.attributes).table_valued("key", "type").alias()
-    joined = sa.outerjoin(ProductRow.__table__, entry, sa.true())
     name = entry.c.key
     counts = sa.select(_kind_of(name), name.label("value"), PRODUCTS)
-    return counts.select_from(joined).where(*among).group_by(name)
+    return counts.select_from(ProductRow).outerjoin(entry, sa.true()).where(*among).group_by(name)
 
 
 def _in_mysql(among: Sequence[Condition]) -> Values:

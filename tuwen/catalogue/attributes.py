@@ -123,15 +123,13 @@ class _InSqlite:
         is_short = sa.func.length(entry.c.atom) <= LONGEST_COUNTED
         read = entry.c.type.label("type"), sa.case((is_short, entry.c.atom)).label("atom")
         rows = sa.select(*read, PRODUCTS).where(*among).group_by(*read)
-        joined = sa.outerjoin(ProductRow.__table__, entry, entry.c.key == self._key)
-        different = rows.select_from(joined).subquery()
+        different = rows.select_from(ProductRow).outerjoin(entry, entry.c.key == self._key).subquery()
         return sa.select(*_understood_by_sqlite(different.c), different.c.products)
 
     def members(self, among: Sequence[Condition]) -> Values:
         entry = _json_each(ProductRow.attributes)
         is_list = (entry.c.key == self._key) & (entry.c.type == "array")
-        joined = sa.join(ProductRow.__table__, entry, is_list)
-        lists = _different_lists(entry.c.value).select_from(joined).where(*among).subquery()
+        lists = _different_lists(entry.c.value).select_from(ProductRow).join(entry, is_list).where(*among).subquery()
         member = _json_each(lists.c.document)
         of_list = lists.c.number, lists.c.products
         return _each_once(*_understood_by_sqlite(member.c), *of_list).select_from(sa.join(lists, member, sa.true()))

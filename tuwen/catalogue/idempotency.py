@@ -13,8 +13,9 @@ from typing import NamedTuple, Self
 import sqlalchemy as sa
 from sqlalchemy import orm
 
-from data_models import ProductFields
+from data_models import DEFAULT_SHOP, ProductFields
 from orm_models import IdempotencyKeyRow, utc_now
+from tuwen.database.shops import home_shop
 from tuwen.errors import IdempotencyKeyUsed
 from tuwen.pictures.checked_image import CheckedImage
 
@@ -36,7 +37,7 @@ class KeyedRequest(NamedTuple):
 
 def made_before(session: orm.Session, request: KeyedRequest) -> int | None:
     """The product that this request has made. Raises IdempotencyKeyUsed where another one has the key."""
-    row = session.get(IdempotencyKeyRow, request.key)
+    row = session.get(IdempotencyKeyRow, _stored(session, request))
     if row is None or row.created_at < utc_now() - KEEP_KEYS:
         return None
     if row.request_sha256 != request.sha256:
@@ -46,9 +47,18 @@ def made_before(session: orm.Session, request: KeyedRequest) -> int | None:
 
 def remember(session: orm.Session, request: KeyedRequest, product_id: int) -> None:
     """Raises IntegrityError at the next flush where the same request was quicker."""
-    expired = IdempotencyKeyRow.idempotency_key == request.key, IdempotencyKeyRow.created_at < utc_now() - KEEP_KEYS
+    key = _stored(session, request)
+    expired = IdempotencyKeyRow.idempotency_key == key, IdempotencyKeyRow.created_at < utc_now() - KEEP_KEYS
     session.execute(sa.delete(IdempotencyKeyRow).where(*expired))
-    session.add(IdempotencyKeyRow(idempotency_key=request.key, request_sha256=request.sha256, product_id=product_id))
+    session.add(IdempotencyKeyRow(idempotency_key=key, request_sha256=request.sha256, product_id=product_id))
+
+
+def _stored(session: orm.Session, request: KeyedRequest) -> str:
+    """Each shop's keys are its own. The first character is one that no key of a caller's has."""
+    shop_id = home_shop(session)
+    if shop_id == DEFAULT_SHOP:
+        return request.key
+    return "\n" + hashlib.sha256(f"{shop_id}\n{request.key}".encode()).hexdigest()
 
 
 def delete_keys_before(session: orm.Session, moment: datetime, limit: int) -> int:

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import sqlalchemy as sa
 
-from orm_models import GeneratedImageRow, ProductRow
+from orm_models import GeneratedImageRow, ProductImageRow, ProductRow
 from tuwen.database.engine import Database
-from tuwen.pictures.store import ImageStore
+from tuwen.pictures.store import ImageStore, sha256_in
 from tuwen.settings import Settings
 
 SOME = 10
@@ -30,3 +30,16 @@ def open_image_store(settings: Settings, database: Database) -> ImageStore:
             ]
 
     return ImageStore(settings, database.installation_id(), named_paths)
+
+
+def pictures_of_shop(images: ImageStore, database: Database) -> ImageStore:
+    """Those that the products of this database's shop have, or that were drawn for it; others' may be the same."""
+
+    def has(path: str) -> bool:
+        with database.read() as session:
+            return any(
+                session.scalar(sa.select(sa.exists().where(row.image_sha256 == sha256_in(path))))
+                for row in (ProductRow, ProductImageRow, GeneratedImageRow)
+            )
+
+    return images.narrowed(has)

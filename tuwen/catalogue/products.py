@@ -1,6 +1,8 @@
 """The write path: a product's change and its event in one transaction. No broker and no model can fail a write."""
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
+from typing import Self
 
 from sqlalchemy import orm
 from sqlalchemy.exc import IntegrityError
@@ -15,6 +17,7 @@ from tuwen.catalogue.pictures import Picture, pictures_of, require_distinct, wri
 from tuwen.catalogue.queries import sku_owner
 from tuwen.catalogue.representation import as_product
 from tuwen.database.engine import Database
+from tuwen.database.shops import home_shop
 from tuwen.errors import DatabaseBusy, DuplicateSku, FieldError, IdempotencyKeyUsed, InvalidInput, NotFound
 from tuwen.messaging.outbox import add_product_event
 from tuwen.pictures.checked_image import CheckedImage
@@ -43,6 +46,11 @@ class ProductWriter:
         self._registry = registry
         self._topic = topic
         self._wake_relay = wake_relay
+
+    def of_shop(self, shop_id: str) -> Self:
+        view = copy.copy(self)
+        view._database = self._database.of_shop(shop_id)
+        return view
 
     def create(
         self,
@@ -76,7 +84,7 @@ class ProductWriter:
 
     def _create(self, fields: ProductFields, images: Sequence[CheckedImage], key: KeyedRequest | None) -> Product:
         with self._database.read() as session:
-            _require_free_sku(session, fields.sku, owner=None)
+            _require_free_sku(session, fields.sku, home_shop(session), owner=None)
         # Before the transaction, so that no lock waits for the store. If the transaction fails the picture is left
         # without a product, and reconciliation removes it.
         main, *further = self._save(images)
@@ -130,7 +138,7 @@ class ProductWriter:
         """Raises VersionMismatch where the condition does not hold. `further`: instead of those that it has."""
         with self._database.read() as session:
             condition.require(present := _require_product(session, product_id))
-            _require_free_sku(session, changes.sku, owner=product_id)
+            _require_free_sku(session, changes.sku, present.shop_id, owner=product_id)
         if image is not None and self._has_as_it_came(present, image):
             image = None
         sent = [*([image] if image else []), *(further or [])]
@@ -239,8 +247,8 @@ def _require_product(session: orm.Session, product_id: int, *, lock: bool = Fals
     return row
 
 
-def _require_free_sku(session: orm.Session, sku: str | None, *, owner: int | None) -> None:
-    if sku is not None and sku_owner(session, sku) not in (None, owner):
+def _require_free_sku(session: orm.Session, sku: str | None, shop_id: str, *, owner: int | None) -> None:
+    if sku is not None and sku_owner(session, sku, shop_id) not in (None, owner):
         raise _duplicate_sku(sku)
 
 

@@ -9,6 +9,7 @@ from sqlalchemy import orm
 
 from orm_models import MAIN, ProductRow, ProductVectorRow
 from tuwen.catalogue.filters import EVERYTHING, Selection, conditions_of, has_sku
+from tuwen.database.shops import home_shop
 from tuwen.texts import canonical_text
 
 OLDEST_AMONG = 1000  # so that a long backlog costs no more
@@ -53,18 +54,21 @@ def list_products(
     return [ProductWithBinding(*row) for row in rows], total
 
 
-def sku_owner(session: orm.Session, sku: str) -> int | None:
-    """Whoever has it to the letter comes before whoever has it typed in another way."""
+def sku_owner(session: orm.Session, sku: str, shop_id: str | None = None) -> int | None:
+    """Within a shop: the session's, unless one is said. Whoever has it to the letter comes before whoever has it typed
+    in another way."""
     order = (ProductRow.sku == sku).desc()
-    return session.scalar(sa.select(ProductRow.product_id).where(has_sku(sku)).order_by(order).limit(1))
+    of_shop = ProductRow.shop_id == (shop_id or home_shop(session))
+    return session.scalar(sa.select(ProductRow.product_id).where(has_sku(sku), of_shop).order_by(order).limit(1))
 
 
 def sku_owners(session: orm.Session, skus: Sequence[str]) -> dict[str, int]:
     """As `sku_owner`, of many; those that nobody has are left out."""
-    columns = ProductRow.sku_normalised, ProductRow.product_id
+    columns, of_shop = (ProductRow.sku_normalised, ProductRow.product_id), ProductRow.shop_id == home_shop(session)
     normalised = {sku: canonical_text(sku) for sku in skus}
-    of_normalised = dict(session.execute(sa.select(*columns).where(columns[0].in_(set(normalised.values())))).all())
-    to_the_letter = sa.select(ProductRow.sku, ProductRow.product_id).where(ProductRow.sku.in_(skus))
+    is_normalised = columns[0].in_(set(normalised.values()))
+    of_normalised = dict(session.execute(sa.select(*columns).where(is_normalised, of_shop)).all())
+    to_the_letter = sa.select(ProductRow.sku, ProductRow.product_id).where(ProductRow.sku.in_(skus), of_shop)
     owners = {sku: of_normalised[key] for sku, key in normalised.items() if key in of_normalised}
     return owners | {sku: product_id for sku, product_id in session.execute(to_the_letter) if sku is not None}
 

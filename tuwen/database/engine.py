@@ -4,13 +4,15 @@ What is asked of a table stands in the room or engine that asks; such functions 
 caller's `Database.write()` block is the transaction.
 """
 
+import copy
 import hashlib
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from typing import Any, Self, cast
 
 import sqlalchemy as sa
 from alembic import command
@@ -29,6 +31,7 @@ from tuwen.database.connections import (
     sqlite_engine,
 )
 from tuwen.database.errors import errors_at_start, translated_errors
+from tuwen.database.shops import ShopSession, shop_engine
 from tuwen.errors import ConfigurationError, DatabaseUnavailable
 from tuwen.settings import PROJECT_ROOT
 
@@ -61,10 +64,25 @@ class Database:
             sa.event.listen(self.engine, "connect", partial(limit_statements, timeout_s))
             self.migration_engine = mysql_engine(url, timeout_s, MIGRATION_STATEMENT_S, poolclass=NullPool)
         self._writer = self.engine.execution_options(sqlite_write=True)
+        self._new_session: Callable[..., orm.Session] = orm.Session
+        self._of_shops: dict[str, Database] = {}
+
+    def of_shop(self, shop_id: str | None) -> Self:
+        """The same database, as one shop has it: `tuwen/database/shops.py`. None: itself, as all of them."""
+        if shop_id is None:
+            return self
+        view = self._of_shops.get(shop_id)
+        if view is None:
+            view = copy.copy(self)
+            view.engine = shop_engine(self.engine, shop_id)
+            view._writer = view.engine.execution_options(sqlite_write=True)
+            view._new_session = partial(ShopSession, info={"shop_id": shop_id})
+            self._of_shops[shop_id] = view
+        return cast("Self", view)
 
     @contextmanager
     def read(self) -> Iterator[orm.Session]:
-        with translated_errors(), orm.Session(self.engine, expire_on_commit=False) as session:
+        with translated_errors(), self._new_session(self.engine, expire_on_commit=False) as session:
             yield session
 
     @contextmanager
@@ -80,7 +98,11 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[orm.Session]:
         """One transaction: commits at the end of the block, rolls back on any exception."""
-        with translated_errors(), orm.Session(self._writer, expire_on_commit=False) as session, session.begin():
+        with (
+            translated_errors(),
+            self._new_session(self._writer, expire_on_commit=False) as session,
+            session.begin(),
+        ):
             yield session
 
     def check(self) -> None:
@@ -92,16 +114,16 @@ class Database:
         with self.read() as session:
             return session.scalars(sa.select(InstallationRow.installation_id)).one()
 
-    def migrate(self) -> None:
+    def migrate(self, revision: str = "head") -> None:
         """Bring the schema to the newest revision; a no-op where it is. Several processes may do so at once."""
         config = _alembic_config()
         writer = self.migration_engine.execution_options(sqlite_write=True)
         # The lock is held on a connection of its own, until after the commit: nobody may read the revision in between.
         with errors_at_start():
             self.check()  # a server that hangs is not waited for as long as a migration may take
-            with _migration_lock(self.migration_engine), writer.begin() as connection:
+            with _migration_lock(self.migration_engine), _begin_migration(writer) as connection:
                 config.attributes["connection"] = connection
-                command.upgrade(config, "head")
+                command.upgrade(config, revision)
 
     def require_current_schema(self) -> None:
         with errors_at_start(), self.engine.connect() as connection:
@@ -121,6 +143,19 @@ def _alembic_config() -> Config:
     config = Config()
     config.set_main_option("script_location", str(PROJECT_ROOT / "migrations"))
     return config
+
+
+@contextmanager
+def _begin_migration(engine: sa.Engine) -> Iterator[sa.Connection]:
+    """SQLite changes some tables by a copy in their place, and would delete what refers to the old one, unless foreign
+    keys are off before the transaction begins."""
+    with engine.connect() as connection:
+        if engine.dialect.name == "sqlite":
+            driver: Any = connection.connection.driver_connection
+            driver.execute("PRAGMA foreign_keys=OFF")
+        with connection.begin():
+            yield connection
+        connection.invalidate()  # with how it was told
 
 
 @contextmanager

@@ -4,15 +4,18 @@ A job and its message are one transaction; the job table is the truth, a message
 """
 
 import asyncio
+import copy
 import logging
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
 from data_models import (
+    DEFAULT_SHOP,
     ENDED,
     MAX_SEED,
     GeneratedImage,
@@ -72,7 +75,8 @@ class GenerationJobs:
         stopping: asyncio.Event,
     ) -> None:
         self._settings = settings
-        self._database = database
+        self._database = self._all_shops = database
+        self._shop_id = DEFAULT_SHOP
         self._images = images
         self._decoder = decoder
         self._registry = registry
@@ -81,13 +85,19 @@ class GenerationJobs:
         self._stopping = stopping
         self._threads = WorkPool("generation jobs", threads=JOB_THREADS, max_waiting=settings.query_queue_size)
 
+    def of_shop(self, shop_id: str) -> Self:
+        view = copy.copy(self)
+        view._shop_id = shop_id
+        view._database, view._searcher = self._database.of_shop(shop_id), self._searcher.of_shop(shop_id)
+        return view
+
     def create(self, request: GenerateRequest, client: str) -> int:
         """The new job's id. Raises InvalidInput over a limit, QueueFull when too many wait, TooManyAtOnce when too many
         of this client."""
         self._require_within_limits(request)
         seed = secrets.randbelow(MAX_SEED + 1) if request.seed is None else request.seed
         stored = request.model_copy(update={"seed": seed}).model_dump(mode="json", exclude={"wait_s"})
-        with self._database.write() as session:
+        with self._all_shops.write() as session:  # they share one queue
             waiting = count_jobs_waiting(session)
             if waiting >= self._settings.generation_queue_size:
                 raise QueueFull(f"{waiting} jobs wait to be drawn, and no more are taken; try again later.")
@@ -96,7 +106,7 @@ class GenerationJobs:
                 raise TooManyAtOnce(
                     f"The {client} has {mine} drawings under way already; try again when one has ended."
                 )
-            job = JobRow(kind="generate", request=stored, client=client)
+            job = JobRow(kind="generate", shop_id=self._shop_id, request=stored, client=client)
             session.add(job)
             session.flush()
             event = GenerationEvent(job_id=job.job_id)

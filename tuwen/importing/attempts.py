@@ -42,6 +42,8 @@ class Attempt(NamedTuple):
     state: dict[str, Any]
     request: dict[str, Any]
     """As `ImportJobs.create` has made it; jobs of an earlier version lack its options."""
+    shop_id: str
+    """Whose products alone it knows, and makes."""
 
     @property
     def is_dry_run(self) -> bool:
@@ -93,7 +95,8 @@ def begin_attempt(database: Database, folder: Path) -> Attempt | None:
         job.attempts += 1
         job.state = state | {LOST: lost + 1}
         asked = job.request
-        return Attempt(job.job_id, job.attempts, folder / asked["file"], asked["mode"], job.state, asked)
+        path = folder / asked["file"]
+        return Attempt(job.job_id, job.attempts, path, asked["mode"], job.state, asked, job.shop_id)
 
 
 def require_running(session: orm.Session, attempt: Attempt) -> JobRow:

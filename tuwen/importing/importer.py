@@ -146,7 +146,8 @@ class Importer:
                 count = min(PASSED_OVER_AT_ONCE, attempt.state["rows"] - passed_over)
                 await self._reading.run(_pass_over, rows, count)
                 passed_over += count
-            writing = Writing(self._database, self._settings, self._images, attempt, source, doubles)
+            database = self._database.of_shop(attempt.shop_id)
+            writing = Writing(database, self._settings, self._images, attempt, source, doubles)
             waiting: deque[Read] = deque()
             while True:
                 await self._until_there_is_room()
@@ -159,7 +160,8 @@ class Importer:
         await self._writing.run(finish, self._database, attempt)
 
     async def _replace(self, attempt: Attempt) -> None:
-        await Replacement(self._settings, self._database, attempt, self._reading, self._writing).run()
+        database = self._database.of_shop(attempt.shop_id)
+        await Replacement(self._settings, database, attempt, self._reading, self._writing).run()
 
     async def _until_there_is_room(self) -> None:
         """Rather than fill the disk that the databases are on."""

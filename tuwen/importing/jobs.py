@@ -6,7 +6,7 @@ The work itself is `importer.py`'s.
 import csv
 import io
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Self
 
 import sqlalchemy as sa
 from sqlalchemy import orm
@@ -28,6 +28,9 @@ class ImportJobs:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+
+    def of_shop(self, shop_id: str) -> Self:
+        return type(self)(self._database.of_shop(shop_id))
 
     def create(self, file: str, file_name: str, mode: ImportMode, **options: Any) -> ImportJob:
         """`file`: as `files.new_file` has named it, written to its end. `options`: mask_personal_data, dry_run,

@@ -155,6 +155,7 @@ class ProductEncoder:
                 title=product.title,
                 category=product.category,
                 attributes=product.attributes,
+                shop_id=product.shop_id,
             )
             for position, (picture, vector) in enumerate(zip(pictures, vectors, strict=True), start=MAIN)
         ]

@@ -9,6 +9,7 @@ A store that the installation has used holds its mark. Without it nothing is bel
 written: it may be the empty folder under a disk that is not mounted, or another bucket.
 """
 
+import copy
 import logging
 import re
 import secrets
@@ -16,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol, Self, TypeVar
 
 from data_models import PICTURE_FORMATS
 from tuwen.errors import ImageStoreUnavailable, NotFound, PictureUnreadable
@@ -83,7 +84,14 @@ class ImageStore:
         self._address = settings.image_store_address
         self._files = _open_files(settings)
         self._named_paths = named_paths
+        self._may_read: Callable[[str], bool] = lambda _: True
         self._was_ours = False
+
+    def narrowed(self, may_read: Callable[[str], bool]) -> Self:
+        """The same store, to whom no other pictures are there to be read. Asked with the path, once that is one."""
+        view = copy.copy(self)
+        view._may_read = may_read
+        return view
 
     def path_of(self, image: CheckedImage) -> str:
         return f"{self._owner}/{image.sha256[:2]}/{image.sha256}.{image.extension}"
@@ -112,7 +120,7 @@ class ImageStore:
 
         What a sweep has set aside is still there to be read.
         """
-        if not STORED_PATH.fullmatch(path):
+        if not STORED_PATH.fullmatch(path) or not self._may_read(path):
             raise _no_picture(path)
         data = self._find(path)
         if not data:
@@ -123,7 +131,7 @@ class ImageStore:
     def original_of(self, path: str) -> bytes:
         """The picture of which this is made, and is missing, or empty after a power loss. Raises as `read`."""
         original = PurePosixPath(re.sub(f"^{DERIVED}", "", path))
-        if STORED_PATH.fullmatch(path) and str(original) != path:
+        if STORED_PATH.fullmatch(path) and str(original) != path and self._may_read(path):
             for extension in MEDIA_TYPES:
                 data = self._find(str(original.with_suffix(f".{extension}")))
                 if data:
@@ -136,6 +144,8 @@ class ImageStore:
 
     def has(self, path: str) -> bool:
         """Whether it is there, or set aside. Raises ImageStoreUnavailable."""
+        if not self._may_read(path):
+            return False
         if self._files.exists(path) or self._copies_aside(path) or self._files.exists(path):
             return True
         self._require_ours()

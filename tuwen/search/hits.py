@@ -33,6 +33,8 @@ class BoundRows(NamedTuple):
 
     vector_index_id: int
     as_candidates: bool
+    shop_id: str | None
+    """None: of all."""
 
 
 @dataclass(eq=False)
@@ -86,11 +88,14 @@ class HitMaker:
     def bound_products(self, rows: Mapping[BoundRows, Collection[RowKey]]) -> dict[BoundRows, dict[RowKey, Bound]]:
         """Those of the rows that count."""
         bound: dict[BoundRows, dict[RowKey, Bound]] = {}
-        with self._database.read() as session:
-            for of, wanted in rows.items():
-                found = products_bound_to(session, of.vector_index_id, wanted, as_candidates=of.as_candidates)
-                pictures = {} if of.as_candidates else pictures_of(session, found.values())
-                bound[of] = {row: Bound(row, each, pictures.get(each.product_id, ())) for row, each in found.items()}
+        for shop_id in {of.shop_id for of in rows}:
+            with self._database.of_shop(shop_id).read() as session:
+                for of in (each for each in rows if each.shop_id == shop_id):
+                    found = products_bound_to(session, of.vector_index_id, rows[of], as_candidates=of.as_candidates)
+                    pictures = {} if of.as_candidates else pictures_of(session, found.values())
+                    bound[of] = {
+                        row: Bound(row, each, pictures.get(each.product_id, ())) for row, each in found.items()
+                    }
         return bound
 
     def hit(self, bound: Bound, score: float, field: VectorField) -> ProductHit | None:
@@ -100,15 +105,13 @@ class HitMaker:
             self._log_unreadable(bound.columns.product_id, error)
             return None
 
-    def hits(
-        self, vector_index_id: int, field: VectorField, ordered: Sequence[Nearest], wanted: int
-    ) -> list[ProductHit]:
+    def hits(self, of: BoundRows, field: VectorField, ordered: Sequence[Nearest], wanted: int) -> list[ProductHit]:
         """The first of these, as many as are wanted."""
+        of = of._replace(as_candidates=False)
         made: list[ProductHit] = []
         waiting = list(ordered)
         while waiting and len(made) < wanted:
             some, waiting = waiting[: wanted - len(made)], waiting[wanted - len(made) :]
-            of = BoundRows(vector_index_id, as_candidates=False)
             rows = [each.bound.row for each in some if each.hit is None]
             whole = self.bound_products({of: rows})[of] if rows else {}
             for each in some:

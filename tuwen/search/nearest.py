@@ -43,10 +43,12 @@ class Lookup:
     without_product_id: int | None
     prices: Prices | None = None
     exact: bool = False
+    shop_id: str | None = None
+    """Of which alone products are found, as `filter_expression` says, too; None: of all."""
 
     @property
     def rows(self) -> BoundRows:
-        return BoundRows(self.index.vector_index_id, as_candidates=self.showing.candidates > 0)
+        return BoundRows(self.index.vector_index_id, self.showing.candidates > 0, self.shop_id)
 
     @property
     def is_within_prices(self) -> bool:
@@ -181,7 +183,7 @@ class NearestProducts:
 
     def _narrowed(self, step: Step) -> Step:
         assert step.lookup.prices is not None, "else nothing is rare"
-        with self._database.read() as session:
+        with self._database.of_shop(step.lookup.shop_id).read() as session:
             rows = first_fitting_rows(session, step.lookup.index.vector_index_id, step.lookup.prices)
         return step.among(rows) if len(rows) < FEW else replace(step, names_few=False, many_fit=True)
 
@@ -191,7 +193,7 @@ class NearestProducts:
         best = step.lookup.showing.keep(nearest)
         page = None
         if step.pages < MOST_PAGES:
-            with self._database.read() as session:
+            with self._database.of_shop(step.lookup.shop_id).read() as session:
                 page = page_of_fitting_rows(session, step.lookup.index.vector_index_id, prices, step.page)
         if page is None:
             return self._found(step, best, are_all=step.pages < MOST_PAGES)
@@ -250,15 +252,16 @@ class NearestProducts:
     def _found(self, step: Step, products: Sequence[Nearest], *, are_all: bool) -> Found:
         lookup, showing = step.lookup, step.lookup.showing
         candidates = tuple(each.product_id for each in products[: showing.candidates])
-        ordered = showing.in_order(products, self._order_values(showing, candidates))
-        hits = self._hits.hits(lookup.index.vector_index_id, lookup.field, ordered, showing.wanted)
+        ordered = showing.in_order(products, self._order_values(lookup, candidates))
+        hits = self._hits.hits(lookup.rows, lookup.field, ordered, showing.wanted)
         are_all = are_all and len(products) <= showing.candidates
         return Found(hits, step.metadata_ms, candidates, are_all)
 
-    def _order_values(self, showing: Showing, candidates: Sequence[int]) -> Mapping[int, Any]:
+    def _order_values(self, lookup: Lookup, candidates: Sequence[int]) -> Mapping[int, Any]:
+        showing = lookup.showing
         if not showing.is_ordered:
             return {}
-        with self._database.read() as session:
+        with self._database.of_shop(lookup.shop_id).read() as session:
             if showing.boosting is not None:
                 return lifts(session, candidates, showing.boosting)
             return sort_values(session, candidates, showing.sort or "")

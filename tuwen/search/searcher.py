@@ -1,7 +1,9 @@
 """A query's way: its title or picture → encode → look up with those that wait beside it (`lookup.py`) → cut."""
 
+import copy
 import time
 from collections.abc import Sequence
+from typing import Self
 
 from data_models import (
     IndexInfo,
@@ -72,12 +74,19 @@ class Searcher:
         self._decoder = decoder
         self._fetcher = fetcher
         self._registry = registry
+        self._shop_id: str | None = None
         self._threads = WorkPool("preparing-queries", threads=SEARCH_THREADS, max_waiting=settings.query_queue_size)
         self._downloads = Budget("Memory for the picture of image_url", DOWNLOADS_AT_ONCE)
         # Milvus Lite answers one call at a time; a server's next batch need not wait for this one.
         self._lookups = Lookups(
             database, vector_db, lanes=1 if settings.milvus_is_file else 4, queue_size=settings.query_queue_size
         )
+
+    def of_shop(self, shop_id: str) -> Self:
+        """It waits together with the others."""
+        view = copy.copy(self)
+        view._database, view._shop_id = self._database.of_shop(shop_id), shop_id
+        return view
 
     async def search(
         self, request: SearchRequest, image: bytes | None = None, *, is_stored: bool = False
@@ -99,7 +108,7 @@ class Searcher:
             query = Query(request.mode)
             vector = await self._encode_download(request.image_url, index.encoding)
         encode_ms = watch.lap_ms()
-        found = await self._lookups.find(_as_lookup(request, query, index, vector))
+        found = await self._lookups.find(_as_lookup(request, query, index, vector, self._shop_id))
         metadata_ms = round(found.metadata_ms, 2)
         vector_ms = max(0.0, round(watch.lap_ms() - metadata_ms, 2))
         hits = [
@@ -182,13 +191,14 @@ class Searcher:
         return await encoding.query_image(picture, sha256)
 
 
-def _as_lookup(request: SearchRequest, query: Query, index: LiveIndex, vector: Vector) -> Lookup:
+def _as_lookup(request: SearchRequest, query: Query, index: LiveIndex, vector: Vector, shop_id: str | None) -> Lookup:
     filters = request.filters
     expression = filter_expression(
         categories=filters.category,
         categories_not=filters.category_not,
         has_category=filters.has_category,
         attributes=filters.attributes,
+        shop_id=shop_id,
     )
     prices = Prices(filters.price_min, filters.price_max, filters.has_price, tuple(filters.category))
     return Lookup(
@@ -206,4 +216,5 @@ def _as_lookup(request: SearchRequest, query: Query, index: LiveIndex, vector: V
         without_product_id=query.without_product_id,
         prices=prices if filters.has_prices else None,
         exact=request.exact,
+        shop_id=shop_id,
     )

@@ -7,6 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy import orm
 
 from orm_models import MAIN, ProductRow, ProductVectorRow
+from tuwen.database.shops import IsOfShop, shop_of
 from vector_db import RowKey, VectorField
 
 MAX_IDS_A_STATEMENT = 5000  # SQLite takes 32,766 values in a statement
@@ -35,22 +36,30 @@ def _bound_to(columns: Iterable[str]) -> sa.Select[*tuple[Any, ...]]:
 # Put together once, and of the tables' columns: the ORM's ways took half of a search's time in the database.
 _PRODUCTS_BOUND_TO = _bound_to(sa.inspect(ProductRow).column_attrs.keys())
 _CANDIDATES_BOUND_TO = _bound_to(OF_CANDIDATES)
+_IS_OF_SHOP = IsOfShop(_PRODUCT.c.shop_id, sa.bindparam("shop_id", type_=sa.String()))
+_PRODUCTS_OF_SHOP_BOUND_TO = _PRODUCTS_BOUND_TO.where(_IS_OF_SHOP)
+_CANDIDATES_OF_SHOP_BOUND_TO = _CANDIDATES_BOUND_TO.where(_IS_OF_SHOP)
 
 
 def products_bound_to(
     session: orm.Session, vector_index_id: int, rows: Collection[RowKey], *, as_candidates: bool = False
 ) -> dict[RowKey, sa.Row[Any]]:
-    """Which of these rows count, and the columns of the products that they stand for, by their names: all of them, or
-    `OF_CANDIDATES`, which a thousand rows cost a tenth of.
+    """Which of these rows count, and are of the session's shop; and the columns of the products that they stand for, by
+    their names: all of them, or `OF_CANDIDATES`, which a thousand rows cost a tenth of.
 
     And which picture's a row is: `image_position` as it was then, and `row_image_sha256`.
     """
+    shop_id = shop_of(session)
     statement = _CANDIDATES_BOUND_TO if as_candidates else _PRODUCTS_BOUND_TO
+    of_shop: dict[str, Any] = {}
+    if shop_id is not None:
+        statement = _CANDIDATES_OF_SHOP_BOUND_TO if as_candidates else _PRODUCTS_OF_SHOP_BOUND_TO
+        of_shop = {"shop_id": shop_id}
     bound: dict[RowKey, sa.Row[Any]] = {}
     remaining = list(rows)
     while remaining:
         some, remaining = remaining[:MAX_IDS_A_STATEMENT], remaining[MAX_IDS_A_STATEMENT:]
-        asked = {"vector_index_id": vector_index_id, "milvus_ids": [row.milvus_id for row in some]}
+        asked = of_shop | {"vector_index_id": vector_index_id, "milvus_ids": [row.milvus_id for row in some]}
         found = session.connection().execute(statement, asked)
         bound |= {RowKey(product.milvus_id, product.product_id, product.row_token): product for product in found}
     return {row: bound[row] for row in rows if row in bound}

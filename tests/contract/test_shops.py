@@ -1,0 +1,249 @@
+"""A session of one shop, on SQLite and on MariaDB: what it reads, counts and changes, whatever is asked of it."""
+
+import itertools
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy import orm
+
+from data_models import Boost, Facet, SearchFilters
+from orm_models import (
+    GeneratedImageRow,
+    ImportErrorRow,
+    JobRow,
+    ProductImageRow,
+    ProductRow,
+    ProductVectorRow,
+    VectorIndexRow,
+)
+from tests.contract.test_database import plan_of
+from tests.servers import new_mysql_database
+from tuwen.catalogue.boosts import Boosting, lifts
+from tuwen.catalogue.facets import count_facets, count_facets_among
+from tuwen.catalogue.filters import Selection
+from tuwen.catalogue.prices import Prices, first_fitting_rows, page_of_fitting_rows
+from tuwen.catalogue.queries import (
+    find_product,
+    group_sizes,
+    list_products,
+    load_products,
+    lock_products,
+    sku_owner,
+    sku_owners,
+    sort_values,
+)
+from tuwen.database.engine import Database
+from tuwen.database.shops import UnscopedStatement
+from tuwen.generation.queries import count_jobs_waiting, find_generated_image
+from tuwen.importing.export import products_after
+from tuwen.vectors.binding import made_of
+from tuwen.vectors.bound_products import products_bound_to
+from vector_db import RowKey
+
+PICTURE = {"image_path": "a.png", "image_sha256": "0" * 64, "image_width": 1, "image_height": 1}
+SHOPS = ("default", "a", "b")
+PRODUCTS = 5  # of each shop, one after another in turn
+FACETS = ["category", "price", "attributes", "attributes.颜色", "attributes.标签"]
+
+
+@pytest.fixture(scope="module", params=["sqlite", "mariadb"])
+def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+    if request.param == "sqlite":
+        dsn = f"sqlite:///{tmp_path_factory.mktemp('shops') / 'tuwen.db'}"
+    else:
+        dsn = new_mysql_database(request.getfixturevalue("mariadb"))
+    opened = Database(dsn)
+    opened.migrate()
+    fill(opened)
+    yield opened
+    opened.close()
+
+
+def ids_of(shop_id: str) -> list[int]:
+    return [number * len(SHOPS) + SHOPS.index(shop_id) + 1 for number in range(PRODUCTS)]
+
+
+def fill(database: Database) -> None:
+    with database.write() as session:
+        session.add(VectorIndexRow(vector_index_id=1, collection="c", model_fingerprint="f", status="active"))
+        session.flush()
+        for number, shop_id in itertools.product(range(PRODUCTS), SHOPS):
+            product_id = ids_of(shop_id)[number]
+            attributes = {"颜色": f"{shop_id}{number}", "标签": [f"{shop_id}{number}", "x"], f"k{shop_id}": number}
+            product = ProductRow(
+                product_id=product_id, shop_id=shop_id, sku=f"S{number}", title=f"沙发 {shop_id}", group_id="g",
+                category={"a": "Ｃ", "b": "C", "default": "C "}[shop_id], price=number * 10, attributes=attributes,
+                image_count=2, **PICTURE,
+            )  # fmt: skip
+            session.add(product)
+            session.flush()
+            further = PICTURE | {"image_sha256": f"{product_id:064}"}
+            session.add(ProductImageRow(product_id=product_id, position=2, **further))
+            of_row = {"milvus_id": product_id, "row_token": product_id, "version": 1}
+            session.add(ProductVectorRow(product_id=product_id, vector_index_id=1, **of_row))
+        for number, shop_id in enumerate(SHOPS, start=1):
+            session.add(JobRow(job_id=number, kind="generate", shop_id=shop_id, request={}))
+            session.flush()
+            session.add(ImportErrorRow(job_id=number, line=1, field="x", reason=shop_id))
+            session.add(GeneratedImageRow(image_id=number, job_id=number, position=0, seed=1, **PICTURE))
+
+
+@pytest.mark.parametrize("shop_id", SHOPS)
+def test_whatever_is_asked_is_of_the_shop(database: Database, shop_id: str) -> None:
+    mine, others = ids_of(shop_id), [each for other in SHOPS if other != shop_id for each in ids_of(other)]
+    everything = mine + others
+    of_shop = database.of_shop(shop_id)
+    with of_shop.read() as session:
+        listed, total = list_products(session, vector_index_id=1, page=1, page_size=99, sort="-price")
+        assert ({each.product.product_id for each in listed}, total) == (set(mine), PRODUCTS)
+        assert all(find_product(session, each, 1) is None for each in others)
+        assert all(session.get(ProductRow, each) is None for each in others)
+        assert {row.product_id for row in load_products(session, everything)} == set(mine)
+        assert set(sort_values(session, everything, "price")) == set(mine)
+        assert set(lock_products(session, everything)) == set(mine)
+        assert group_sizes(session, ["g"]) == {"g": PRODUCTS}
+        assert [sku_owner(session, f"S{n}") for n in range(PRODUCTS)] == mine
+        assert set(sku_owners(session, [f"S{n}" for n in range(PRODUCTS)]).values()) == set(mine)
+        boosting = Boosting.by([Boost(attribute=f"k{shop_id}", pivot=1, weight=0.5)])
+        assert boosting is not None
+        assert set(lifts(session, everything, boosting)) == set(mine)
+        assert set(made_of(session, 1, everything)) == set(mine)
+        rows = [RowKey(each, each, each) for each in everything]
+        for as_candidates in (True, False):
+            assert {row.product_id for row in products_bound_to(session, 1, rows, as_candidates=as_candidates)} == {
+                *mine
+            }
+        prices = Prices(Decimal(0), Decimal(1000))
+        assert set(first_fitting_rows(session, 1, prices)) == set(mine)
+        page = page_of_fitting_rows(session, 1, prices, None)
+        assert page is not None
+        assert set(page.rows) == set(mine)
+        job_id = SHOPS.index(shop_id) + 1
+        assert count_jobs_waiting(session) == 1
+        assert [find_generated_image(session, each) is not None for each in (1, 2, 3)] == [
+            each == job_id for each in (1, 2, 3)
+        ]
+        assert session.scalars(sa.select(ImportErrorRow.reason)).all() == [shop_id]
+        assert session.scalar(sa.select(sa.func.count()).select_from(ProductImageRow)) == PRODUCTS
+        assert not session.scalar(sa.select(sa.exists().where(ProductImageRow.image_sha256 == f"{others[0]:064}")))
+    assert [row.product_id for row in products_after(of_shop, 0)] == mine
+
+
+@pytest.mark.parametrize("shop_id", SHOPS)
+def test_counts_are_those_of_a_database_with_this_shop_alone(database: Database, shop_id: str, tmp_path: Path) -> None:
+    alone = Database(f"sqlite:///{tmp_path / 'alone.db'}")
+    alone.migrate()
+    fill(alone)
+    with alone.write() as session:
+        session.execute(sa.delete(ProductRow).where(ProductRow.shop_id != shop_id))
+    selections = [
+        Selection(),
+        Selection(category="C"),
+        Selection(words="沙发"),
+        Selection(filters=SearchFilters(attributes={"标签": {"contains_any": ["x"]}}, price_min=Decimal(10))),
+        Selection(filters=SearchFilters(attributes={"颜色": "a1"})),
+    ]
+    with alone.read() as expected, database.of_shop(shop_id).read() as session:
+        for selection in selections:
+            assert sorted_facets(session, selection) == sorted_facets(expected, selection)
+        everything = [each for shop in SHOPS for each in ids_of(shop)]
+        assert in_order(count_facets_among(session, everything, FACETS)) == in_order(
+            count_facets_among(expected, everything, FACETS)
+        )
+    alone.close()
+
+
+def sorted_facets(session: orm.Session, selection: Selection) -> tuple[int, object]:
+    total, facets = count_facets(session, selection, FACETS)
+    return total, in_order(facets)
+
+
+def in_order(facets: dict[str, Facet]) -> dict[str, object]:
+    """Of equal counts the two databases have another first."""
+    return {
+        name: (sorted((str(each.value), each.count) for each in facet.values or []), facet.ranges, facet.missing)
+        for name, facet in facets.items()
+    }
+
+
+def test_changes_reach_the_shop_alone(database: Database) -> None:
+    of_shop = database.of_shop("a")
+    with of_shop.write() as session:
+        session.execute(sa.update(ProductRow).values(index_error="mine"))
+        session.execute(sa.update(ProductVectorRow).values(version=7).execution_options(synchronize_session=False))
+        session.execute(sa.delete(ProductImageRow).execution_options(synchronize_session=False))
+        row = session.get_one(ProductRow, ids_of("a")[0])
+        row.title = "changed"
+        session.add(ProductRow(sku="NEW", title="新", shop_id="b", **PICTURE))
+    with database.read() as session:
+        marked = session.scalars(sa.select(ProductRow.product_id).where(ProductRow.index_error == "mine"))
+        assert set(marked) == set(ids_of("a"))
+        moved = session.scalars(sa.select(ProductVectorRow.product_id).where(ProductVectorRow.version == 7))
+        assert set(moved) == set(ids_of("a"))
+        assert session.scalar(sa.select(sa.func.count()).select_from(ProductImageRow)) == 2 * PRODUCTS
+        made = session.scalars(sa.select(ProductRow).where(ProductRow.sku == "NEW")).one()
+        assert made.shop_id == "a"
+    with of_shop.write() as session:
+        session.get_one(ProductRow, made.product_id).shop_id = "b"
+    with of_shop.write() as session:
+        session.delete(session.get_one(ProductRow, made.product_id))  # it stays in its shop
+    with pytest.raises(UnscopedStatement), of_shop.write() as session:
+        session.execute(sa.insert(ProductRow), [{"title": "新", **PICTURE}])
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        sa.select(ProductRow.__table__.c.title),
+        sa.select(ProductVectorRow.__table__.c.milvus_id),
+        sa.select(ImportErrorRow.__table__),
+        sa.text("UPDATE product SET title = 'x'"),
+        sa.text("SELECT id FROM product WHERE id IN (SELECT p.id FROM product AS p WHERE p.shop_id = 'a')"),
+        sa.text("SELECT * FROM product"),
+        sa.text("select title from   product p where p.id = 1"),
+        sa.text("SELECT 1 FROM lease, product"),
+        sa.text("UPDATE product SET title = (SELECT title FROM product WHERE id = 2) WHERE product.id = 1"),
+        sa.text("DELETE FROM job"),
+    ],
+    ids=str,
+)
+def test_what_lacks_the_condition_is_refused(database: Database, statement: Any) -> None:
+    with pytest.raises(UnscopedStatement), database.of_shop("a").write() as session:
+        session.connection().execute(statement)
+    with database.write() as session:  # and to nobody else
+        if isinstance(statement, sa.Select):
+            session.connection().execute(statement)
+
+
+def test_sqlite_does_not_walk_over_a_shop_for_a_few_rows(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'plans.db'}")
+    database.migrate()
+    of_shop = database.of_shop("a")
+    statements: dict[str, tuple[Callable[[orm.Session], object], str]] = {
+        "a picture": (
+            lambda session: session.scalar(sa.select(sa.exists().where(ProductRow.image_sha256 == "0"))),
+            "ix_product_image_sha256 ",
+        ),
+        "a group": (lambda session: group_sizes(session, ["g"]), "ix_product_group_id "),
+        "hits": (
+            lambda session: products_bound_to(session, 1, [RowKey(each, each, each) for each in range(20)]),
+            "PRIMARY KEY (rowid=?)",
+        ),
+        "by sku": (lambda session: sku_owners(session, ["a", "b"]), "(sku=? AND shop_id=?)"),
+        "a page": (
+            lambda session: session.scalars(
+                sa.select(ProductRow).where(ProductRow.product_id > 1).order_by(ProductRow.product_id).limit(1)
+            ),
+            "ix_product_shop_id (shop_id=? AND rowid>?)",
+        ),
+    }
+    for name, (statement, wanted) in statements.items():
+        plan = "\n".join(plan_of(of_shop, statement))
+        assert wanted in plan, (name, plan)
+        assert "SCAN product" not in plan, (name, plan)
+        assert name == "a page" or "ix_product_shop_id" not in plan, (name, plan)
+    database.close()
