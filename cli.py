@@ -367,7 +367,9 @@ def create_key(
     shop: Annotated[str, typer.Option(help="Of which alone it sees and changes anything; by default of all.")] = "",
     file: Annotated[
         Path | None,
-        typer.Option(help="Write the key there instead of showing it. Where a good key of this name is, leave it."),
+        typer.Option(
+            help="Write the key there instead of showing it. A good key of this name, or a revoked one, stays."
+        ),
     ] = None,
     limit: Annotated[
         str, typer.Option(help="Its own RATE_LIMITS: search=100/second, generate=50/day; by default the settings'.")

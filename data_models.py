@@ -880,6 +880,7 @@ class Problem(BaseModel):
     code: str | None = Field(None, description="Of the detail, as in errors.")
     parameters: dict[str, int | str] = {}
     errors: list[ProblemField] = []
+    request_id: str | None = Field(None, description="As in X-Request-ID: what the service's log calls this request.")
 
 
 class ProductEvent(BaseModel):
@@ -893,6 +894,8 @@ class ProductEvent(BaseModel):
     op: Literal["upsert", "delete"]
     version: int
     milvus_ids: dict[str, list[int]] = {}
+    request_id: str | None = None
+    """Of whoever changed it; messages of version 0.2.0 have none."""
     occurred_at: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC))
 
 

@@ -7,12 +7,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
-from fastapi.middleware.cors import CORSMiddleware
 
 from tuwen.access.keyring import Keyring
 from tuwen.access.rates import RateLimiter
-from tuwen.api import operation
 from tuwen.api.access import install_access
+from tuwen.api.envelope import install_cors, install_envelope
 from tuwen.api.limits import install_body_limit
 from tuwen.api.metrics import Metrics
 from tuwen.api.openapi import install_openapi
@@ -36,6 +35,7 @@ from tuwen.generation.child_process import GenerationProcess
 from tuwen.generation.jobs import GenerationJobs
 from tuwen.importing.jobs import ImportJobs
 from tuwen.indexing.reindex_jobs import ReindexJobs
+from tuwen.logs import configure_logging, configure_server_logging
 from tuwen.messaging.connect import new_sender
 from tuwen.messaging.in_process import InProcessQueue
 from tuwen.messaging.relay import OutboxRelay
@@ -46,30 +46,30 @@ from tuwen.settings import VERSION, Settings, load_settings
 def create_app(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[State]:
+        configure_logging(settings.log_level)
+        configure_server_logging(access_log=settings.access_log)
         async with open_services(settings) as services, _open_api(services) as api:
             # What was loaded stays. To look through it for garbage, all of it at a time, stopped everything for 0.4 s.
             gc.collect()
             gc.freeze()
             yield {"api": api}
 
-    if not settings.access_log:
-        operation.silence_access_log()
     app = FastAPI(
         title="Tuwen 图文",
         version=VERSION,
         summary="Multimodal product search: pictures and titles, across each other, in Chinese and English.",
         lifespan=lifespan,
+        docs_url=None,  # `tuwen/api/documentation.py`: FastAPI's own load scripts from elsewhere
+        redoc_url=None,
     )
     install_routes(app)
     install_problem_handlers(app)
     install_access(app, settings)
     install_openapi(app)
     install_body_limit(app, settings)
-    if settings.cors_allow_origins:
-        app.add_middleware(
-            CORSMiddleware, allow_origins=settings.cors_allow_origins, allow_methods=["*"], allow_headers=["*"]
-        )
+    install_cors(app, settings)
     app.add_middleware(ReadableStartFailure)
+    install_envelope(app)
     return app
 
 

@@ -13,6 +13,8 @@ from sqlalchemy.engine.default import DefaultExecutionContext
 
 from data_models import DEFAULT_SHOP
 from tuwen.limit_settings import RATE_LIMITS_LENGTH, TITLE_COLUMN_LENGTH
+from tuwen.request_ids import LENGTH as REQUEST_ID_LENGTH
+from tuwen.request_ids import current_request_id
 from tuwen.settings import CATEGORY_COLUMN_LENGTH, GROUP_COLUMN_LENGTH, SKU_COLUMN_LENGTH
 from tuwen.texts import canonical_text, lexical_text, normalise_text
 
@@ -297,6 +299,8 @@ class JobRow(Base):
     attempts: orm.Mapped[int] = orm.mapped_column(default=0)
     client: orm.Mapped[str | None] = orm.mapped_column(sa.String(80))
     """Who asked for it, where that is counted."""
+    request_id: orm.Mapped[str | None] = orm.mapped_column(sa.String(REQUEST_ID_LENGTH), default=current_request_id)
+    """Of whoever asked for it."""
 
 
 class ImportErrorRow(Base):

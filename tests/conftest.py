@@ -14,6 +14,7 @@ from PIL import Image
 from cli import DEMO_CATALOGUE
 from clients import catalogue_import
 from tests.processes import running_api, wait_until
+from tests.secrecy import leaks
 from tests.servers import running_kafka, running_mariadb, running_milvus, running_s3
 from tests.tiny_models import (
     save_tiny_chinese_clip,
@@ -25,6 +26,13 @@ if TYPE_CHECKING:
     from tests.faults.steps import Steps
 
 pillow_heif.register_heif_opener()  # so that tests can write HEIC
+
+
+@pytest.fixture(autouse=True)
+def nothing_secret_is_logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    yield
+    records = [*caplog.get_records("setup"), *caplog.get_records("call")]
+    assert leaks("\n".join(record.getMessage() for record in records), set()) == []
 
 
 @pytest.fixture(scope="session")

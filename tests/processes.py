@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from tests.launch import Program
+from tests.secrecy import command_lines_of, require_secrecy
 from tuwen.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -85,14 +86,19 @@ def running(
         process = subprocess.Popen(
             command, cwd=cwd, env=dict(env), stdout=output, stderr=subprocess.STDOUT, start_new_session=True
         )
-    with _ready_then_stopped(process, command, log, ready):
+    with _ready_then_stopped(process, command, log, env, ready):
         yield process
 
 
 @contextmanager
 def _ready_then_stopped(
-    process: subprocess.Popen[bytes] | Program, command: list[str], log: Path, ready: Callable[[], bool]
+    process: subprocess.Popen[bytes] | Program,
+    command: list[str],
+    log: Path,
+    env: Mapping[str, str],
+    ready: Callable[[], bool],
 ) -> Iterator[None]:
+    command_lines: list[str] = []
     try:
         deadline = time.monotonic() + START_TIMEOUT_S
         while not ready():
@@ -101,7 +107,9 @@ def _ready_then_stopped(
             time.sleep(0.05)
         yield
     finally:
+        command_lines += command_lines_of(process.pid)
         stop(process)
+    require_secrecy(env, log, command_lines)
 
 
 def stop(process: subprocess.Popen[bytes] | Program) -> None:
@@ -136,7 +144,7 @@ def running_api(
             yield url
         return
     process = Program(command, env, folder / "api.log")
-    with _ready_then_stopped(process, command, folder / "api.log", lambda: answers(url + ready_path)):
+    with _ready_then_stopped(process, command, folder / "api.log", env, lambda: answers(url + ready_path)):
         yield url
 
 

@@ -17,6 +17,7 @@ from pymilvus import MilvusClient
 from pymilvus.exceptions import MilvusException
 
 from tests.processes import answers, environment, free_port, require_program, running
+from tests.secrecy import MARK
 
 
 @contextmanager
@@ -162,7 +163,7 @@ def new_bucket(s3: str) -> dict[str, str]:
 
 
 def s3_settings(s3: str, bucket: str) -> dict[str, str]:
-    variables = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
+    variables = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": f"{MARK}s3", "AWS_DEFAULT_REGION": "us-east-1"}
     return {"IMAGE_STORE_URL": f"s3://{bucket}/shop", "AWS_ENDPOINT_URL": s3, **variables}
 
 

@@ -24,8 +24,17 @@ NOT_OURS = {"tests", "data", "models"}
 DYNAMIC_IMPORTS = {"importlib.import_module", "import_module", "__import__"}
 DOCUMENTS = ("docs/architecture.md", "docs/architecture.zh-CN.md")
 
-BASE = {"data_models", "tuwen.cores", "tuwen.errors", "tuwen.folders", "tuwen.limit_settings", "tuwen.settings"}
-BASE |= {"tuwen.texts"}
+BASE = {
+    "data_models",
+    "tuwen.cores",
+    "tuwen.errors",
+    "tuwen.folders",
+    "tuwen.limit_settings",
+    "tuwen.logs",
+    "tuwen.request_ids",
+    "tuwen.settings",
+    "tuwen.texts",
+}
 ENGINES = {
     "orm_models",
     "vector_db",
@@ -56,11 +65,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "tuwen.settings": {"tuwen.limit_settings"},
     "tuwen.texts": set(),
     "tuwen.cores": set(),
+    "tuwen.request_ids": set(),
+    "tuwen.logs": {"tuwen.request_ids"},
     "tuwen.folders": {"tuwen.errors"},
     "data_models": {"tuwen.limit_settings", "tuwen.settings", "tuwen.texts"},
     "tuwen.encoders.base": set(),  # numbers and promises: an engine that needs to name a vector may know these
     # Engines. Each is one system outside of ours, or the place where two of them meet.
-    "orm_models": {"data_models", "tuwen.limit_settings", "tuwen.settings", "tuwen.texts"},
+    "orm_models": {"data_models", "tuwen.limit_settings", "tuwen.request_ids", "tuwen.settings", "tuwen.texts"},
     "tuwen.database": BASE | {"orm_models"},
     "tuwen.pulse": set(),
     "tuwen.budget": {"tuwen.errors"},

@@ -15,6 +15,7 @@ import pytest
 from pydantic import ValidationError
 
 from tests.processes import ROOT, environment, free_port
+from tests.secrecy import MARK
 from tests.servers import new_mysql_database
 from tests.tls import new_certificate
 from tuwen.database.start import open_database
@@ -22,7 +23,7 @@ from tuwen.errors import AppError, ConfigurationError
 from tuwen.settings import Settings, complaint
 from vector_db import VectorDB
 
-PASSWORD = "geheim"
+PASSWORD = f"{MARK}geheim"
 # Of engines that are asked for nothing in these tests.
 SECRETS = {
     "KAFKA_SECURITY_PROTOCOL": "SASL_SSL",
@@ -269,7 +270,7 @@ def test_a_silent_hub_holds_no_cached_model_up(silent: str, tiny_models: dict[st
         ("kafka_bootstrap_servers", "kafka:abc"),
         ("kafka_bootstrap_servers", "http://kafka:9092"),
         ("kafka_bootstrap_servers", "kafka:9092,"),
-        ("kafka_bootstrap_servers", "tuwen:geheim@kafka:9092"),
+        ("kafka_bootstrap_servers", f"tuwen:{PASSWORD}@kafka:9092"),
     ],
 )
 def test_addresses_that_no_engine_has(setting: str, value: str) -> None:

@@ -26,13 +26,14 @@ from tuwen.indexing.encoding import VectorCount
 from tuwen.indexing.ingest import Ingestor
 from tuwen.indexing.reconciliation import Reconciler
 from tuwen.indexing.reindex import Models, Reindexer
+from tuwen.logs import configure_logging
 from tuwen.pictures.decoder import PictureDecoder
 from tuwen.pictures.download import PictureFetcher
 from tuwen.pictures.store import ImageStore
 from tuwen.processes import Presence
 from tuwen.pulse import Pulses
 from tuwen.search.searcher import Searcher
-from tuwen.settings import LOG_FORMAT, VERSION, Settings
+from tuwen.settings import VERSION, Settings
 from tuwen.vectors.indexes import indexes_with, models_of
 from tuwen.vectors.registry import IndexRegistry, LiveIndex
 from vector_db import VectorDB
@@ -69,7 +70,7 @@ class Services(Stores):
 @contextmanager
 def open_stores(settings: Settings) -> Iterator[Stores]:
     """Blocks. Raises ConfigurationError where the settings can't work. A Milvus that is down is waited for later."""
-    logging.basicConfig(level=settings.log_level, format=LOG_FORMAT)
+    configure_logging(settings.log_level)
     database = open_database(settings)
     vector_db = VectorDB(settings)
     try:

@@ -20,7 +20,6 @@ PROJECT_ROOT = Path(__file__).resolve().parent.parent
 SKU_COLUMN_LENGTH, CATEGORY_COLUMN_LENGTH, GROUP_COLUMN_LENGTH = 64, 100, 64
 MAX_GUIDANCE = 50.0
 HostName = Annotated[str, Field(pattern=r"^[a-z0-9_-]+(\.[a-z0-9_-]+)*$")]
-LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 # Which file, besides the environment; empty: none.
@@ -55,6 +54,7 @@ class Settings(LimitSettings):
     open_to: Annotated[tuple[IPvAnyNetwork, ...], NoDecode] = ()
     host_names: Annotated[tuple[HostName, ...], NoDecode] = ()
     trusted_proxies: Annotated[tuple[IPvAnyNetwork, ...], NoDecode] = ()
+    public_pictures: bool = False
     api_key: SecretStr = SecretStr("")
     api_key_file: Path | None = None
 

@@ -119,11 +119,12 @@ def test_a_key_in_a_file_stays_while_it_is_good(database: Database, tmp_path: Pa
     file.write_text("tuwen_another\n")
     keep_key_in_file(database, wanted, file)
     second = file.read_text()
-    revoke(database, "pages")
+    keep_key_in_file(database, new_key("pages", ["search"]), file)
+    third = file.read_text()
     keep_key_in_file(database, wanted, file)
     with database.read() as session:
         kept = session.scalars(sa.select(ApiKeyRow.key_sha256).where(ApiKeyRow.revoked_at.is_(None))).all()
-    assert len({first, second, file.read_text()}) == 3
+    assert len({first, second, third, file.read_text()}) == 4
     assert kept == [sha256_of(file.read_text().strip())]
     good = file.read_text()
     file.write_text(good, encoding="utf-8-sig")
@@ -140,6 +141,20 @@ def test_a_key_in_a_file_stays_while_it_is_good(database: Database, tmp_path: Pa
     keep_key_in_file(database, wanted, file)
     assert file.read_text() != good
     assert {each.name for each in tmp_path.iterdir() if each.name.startswith(".")} == set()
+
+
+def test_a_key_in_a_file_that_was_revoked_comes_back_by_no_restart(database: Database, tmp_path: Path) -> None:
+    file, wanted = tmp_path / "pages", new_key("pages", ["search", "write"])
+    keep_key_in_file(database, wanted, file)
+    before = file.read_text()
+    revoke(database, "pages")
+    for again in (wanted, new_key("pages", ["search"])):
+        keep_key_in_file(database, again, file)
+    assert file.read_text() == before
+    with database.read() as session:
+        assert session.scalars(sa.select(ApiKeyRow.name).where(ApiKeyRow.revoked_at.is_(None))).all() == []
+    keep_key_in_file(database, new_key("pages-2", ["search"]), file)
+    assert file.read_text() != before
 
 
 def test_whoever_tries_keys_asks_the_database_once_a_second_at_most(database: Database) -> None:

@@ -13,6 +13,7 @@ import pytest
 from pymilvus.exceptions import MilvusException
 
 from tests.processes import environment, free_port, running
+from tests.secrecy import MARK
 from tests.servers import kafka_command, listens, new_mariadb
 from tests.tls import Certificate, new_certificate, tls_proxy
 from tuwen.database.start import open_database
@@ -22,7 +23,7 @@ from tuwen.messaging.transport import Message
 from tuwen.settings import Settings
 from vector_db import VectorDB
 
-PASSWORD = "geheim"
+PASSWORD = f"{MARK}geheim"
 
 
 @pytest.fixture(scope="module")

@@ -93,6 +93,7 @@ def test_every_setting_of_env_reaches_the_api_and_the_worker(stack: dict[str, Se
         "API_WORKERS",
         "OPEN_TO",
         "HOST_NAMES",
+        "PUBLIC_PICTURES",
         "TRUSTED_PROXIES",
     }
 
@@ -144,6 +145,7 @@ def test_services_wait_for_what_they_need(stack: dict[str, Service]) -> None:
 def test_the_pages_find_the_key_that_the_stack_makes(stack: dict[str, Service], tmp_path: Path) -> None:
     file = stack["keys"]["command"][-1]
     assert stack["web"]["environment"]["API_KEY_FILE"] == file == "/keys/pages"
+    assert "admin" not in stack["keys"]["command"]
     assert stack["keys"]["volumes"] == ["keys-data:/keys:rw"]
     assert stack["web"]["volumes"] == ["keys-data:/keys:ro"]
     assert "keys" in stack["web"]["depends_on"]

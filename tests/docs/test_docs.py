@@ -14,6 +14,7 @@ import pytest
 from data_models import Problem, Product
 from tests.conftest import picture
 from tests.processes import ROOT, environment, require_program
+from tuwen.api.failure_messages import OF_FAILURES
 from tuwen.api.messages import OF_LIBRARIES, OF_PICTURES, OURS
 from tuwen.api.warning_messages import OF_WARNINGS
 from tuwen.errors import (
@@ -176,7 +177,7 @@ def test_every_code_is_listed_with_its_parameters(name: str) -> None:
         for code, parameters in re.findall(r"^\| `([a-z0-9_]+)` \| (-|`[^|]*`) \|", section[1], re.MULTILINE)
     }
     sent = dict[str, set[str]]()
-    for code, english, _ in (*OURS, *OF_PICTURES, *OF_LIBRARIES, *OF_WARNINGS):
+    for code, english, _ in (*OURS, *OF_PICTURES, *OF_LIBRARIES, *OF_WARNINGS, *OF_FAILURES):
         gaps = set(re.findall(r"(?<!{){(\w+)}(?!})", english)) - {"s", "more"}
         sent[code] = sent.get(code, set()) | gaps
     assert listed == sent

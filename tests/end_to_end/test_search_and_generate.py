@@ -69,6 +69,18 @@ def test_products_go_in_and_every_mode_finds_them(stack: httpx.Client) -> None:
         assert all(hit["product"]["index_status"] == "indexed" and hit["product"]["milvus_id"] for hit in hits)
 
 
+@pytest.mark.parametrize("stack", ["servers"], indirect=True)
+def test_a_requests_id_goes_through_the_queue_into_the_workers_log(
+    stack: httpx.Client, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    headers, files = {"X-Request-ID": "traced-through-kafka"}, {"image": ("a.png", picture("gold"))}
+    made = stack.post("/product", data={"title": "黄色抱枕"}, files=files, headers=headers).json()
+    wait_until_indexed(stack)
+    logs = (tmp_path_factory.getbasetemp() / "servers0").glob("worker-*.log")
+    assert "traced-through-kafka]: Indexed 1 products" in "".join(log.read_text(encoding="utf-8") for log in logs)
+    stack.delete(f"/product/{made['product_id']}").raise_for_status()
+
+
 def test_a_title_becomes_a_picture_and_the_picture_a_product(stack: httpx.Client) -> None:
     jobs = [
         stack.post("/generate", json={"prompt": "红色布艺沙发", "seed": seed, "steps": 5}).json() for seed in range(4)

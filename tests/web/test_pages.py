@@ -621,3 +621,15 @@ def test_every_text_is_used_and_every_used_text_is_there() -> None:
     unused = [key for key in TEXTS if not any(re.fullmatch(pattern, key) for pattern in patterns)]
     missing = [pattern for pattern in patterns if not any(re.fullmatch(pattern, key) for key in TEXTS)]
     assert (unused, missing) == ([], [])
+
+
+def test_the_documentation_loads_nothing_from_elsewhere(catalogue: httpx.Client, tab: Page) -> None:
+    base = str(catalogue.base_url).rstrip("/")
+    asked, complaints = list[str](), list[str]()
+    tab.on("request", lambda request: asked.append(request.url))
+    tab.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+    tab.goto(f"{base}/docs")
+    expect(tab.get_by_text("Can it search?")).to_be_visible()
+    assert {f"{base}/docs/swagger-ui-bundle.js", f"{base}/openapi.json"} <= set(asked)
+    assert [url for url in asked if not url.startswith((f"{base}/", "data:"))] == []
+    assert complaints == []  # of the content security policy, too

@@ -39,7 +39,7 @@ Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 Handler = Callable[[Request], Awaitable[Response]]
 
 ALL_SCOPES = frozenset(KEY_SCOPES)
-_NEEDED, _STREAMS = "tuwen_needed_scope", "tuwen_streams"
+_NEEDED, _STREAMS, _OPENED_BY = "tuwen_needed_scope", "tuwen_streams", "tuwen_opened_by"
 
 SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "Authorization: Bearer KEY"},
@@ -57,15 +57,17 @@ class DeclaredRoute(NamedTuple):
     """None: it needs no key."""
 
 
-def needs(scope: KeyScope, *, streams: bool = False) -> Callable[[Endpoint], Endpoint]:
+def needs(scope: KeyScope, *, streams: bool = False, opened_by: str = "") -> Callable[[Endpoint], Endpoint]:
     """Below the router's decorators: only a caller with this scope gets to the endpoint.
 
     `streams`: its answer may take long, so that a client has only so many of them, and ends with its key.
+    `opened_by`: the setting that lets in whoever sends no key, too.
     """
 
     def declare(endpoint: Endpoint) -> Endpoint:
         setattr(endpoint, _NEEDED, scope)
         setattr(endpoint, _STREAMS, streams)
+        setattr(endpoint, _OPENED_BY, opened_by)
         return endpoint
 
     return declare
@@ -84,9 +86,10 @@ class GuardedRoute(APIRoute):
         if scope is None:
             return handle
         streams: bool = getattr(self.endpoint, _STREAMS)
+        opened_by: str = getattr(self.endpoint, _OPENED_BY)
 
         async def guarded(request: Request) -> Response:
-            caller = request.state.caller = await require_caller(request)
+            caller = request.state.caller = await require_caller(request, frozenset({scope}), opened_by)
             require_scope(request, scope)
             await admit(request, caller, scope)
             if streams or is_upload(request):
@@ -133,14 +136,13 @@ def needed_scope(route: APIRoute) -> KeyScope | None:
 
 
 def declared_routes(app: FastAPI) -> Iterator[DeclaredRoute]:
-    """All but the pages of the documentation. Raises ConfigurationError where one is guarded by nothing."""
-    documentation = {app.openapi_url, app.docs_url, app.swagger_ui_oauth2_redirect_url, app.redoc_url}
+    """All but FastAPI's own of the OpenAPI document. Raises ConfigurationError where one is guarded by nothing."""
     for context in iter_route_contexts(app.routes):  # into the routers that are included, which have no path
         route = context.original_route
         if isinstance(route, GuardedRoute):
             for method in sorted(context.methods or ()):
                 yield DeclaredRoute(method, context.path or "", needed_scope(route))
-        elif isinstance(route, APIRoute) or context.path is None or context.path not in documentation:
+        elif isinstance(route, APIRoute) or context.path is None or context.path != app.openapi_url:
             where = context.path or repr(route)
             raise ConfigurationError(f"{where} is not guarded: all is served by a router's GuardedRoute (route_class).")
     if list(app.router._iter_low_priority_routes()):  # which stand among no other routes
@@ -166,13 +168,16 @@ def install_access(app: FastAPI, settings: Settings) -> None:
     app.openapi = openapi  # type: ignore[method-assign]  # as `install_openapi` does
 
 
-async def require_caller(request: Request) -> Caller:
-    """Raises NotAuthenticated, Forbidden, or DatabaseUnavailable where it can't be told."""
+async def require_caller(request: Request, scopes: frozenset[KeyScope] = frozenset(), opened_by: str = "") -> Caller:
+    """`opened_by`: the setting that gives `scopes` to whoever sends no key. Raises NotAuthenticated, Forbidden, or
+    DatabaseUnavailable where it can't be told."""
     api: Api = request.state.api
     if key := presented_key(request):
         known = await api.keyring.find(key)
         return _caller_with(known, api)
     origin, settings = origin_of(request.scope), api.services.settings
+    if opened_by and getattr(settings, opened_by):
+        return Caller(client_at(origin), None, scopes)
     is_open = origin.is_in(settings.open_to)
     if not is_open:
         if await api.keyring.has_any():

@@ -17,6 +17,8 @@ router = APIRouter(tags=["pictures"], route_class=GuardedRoute)
 
 # A picture's path holds the hash of its bytes, so what is behind it never changes.
 IMMUTABLE = "max-age=31536000, immutable"
+# Any shop's page may show it; whatever a file may be besides a picture, it runs nowhere.
+FOR_PAGES = {"Content-Security-Policy": "default-src 'none'; sandbox", "Cross-Origin-Resource-Policy": "cross-origin"}
 
 
 @router.head("/images/{path:path}", include_in_schema=False)  # caches ask with it
@@ -30,14 +32,14 @@ IMMUTABLE = "max-age=31536000, immutable"
         **problem_responses(NotFound, Overloaded, ImageStoreUnavailable, DatabaseUnavailable),
     },
 )
-@needs("search")
+@needs("search", opened_by="public_pictures")
 async def get_image(path: str, request: Request, api: ApiDependency) -> Response:
     """As named by `image_url` and `thumbnail_url`."""
     name = PurePosixPath(path)
     etag = f'"{name.stem}"'
     # What a key opened is for its caller's own cache: one that many share would go on giving it to anybody.
     whose = "public" if request.state.caller.key is None else "private"
-    headers = {"Cache-Control": f"{whose}, {IMMUTABLE}", "ETag": etag, "X-Content-Type-Options": "nosniff"}
+    headers = {"Cache-Control": f"{whose}, {IMMUTABLE}", "ETag": etag, **FOR_PAGES}
     media_type = MEDIA_TYPES.get(name.suffix[1:])
     if media_type is None:
         raise NotFound(f"There is no picture {path}.")

@@ -10,6 +10,7 @@ from functools import cache, reduce
 from typing import Literal, NamedTuple
 
 from tuwen.api.access_messages import OF_ACCESS
+from tuwen.api.failure_messages import OF_FAILURES
 from tuwen.api.health_messages import OF_HEALTH
 from tuwen.api.warning_messages import KINDS, OF_WARNINGS
 
@@ -145,7 +146,6 @@ OURS = (
     ("wrong_key", "must be 1 to 255 characters of ASCII without spaces", "必须是 1 至 255 个不含空格的 ASCII 字符"),
     ("key_used", "Another request had this Idempotency-Key; give each a key of its own.", "这个 Idempotency-Key 已用于别的请求；请为每个请求使用不同的键。"),
     ("key_used", "This Idempotency-Key made product {product_id}, which was deleted since.", "这个 Idempotency-Key 新建的商品 {product_id} 已被删除。"),
-    ("internal_error", "Something went wrong here; the service's log says what.", "服务内部出错；详情见服务的日志。"),
 )  # fmt: skip
 # Of `tuwen/pictures/`.
 OF_PICTURES = (
@@ -221,7 +221,7 @@ class _Pattern(NamedTuple):
 
 @cache
 def _patterns() -> list[_Pattern]:
-    return [_pattern(*each) for each in (*OURS, *OF_PICTURES, *OF_LIBRARIES, *OF_WARNINGS, *OF_HEALTH)]
+    return [_pattern(*each) for each in (*OURS, *OF_PICTURES, *OF_LIBRARIES, *OF_WARNINGS, *OF_FAILURES, *OF_HEALTH)]
 
 
 def _pattern(code: str, english: str, chinese: str) -> _Pattern:

@@ -19,6 +19,7 @@ from data_models import (
     ProductFields,
     SearchRequest,
 )
+from tuwen.api.envelope import REQUEST_ID
 from tuwen.api.problems import PROBLEM_JSON, problem_responses
 from tuwen.errors import AppError, DependencyUnavailable, ImageTooLarge, MalformedRequest
 
@@ -44,6 +45,7 @@ HEADERS: dict[str, Schema] = {
     "ETag": {"description": "For If-Match, or If-None-Match.", "schema": {"type": "string"}},
     "Location": {"description": "The address of what was made.", "schema": {"type": "string"}},
     "Retry-After": {"description": "Seconds until it is worth another try.", "schema": {"type": "integer"}},
+    REQUEST_ID: {"description": "The request's own, or a new one.", "schema": {"type": "string"}},
     "Content-Language": {"description": "As Accept-Language asks.", "schema": {"enum": ["en", "zh"]}},
 }
 ASKS_NOBODY = "/health/live"
@@ -151,9 +153,10 @@ def _add_what_any_route_answers(path: str, operation: Schema) -> None:
     for status, response in problem_responses(*errors).items():
         responses.setdefault(str(status), response)
     for status, response in responses.items():
+        names = [REQUEST_ID]
         if PROBLEM_JSON in response.get("content", {}):
-            names = ["Content-Language", "Retry-After"] if status in ("429", "503") else ["Content-Language"]
-            response["headers"] = _headers(*names)
+            names += ["Content-Language", "Retry-After"] if status in ("429", "503") else ["Content-Language"]
+        response["headers"] = response.get("headers", {}) | _headers(*names)
     operation["responses"] = dict(sorted(responses.items()))
 
 

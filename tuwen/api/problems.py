@@ -1,5 +1,6 @@
 """Errors on the wire: every failure as problem+json (RFC 9457), and a readable failed start."""
 
+import copy
 import json
 import logging
 from http import HTTPStatus
@@ -15,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from data_models import Problem, ProblemField
 from tuwen.access.errors import NotAuthenticated
+from tuwen.api.failure_messages import told_of
 from tuwen.api.messages import Language, find_message, language_of
 from tuwen.api.methods import allowed_methods
 from tuwen.api.titles import TITLES
@@ -24,9 +26,11 @@ from tuwen.errors import (
     ImageTooLarge,
     InvalidInput,
     MalformedRequest,
+    Overloaded,
     UnsupportedImageType,
     summary,
 )
+from tuwen.request_ids import current_request_id
 from tuwen.texts import encodable
 
 logger = logging.getLogger(__name__)
@@ -37,6 +41,7 @@ IMAGE_ERRORS = (InvalidInput, ImageTooLarge, UnsupportedImageType)
 
 
 def problem_response(error: AppError, language: Language) -> Response:
+    error = _as_told(error)
     problem = _problem(error)
     if language == "zh":
         problem = _in_chinese(problem, error)
@@ -53,6 +58,15 @@ def as_json(content: object) -> bytes:
     return encodable(json.dumps(content, ensure_ascii=False, separators=(",", ":"))).encode()
 
 
+def _as_told(error: AppError) -> AppError:
+    """Of what is down or broken callers learn no more than that. What is overloaded says by itself how to go on."""
+    if error.status < HTTPStatus.INTERNAL_SERVER_ERROR or isinstance(error, Overloaded):
+        return error
+    told = copy.copy(error)
+    told.detail, told.errors = told_of(error.slug), ()
+    return told
+
+
 def _problem(error: AppError) -> Problem:
     said = find_message(error.detail)
     return Problem(
@@ -63,6 +77,7 @@ def _problem(error: AppError) -> Problem:
         code=said.code if said else None,
         parameters=said.parameters if said else {},
         errors=[worded(each, "en") for each in error.errors],
+        request_id=current_request_id(),
     )
 
 
@@ -138,8 +153,7 @@ def install_problem_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def on_unexpected(request: Request, error: Exception) -> Response:
-        failure = AppError("Something went wrong here; the service's log says what.")
-        return problem_response(failure, accepted_language(request))
+        return problem_response(AppError(type(error).__name__), accepted_language(request))
 
 
 class ReadableStartFailure:

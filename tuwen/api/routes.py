@@ -3,6 +3,7 @@
 from fastapi import FastAPI
 
 from tuwen.api import (
+    documentation,
     generation,
     images,
     imports,
@@ -18,7 +19,20 @@ from tuwen.api import (
 from tuwen.api.parameters import STRICT
 
 # In this order: of two paths that fit, the first is taken.
-RESOURCES = (imports, products, product_images, retry, skus, search, generation, images, operation, reindex, keys)
+RESOURCES = (
+    imports,
+    products,
+    product_images,
+    retry,
+    skus,
+    search,
+    generation,
+    images,
+    operation,
+    reindex,
+    keys,
+    documentation,
+)
 
 
 def install_routes(app: FastAPI) -> None:

@@ -17,6 +17,7 @@ from typing import Generic, TypedDict, TypeVar
 
 from tuwen.encoders.turns import Claim, Turns, Urgency
 from tuwen.errors import AppError, EncodingFailed, ModelsUnavailable, Overloaded
+from tuwen.request_ids import context_of_no_request
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -93,7 +94,7 @@ class MicroBatcher(Generic[Item, Result]):
         self._trouble: dict[bool, str] = {}
         """What the model said when it failed even the known good item, until it takes anything again: at bulk work
         (True), if that is done otherwise, and at all else."""
-        self._loop = asyncio.create_task(self._run())
+        self._loop = asyncio.create_task(self._run(), context=context_of_no_request())
 
     async def query(self, item: Item) -> Result:
         """One search's item. Raises Overloaded when too many wait already."""

@@ -23,6 +23,7 @@ from tuwen.database.start import open_database
 from tuwen.errors import AppError, DependencyUnavailable
 from tuwen.generation.pipeline import DrawRequest, Generator, load_generator
 from tuwen.generation.queries import claim_generation_job, finish_job, give_back_job, report_on_job
+from tuwen.logs import configure_logging
 from tuwen.messaging.connect import new_consumer
 from tuwen.messaging.transport import MessageConsumer
 from tuwen.pictures.checked_image import CheckedImage
@@ -30,7 +31,8 @@ from tuwen.pictures.provenance import encode_generated
 from tuwen.pictures.store import ImageStore
 from tuwen.processes import Presence
 from tuwen.pulse import USUAL_STEP_S, Pulses, beat
-from tuwen.settings import LOG_FORMAT, VERSION, Settings, load_settings
+from tuwen.request_ids import working_for
+from tuwen.settings import VERSION, Settings, load_settings
 
 logger = logging.getLogger(__name__)
 
@@ -91,6 +93,11 @@ class GenerationWorker:
         if job.attempts > MAX_ATTEMPTS:
             self._finish(job, error=f"Its worker died {MAX_ATTEMPTS} times while drawing it.")
             return True
+        with working_for([job.request_id]):
+            self._draw_to_its_end(job)
+        return True
+
+    def _draw_to_its_end(self, job: JobRow) -> None:
         try:
             with self._heartbeat(job):
                 pictures = self._draw(job)
@@ -108,7 +115,6 @@ class GenerationWorker:
         except Exception as error:
             logger.exception("Job %d failed unexpectedly", job.job_id)
             self._finish(job, error=f"The model failed: {error!r}")
-        return True
 
     def _draw(self, job: JobRow) -> list[tuple[int, CheckedImage]]:
         """(seed, picture) of each one."""
@@ -246,7 +252,7 @@ async def _wake_on_messages(worker: GenerationWorker, consumer: MessageConsumer,
 if __name__ == "__main__":
     os.nice(NICENESS)
     settings = load_settings()
-    logging.basicConfig(level=settings.log_level, format=LOG_FORMAT)
+    configure_logging(settings.log_level)
     try:
         asyncio.run(work(settings, bound_to_parent=BOUND_TO_PARENT in sys.argv[1:]))
     except AppError as error:

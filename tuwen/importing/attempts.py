@@ -44,6 +44,7 @@ class Attempt(NamedTuple):
     """As `ImportJobs.create` has made it; jobs of an earlier version lack its options."""
     shop_id: str
     """Whose products alone it knows, and makes."""
+    request_id: str | None = None
 
     @property
     def is_dry_run(self) -> bool:
@@ -94,9 +95,9 @@ def begin_attempt(database: Database, folder: Path) -> Attempt | None:
         job.status, job.started_at, job.heartbeat_at = "running", job.started_at or utc_now(), utc_now()
         job.attempts += 1
         job.state = state | {LOST: lost + 1}
-        asked = job.request
-        path = folder / asked["file"]
-        return Attempt(job.job_id, job.attempts, path, asked["mode"], job.state, asked, job.shop_id)
+        asked, path = job.request, folder / job.request["file"]
+        number, whose = job.attempts, (job.shop_id, job.request_id)
+        return Attempt(job.job_id, number, path, asked["mode"], job.state, asked, *whose)
 
 
 def require_running(session: orm.Session, attempt: Attempt) -> JobRow:

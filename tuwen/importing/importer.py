@@ -42,6 +42,7 @@ from tuwen.pictures.decoder import PictureDecoder
 from tuwen.pictures.download import PictureFetcher
 from tuwen.pictures.store import ImageStore
 from tuwen.pulse import beat
+from tuwen.request_ids import working_for
 from tuwen.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -94,6 +95,11 @@ class Importer:
         if attempt is None:
             await self._writing.run(self._clear_up)
             return False
+        with working_for([attempt.request_id]):
+            await self._work_off(attempt)
+        return True
+
+    async def _work_off(self, attempt: Attempt) -> None:
         try:
             await self._keep_while(attempt, self._import(attempt))
         except JobGone:
@@ -110,7 +116,6 @@ class Importer:
                 reason = masked(reason) if attempt.masks else reason
                 await self._keeping.run(finish, self._database, attempt, reason)
         await self._writing.run(self._remove_if_ended, attempt)
-        return True
 
     def _remove_if_ended(self, attempt: Attempt) -> None:
         if has_ended(self._database, attempt.job_id):
@@ -158,6 +163,7 @@ class Importer:
         if attempt.mode == "replace_all":
             await self._until_up(self._replace, attempt)
         await self._writing.run(finish, self._database, attempt)
+        logger.info("Import job %d is done", attempt.job_id)
 
     async def _replace(self, attempt: Attempt) -> None:
         database = self._database.of_shop(attempt.shop_id)

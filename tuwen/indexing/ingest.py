@@ -7,6 +7,7 @@ What can't be encoded becomes `failed` and never stops its batch; what is down i
 import logging
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
@@ -33,6 +34,7 @@ from tuwen.messaging.transport import Message, MessageConsumer, dead_letter_topi
 from tuwen.pictures.decoder import PictureDecoder
 from tuwen.pictures.store import ImageStore
 from tuwen.pulse import beat
+from tuwen.request_ids import about_product, current_request_id, working_for_products
 from tuwen.settings import Settings
 from tuwen.vectors.binding import (
     PictureRow,
@@ -82,8 +84,9 @@ class Ingestor:
     async def run(self, consumer: MessageConsumer) -> None:
         while True:
             messages = await self._until_up(partial(consumer.next_batch, self._settings.ingest_batch_size))
-            await self._ingest_isolating(messages)
-            await consumer.commit()
+            with working_for_products(_requests_of(messages)):
+                await self._ingest_isolating(messages)
+                await consumer.commit()
 
     async def _ingest_isolating(self, messages: Sequence[Message]) -> None:
         """No message may hold up those behind it: one that fails unexpectedly goes to the dead letters."""
@@ -93,7 +96,8 @@ class Ingestor:
             logger.exception("Unexpected while ingesting %d messages", len(messages))
             if len(messages) > 1:
                 for message in messages:
-                    await self._ingest_isolating([message])
+                    with working_for_products(_requests_of([message])):
+                        await self._ingest_isolating([message])
             else:
                 await self._bury(messages[0], f"unexpected: {error!r}")
 
@@ -232,8 +236,14 @@ class Ingestor:
 
     def _write_failure(self, session: orm.Session, product: ProductRow, index: LiveIndex, reason: str) -> list[int]:
         if not has_failed(session, product.product_id, reason):  # else its event came twice
-            logger.warning("Product %d can't be indexed: %s", product.product_id, reason)
-            event = ProductEvent(product_id=product.product_id, op="upsert", version=product.content_version)
+            with about_product(product.product_id):
+                logger.warning("Product %d can't be indexed: %s", product.product_id, reason)
+                event = ProductEvent(
+                    product_id=product.product_id,
+                    op="upsert",
+                    version=product.content_version,
+                    request_id=current_request_id(),
+                )
             letter = DeadLetter(payload=event.model_dump_json(), error=reason)
             add_to_outbox(session, dead_letter_topic(self._settings.kafka_topic), str(product.product_id), letter)
         return mark_failed(session, product, index.vector_index_id, reason)
@@ -241,3 +251,14 @@ class Ingestor:
     @staticmethod
     def _is_current(versions: dict[int, int], product: ProductRow) -> bool:
         return versions.get(product.product_id) == product.content_version
+
+
+def _requests_of(messages: Sequence[Message]) -> dict[int, str]:
+    """By product, of the messages that name one."""
+    requests = {}
+    for message in messages:
+        with suppress(ValidationError):
+            event = ProductEvent.model_validate_json(message.value)
+            if event.request_id is not None:
+                requests[event.product_id] = event.request_id
+    return requests

@@ -4,6 +4,7 @@ Where a picture store was lost that is every product there is.
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import Literal, TypedDict
 
 from orm_models import REASON_LENGTH
@@ -47,3 +48,11 @@ class NotTaken:
         """For the end of a sentence; empty where there is none."""
         first = self._first.get(kind)
         return f"; product {first['product_id']}: {first['reason']}" if first else ""
+
+
+@dataclass
+class Round:
+    """Of the fill: how many it bound, and what it could not."""
+
+    bound: int = 0
+    not_taken: NotTaken = field(default_factory=NotTaken)

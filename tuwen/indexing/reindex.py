@@ -10,7 +10,6 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -23,10 +22,11 @@ from tuwen.encoders.service import EncodingService
 from tuwen.errors import AppError, ConfigurationError, DependencyUnavailable, GateClosed, IndexChanged
 from tuwen.indexing.coverage import count_covered, next_unbound
 from tuwen.indexing.ingest import Ingestor
-from tuwen.indexing.not_taken import NotTaken
+from tuwen.indexing.not_taken import Round
 from tuwen.indexing.reindex_attempts import Attempt, JobReport, begin_attempt, next_job
 from tuwen.indexing.reindex_gate import ReindexGate, processes_without
 from tuwen.pulse import beat
+from tuwen.request_ids import working_for
 from tuwen.settings import Settings
 from tuwen.vectors.dropping import drop_given_up, drop_if_ours
 from tuwen.vectors.indexes import active_index, has_bindings, indexes_with, new_collection_name, new_index
@@ -49,14 +49,6 @@ class Models(NamedTuple):
 
     names: ModelNames
     fingerprint: str
-
-
-@dataclass
-class Round:
-    """Of the fill: how many it bound, and what it could not."""
-
-    bound: int = 0
-    not_taken: NotTaken = field(default_factory=NotTaken)
 
 
 class Reindexer:
@@ -127,8 +119,11 @@ class Reindexer:
     async def _work(self) -> None:
         await self._thread.run(self._drop_given_up)
         attempt = await self._thread.run(begin_attempt, self._database, self._survived)
-        if attempt is None:
-            return
+        if attempt is not None:
+            with working_for([attempt.request_id]):
+                await self._work_off(attempt)
+
+    async def _work_off(self, attempt: Attempt) -> None:
         report = JobReport(self._database, attempt)
         try:
             await self._build(report, attempt.request)

@@ -28,6 +28,7 @@ class Attempt(NamedTuple):
     number: int
     request: ReindexRequest
     state: dict[str, Any]
+    request_id: str | None = None
 
 
 def begin_attempt(database: Database, survived: Attempt | None = None) -> Attempt | None:
@@ -54,7 +55,8 @@ def begin_attempt(database: Database, survived: Attempt | None = None) -> Attemp
         job.status, job.started_at = "running", job.started_at or utc_now()
         job.attempts += 1
         job.state = state | {LOST: lost + 1}
-        return Attempt(job.job_id, job.attempts, ReindexRequest.model_validate(job.request), job.state)
+        request = ReindexRequest.model_validate(job.request)
+        return Attempt(job.job_id, job.attempts, request, job.state, job.request_id)
 
 
 class JobReport:

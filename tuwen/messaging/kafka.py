@@ -22,6 +22,7 @@ from aiokafka.errors import (
 from tuwen.errors import MessageRefused, QueueUnavailable
 from tuwen.messaging.transport import Message, dead_letter_topic
 from tuwen.pulse import beat
+from tuwen.request_ids import context_of_no_request
 from tuwen.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -200,8 +201,8 @@ async def create_topics(settings: Settings) -> None:
 
 
 async def _start(client: AIOKafkaProducer | AIOKafkaConsumer | AIOKafkaAdminClient) -> None:
-    try:
-        await client.start()
+    try:  # its tasks outlive whoever needed it first
+        await asyncio.create_task(client.start(), context=context_of_no_request())
     except BaseException:
         # A client that never started still holds sockets and tasks.
         await (client.close() if isinstance(client, AIOKafkaAdminClient) else client.stop())

@@ -13,6 +13,7 @@ from sqlalchemy import orm
 
 from data_models import ProductEvent
 from orm_models import REASON_LENGTH, OutboxRow, ProductRow, utc_now
+from tuwen.request_ids import current_request_id
 
 # What was refused waits no more, and will never be published.
 WAITING = OutboxRow.published_at.is_(None), OutboxRow.refused_at.is_(None)
@@ -29,13 +30,23 @@ def add_product_event(
     op: Literal["upsert", "delete"],
     milvus_ids: dict[str, list[int]] | None = None,
 ) -> None:
-    event = ProductEvent(product_id=row.product_id, op=op, version=row.content_version, milvus_ids=milvus_ids or {})
+    event = ProductEvent(
+        product_id=row.product_id,
+        op=op,
+        version=row.content_version,
+        milvus_ids=milvus_ids or {},
+        request_id=current_request_id(),
+    )
     add_to_outbox(session, topic, str(row.product_id), event)
 
 
 def add_upsert_events(session: orm.Session, topic: str, versions: Mapping[int, int]) -> None:
     """One for each product (id → version), in one statement."""
-    events = [ProductEvent(product_id=each, op="upsert", version=version) for each, version in versions.items()]
+    request_id = current_request_id()
+    events = [
+        ProductEvent(product_id=each, op="upsert", version=version, request_id=request_id)
+        for each, version in versions.items()
+    ]
     rows = [
         {"topic": topic, "message_key": str(event.product_id), "payload": event.model_dump(mode="json")}
         for event in events

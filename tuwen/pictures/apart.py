@@ -99,7 +99,7 @@ class _Reader:
                 )
             )
         except (OSError, RuntimeError) as error:  # RuntimeError: not even a thread
-            raise Overloaded(f"No process can be started to read the picture: {error}") from error
+            raise Overloaded("No process can be started to read the picture; try again in a second.") from error
 
     def ask(self, what: int, side: int, trim: bool, data: bytes) -> tuple[dict[str, Any], bytes]:
         """Raises OSError or EOFError where it ends before it has answered, and is ended where it takes too long."""

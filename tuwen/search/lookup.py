@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from tuwen.background import WorkPool
 from tuwen.database.engine import Database
 from tuwen.errors import AppError, Overloaded
+from tuwen.request_ids import context_of_no_request
 from tuwen.search.nearest import Found, Lookup, NearestProducts, Outcome, Step
 from vector_db import VectorDB
 
@@ -58,7 +59,7 @@ class Lookups:
         self._wait(mine)
         if self._free_lanes:
             self._free_lanes -= 1
-            task = asyncio.create_task(self._work())
+            task = asyncio.create_task(self._work(), context=context_of_no_request())
             self._at_work.add(task)
             task.add_done_callback(self._at_work.discard)
         return await mine.future
