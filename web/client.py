@@ -232,7 +232,10 @@ class ApiClient:
         except ValidationError as error:
             said = f"{response.request.method} {response.url} answered {response.status_code} without saying why."
             raise ApiError(said, response.status_code) from error
-        raise ApiError(problem.detail, response.status_code, problem.code)
+        detail = problem.detail
+        if response.is_server_error and problem.request_id:  # by which whoever runs the service finds it in the log
+            detail = f"{detail} (X-Request-ID: {problem.request_id})"
+        raise ApiError(detail, response.status_code, problem.code)
 
     def _parsed(self, model: type[Answer], response: httpx.Response) -> Answer:
         try:

@@ -17,6 +17,8 @@ from tuwen.errors import ConfigurationError, DatabaseBusy
 
 STEPS_BETWEEN_LOOKS = 100_000  # of SQLite's machine: a few milliseconds
 SILENCES = 3  # of the longest answer's time
+# A failed statement's traceback goes into the log without the values, which are the shop's.
+HIDE_PARAMETERS = True
 EXAMPLE_URL = "mysql+pymysql://user:password@host:3306/database?charset=utf8mb4"
 
 
@@ -49,7 +51,9 @@ def parse_address(dsn: str) -> sa.URL:
 def mysql_engine(url: sa.URL, connect_s: float, answer_s: float, **pool: Any) -> sa.Engine:
     timeouts = {"connect_timeout": connect_s, "read_timeout": answer_s, "write_timeout": answer_s}
     # READ COMMITTED: claiming outbox rows must lock those rows, not the gaps where new ones go in.
-    return sa.create_engine(url, connect_args=timeouts, isolation_level="READ COMMITTED", **pool)
+    return sa.create_engine(
+        url, connect_args=timeouts, isolation_level="READ COMMITTED", hide_parameters=HIDE_PARAMETERS, **pool
+    )
 
 
 def limit_statements(timeout_s: float, connection: Any, _: ConnectionPoolEntry) -> None:
@@ -71,7 +75,8 @@ def limit_statements(timeout_s: float, connection: Any, _: ConnectionPoolEntry) 
 
 
 def sqlite_engine(url: sa.URL, lock_wait_s: float, *, durable: bool) -> sa.Engine:
-    engine = sa.create_engine(url, connect_args={"timeout": lock_wait_s, "check_same_thread": False})
+    arguments = {"timeout": lock_wait_s, "check_same_thread": False}
+    engine = sa.create_engine(url, connect_args=arguments, hide_parameters=HIDE_PARAMETERS)
     sa.event.listen(engine, "connect", partial(_prepare_sqlite_connection, lock_wait_s, durable))
     sa.event.listen(engine, "begin", _begin_sqlite_transaction)
     return engine
