@@ -32,6 +32,7 @@ NAMES = (
     *("../../../../etc/passwd", "..\\..\\boot.ini", "/etc/shadow", "C:\\CON", "a\0.png", "\u202egnp.exe", "." * 300),
     *("%2e%2e%2f", "图" * 5000, "", " ", '"', "'; DROP TABLE product; --", "<script>alert(1)</script>.png"),
 )
+LONG_BOUNDARY = f"multipart/form-data; boundary={'b' * 8000}"
 CHARSETS = (
     "utf-7",
     "utf-16",
@@ -98,9 +99,8 @@ def form(fields: list[tuple[str, str | None]], content: bytes = BROKEN_PICTURE, 
 def bodies(count: int, seed: int, *, everywhere: bool) -> Iterator[Body]:
     """The nasties first, each to all routes that take a form, or in turn to one of them."""
     for number, body in enumerate(_nasties()):
-        if (
-            everywhere or number % (len(FORMS) + 1) == 0
-        ):  # by another number than there are routes, so that all have some
+        # By another number than there are routes, so that all have some.
+        if everywhere or number % (len(FORMS) + 1) == 0 or body.content_type == LONG_BOUNDARY:
             yield body
     dice = random.Random(seed)
     of_form = f"multipart/form-data; boundary={BOUNDARY}"
@@ -124,7 +124,7 @@ def _nasties() -> Iterator[Body]:
         name = "file" if path.endswith("import") else "image"
         for content_type in (
             *("multipart/form-data", "multipart/form-data; boundary=", 'multipart/form-data; boundary=""'),
-            *("multipart/form-data; boundary=other", f"multipart/form-data; boundary={'b' * 8000}", "multipart/mixed"),
+            *("multipart/form-data; boundary=other", LONG_BOUNDARY, "multipart/mixed"),
             *(
                 f'multipart/form-data; boundary="{BOUNDARY}',
                 "application/x-www-form-urlencoded",

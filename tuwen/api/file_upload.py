@@ -23,8 +23,7 @@ async def receive_file(request: Request, file: IO[bytes], threads: WorkPool) -> 
     if kind != b"multipart/form-data" or b"boundary" not in options:
         raise UnsupportedMediaType(f"POST {request.url.path} takes multipart/form-data with a field 'file'.")
     part = _Part()
-    parser = MultipartParser(options[b"boundary"], part.callbacks)
-    async for data in _in_pieces(request, parser, part):
+    async for data in _in_pieces(request, options[b"boundary"], part):
         await threads.run(file.write, data)
     if not part.is_whole:
         raise MalformedRequest("The body ends before the form does.")
@@ -33,8 +32,9 @@ async def receive_file(request: Request, file: IO[bytes], threads: WorkPool) -> 
     return part.name
 
 
-async def _in_pieces(request: Request, parser: MultipartParser, part: "_Part") -> AsyncIterator[bytes]:
+async def _in_pieces(request: Request, boundary: bytes, part: "_Part") -> AsyncIterator[bytes]:
     try:
+        parser = MultipartParser(boundary, part.callbacks)
         async for chunk in request.stream():
             parser.write(chunk)
             if len(part.data) >= WRITE_BYTES:
