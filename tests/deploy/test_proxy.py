@@ -204,4 +204,4 @@ def test_a_database_that_refuses_shows_nothing_of_itself(shop: Shop, inside: htt
     for answer in (refused, in_chinese):
         assert_tells_nothing(answer, USER, MARK)
     assert in_chinese.json()["detail"].startswith("数据库")
-    assert USER in str(lines_of(shop, "no-user"))  # where it is for the operator to read
+    assert "account is locked" in str(lines_of(shop, "no-user"))  # where it is for the operator to read
