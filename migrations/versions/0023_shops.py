@@ -7,8 +7,9 @@ Revision: 0023, after 0022
 """
 
 import sqlalchemy as sa
+from alembic import op
 
-from migrations.steps import add_column, create_index, drop_column, drop_index, drop_unique
+from migrations.steps import add_column, create_index, drop_column, drop_index, drop_unique, has_column
 
 revision = "0023"
 down_revision = "0022"
@@ -31,7 +32,10 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Only where no two shops have the same sku."""
+    """Only where no two shops have the same sku. Keys of shops go: without the column they would be of all shops, and
+    stay so after the next upgrade."""
+    if has_column("api_key", "shop_id"):
+        op.execute("DELETE FROM api_key WHERE shop_id IS NOT NULL")
     create_index("sku", "product", ["sku"], unique=True)
     create_index("ix_product_sku_normalised", "product", ["sku_normalised"], unique=True)
     for index in (PRODUCTS, NORMALISED_SKUS, SKUS):

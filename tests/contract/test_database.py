@@ -17,13 +17,16 @@ from typing import Any
 import psutil
 import pytest
 import sqlalchemy as sa
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import orm
 from sqlalchemy.exc import IntegrityError
 
 from orm_models import (
+    ApiKeyRow,
     Base,
     GeneratedImageRow,
     JobRow,
@@ -706,6 +709,24 @@ def test_products_of_before_are_the_default_shops_and_skus_are_unique_within_a_s
         assert session.scalar(sa.select(sa.func.count()).select_from(ProductImageRow)) == 0
         if database.is_sqlite:
             assert session.connection().exec_driver_sql("PRAGMA foreign_keys").scalar() == 1
+    database.close()
+
+
+def test_a_shops_key_is_not_one_of_all_shops_after_a_way_back(empty_dsn: str) -> None:
+    database = Database(empty_dsn)
+    database.migrate()
+    with database.write() as session:
+        for name, shop_id in (("all", None), ("of-b", "b"), ("of-default", "default")):
+            session.add(ApiKeyRow(name=name, key_sha256=name.ljust(64), scopes=["search"], shop_id=shop_id))
+    config = Config()
+    config.set_main_option("script_location", str(ROOT / "migrations"))
+    writer = database.migration_engine.execution_options(sqlite_write=True)
+    with writer.connect() as connection, connection.begin():
+        config.attributes["connection"] = connection
+        command.downgrade(config, "0022")
+    database.migrate()
+    with database.read() as session:
+        assert session.execute(sa.select(ApiKeyRow.name, ApiKeyRow.shop_id)).all() == [("all", None)]
     database.close()
 
 
