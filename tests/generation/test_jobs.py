@@ -227,6 +227,7 @@ def test_a_full_queue_refuses_and_says_when_to_come_back(studio: httpx.Client) -
     assert response.status_code == httpx.codes.SERVICE_UNAVAILABLE
     assert int(response.headers["retry-after"]) > 0
     assert response.json()["type"].endswith("queue-full")
+    assert not any(map(str.isdigit, response.json()["detail"]))  # how many others wait
     for job in reversed(taken):
         studio.delete(job["status_url"])
 

@@ -98,9 +98,8 @@ class GenerationJobs:
         seed = secrets.randbelow(MAX_SEED + 1) if request.seed is None else request.seed
         stored = request.model_copy(update={"seed": seed}).model_dump(mode="json", exclude={"wait_s"})
         with self._all_shops.write() as session:  # they share one queue
-            waiting = count_jobs_waiting(session)
-            if waiting >= self._settings.generation_queue_size:
-                raise QueueFull(f"{waiting} jobs wait to be drawn, and no more are taken; try again later.")
+            if count_jobs_waiting(session) >= self._settings.generation_queue_size:
+                raise QueueFull("As many drawings wait as may, and no more are taken; try again later.")  # of all shops
             mine = count_jobs_waiting(session, client=client)
             if mine >= self._settings.generation_queue_per_client:
                 raise TooManyAtOnce(
