@@ -181,12 +181,14 @@ SomeMembers = Annotated[list[StrictStr | StrictInt | StrictFloat], Field(min_len
 
 
 class SearchMode(StrEnum):
-    """A1 to A4. The first half names the query, the second what is searched."""
+    """A1 to A4: the first half names the query, the second what is searched. Hybrid is a text for all that texts find:
+    titles by meaning and by words, and pictures."""
 
     IMAGE_TO_IMAGE = "image_to_image"
     TEXT_TO_TEXT = "text_to_text"
     IMAGE_TO_TEXT = "image_to_text"
     TEXT_TO_IMAGE = "text_to_image"
+    HYBRID = "hybrid"
 
     @property
     def query_is_image(self) -> bool:
@@ -494,6 +496,9 @@ class SearchRequest(BaseModel):
         None, description="Shows the best of each group; top_k and offset count groups. Without one: its own."
     )
 
+    lexical: bool = Field(
+        False, description="With `text_to_text`: titles are found by the words of the query as well as by meaning."
+    )
     exact: bool = Field(
         False,
         description="Looks at all vectors instead of the index's guess, to measure what that misses. Slow: needs the "
@@ -512,6 +517,18 @@ class SearchRequest(BaseModel):
             raise ValueError("is empty; write what to search for")
         return text
 
+    @field_validator("lexical")
+    @classmethod
+    def looks_for_words_in_titles(cls, lexical: bool, others: ValidationInfo) -> bool:
+        if lexical and others.data.get("mode") not in (None, SearchMode.TEXT_TO_TEXT, SearchMode.HYBRID):
+            raise ValueError("goes with the modes text_to_text and hybrid alone")
+        return lexical
+
+    @property
+    def is_fused(self) -> bool:
+        """Of several searches, words among them."""
+        return self.lexical or self.mode is SearchMode.HYBRID
+
     @field_validator("boost")
     @classmethod
     def is_in_one_order(cls, boost: list[Boost], others: ValidationInfo) -> list[Boost]:
@@ -522,7 +539,9 @@ class SearchRequest(BaseModel):
 
 class SearchHit(BaseModel):
     rank: int = Field(description="1 for the best hit of all pages; offset + 1 for the first of this page.")
-    score: float = Field(description="Cosine similarity, -1 to 1.")
+    score: float = Field(
+        description="Cosine similarity, -1 to 1; where words are looked for, too, 0 to 1 by the ranks in each search."
+    )
     boosted_score: float | None = Field(
         None, description="With `boost`: what the hits are ordered by. Of a score below 0 nearer to 0, or 0."
     )
@@ -530,6 +549,9 @@ class SearchHit(BaseModel):
     image: ProductImage | None = Field(
         None,
         description="The picture that matched; null where titles are searched, and where it was replaced a moment ago.",
+    )
+    matched_words: list[str] = Field(
+        [], description="Where words are looked for: those of its title that the query has, as they are compared."
     )
     group_size: int | None = Field(
         None, description="With `group_by`: products of its group in the whole catalogue, whatever the filters say."

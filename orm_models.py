@@ -22,6 +22,7 @@ REASON_LENGTH = 1000
 MODEL_LENGTH = 1000
 FIELD_LENGTH = 100
 SHOP_COLUMN_LENGTH = 64
+TERM_LENGTH = 64
 MAIN = 1  # the position of a product's main picture
 # Binary collation: what is equal, unique and found is then the same on MySQL, MariaDB and SQLite.
 TABLE_OPTIONS = {"mysql_charset": "utf8mb4", "mysql_collate": "utf8mb4_bin", "mysql_engine": "InnoDB"}
@@ -133,6 +134,9 @@ class ProductRow(Base):
         sa.String(CATEGORY_COLUMN_LENGTH), default=_comparable("category"), index=True
     )
 
+    terms_version: orm.Mapped[int] = orm.mapped_column(default=0, server_default="0", index=True)
+    """By which version of `tuwen/lexical/terms.py` its terms were made; 0: none were."""
+
     @orm.validates("sku", "title", "category")
     def _keep_comparable(self, name: str, value: str | None) -> str | None:
         if value != getattr(self, name):  # one of two old skus stays as it is for as long as nobody changes it
@@ -156,6 +160,22 @@ class ProductImageRow(Base):
     image_width: orm.Mapped[int]
     image_height: orm.Mapped[int]
     image_is_generated: orm.Mapped[bool] = orm.mapped_column(default=False)
+
+
+class ProductTermRow(Base):
+    """A term by which a product is found, and how much it says of it, in hundredths; its key is in the order in which
+    searches read it."""
+
+    __tablename__ = "product_term"
+    __table_args__ = ({**TABLE_OPTIONS, "sqlite_with_rowid": False},)
+
+    term: orm.Mapped[str] = orm.mapped_column(sa.String(TERM_LENGTH), primary_key=True)
+    shop_id: orm.Mapped[str] = orm.mapped_column(sa.String(SHOP_COLUMN_LENGTH), primary_key=True)
+    """Its product's, which never moves: in the key, since a shop must not wait for what others have."""
+    product_id: orm.Mapped[int] = orm.mapped_column(
+        sa.ForeignKey("product.id", ondelete="CASCADE"), primary_key=True, autoincrement=False, index=True
+    )
+    impact: orm.Mapped[int] = orm.mapped_column(sa.SmallInteger)
 
 
 class IdempotencyKeyRow(Base):

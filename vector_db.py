@@ -57,6 +57,7 @@ VECTOR_FIELDS: Mapping[SearchMode, VectorField] = {
     SearchMode.TEXT_TO_TEXT: "text_bge_vector",
     SearchMode.IMAGE_TO_TEXT: "text_clip_vector",
     SearchMode.TEXT_TO_IMAGE: "image_clip_vector",
+    SearchMode.HYBRID: "text_bge_vector",  # and others beside it (`tuwen/search/hybrid.py`)
 }
 # A search for what is like a product has its vector already. Of a model with prompts, titles are compared as titles.
 VECTOR_FIELDS_OF_PRODUCT: Mapping[SearchMode, VectorField] = {
@@ -64,6 +65,7 @@ VECTOR_FIELDS_OF_PRODUCT: Mapping[SearchMode, VectorField] = {
     SearchMode.TEXT_TO_TEXT: "text_bge_vector",
     SearchMode.IMAGE_TO_TEXT: "image_clip_vector",
     SearchMode.TEXT_TO_IMAGE: "text_clip_vector",
+    SearchMode.HYBRID: "text_bge_vector",
 }
 
 Result = TypeVar("Result")

@@ -25,7 +25,7 @@ from benchmarks.models import MODELS, model_settings
 from benchmarks.services import require_wrk, running_service, settings_of
 
 # A mix of titles that come again says nothing of pictures.
-TEXT_MODES = ("text_to_text", "text_to_image", "both_text_modes")
+TEXT_MODES = ("text_to_text", "text_to_image", "hybrid", "both_text_modes")
 
 
 def main() -> None:

@@ -17,10 +17,12 @@ from tuwen.database.engine import Database
 from tuwen.indexing.reconciliation import KINDS
 
 LOADED_BY_MODELS = ("torch", "transformers", "sentence_transformers", "diffusers")
+LOADED_BY_WORDS = ("rjieba", "pypinyin")
 
 
-def test_what_only_opens_the_stores_loads_no_model() -> None:
-    program = f"import sys, cli, tuwen.assembly; print([name for name in {LOADED_BY_MODELS} if name in sys.modules])"
+def test_what_only_opens_the_stores_loads_no_model_and_no_dictionary() -> None:
+    loaded = f"[name for name in {LOADED_BY_MODELS + LOADED_BY_WORDS} if name in sys.modules]"
+    program = f"import sys, cli, tuwen.assembly, tuwen.search.searcher as s; s.Lexicon(None); print({loaded})"
     command = [sys.executable, "-c", program]
     result = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"

@@ -21,7 +21,6 @@ SKU_COLUMN_LENGTH, CATEGORY_COLUMN_LENGTH, GROUP_COLUMN_LENGTH = 64, 100, 64
 MAX_GUIDANCE = 50.0
 HostName = Annotated[str, Field(pattern=r"^[a-z0-9_-]+(\.[a-z0-9_-]+)*$")]
 
-
 # Which file, besides the environment; empty: none.
 ENV_FILE = os.environ.get("TUWEN_ENV_FILE", ".env") or None
 
@@ -102,6 +101,7 @@ class Settings(LimitSettings):
     query_batch_size: int = Field(16, ge=1)
     query_queue_size: int = Field(256, ge=1)
     query_cache_size: int = Field(4096, ge=0)
+    lexicon_file: Path | None = None
 
     # Generation
     generator_model: str = str(PROJECT_ROOT / "models" / "demo-generator")

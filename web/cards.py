@@ -245,4 +245,6 @@ def _score(hit: SearchHit) -> str:
     text = html.escape(t("score", score=hit.score))
     if hit.image and len(hit.product.images) > 1:
         text += f" · {html.escape(t('hit_picture', position=hit.image.position, count=len(hit.product.images)))}"
+    if hit.matched_words:
+        text += f" · {html.escape(t('matched_words', words='、'.join(hit.matched_words)))}"
     return f'<div class="tuwen-score" title="{html.escape(t("score_help"))}">{hit.rank} · {text}</div>'

@@ -1,4 +1,4 @@
-"""The four search pages: ask for the query and its options, search, show the hits and fetch more of them."""
+"""The five search pages: ask for the query and its options, search, show the hits and fetch more of them."""
 
 from collections.abc import Callable
 from dataclasses import replace

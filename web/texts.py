@@ -88,6 +88,7 @@ TEXTS: dict[str, Text] = {
     "nav_create": Text("创作", "Create"),
     "nav_catalogue": Text("商品库", "Catalogue"),
     "page_home": Text("首页", "Home"),
+    "page_hybrid": Text("搜索商品", "Text → products"),
     "page_image_to_image": Text("以图搜图", "Picture → pictures"),
     "page_text_to_text": Text("以文搜文", "Text → titles"),
     "page_image_to_text": Text("以图搜文", "Picture → titles"),
@@ -129,6 +130,7 @@ TEXTS: dict[str, Text] = {
         "Put in products with a title and a picture, and search them by meaning: pictures by pictures, titles by "
         "titles, and each by the other. Chinese first, English too.",
     ),
+    "home_hybrid": Text("按含义、按词、按图片一起找。", "By meaning, by words and by pictures at once."),
     "home_image_to_image": Text("哪些商品和这张图相像？", "Which products look like this picture?"),
     "home_text_to_text": Text("哪些标题说的是同一个意思？", "Which titles mean the same?"),
     "home_image_to_text": Text("哪些标题符合这张图？", "Which titles fit this picture?"),
@@ -161,6 +163,10 @@ TEXTS: dict[str, Text] = {
     "ask_image_to_image": Text(
         "上传一张图片，或选一件库里的商品，找出样子相像的商品。",
         "Upload a picture, or choose a product of the catalogue, and see the products that look like it.",
+    ),
+    "ask_hybrid": Text(
+        "输入商品、品牌、型号或描述：按含义、按词、按图片一起找。拼音、错一个字也能找到。",
+        "Write a product, a brand, a model number or a description: by meaning, words and pictures at once.",
     ),
     "ask_text_to_text": Text(
         "输入一句话，找出意思相近的商品标题，不要求用词相同。",
@@ -229,7 +235,11 @@ TEXTS: dict[str, Text] = {
         "encode {encode:.0f} · vectors {vector:.0f} · products {metadata:.0f} ms",
     ),
     "score": Text("相似度 {score:.3f}", "score {score:.3f}"),
-    "score_help": Text("余弦相似度,-1 到 1,越大越相近", "Cosine similarity, -1 to 1; higher is closer"),
+    "score_help": Text(
+        "余弦相似度,-1 到 1;按词也按含义搜索时为名次融合的份额,0 到 1。越大越相近",
+        "Cosine similarity, -1 to 1; by words and meaning, a share by the ranks in both, 0 to 1. Higher is closer",
+    ),
+    "matched_words": Text("含：{words}", "has: {words}"),
     "more_results": Text("更多结果", "More results"),
     "no_more_results": Text("没有更多结果了", "That is all"),
     "no_hits": Text("没有找到结果。", "Nothing was found."),

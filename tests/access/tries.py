@@ -70,6 +70,12 @@ def picture_of(rng: Random) -> bytes:
 
 
 OWN_PICTURE = picture_of(Random(5))
+TEXT_SEARCHES: tuple[dict[str, Any], ...] = (
+    {"mode": "text_to_text"},
+    {"mode": "text_to_image"},
+    {"mode": "text_to_text", "lexical": True},
+    {"mode": "hybrid"},
+)
 
 
 def _nothing(_: Names, __: Random) -> Request:
@@ -167,12 +173,12 @@ def _of_picture(names: Names, rng: Random) -> Request:
 
 
 def _search_like_product(names: Names, rng: Random) -> Request:
-    mode = rng.choice(["image_to_image", "text_to_text", "image_to_text", "text_to_image"])
+    mode = rng.choice(["image_to_image", "text_to_text", "image_to_text", "text_to_image", "hybrid"])
     return {"json": {"mode": mode, "product_id": names.product_id, "top_k": 50}}
 
 
 def _search_within(names: Names, rng: Random) -> Request:
-    body: dict[str, Any] = {"mode": rng.choice(["text_to_text", "text_to_image"]), "text": "沙发", "top_k": 50}
+    body = rng.choice(TEXT_SEARCHES) | {"text": "沙发", "top_k": 50}
     body["filters"] = _filters(names, rng)
     if rng.random() < 0.5:
         body["facets"] = ["category", "price", "attributes", f"attributes.{names.attribute}"]
@@ -183,7 +189,7 @@ def _search(names: Names, rng: Random) -> Request:
     """For the very title and picture."""
     if rng.random() < 0.3:
         return {"data": {"mode": "image_to_image", "top_k": 50}, "files": {"image": ("a.png", names.picture)}}
-    body: dict[str, Any] = {"mode": rng.choice(["text_to_text", "text_to_image"]), "text": names.title, "top_k": 50}
+    body = rng.choice(TEXT_SEARCHES) | {"text": names.title, "top_k": 50}
     more: tuple[dict[str, Any], ...] = (
         {},
         {"group_by": "group_id"},

@@ -17,6 +17,7 @@ from orm_models import (
     JobRow,
     ProductImageRow,
     ProductRow,
+    ProductTermRow,
     ProductVectorRow,
     VectorIndexRow,
 )
@@ -29,6 +30,7 @@ from tuwen.catalogue.prices import Prices, first_fitting_rows, page_of_fitting_r
 from tuwen.catalogue.queries import (
     find_product,
     group_sizes,
+    groups_of,
     list_products,
     load_products,
     lock_products,
@@ -36,12 +38,15 @@ from tuwen.catalogue.queries import (
     sku_owners,
     sort_values,
 )
+from tuwen.catalogue.terms import TermCounts, best_products, count_products, known_terms, terms_of_those, write_terms
 from tuwen.database.engine import Database
 from tuwen.database.shops import UnscopedStatement
 from tuwen.generation.queries import count_jobs_waiting, find_generated_image
 from tuwen.importing.export import products_after
+from tuwen.lexical.lexicon import Lexicon
+from tuwen.search.lexical import LexicalSearch
 from tuwen.vectors.binding import made_of
-from tuwen.vectors.bound_products import products_bound_to
+from tuwen.vectors.bound_products import products_bound_to, products_with_binding
 from vector_db import RowKey
 
 PICTURE = {"image_path": "a.png", "image_sha256": "0" * 64, "image_width": 1, "image_height": 1}
@@ -85,6 +90,7 @@ def fill(database: Database) -> None:
             session.add(ProductImageRow(product_id=product_id, position=2, **further))
             of_row = {"milvus_id": product_id, "row_token": product_id, "version": 1}
             session.add(ProductVectorRow(product_id=product_id, vector_index_id=1, **of_row))
+            write_terms(session, [product], are_new=True)
         for number, shop_id in enumerate(SHOPS, start=1):
             session.add(JobRow(job_id=number, kind="generate", shop_id=shop_id, request={}))
             session.flush()
@@ -170,6 +176,53 @@ def in_order(facets: dict[str, Facet]) -> dict[str, object]:
     }
 
 
+@pytest.mark.parametrize("shop_id", SHOPS)
+def test_words_are_found_counted_and_known_within_the_shop(database: Database, shop_id: str) -> None:
+    everything = [each for shop in SHOPS for each in ids_of(shop)]
+    mine, counts = ids_of(shop_id), TermCounts()
+    with database.read() as session:  # what all have is no answer to one
+        assert counts.of(session, ["沙发", "b"]) == {"沙发": len(everything), "b": PRODUCTS}
+    known = {"沙发", shop_id}
+    with database.of_shop(shop_id).read() as session:
+        for _ in range(2):
+            assert counts.of(session, ["沙发", *SHOPS]) == dict.fromkeys(known, PRODUCTS)
+            assert counts.products(session) == PRODUCTS
+        assert count_products(session, ["沙发", *SHOPS]) == dict.fromkeys(known, PRODUCTS)
+        assert known_terms(session, ["沙发", *SHOPS]) == known
+        weights = dict.fromkeys(["沙发", *SHOPS], 1.0)
+        for filters in (SearchFilters(), SearchFilters(price_min=Decimal(0), price_max=Decimal(1000))):
+            assert [each for each, _ in best_products(session, weights, filters, 99)] == mine
+        assert terms_of_those(session, everything, ["沙发", *SHOPS]) == dict.fromkeys(mine, known)
+        assert groups_of(session, everything) == dict.fromkeys(mine, "g")
+        assert {row.product_id for row in products_with_binding(session, 1, everything)} == set(mine)
+    with database.of_shop("nobody").read() as session:
+        assert counts.of(session, ["沙发"]) == {}
+
+
+def test_a_typo_is_corrected_to_no_word_of_another_shop(database: Database) -> None:
+    """Nor is what sounds alike: only the shop default has a title with "default"."""
+    search = LexicalSearch(database, Lexicon(None))
+    for _ in range(2):  # what one has asked for tells nothing to the next
+        for shop_id, found in ((None, ids_of("default")), ("default", ids_of("default")), ("a", []), ("nobody", [])):
+            hits = search.find("defualt", SearchFilters(), 99, shop_id)
+            assert ([each for each, _ in hits.products], bool(hits.terms)) == (found, bool(found)), shop_id
+    titles = dict.fromkeys(ids_of("default"), "沙发 default")
+    assert search.matched_words(titles, ["default"], "default") == {each: ["default"] for each in titles}
+    assert search.matched_words(titles, ["default"], "a") == {}
+
+
+def test_terms_are_rewritten_within_the_shop(database: Database) -> None:
+    with database.of_shop("b").write() as session:
+        row = session.get_one(ProductRow, ids_of("b")[0])
+        write_terms(session, [row])
+        session.execute(sa.delete(ProductTermRow).where(ProductTermRow.product_id.in_(ids_of("a"))))
+    with database.read() as session:
+        assert count_products(session, ["沙发", "a", "b"]) == {"沙发": 3 * PRODUCTS, "a": PRODUCTS, "b": PRODUCTS}
+        shops = sa.select(ProductTermRow.shop_id, sa.func.count(ProductTermRow.product_id.distinct()))
+        counted = dict(iter(session.execute(shops.group_by(ProductTermRow.shop_id))))
+        assert counted == dict.fromkeys(SHOPS, PRODUCTS)
+
+
 def test_changes_reach_the_shop_alone(database: Database) -> None:
     of_shop = database.of_shop("a")
     with of_shop.write() as session:
@@ -204,6 +257,7 @@ def test_changes_reach_the_shop_alone(database: Database) -> None:
         sa.text("UPDATE product SET title = 'x'"),
         sa.text("SELECT id FROM product WHERE id IN (SELECT p.id FROM product AS p WHERE p.shop_id = 'a')"),
         sa.text("SELECT * FROM product"),
+        sa.text("SELECT product_id FROM (SELECT product_id FROM product_term WHERE term = 'x' LIMIT 5) AS l0"),
         sa.text("select title from   product p where p.id = 1"),
         sa.text("SELECT 1 FROM lease, product"),
         sa.text("UPDATE product SET title = (SELECT title FROM product WHERE id = 2) WHERE product.id = 1"),
@@ -233,6 +287,14 @@ def test_sqlite_does_not_walk_over_a_shop_for_a_few_rows(tmp_path: Path) -> None
             lambda session: products_bound_to(session, 1, [RowKey(each, each, each) for each in range(20)]),
             "PRIMARY KEY (rowid=?)",
         ),
+        "words": (lambda session: count_products(session, ["a", "b"]), "PRIMARY KEY (term=? AND shop_id=?)"),
+        "corrections": (lambda session: known_terms(session, ["a", "b"]), "PRIMARY KEY (term=? AND shop_id=?)"),
+        "titles' words": (lambda session: terms_of_those(session, [1, 2], ["a", "b"]), "product_id=?"),
+        "best": (
+            lambda session: best_products(session, {"a": 1.0}, SearchFilters(price_min=Decimal(1)), 9),
+            "PRIMARY KEY (term=? AND shop_id=?)",
+        ),
+        "by words": (lambda session: products_with_binding(session, 1, [1, 2]), "PRIMARY KEY (rowid=?)"),
         "by sku": (lambda session: sku_owners(session, ["a", "b"]), "(sku=? AND shop_id=?)"),
         "a page": (
             lambda session: session.scalars(

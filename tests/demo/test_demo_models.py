@@ -11,7 +11,8 @@ import pytest
 from cli import DEMO_CATALOGUE, DEMO_VIEWS
 from clients.catalogue_import import read_catalogue
 from evaluation.catalogue_queries import queries_of
-from evaluation.measures import Summary, summarise
+from evaluation.datasets import read_queries
+from evaluation.measures import Summary, compare, summarise
 from evaluation.run import run_queries
 from tests.conftest import create_product, picture
 from tests.processes import ROOT, wait_until
@@ -54,6 +55,19 @@ def test_every_mode_finds_what_the_readme_says(measured: dict[str, Summary], mea
     print(f"{measure}: {at_1:.3f} and {at_10:.3f} of {row.queries}, README {first} % and {top_10} %")
     assert at_1 >= float(first) / 100 - MARGIN
     assert at_10 >= float(top_10) / 100 - MARGIN
+
+
+@pytest.mark.parametrize(("name", "gain"), [("lexical", 0.2), ("semantic", -0.03)])
+def test_hybrid_finds_words_and_still_what_is_meant(shop: httpx.Client, name: str, gain: float) -> None:
+    """Every other query of the files that docs/relevance.md reports on."""
+    file = ROOT / "evaluation" / "query_files" / f"{name}.jsonl"
+    dense, hybrid = (
+        run_queries(shop, read_queries(file, mode)[::2], {}, lambda _: None).results
+        for mode in ("text_to_text", "hybrid")
+    )
+    recall = next(each for each in compare(dense, hybrid) if each.measure == "recall@10")
+    print(f"{name}: recall@10 {recall.before:.3f} by meaning, {recall.after:.3f} hybrid")
+    assert recall.after - recall.before >= gain
 
 
 @pytest.mark.parametrize(

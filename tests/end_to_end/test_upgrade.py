@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from tests.conftest import create_product, picture, wait_until_indexed
-from tests.processes import ROOT, running_api
+from tests.processes import ROOT, running_api, wait_until
 
 # As /product/list answered when the folder was made: id → title, milvus_id, version.
 PRODUCTS = {
@@ -68,6 +68,17 @@ def test_old_vectors_are_found_by_new_queries(old_shop: httpx.Client, product_id
     by_picture = found["hits"][0]
     assert by_picture["product"]["product_id"] == product_id
     assert by_picture["score"] > 0.999  # 0.2.0 computed in float32
+
+
+def test_old_products_are_found_by_their_words(old_shop: httpx.Client) -> None:
+    """0.2.0 wrote none: reconciliation makes them, from the start on."""
+
+    def words_of_first() -> list[str]:
+        words: list[str] = search(old_shop, mode="hybrid", text="taideng")[0]["matched_words"]
+        return words
+
+    wait_until(lambda: words_of_first() == ["台灯"], what="the terms of old products")
+    assert search(old_shop, mode="hybrid", text="SOFA 1")[0]["product"]["product_id"] == 1
 
 
 def test_the_deleted_product_stays_away(old_shop: httpx.Client) -> None:

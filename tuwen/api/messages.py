@@ -105,6 +105,7 @@ OURS = (
     ("needs_one_boost", "needs exactly one of: attribute, freshness_half_life_days", "attribute 与 freshness_half_life_days 需要且只需要其中一个"),
     ("wrong_pivot", "needs a pivot with an attribute, and with that alone", "有 attribute 时必须给出 pivot，否则不能给出"),
     ("too_large", "has weights of over 1 in all; lower them", "各项 weight 之和超过 1；请调低"),
+    ("no_words", "goes with the modes text_to_text and hybrid alone", "只能与模式 text_to_text 和 hybrid 一起使用"),
     ("two_orders", "comes with sort; send one of the two", "与 sort 同时出现；请只发其中一个"),
     ("needs_one_product", "needs exactly one of: sku, product_id", "sku 与 product_id 需要且只需要其中一个"),
     ("too_far", "is above {limit}; refine the query instead", "超过 {limit}；请改为缩小查询范围"),

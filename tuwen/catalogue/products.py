@@ -16,6 +16,7 @@ from tuwen.catalogue.idempotency import KeyedRequest, made_before, remember
 from tuwen.catalogue.pictures import Picture, pictures_of, require_distinct, write_further_pictures
 from tuwen.catalogue.queries import sku_owner
 from tuwen.catalogue.representation import as_product
+from tuwen.catalogue.terms import write_terms
 from tuwen.database.engine import Database
 from tuwen.database.shops import home_shop
 from tuwen.errors import DatabaseBusy, DuplicateSku, FieldError, IdempotencyKeyUsed, InvalidInput, NotFound
@@ -94,6 +95,7 @@ class ProductWriter:
                 session.add(row)
                 session.flush()
                 write_further_pictures(session, row, further)
+                write_terms(session, [row], are_new=True)
                 add_product_event(session, self._topic, row, "upsert")
                 if key is not None:
                     remember(session, key, row.product_id)

@@ -86,6 +86,11 @@ def group_sizes(session: orm.Session, group_ids: Collection[str]) -> dict[str, i
     return {name: count for name, count in session.execute(counts) if name is not None}
 
 
+def groups_of(session: orm.Session, product_ids: Collection[int]) -> dict[int, str | None]:
+    statement = sa.select(ProductRow.product_id, ProductRow.group_id).where(ProductRow.product_id.in_(product_ids))
+    return dict(session.execute(statement).all())
+
+
 def load_products(session: orm.Session, product_ids: Iterable[int]) -> list[ProductRow]:
     return list(session.scalars(sa.select(ProductRow).where(ProductRow.product_id.in_(list(product_ids)))))
 

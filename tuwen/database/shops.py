@@ -22,11 +22,12 @@ from orm_models import (
     JobRow,
     ProductImageRow,
     ProductRow,
+    ProductTermRow,
     ProductVectorRow,
 )
 
 SHOP = "shop_id"
-OWNED = ("product", "job")
+OWNED = ("product", "product_term", "job")
 PARTS: dict[Any, sa.ColumnElement[bool]] = {
     ProductImageRow: ProductRow.product_id == ProductImageRow.product_id,
     ProductVectorRow: ProductRow.product_id == ProductVectorRow.product_id,
@@ -93,7 +94,7 @@ def _criteria(shop_id: str) -> list[orm.LoaderCriteriaOption]:
         return orm.with_loader_criteria(row, condition, include_aliases=True, propagate_to_loaders=False)
 
     conditions: dict[Any, sa.ColumnElement[bool]] = {
-        row: IsOfShop(row.shop_id, sa.literal(shop_id)) for row in (ProductRow, JobRow)
+        row: IsOfShop(row.shop_id, sa.literal(shop_id)) for row in (ProductRow, ProductTermRow, JobRow)
     }
     for part, is_owner in PARTS.items():
         # Of the part's table alone: the statement may have the owner's, too. The owner gets its own condition there.

@@ -16,6 +16,7 @@ from tuwen.catalogue.limits import require_few_attributes
 from tuwen.catalogue.pictures import Picture as StoredPicture
 from tuwen.catalogue.pictures import pictures_of, require_distinct, write_further_pictures
 from tuwen.catalogue.queries import load_products, lock_products, sku_owners
+from tuwen.catalogue.terms import write_terms
 from tuwen.errors import InvalidInput
 from tuwen.importing.image_sources import ImageSource
 from tuwen.importing.rows import ImportRow, RowError
@@ -116,6 +117,7 @@ class PageWriter:
                 page.errors += [RowError(row.line, row.sku, each.field, each.message) for each in error.errors]
         session.flush()
         if created:
+            write_terms(session, created)  # a row below may have changed one, with its terms
             versions = {each.product_id: each.content_version for each in created}
             add_upsert_events(session, self._settings.kafka_topic, versions)
         return page

@@ -27,6 +27,7 @@ from tuwen.indexing.drift import (
     requeue_forgotten,
     requeue_unbound,
 )
+from tuwen.indexing.missing_terms import make_missing_terms
 from tuwen.indexing.old_records import delete_old_records
 from tuwen.indexing.picture_drift import delete_unused_images, mark_products_without_image
 from tuwen.pictures.store import ImageStore
@@ -213,6 +214,7 @@ class Reconciler:
         # First, so that their pictures go in this same pass.
         keep_jobs = timedelta(hours=self._settings.generation_keep_hours)
         delete_old_records(self._database, keep_jobs, lambda: self._go_on(progress))
+        make_missing_terms(self._database, lambda: self._go_on(progress))
         work = self._new_pass(index, repair=True)
         findings, failures = _no_drift(), list[DependencyUnavailable]()
         for name, kind in KINDS.items():

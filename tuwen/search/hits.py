@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 from data_models import Product, ProductImage
 from orm_models import MAIN
 from tuwen.catalogue.pictures import Picture, pictures_of
+from tuwen.catalogue.queries import groups_of
 from tuwen.catalogue.representation import as_product
 from tuwen.database.engine import Database
-from tuwen.vectors.bound_products import counts_in, products_bound_to
+from tuwen.vectors.bound_products import counts_in, products_bound_to, products_with_binding
 from vector_db import RowKey, VectorField
 
 logger = logging.getLogger(__name__)
@@ -26,6 +27,8 @@ class ProductHit(NamedTuple):
     image: ProductImage | None
     """The picture that matched, where it is still the product's."""
     boosted_score: float | None = None
+    matched_words: Sequence[str] = ()
+    """Of its title, where words were looked for."""
 
 
 class BoundRows(NamedTuple):
@@ -121,6 +124,23 @@ class HitMaker:
                 if hit is not None:
                     made.append(hit._replace(boosted_score=each.boosted_score))
         return made
+
+    def products(self, of: BoundRows, product_ids: Sequence[int]) -> dict[int, Product]:
+        """Bound or not: what words find is there before it has vectors."""
+        with self._database.of_shop(of.shop_id).read() as session:
+            found = products_with_binding(session, of.vector_index_id, product_ids)
+            pictures = pictures_of(session, found)
+        products = {}
+        for columns in found:
+            try:
+                products[columns.product_id] = as_product(columns, columns.milvus_id, pictures[columns.product_id])
+            except (ValueError, TypeError) as error:  # no columns that we would have written
+                self._log_unreadable(columns.product_id, error)
+        return products
+
+    def groups(self, of: BoundRows, product_ids: Sequence[int]) -> dict[int, str | None]:
+        with self._database.of_shop(of.shop_id).read() as session:
+            return groups_of(session, product_ids)
 
     def _log_unreadable(self, product_id: int, error: Exception) -> None:
         now = time.monotonic()

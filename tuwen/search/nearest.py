@@ -5,17 +5,15 @@ SELECT. What is short after its step says what to ask for next.
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Self
 
 from data_models import MAX_IMAGES
-from tuwen.catalogue.boosts import lifts
 from tuwen.catalogue.prices import FEW, FittingPage, Prices, first_fitting_rows, page_of_fitting_rows
-from tuwen.catalogue.queries import sort_values
 from tuwen.database.engine import Database
 from tuwen.encoders.base import Vector
 from tuwen.errors import VectorDBUnavailable, VectorsRejected
 from tuwen.search.hits import Bound, BoundRows, HitMaker, Nearest, ProductHit
-from tuwen.search.order import Showing
+from tuwen.search.order import Showing, order_values
 from tuwen.vectors.registry import LiveIndex
 from vector_db import MAX_SEARCH_LIMIT, RowKey, VectorDB, VectorField, VectorHit
 
@@ -252,19 +250,11 @@ class NearestProducts:
     def _found(self, step: Step, products: Sequence[Nearest], *, are_all: bool) -> Found:
         lookup, showing = step.lookup, step.lookup.showing
         candidates = tuple(each.product_id for each in products[: showing.candidates])
-        ordered = showing.in_order(products, self._order_values(lookup, candidates))
+        values = order_values(self._database.of_shop(lookup.shop_id), showing, candidates)
+        ordered = showing.in_order(products, values)
         hits = self._hits.hits(lookup.rows, lookup.field, ordered, showing.wanted)
         are_all = are_all and len(products) <= showing.candidates
         return Found(hits, step.metadata_ms, candidates, are_all)
-
-    def _order_values(self, lookup: Lookup, candidates: Sequence[int]) -> Mapping[int, Any]:
-        showing = lookup.showing
-        if not showing.is_ordered:
-            return {}
-        with self._database.of_shop(lookup.shop_id).read() as session:
-            if showing.boosting is not None:
-                return lifts(session, candidates, showing.boosting)
-            return sort_values(session, candidates, showing.sort or "")
 
 
 def _fits(lookup: Lookup, bound: Bound) -> bool:

@@ -2,11 +2,25 @@
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 from data_models import SearchSort
-from tuwen.catalogue.boosts import Boosting
+from tuwen.catalogue.boosts import Boosting, lifts
+from tuwen.catalogue.queries import sort_values
+from tuwen.database.engine import Database
 from tuwen.search.hits import Nearest
+
+
+class Ranked(NamedTuple):
+    """A product by several searches."""
+
+    product_id: int
+    group_id: str | None
+    score: float
+    boosted_score: float | None = None
+
+
+AnyRanked = TypeVar("AnyRanked", Nearest, Ranked)
 
 
 @dataclass(frozen=True)
@@ -56,31 +70,41 @@ class Showing:
         has_candidates = not self.candidates or products > self.candidates
         return has_candidates and (self.is_ordered or groups >= self.wanted)
 
-    def in_order(self, kept: Sequence[Nearest], values: Mapping[int, Any]) -> list[Nearest]:
+    def in_order(self, kept: Sequence[AnyRanked], values: Mapping[int, Any]) -> list[AnyRanked]:
         """All that may be shown, the first of each group. `values`: by product, what it is sorted or boosted by."""
-        ordered: Sequence[Nearest] = kept
+        ordered: Sequence[AnyRanked] = kept
         if self.sort is not None:
             ordered = _sorted(kept[: self.candidates], values, descending=self.sort.startswith("-"))
         elif self.boosting is not None:
             ordered = _boosted(kept[: self.candidates], values)
-        best: dict[Hashable, Nearest] = {}
+        best: dict[Hashable, AnyRanked] = {}
         for each in ordered:
             best.setdefault(self._group(each), each)
         return list(best.values())
 
-    def _group(self, nearest: Nearest) -> Hashable:
+    def _group(self, nearest: Nearest | Ranked) -> Hashable:
         """A product without one is a group of its own."""
         return (nearest.group_id if self.by_group else None) or nearest.product_id
 
 
-def _sorted(nearest: Sequence[Nearest], values: Mapping[int, Any], *, descending: bool) -> list[Nearest]:
+def _sorted(nearest: Sequence[AnyRanked], values: Mapping[int, Any], *, descending: bool) -> list[AnyRanked]:
     """What has no such value comes last, whichever way; of equal ones the nearer first."""
     with_value = [each for each in nearest if values.get(each.product_id) is not None]
     with_value.sort(key=lambda each: values[each.product_id], reverse=descending)  # which keeps the order of equal ones
     return with_value + [each for each in nearest if values.get(each.product_id) is None]
 
 
-def _boosted(nearest: Sequence[Nearest], values: Mapping[int, float]) -> list[Nearest]:
+def order_values(database: Database, showing: Showing, candidates: Sequence[int]) -> Mapping[int, Any]:
+    """By product, what it is sorted or boosted by."""
+    if not showing.is_ordered:
+        return {}
+    with database.read() as session:
+        if showing.boosting is not None:
+            return lifts(session, candidates, showing.boosting)
+        return sort_values(session, candidates, showing.sort or "")
+
+
+def _boosted(nearest: Sequence[AnyRanked], values: Mapping[int, float]) -> list[AnyRanked]:
     """What is unlike the query (a score below 0) is lifted by as much, and not pushed down."""
     boosted = [
         each._replace(boosted_score=each.score + abs(each.score) * values.get(each.product_id, 0.0)) for each in nearest

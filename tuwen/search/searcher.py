@@ -1,8 +1,9 @@
 """A query's way: its title or picture → encode → look up with those that wait beside it (`lookup.py`) → cut."""
 
+import asyncio
 import copy
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Self
 
 from data_models import (
@@ -24,9 +25,12 @@ from tuwen.database.engine import Database
 from tuwen.encoders.base import Vector
 from tuwen.encoders.service import EncodingService
 from tuwen.errors import InvalidInput, NotFound
+from tuwen.lexical.lexicon import Lexicon
 from tuwen.pictures.decoder import PictureDecoder
 from tuwen.pictures.download import PictureFetcher
 from tuwen.pictures.store import ImageStore
+from tuwen.search.hybrid import HybridQuery, HybridSearch
+from tuwen.search.lexical import LexicalSearch
 from tuwen.search.lookup import Lookups
 from tuwen.search.nearest import Found, Lookup
 from tuwen.search.order import Showing
@@ -34,9 +38,10 @@ from tuwen.search.query import SLICE_CHARACTERS, Query, decode_base64, require_o
 from tuwen.settings import Settings
 from tuwen.vectors.binding import row_at_version
 from tuwen.vectors.registry import IndexRegistry, LiveIndex
-from vector_db import VECTOR_FIELDS, VECTOR_FIELDS_OF_PRODUCT, VectorDB, filter_expression
+from vector_db import VECTOR_FIELDS, VECTOR_FIELDS_OF_PRODUCT, VectorDB, VectorField, filter_expression
 
 SEARCH_THREADS = 8
+WORD_THREADS = 4
 RELEVANT = 1000  # a vector search has no end: so many of the nearest are counted, and put in another order
 # Each may be as large as an upload, and stays in memory until its search has its vector.
 DOWNLOADS_AT_ONCE, DOWNLOAD_WAIT_S = 8, 10.0
@@ -81,6 +86,9 @@ class Searcher:
         self._lookups = Lookups(
             database, vector_db, lanes=1 if settings.milvus_is_file else 4, queue_size=settings.query_queue_size
         )
+        words = LexicalSearch(database, Lexicon(settings.lexicon_file))
+        word_threads = WorkPool("looking-for-words", threads=WORD_THREADS, max_waiting=settings.query_queue_size)
+        self._hybrid = HybridSearch(database, self._lookups, words, word_threads)
 
     def of_shop(self, shop_id: str) -> Self:
         """It waits together with the others."""
@@ -103,12 +111,12 @@ class Searcher:
             index = await self._threads.run(self._registry.live)
         if request.image_url is None:
             query = await self._resolve(request, image, is_stored, index)
-            vector = await self._encode(query, index.encoding)
+            vectors = await self._encode_all(request, query, index.encoding)
         else:
             query = Query(request.mode)
-            vector = await self._encode_download(request.image_url, index.encoding)
+            vectors = {VECTOR_FIELDS[request.mode]: await self._encode_download(request.image_url, index.encoding)}
         encode_ms = watch.lap_ms()
-        found = await self._lookups.find(_as_lookup(request, query, index, vector, self._shop_id))
+        found = await self._find(request, query, index, vectors)
         metadata_ms = round(found.metadata_ms, 2)
         vector_ms = max(0.0, round(watch.lap_ms() - metadata_ms, 2))
         hits = [
@@ -127,6 +135,14 @@ class Searcher:
             index=IndexInfo(collection=index.collection, model=index.encoding.encoders.name),
         )
 
+    async def _find(
+        self, request: SearchRequest, query: Query, index: LiveIndex, vectors: Mapping[VectorField, Vector]
+    ) -> Found:
+        lookups = [_as_lookup(request, query, index, field, vector, self._shop_id) for field, vector in vectors.items()]
+        if request.is_fused:
+            return await self._hybrid.find(HybridQuery(query.text or "", request.filters, lookups))
+        return await self._lookups.find(lookups[0])
+
     def _count(self, request: SearchRequest, found: Found, hits: Sequence[SearchHit]) -> SearchFacets | None:
         with self._database.read_at_length() as session:
             if request.group_by:
@@ -140,7 +156,9 @@ class Searcher:
 
     async def _resolve(self, request: SearchRequest, image: bytes | None, is_stored: bool, index: LiveIndex) -> Query:
         if request.product_id is not None:
-            return await self._threads.run(self._query_of_product, request.mode, request.product_id, index)
+            return await self._threads.run(
+                self._query_of_product, request.mode, request.product_id, index, request.is_fused
+            )
         if not request.mode.query_is_image:
             return Query(request.mode, text=request.text)
         if request.image_base64 is not None:
@@ -150,12 +168,14 @@ class Searcher:
                 image = decode_base64(request.image_base64)
         return Query(request.mode, image=image, is_stored=is_stored)
 
-    def _query_of_product(self, mode: SearchMode, product_id: int, index: LiveIndex) -> Query:
-        """With its vector, unless that is still to be made."""
+    def _query_of_product(self, mode: SearchMode, product_id: int, index: LiveIndex, is_fused: bool) -> Query:
+        """With its vector, unless that is still to be made, or its words are looked for."""
         with self._database.read() as session:
             products = load_products(session, [product_id])
             if not products:
                 raise NotFound(f"There is no product {product_id}.")
+            if is_fused:
+                return Query(mode, text=products[0].title, without_product_id=product_id)
             row = row_at_version(session, index.vector_index_id, product_id, products[0].content_version)
         if row is not None:
             field = VECTOR_FIELDS_OF_PRODUCT[mode]
@@ -166,6 +186,15 @@ class Searcher:
             image = self._images.read(products[0].image_path)
             return Query(mode, image=image, is_stored=True, without_product_id=product_id)
         return Query(mode, text=products[0].title, without_product_id=product_id)
+
+    async def _encode_all(
+        self, request: SearchRequest, query: Query, encoding: EncodingService
+    ) -> dict[VectorField, Vector]:
+        if request.mode is not SearchMode.HYBRID:
+            return {VECTOR_FIELDS[request.mode]: await self._encode(query, encoding)}
+        assert query.text is not None, "require_one_query saw to it"
+        dense, clip = await asyncio.gather(encoding.query_text(query.text), encoding.query_clip_text(query.text))
+        return {"text_bge_vector": dense, "image_clip_vector": clip}
 
     async def _encode(self, query: Query, encoding: EncodingService) -> Vector:
         if query.vector is not None:
@@ -191,7 +220,9 @@ class Searcher:
         return await encoding.query_image(picture, sha256)
 
 
-def _as_lookup(request: SearchRequest, query: Query, index: LiveIndex, vector: Vector, shop_id: str | None) -> Lookup:
+def _as_lookup(
+    request: SearchRequest, query: Query, index: LiveIndex, field: VectorField, vector: Vector, shop_id: str | None
+) -> Lookup:
     filters = request.filters
     expression = filter_expression(
         categories=filters.category,
@@ -203,7 +234,7 @@ def _as_lookup(request: SearchRequest, query: Query, index: LiveIndex, vector: V
     prices = Prices(filters.price_min, filters.price_max, filters.has_price, tuple(filters.category))
     return Lookup(
         index,
-        VECTOR_FIELDS[request.mode],
+        field,
         vector,
         expression,
         Showing(

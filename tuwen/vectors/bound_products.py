@@ -1,6 +1,6 @@
 """The products that rows in Milvus stand for: what every search asks the database for."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -33,12 +33,28 @@ def _bound_to(columns: Iterable[str]) -> sa.Select[*tuple[Any, ...]]:
     )
 
 
+def _with_binding() -> sa.Select[*tuple[Any, ...]]:
+    named = sa.inspect(ProductRow).column_attrs
+    is_main = sa.and_(
+        _BINDING.c.product_id == _PRODUCT.c.id,
+        _BINDING.c.vector_index_id == sa.bindparam("vector_index_id"),
+        _BINDING.c.image_position == MAIN,
+    )
+    return (
+        sa.select(_BINDING.c.milvus_id, *(attribute.columns[0].label(attribute.key) for attribute in named))
+        .select_from(_PRODUCT.outerjoin(_BINDING, is_main))
+        .where(_PRODUCT.c.id.in_(sa.bindparam("product_ids", expanding=True)))
+    )
+
+
 # Put together once, and of the tables' columns: the ORM's ways took half of a search's time in the database.
 _PRODUCTS_BOUND_TO = _bound_to(sa.inspect(ProductRow).column_attrs.keys())
 _CANDIDATES_BOUND_TO = _bound_to(OF_CANDIDATES)
 _IS_OF_SHOP = IsOfShop(_PRODUCT.c.shop_id, sa.bindparam("shop_id", type_=sa.String()))
 _PRODUCTS_OF_SHOP_BOUND_TO = _PRODUCTS_BOUND_TO.where(_IS_OF_SHOP)
 _CANDIDATES_OF_SHOP_BOUND_TO = _CANDIDATES_BOUND_TO.where(_IS_OF_SHOP)
+_PRODUCTS_WITH_BINDING = _with_binding()
+_PRODUCTS_OF_SHOP_WITH_BINDING = _PRODUCTS_WITH_BINDING.where(_IS_OF_SHOP)
 
 
 def products_bound_to(
@@ -63,6 +79,16 @@ def products_bound_to(
         found = session.connection().execute(statement, asked)
         bound |= {RowKey(product.milvus_id, product.product_id, product.row_token): product for product in found}
     return {row: bound[row] for row in rows if row in bound}
+
+
+def products_with_binding(session: orm.Session, vector_index_id: int, product_ids: Sequence[int]) -> list[sa.Row[Any]]:
+    """Of the session's shop: columns by their names, and the `milvus_id` of the main row, if one is bound. At most
+    MAX_IDS_A_STATEMENT."""
+    asked: dict[str, Any] = {"vector_index_id": vector_index_id, "product_ids": product_ids}
+    statement, shop_id = _PRODUCTS_WITH_BINDING, shop_of(session)
+    if shop_id is not None:
+        statement, asked["shop_id"] = _PRODUCTS_OF_SHOP_WITH_BINDING, shop_id
+    return list(session.connection().execute(statement, asked))
 
 
 def counts_in(field: VectorField, product: sa.Row[Any]) -> bool:

@@ -1,0 +1,127 @@
+"""The terms of products on SQLite and MariaDB: written, counted, scored, swept."""
+
+from collections.abc import Iterator
+from decimal import Decimal
+
+import pytest
+import sqlalchemy as sa
+
+from data_models import SearchFilters
+from orm_models import ProductRow, ProductTermRow
+from tests.contract.test_database import add_product
+from tests.servers import new_mysql_database
+from tuwen.catalogue.changes import apply_changes
+from tuwen.catalogue.terms import best_products, count_products, known_terms, terms_of_those, write_terms
+from tuwen.database.engine import Database
+from tuwen.indexing.missing_terms import make_missing_terms
+from tuwen.lexical.lexicon import Lexicon
+from tuwen.lexical.terms import VERSION
+from tuwen.search.lexical import LexicalSearch
+
+
+@pytest.fixture(scope="module", params=["sqlite", "mariadb"])
+def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+    if request.param == "sqlite":
+        dsn = f"sqlite:///{tmp_path_factory.mktemp('terms') / 'tuwen.db'}"
+    else:
+        dsn = new_mysql_database(request.getfixturevalue("mariadb"))
+    opened = Database(dsn)
+    opened.migrate()
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(autouse=True)
+def empty(database: Database) -> None:
+    with database.write() as session:
+        session.execute(sa.delete(ProductRow))
+
+
+def with_terms(database: Database, *products: ProductRow) -> None:
+    with database.write() as session:
+        write_terms(session, [session.merge(product) for product in products])
+
+
+def terms_in(database: Database) -> int:
+    with database.read() as session:
+        return session.scalar(sa.select(sa.func.count()).select_from(ProductTermRow)) or 0
+
+
+def test_products_are_scored_by_the_terms_that_they_have(database: Database) -> None:
+    red = add_product(database, title="红色沙发", sku="XR-500A", price=Decimal(10))
+    blue = add_product(database, title="蓝色沙发", attributes={"材质": ["布艺"], "n": 3}, price=Decimal(20))
+    with_terms(database, red, blue)
+    with database.read() as session:
+        assert count_products(session, ["沙发", "红色", "xr500a", "布艺", "没有"]) == {
+            "沙发": 2, "红色": 1, "xr500a": 1, "布艺": 1,
+        }  # fmt: skip
+        assert known_terms(session, ["红色", "黑色"]) == {"红色"}
+        both = best_products(session, {"沙发": 1.0, "红色": 2.0}, SearchFilters(), 10)
+        assert [product_id for product_id, _ in both] == [red.product_id, blue.product_id]
+        assert both[0][1] == pytest.approx(3 * both[1][1])
+        assert best_products(session, {"沙发": 1.0, "红色": 2.0}, SearchFilters(), 1) == both[:1]
+        within = best_products(session, {"沙发": 1.0}, SearchFilters(price_min=Decimal(15)), 10)
+        assert [product_id for product_id, _ in within] == [blue.product_id]
+        of_attribute = SearchFilters(attributes={"n": 3})
+        assert [each for each, _ in best_products(session, {"沙发": 1.0}, of_attribute, 10)] == [blue.product_id]
+        matched = terms_of_those(session, [red.product_id, blue.product_id], ["红色", "沙发"])
+        assert matched == {red.product_id: {"红色", "沙发"}, blue.product_id: {"沙发"}}
+
+
+def test_of_what_all_have_the_cost_is_bounded(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(12):
+        with_terms(database, add_product(database, title=f"沙发{number}" if number < 11 else "沙发 稀有"))
+    monkeypatch.setattr("tuwen.search.lexical.MOST_READ", 2)
+    found = LexicalSearch(database, Lexicon(None)).find("稀有沙发", SearchFilters(), 20, None)
+    assert len(found.products) == 1  # by the rare word alone; that all others are sofas, meaning knows
+
+
+def test_changes_replace_terms_and_deletion_takes_them(database: Database) -> None:
+    product = add_product(database, title="红色沙发")
+    with_terms(database, product)
+    with database.write() as session:
+        row = session.get_one(ProductRow, product.product_id)
+        assert apply_changes(session, row, {"title": "黑色书桌", "price": Decimal(3)}, "topic")
+    with database.read() as session:
+        assert set(count_products(session, ["红色", "沙发", "黑色", "书桌"])) == {"黑色", "书桌"}
+    with database.write() as session:
+        session.delete(session.get_one(ProductRow, product.product_id))
+    assert terms_in(database) == 0
+
+
+def test_a_price_touches_no_term(database: Database) -> None:
+    product = add_product(database, title="红色沙发")
+    with database.write() as session:
+        row = session.get_one(ProductRow, product.product_id)
+        assert apply_changes(session, row, {"price": Decimal(3)}, "topic")
+    assert terms_in(database) == 0
+
+
+def test_what_an_older_version_wrote_gets_its_terms(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tuwen.indexing.missing_terms.PAGE", 2)
+    products = [add_product(database, title=f"旧沙发{number}") for number in range(5)]
+    pages: list[int] = []
+    make_missing_terms(database, lambda: pages.append(terms_in(database)))
+    assert len(pages) == 3
+    assert pages == sorted(pages)
+    with database.read() as session:
+        assert count_products(session, ["沙发"]) == {"沙发": len(products)}
+        assert set(session.scalars(sa.select(ProductRow.terms_version))) == {VERSION}
+    before = terms_in(database)
+    make_missing_terms(database, lambda: pages.append(0))
+    assert (len(pages), terms_in(database)) == (3, before)
+
+
+def test_a_stop_between_two_pages_loses_nothing(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tuwen.indexing.missing_terms.PAGE", 2)
+    for number in range(4):
+        add_product(database, title=f"旧沙发{number}")
+
+    def stop() -> None:
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        make_missing_terms(database, stop)
+    make_missing_terms(database, lambda: None)
+    with database.read() as session:
+        assert count_products(session, ["沙发"]) == {"沙发": 4}

@@ -1,0 +1,1 @@
+"""Words: what texts are made of, as products are found by them."""

@@ -1,0 +1,127 @@
+"""The terms of a query: what is looked up for it, how much each weighs, and which word of the query it stands for."""
+
+import re
+from collections.abc import Iterator
+from functools import cache
+from itertools import pairwise
+from typing import NamedTuple
+
+from tuwen.lexical import terms
+from tuwen.lexical.lexicon import Words
+from tuwen.lexical.terms import PINYIN, SEPARATORS, TERM_LENGTH, is_han, pairs_of, parts_of, runs_of, sounds_of
+from tuwen.texts import lexical_text
+
+WORD, PAIR, SINGLE, PART, SOUND, SYNONYM, CORRECTED = 1.0, 0.4, 0.15, 0.4, 0.5, 0.8, 0.6
+MOST_TERMS = 60
+SHORT = 4  # characters: of longer ones single characters tell nothing that pairs don't
+ALPHABET = "abcdefghijklmnopqrstuvwxyz"
+SHORTEST_CORRECTED, LONGEST_CORRECTED = 4, 16
+SYLLABLE = re.compile(r"[a-zü]+")
+LONGEST_SYLLABLE = 6  # zhuang, chuang, shuang
+
+
+class QueryTerm(NamedTuple):
+    term: str
+    weight: float
+    impact: float = 1.0
+    """Of this term in a title."""
+    instead_of: str = ""
+    """Another term, which this one may have been meant by: where it is found that one is not missed."""
+    is_guess: bool = False
+    """Looked up only where no product has that other one."""
+
+
+def query_terms(text: str, words: Words) -> list[QueryTerm]:
+    """Those that weigh most, each once."""
+    normalised = lexical_text(text)
+    found: dict[str, QueryTerm] = {}
+    for each in _terms(normalised, words):
+        best = found.get(each.term)
+        if len(each.term) <= TERM_LENGTH and (best is None or each.weight > best.weight):
+            found[each.term] = each
+    return sorted(found.values(), key=lambda each: -each.weight)[:MOST_TERMS]
+
+
+def _terms(text: str, words: Words) -> Iterator[QueryTerm]:
+    runs = runs_of(text)
+    for run in runs:
+        yield from _of_han(run, words) if is_han(run) else _of_letters(run)
+    for first, second in pairwise(runs):  # XR 500A
+        if not is_han(first) and not is_han(second):
+            yield QueryTerm(SEPARATORS.sub("", first + second), WORD)
+    for synonym in _synonyms_in(text, words):
+        for run in runs_of(synonym):
+            yield from (
+                each._replace(weight=each.weight * SYNONYM)
+                for each in (_of_han(run, words) if is_han(run) else _of_letters(run))
+                if not each.is_guess
+            )
+
+
+def _of_han(run: str, words: Words) -> Iterator[QueryTerm]:
+    if len(run) == 1:
+        yield QueryTerm(run, WORD, terms.SINGLE)
+        return
+    for word in words.cut(run):
+        if len(word) > 1:
+            yield QueryTerm(word, WORD)
+    pairs = pairs_of(run)
+    yield from (QueryTerm(pair, PAIR) for pair in pairs)
+    if len(run) <= SHORT:
+        yield from (QueryTerm(character, SINGLE, terms.SINGLE) for character in run)
+    for pair, sound in zip(pairs, sounds_of(run), strict=True):  # 沙法 sounds as 沙发
+        yield QueryTerm(sound, SOUND, terms.SOUND, instead_of=pair, is_guess=True)
+
+
+def _of_letters(run: str) -> Iterator[QueryTerm]:
+    whole = SEPARATORS.sub("", run)
+    yield QueryTerm(whole, WORD)
+    yield from (QueryTerm(part, PART, terms.PART) for part in parts_of(run) if part != whole)
+    syllables = syllables_of(whole)
+    for first, second in pairwise(syllables):
+        yield QueryTerm(f"{PINYIN}{first}{second}", SOUND, terms.SOUND, instead_of=whole)
+
+
+def _synonyms_in(text: str, words: Words) -> Iterator[str]:
+    for begin in range(len(text) if words.longest else 0):
+        for end in range(begin + 1, min(len(text), begin + words.longest) + 1):
+            yield from words.synonyms.get(text[begin:end], ())
+
+
+def corrections_of(word: str) -> list[str]:
+    """What it may be with one letter too few, too many, wrong, or two in each other's place (Norvig's edits). Only of
+    letters alone: another number is another product."""
+    if not (SHORTEST_CORRECTED <= len(word) <= LONGEST_CORRECTED and word.isascii() and word.isalpha()):
+        return []
+    splits = [(word[:at], word[at:]) for at in range(len(word) + 1)]
+    deleted = [a + b[1:] for a, b in splits if b]
+    swapped = [a + b[1] + b[0] + b[2:] for a, b in splits if len(b) > 1]
+    replaced = [a + letter + b[1:] for a, b in splits if b for letter in ALPHABET]
+    inserted = [a + letter + b for a, b in splits for letter in ALPHABET]
+    return [each for each in dict.fromkeys([*deleted, *swapped, *replaced, *inserted]) if each != word]
+
+
+def syllables_of(word: str) -> list[str]:
+    """Of pinyin without tones and blanks, the fewest syllables that it may be; empty for what is none."""
+    if not SYLLABLE.fullmatch(word) or len(word) > TERM_LENGTH:
+        return []
+    known = _syllables()
+    best: list[list[str] | None] = [[]] + [None] * len(word)
+    for end in range(1, len(word) + 1):
+        for begin in range(max(0, end - LONGEST_SYLLABLE), end):
+            before = best[begin]
+            syllable = word[begin:end]
+            if (
+                before is not None
+                and syllable in known
+                and (best[end] is None or len(best[end] or ()) > len(before) + 1)
+            ):
+                best[end] = [*before, syllable]
+    return best[-1] or []
+
+
+@cache
+def _syllables() -> frozenset[str]:
+    from pypinyin import Style, lazy_pinyin  # noqa: PLC0415  # as in `terms.py`
+
+    return frozenset(lazy_pinyin([chr(code) for code in range(0x4E00, 0x9FA6)], style=Style.NORMAL))

@@ -1,0 +1,128 @@
+"""Products by the words of a query: which terms are looked up, what each weighs, and which words a hit has of it."""
+
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from data_models import SearchFilters
+from tuwen.catalogue.terms import (
+    MOST_PRODUCTS,
+    TermCounts,
+    best_products,
+    known_terms,
+    terms_of_those,
+)
+from tuwen.database.engine import Database
+from tuwen.lexical.lexicon import Lexicon
+from tuwen.lexical.query_terms import CORRECTED, WORD, QueryTerm, corrections_of, query_terms
+from tuwen.lexical.terms import PINYIN, is_han, pairs_of, runs_of, sounds_of
+from tuwen.texts import lexical_text
+
+# Products that the terms of one search have together: the rarest terms are taken first, and at least one.
+MOST_READ = 6000
+MOST_CORRECTED, MOST_CORRECTIONS = 3, 5  # words of a query, each some hundred spellings; and those that are kept
+
+
+@dataclass(frozen=True)
+class WordHits:
+    products: Sequence[tuple[int, float]]
+    """Best first, each with how much of the query's words it has, from 0 to 1."""
+    terms: frozenset[str]
+    """That were looked up."""
+
+
+class LexicalSearch:
+    """All of it blocks. `shop_id`: of which alone anything is found, counted and known; None: of all."""
+
+    def __init__(self, database: Database, lexicon: Lexicon) -> None:
+        self._database = database
+        self._lexicon = lexicon
+        self._counts = TermCounts()
+
+    def find(self, text: str, filters: SearchFilters, limit: int, shop_id: str | None) -> WordHits:
+        asked = query_terms(text, self._lexicon.words)
+        with self._database.of_shop(shop_id).read_at_length() as session:
+            counts = self._counts.of(session, [each.term for each in asked if not each.is_guess])
+            guesses = [each for each in asked if each.is_guess and each.instead_of not in counts]
+            meant = _spellings([each.term for each in asked if each.weight >= WORD and each.term not in counts])
+            known = sorted(known_terms(session, meant))[:MOST_CORRECTIONS]
+            guesses += [QueryTerm(term, CORRECTED, instead_of=meant[term]) for term in known]
+            counts |= self._counts.of(session, [each.term for each in guesses])
+            asked = [each for each in asked if not each.is_guess] + guesses
+            weights, best = _weights(asked, counts, self._counts.products(session))
+            rarest = {term: weights[term] for term in _rarest(weights, counts)}
+            found = best_products(session, rarest, filters, limit) if rarest else []
+        scores = [(product_id, min(1.0, score / best)) for product_id, score in found]
+        return WordHits(scores, frozenset(weights))
+
+    def matched_words(
+        self, titles: dict[int, str], terms: Collection[str], shop_id: str | None
+    ) -> dict[int, list[str]]:
+        """Of each of these products, the words of its title by which it was found."""
+        with self._database.of_shop(shop_id).read() as session:
+            found = terms_of_those(session, titles.keys(), terms)
+        return {product_id: list(_words_in(titles[product_id], its)) for product_id, its in found.items()}
+
+
+def _spellings(unknown: Sequence[str]) -> dict[str, str]:
+    """Of words that nobody has, how they may have been meant, each with the word."""
+    corrections = {word: each for word in unknown if (each := corrections_of(word))}
+    return {term: word for word in list(corrections)[:MOST_CORRECTED] for term in corrections[word]}
+
+
+def _weights(asked: Sequence[QueryTerm], counts: Mapping[str, int], products: int) -> tuple[dict[str, float], float]:
+    """Of the terms that any product has, by how rare they are; and what a product has that has all that was asked for:
+    what none has is missing in it, too, unless something else was meant."""
+    found_instead = {each.instead_of for each in asked if each.instead_of and each.term in counts}
+    weights: dict[str, float] = {}
+    best = 0.0
+    for each in asked:
+        weight = each.weight * math.log(1 + products / counts.get(each.term, 1))
+        if each.term in counts:
+            weights[each.term] = weight
+        if each.term in counts or not (each.instead_of or each.term in found_instead):
+            best += weight * each.impact
+    return weights, best
+
+
+def _rarest(weights: Mapping[str, float], counts: Mapping[str, int]) -> list[str]:
+    chosen: list[str] = []
+    read = 0
+    for term in sorted(weights, key=lambda each: counts[each]):
+        read += min(counts[term], MOST_PRODUCTS)
+        if chosen and read > MOST_READ:
+            break
+        chosen.append(term)
+    return chosen
+
+
+def _words_in(title: str, terms: set[str]) -> Iterator[str]:
+    for run in runs_of(lexical_text(title)):
+        if not is_han(run):
+            pieces = [run, *run.replace("-", " ").replace("_", " ").replace(".", " ").replace("/", " ").split()]
+            joined = "".join(pieces[1:])
+            if joined in terms or run in terms:
+                yield run
+            else:
+                yield from (piece for piece in dict.fromkeys(pieces[1:]) if piece in terms)
+            continue
+        marked = [False] * len(run)
+        sounds = sounds_of(run) if any(term.startswith(PINYIN) for term in terms) else []
+        for at, pair in enumerate(pairs_of(run)):
+            if pair in terms or (sounds and sounds[at] in terms):
+                marked[at] = marked[at + 1] = True
+        if not any(marked):
+            marked = [character in terms for character in run]
+        yield from _marked(run, marked)
+
+
+def _marked(run: str, marked: Sequence[bool]) -> Iterator[str]:
+    word = ""
+    for character, is_marked in zip(run, marked, strict=True):
+        if is_marked:
+            word += character
+        elif word:
+            yield word
+            word = ""
+    if word:
+        yield word
