@@ -27,6 +27,7 @@ COPY .streamlit/ .streamlit/
 COPY deploy/ deploy/
 COPY pages/ pages/
 COPY web/ web/
+COPY clients/__init__.py clients/patience.py clients/
 COPY tuwen/__init__.py tuwen/errors.py tuwen/limit_settings.py tuwen/settings.py tuwen/texts.py tuwen/
 COPY data_models.py web_demo.py ./
 

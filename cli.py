@@ -475,15 +475,15 @@ def _follow_import(client: httpx.Client, job: dict[str, Any], file: Path) -> Non
                 say,
                 f"'cli.py import --follow {job['job_id']}' follows it",
             )
+        say(file_import.summary_of(job))  # at once: the index may take long, or the service end meanwhile
+        errors = file_import.save_errors(client, job, file)
+        if errors is not None:
+            say(f"{errors} has the rows that are not in, each with its reason, and warnings of others.")
         with _progress("Indexed", None) as advance:
             wait_until_indexed(client, advance)
     except KeyboardInterrupt:
         say(f"\n{file_import.ways_back(job)}")
         raise typer.Exit(INTERRUPTED) from None
-    say(file_import.summary_of(job))
-    errors = file_import.save_errors(client, job, file)
-    if errors is not None:
-        say(f"{errors} has the rows that are not in, each with its reason, and warnings of others.")
     if job["status"] != "done":
         raise CatalogueError(f"Job {job['job_id']} {job['status']}: {job['error'] or ''}")
     if job["failed"]:

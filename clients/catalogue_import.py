@@ -10,11 +10,13 @@ from typing import Any
 
 import httpx
 
+from clients.patience import PatientClient
 from tuwen.errors import AppError
 
 UPLOADS_AT_ONCE = 4
 PAGE_SIZE = 200
 REQUEST_TIMEOUT_S = 60.0
+PATIENCE_S = 120.0  # two windows of a limit per minute
 POLL_S = 0.3
 
 
@@ -49,7 +51,7 @@ class Loaded:
     """Skus that the service had already; they were left as they are."""
 
 
-class ServiceClient(httpx.Client):
+class ServiceClient(PatientClient):
     """Raises ServiceAway where no service answers."""
 
     def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
@@ -89,7 +91,9 @@ def open_client(api_url: str, api_key: str = "") -> ServiceClient:
     """Raises CatalogueError."""
     headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
     try:
-        return ServiceClient(base_url=api_url, timeout=REQUEST_TIMEOUT_S, trust_env=False, headers=headers)
+        return ServiceClient(
+            patience_s=PATIENCE_S, base_url=api_url, timeout=REQUEST_TIMEOUT_S, trust_env=False, headers=headers
+        )
     except httpx.InvalidURL as error:
         raise CatalogueError(f"{api_url!r} is no address of a service: {error}") from error
 

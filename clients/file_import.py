@@ -4,6 +4,8 @@ import itertools
 import secrets
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +13,7 @@ import httpx
 
 from clients.catalogue_import import CatalogueError, ServiceAway, answer_of
 from clients.chinese_clip_layout import images_beside, pictures, product_lines
+from clients.jobs import ENDED
 from tuwen.errors import InvalidInput
 from tuwen.importing.columns import SourceRow, named_pictures
 from tuwen.importing.outgoing import Outgoing
@@ -32,7 +35,7 @@ def begin_import(client: httpx.Client, file: Path, mode: str, on_upload: OnUploa
         response = client.post(
             "/product/import",
             params={"mode": mode} | {name: value for name, value in options.items() if value is not None},
-            content=_form(file, boundary, contents, on_upload),
+            content=_Form(file, boundary, contents, on_upload),
             headers=headers,
         )
     except OSError as error:
@@ -110,21 +113,32 @@ def summary_of(job: dict[str, Any]) -> str:
 def ways_back(job: dict[str, Any]) -> str:
     """For whoever leaves a job that goes on."""
     job_id = job["job_id"]
+    if job["status"] in ENDED:
+        return f"Job {job_id} is {job['status']}; what is in goes on being indexed."
     return f"Job {job_id} goes on: 'cli.py import --follow {job_id}' follows it, '--cancel {job_id}' gives it up."
 
 
-def _form(file: Path, boundary: str, contents: Iterator[bytes], on_upload: OnUpload) -> Iterator[bytes]:
-    name = file.name.replace('"', "'").replace("\r", " ").replace("\n", " ")
-    yield (
-        f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\n'
-        "Content-Type: application/octet-stream\r\n\r\n"
-    ).encode()
-    sent = 0
-    for chunk in contents:
-        sent += len(chunk)
-        on_upload(sent)
-        yield chunk
-    yield f"\r\n--{boundary}--\r\n".encode()
+@dataclass(frozen=True)
+class _Form:
+    """Each iteration begins anew: one that was answered 429 is sent again."""
+
+    file: Path
+    boundary: str
+    contents: Callable[[], Iterator[bytes]]
+    on_upload: OnUpload
+
+    def __iter__(self) -> Iterator[bytes]:
+        name = self.file.name.replace('"', "'").replace("\r", " ").replace("\n", " ")
+        yield (
+            f'--{self.boundary}\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\n'
+            "Content-Type: application/octet-stream\r\n\r\n"
+        ).encode()
+        sent = 0
+        for chunk in self.contents():
+            sent += len(chunk)
+            self.on_upload(sent)
+            yield chunk
+        yield f"\r\n--{self.boundary}--\r\n".encode()
 
 
 class _LocalPicture(NamedTuple):
@@ -133,19 +147,19 @@ class _LocalPicture(NamedTuple):
     """In the archive, where the service looks for it."""
 
 
-def _contents(file: Path) -> Iterator[bytes]:
+def _contents(file: Path) -> Callable[[], Iterator[bytes]]:
     """The file as it is, if it is an archive or names no picture that lies here; else an archive of both.
 
     All rows are looked through before the first byte goes out: a service waits half a minute for the next one, and to
     read gigabytes takes longer.
     """
     if (images := images_beside(file)) is not None:
-        return _archive_of_layout(file, images)
+        return partial(_archive_of_layout, file, images)
     if is_archive(file):
-        return _chunks(file)
+        return partial(_chunks, file)
     with Source(file) as source:
         pictures = list(_local_pictures(file.parent, source.rows()))
-    return _archive(file, pictures) if pictures else _chunks(file)
+    return partial(_archive, file, pictures) if pictures else partial(_chunks, file)
 
 
 def _chunks(file: Path) -> Iterator[bytes]:

@@ -9,7 +9,7 @@ import httpx
 from clients.catalogue_import import CatalogueError, ServiceAway, answer_of
 
 POLL_S = 0.5
-AWAY, AWAY_S = (502, 503, 504), 300.0  # an API that restarts loads its models first
+AWAY, AWAY_S = (429, 502, 503, 504), 300.0  # an API that restarts loads its models first
 ENDED = ("done", "failed", "cancelled")
 
 

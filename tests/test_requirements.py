@@ -24,6 +24,8 @@ WEB_FILES = (
     "web_demo.py",
     "pages",
     "web",
+    "clients/__init__.py",
+    "clients/patience.py",
     "data_models.py",
     "tuwen/__init__.py",
     "tuwen/errors.py",

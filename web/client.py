@@ -9,6 +9,7 @@ from typing import IO, Any, Self, TypeVar
 import httpx
 from pydantic import BaseModel, ValidationError
 
+from clients.patience import PatientClient
 from data_models import (
     GenerateRequest,
     GenerationJob,
@@ -32,6 +33,7 @@ Answer = TypeVar("Answer", bound=BaseModel)
 CONNECT_TIMEOUT_S = 5.0
 # An upload of 32 MiB over a slow line, or a search that waits behind others.
 ANSWER_TIMEOUT_S = 60.0
+PATIENCE_S = 10.0  # somebody looks at the page meanwhile
 
 
 class ApiError(Exception):
@@ -65,7 +67,7 @@ class ApiClient:
         # The API is a neighbour: a proxy that the environment names for the internet is never on the way to it.
         timeout = httpx.Timeout(ANSWER_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
         headers = {"Accept-Language": language} | ({"X-API-Key": key} if key else {})
-        self._http = httpx.Client(timeout=timeout, trust_env=False, headers=headers)
+        self._http = PatientClient(patience_s=PATIENCE_S, timeout=timeout, trust_env=False, headers=headers)
 
     def __enter__(self) -> Self:
         return self

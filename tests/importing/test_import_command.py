@@ -6,16 +6,19 @@ import subprocess
 import sys
 import time
 import zipfile
+from collections import Counter
 from pathlib import Path
 
 import httpx
+import pytest
 
 from clients.catalogue_import import open_client
 from clients.file_import import begin_import
 from tests.conftest import picture
 from tests.demo.test_demo_command import assert_one_sentence, run_cli
 from tests.importing.files import counts_of, csv_of, json_lines_of, wait_for_job, xlsx_of
-from tests.processes import ROOT, environment, free_port
+from tests.processes import ROOT, environment, free_port, running_api
+from web.client import ApiClient, ApiError
 
 
 def write_shop(folder: Path, prefix: str) -> Path:
@@ -100,6 +103,33 @@ def test_ctrl_c_leaves_the_job_and_says_how_to_follow_and_cancel_it(api: httpx.C
     followed = run_cli("import", "--follow", job_id, API_URL=str(api.base_url))
     assert (followed.returncode, f"Job {job_id} cancelled" in followed.stderr) == (1, True)
     (ROOT / "many.jsonl.errors.csv").unlink(missing_ok=True)
+
+
+def test_clients_wait_as_long_as_a_limit_asks_them_to(tmp_path: Path, tiny_models: dict[str, str]) -> None:
+    file, answered = write_shop(tmp_path, "RL"), Counter[tuple[str, int]]()
+    limits = {"RATE_LIMITS": "search=2/second, write=1/2 seconds, admin=1/day"}
+
+    def count(response: httpx.Response) -> None:
+        answered[response.request.method, response.status_code] += 1
+
+    with running_api(tmp_path / "data", **tiny_models, **limits) as url:
+        result = run_cli("import", str(file), API_URL=url)
+        assert (result.returncode, result.stderr) == (3, "")
+        summary, errors = (result.stdout.index(said) for said in ("3 created, 0 updated", ".errors.csv has the rows"))
+        assert summary < errors < result.stdout.rindex("Indexed")  # both before the wait for the index
+        with open_client(url) as client:
+            client.event_hooks = {"response": [count]}
+            for _ in range(3):
+                job = begin_import(client, file, "upsert", lambda _: None)
+            assert counts_of(wait_for_job(client, job)) == (0, 0, 3, 1)
+        assert answered["POST", 429] >= 1
+        assert answered["POST", 202] == 3
+        with ApiClient(url, "zh") as pages:
+            assert {pages.list_products().total for _ in range(6)} == {3}
+            pages.retry_failed()
+            with pytest.raises(ApiError) as refused:  # tomorrow is too far away
+                pages.retry_failed()
+            assert (refused.value.status, refused.value.code) == (429, "rate_limited")
 
 
 def test_all_rows_are_looked_through_before_the_form_begins(tmp_path: Path) -> None:
