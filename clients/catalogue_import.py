@@ -60,8 +60,8 @@ class ServiceClient(PatientClient):
         except httpx.TransportError as error:
             reason = str(error) or type(error).__name__
             raise ServiceAway(
-                f"No service answers at {self.base_url} ({reason}). Start it with 'fastapi run main.py', or name the "
-                "address of another by --api-url or API_URL."
+                f"No service answers at {self.base_url} ({reason}). Start it with 'fastapi run main.py --host 127.0.0.1"
+                " --no-proxy-headers', or name the address of another by --api-url or API_URL."
             ) from error
 
 

@@ -102,10 +102,10 @@ TEXTS: dict[str, Text] = {
         "The API can't be reached. The setting API_URL gives its address, now `{address}`.",
     ),
     "api_unreachable_hint": Text(
-        "先启动 API：`fastapi run main.py --port {port}`；如果它在别处运行，请在网页进程的环境变量或 `.env` "
-        "里把 `API_URL` 设为它的地址，再重启网页。",
-        "Start the API: `fastapi run main.py --port {port}`. If it runs elsewhere, set `API_URL` to its address in the "
-        "environment of these pages or in `.env`, and start the pages again.",
+        "先启动 API：`fastapi run main.py --host 127.0.0.1 --port {port} --no-proxy-headers`；如果它在别处运行，"
+        "请在网页进程的环境变量或 `.env` 里把 `API_URL` 设为它的地址，再重启网页。",
+        "Start the API: `fastapi run main.py --host 127.0.0.1 --port {port} --no-proxy-headers`. If it runs elsewhere, "
+        "set `API_URL` to its address in the environment of these pages or in `.env`, and start the pages again.",
     ),
     "api_key": Text("API 密钥", "API key"),
     "api_key_not_ascii": Text("这不是 API 密钥：密钥里没有中文和全角字符。", "That is no API key, which is all ASCII."),

@@ -30,6 +30,7 @@ from tuwen.errors import (
 from tuwen.settings import Settings
 
 DOCUMENTS = ("docs/api.md", "docs/api.zh-CN.md")
+EVERY_DOCUMENT = sorted(str(file.relative_to(ROOT)) for folder in (ROOT, ROOT / "docs") for file in folder.glob("*.md"))
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 EXPECTED = re.compile(r"^ *(?:#|//) → (.+)$", re.MULTILINE)
 HEADING = re.compile(r"^(#+) ", re.MULTILINE)
@@ -128,6 +129,21 @@ def test_every_section_with_examples_has_all_three_languages(name: str) -> None:
     for section in re.split(r"^##+ ", document(name), flags=re.MULTILINE):
         shown = {tag for tag, _ in BLOCK.findall(section)} & set(LANGUAGES)
         assert shown in (set(), set(LANGUAGES)), section.splitlines()[0]
+
+
+@pytest.mark.parametrize("name", EVERY_DOCUMENT)
+def test_headings_have_words_and_there_is_one_title(name: str) -> None:
+    headings = re.findall(r"^(#+)(?: +(.*))?$", BLOCK.sub("", document(name)), re.MULTILINE)
+    assert [level for level, words in headings if not words.strip()] == []
+    assert [level for level, _ in headings].count("#") == 1
+
+
+def test_every_start_of_the_api_says_where_it_listens() -> None:
+    """Without `--host` it is every address of the machine."""
+    told = {name: document(name) for name in (*EVERY_DOCUMENT, "web/texts.py", "clients/catalogue_import.py")}
+    commands = [(name, line) for name, text in told.items() for line in re.findall(r"\bfastapi run\b.*", text)]
+    assert {name for name, _ in commands} >= {"README.md", "README.zh-CN.md", "docs/security.md", "web/texts.py"}
+    assert [found for found in commands if not re.match(r"fastapi run main\.py --host \S", found[1])] == []
 
 
 def test_both_languages_say_the_same_in_the_same_order() -> None:
