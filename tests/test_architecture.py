@@ -106,7 +106,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "worker": BASE | ENGINES | ROOMS | {"tuwen.assembly"},
     "cli": BASE | ENGINES | ROOMS | {"tuwen.assembly", "main", "clients", "demo", "evaluation"},
     # Over HTTP alone.
-    "web": {"data_models", "tuwen.settings", "clients.patience"},
+    "web": {"clients", "data_models", "tuwen.settings"},
     "pages": {"data_models", "web"},
     "web_demo": {"web"},
     "clients": {"tuwen.errors", "tuwen.importing.columns", "tuwen.importing.outgoing", "tuwen.importing.source"},
