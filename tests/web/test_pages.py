@@ -488,7 +488,7 @@ def test_english_stays_chosen_from_page_to_page(tab: Page, pages_url: str) -> No
     sidebar.get_by_text("English", exact=True).click()
     expect(tab.get_by_label("What to look for")).to_have_value("白色玻璃餐桌")
     expect(hit(tab, 1)).to_contain_text("score 1.000")
-    sidebar.get_by_role("link", name="Products").click()
+    sidebar.get_by_role("link", name="Products", exact=True).click()
     expect(tab.get_by_role("heading", name="Products")).to_be_visible()
     expect(row(tab, "白色玻璃餐桌")).to_contain_text("indexed")
     ours = tab.locator("label:not([class*=_facets] label)")  # in the facets stand the catalogue's words
