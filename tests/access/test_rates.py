@@ -1,7 +1,9 @@
 """Rate limits that processes share, on each store, and what happens while it is away."""
 
 import asyncio
+import sqlite3
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -135,6 +137,35 @@ def test_while_the_store_is_away_each_process_counts_alone(
     said = [record.getMessage() for record in caplog.records]
     assert len(said) == 1
     assert "RATE_LIMIT_STORAGE" in said[0]
+
+
+def test_an_answer_after_the_deadline_counts_once(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often another writer keeps the store from answering in time."""
+    monkeypatch.setattr(rates_module, "LEND_WITHIN_S", 0.05)
+    monkeypatch.setattr(rates_module, "ALONE_FOR_S", 0.0)
+    limiter, rounds, each = new_limiter(database, "database"), 6, 5
+
+    async def scenario() -> None:
+        with closing(sqlite3.connect(tmp_path / "tuwen.db", isolation_level=None)) as other:
+            for _ in range(rounds):
+                other.execute("BEGIN IMMEDIATE")
+                for _ in range(each):
+                    await limiter.take("key till", PER_DAY)
+                other.execute("ROLLBACK")
+                window = limiter._windows["key till", PER_DAY[0]]
+                if window.lending is not None:
+                    await window.lending
+                if window.asking is not None:
+                    await window.asking
+        with database.read() as session:
+            stored = session.scalars(sa.select(RateWindowRow.spent)).one()
+        assert window.spent == rounds * each
+        assert stored + window.owed == window.spent + window.at_hand
+        assert await take_all(new_limiter(database, "database"), "key till") >= 0.9 * LIMIT - rounds * each
+
+    asyncio.run(scenario())
 
 
 def test_old_windows_go_and_there_is_a_bound_on_those_in_memory(

@@ -69,7 +69,7 @@ def parse_rates(text: str) -> Mapping[str, Sequence[Rate]]:
 class _Window:
     """What a client has left of a limit in the present window."""
 
-    __slots__ = ("at_hand", "ends_at", "lending", "number", "owed", "pace", "rest", "spent", "spent_until")
+    __slots__ = ("asking", "at_hand", "ends_at", "lending", "number", "owed", "pace", "rest", "spent", "spent_until")
 
     def __init__(self, number: int, ends_at: float, amount: int, pace: int) -> None:
         self.number, self.ends_at = number, ends_at
@@ -83,6 +83,8 @@ class _Window:
         self.spent_until = -math.inf
         """There is no more to be had until then, by the monotonic clock."""
         self.lending: asyncio.Task[None] | None = None
+        self.asking: asyncio.Task[None] | None = None
+        """The store; it may go on when nobody waits for it any more."""
 
 
 class RateLimiter:
@@ -166,17 +168,12 @@ class RateLimiter:
         assert self._storage is not None, "who counts alone has all at hand"
         wanted = _block(rate, window)
         try:
-            if time.monotonic() < self._alone_until:
+            if window.asking is not None or time.monotonic() < self._alone_until:
                 self._lend_alone(window, rate, wanted)
                 return
-            # By the window's number: where the clocks of machines differ, it is one limit a window all the same.
-            key = f"{client}/{rate.name}/{rate.amount}/{window.number}"
+            window.asking = asyncio.create_task(self._ask(client, rate, window, wanted))
             async with asyncio.timeout(LEND_WITHIN_S):
-                total = await self._threads.run(self._storage.incr, key, rate.window_s, wanted + window.owed)
-            window.owed, window.rest = 0, max(0, rate.amount - total)
-            window.at_hand += max(0, min(wanted, rate.amount - (total - wanted)))
-            if total >= rate.amount:
-                window.spent_until = math.inf
+                await asyncio.shield(window.asking)
         except (StorageError, DependencyUnavailable, TimeoutError) as error:
             self._alone_until = time.monotonic() + ALONE_FOR_S
             logger.warning(
@@ -186,12 +183,27 @@ class RateLimiter:
         finally:
             window.lending = None
 
+    async def _ask(self, client: str, rate: Rate, window: _Window, wanted: int) -> None:
+        """An answer that comes late counts all the same: told a second time, the store would count it twice."""
+        assert self._storage is not None, "who counts alone has all at hand"
+        # By the window's number: where the clocks of machines differ, it is one limit a window all the same.
+        key, told = f"{client}/{rate.name}/{rate.amount}/{window.number}", wanted + window.owed
+        try:
+            total = await self._threads.run(self._storage.incr, key, rate.window_s, told)
+        finally:
+            window.asking = None
+        more = told - window.owed  # the rest of it was lent already
+        window.owed, window.rest = max(0, -more), max(0, rate.amount - total)
+        window.at_hand += max(0, min(more, rate.amount - (total - more)))
+        if total >= rate.amount:
+            window.spent_until = math.inf
+
     def _lend_alone(self, window: _Window, rate: Rate, wanted: int) -> None:
-        lent = min(wanted, rate.amount - window.spent - window.at_hand)
+        lent = max(0, min(wanted, rate.amount - window.spent - window.at_hand))
         window.at_hand += lent
         window.owed += lent
-        if lent == 0:
-            window.spent_until = self._alone_until
+        if lent == 0:  # the store may be slower than this process counts alone
+            window.spent_until = max(self._alone_until, time.monotonic() + LEND_WITHIN_S)
 
     async def _run(self) -> None:
         while True:
