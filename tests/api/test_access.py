@@ -502,12 +502,15 @@ def test_writes_are_logged_by_the_name_of_the_key(api: httpx.Client, keys: dict[
     client.delete(f"/product/{product_id}", headers={"If-Match": '"none"'})
     client.put("/product/by-sku/a%20b%22", files={"image": b""})
     client.close()
+    found = api.post("/search", json={"mode": "text_to_text", "text": "桌子"}, headers=bearer(keys["search"]))
+    assert found.status_code == 200
     log = (Path(api.headers["X-Test-Folder"]) / "api.log").read_text(encoding="utf-8")
     lines = [line.partition("]: ")[2] for line in log.splitlines() if " tuwen.audit [" in line]
     by_write = [line for line in lines if "by the key write" in line]
     assert "POST /product 201 by the key write from 127.0.0.1" in by_write
     assert f"DELETE /product/{product_id} 412 by the key write from 127.0.0.1" in by_write
     assert "PUT /product/by-sku/a%20b%22 422 by the key write from 127.0.0.1" in by_write
+    assert not any(line.startswith("POST /search ") for line in lines)  # which changes nothing
     made, revoked = (
         "The API key {} was made, with the scopes {}, by {} from 127.0.0.1",
         "The API key {} was revoked by {}",

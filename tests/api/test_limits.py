@@ -94,10 +94,20 @@ def test_an_ipv6_network_is_one_client() -> None:
 @contextmanager
 def uploading(url: str, address: str, headers: dict[str, str]) -> Iterator[socket.socket]:
     """An import whose second half does not come."""
+    headers = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"} | headers
+    with sending(url, address, "/product/import", headers, HALF_A_FORM, REST_OF_IT) as connection:
+        yield connection
+
+
+@contextmanager
+def sending(
+    url: str, address: str, path: str, headers: dict[str, str], half: str, rest: str
+) -> Iterator[socket.socket]:
+    """Of a body, half."""
     host = httpx.URL(url)
-    lines = [f"Host: {host.host}:{host.port}", f"Content-Length: {len((HALF_A_FORM + REST_OF_IT).encode())}"]
-    lines += [f"Content-Type: multipart/form-data; boundary={BOUNDARY}", *(f"{n}: {v}" for n, v in headers.items())]
-    request = "\r\n".join(["POST /product/import HTTP/1.1", *lines, "", HALF_A_FORM])
+    lines = [f"Host: {host.host}:{host.port}", f"Content-Length: {len((half + rest).encode())}"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    request = "\r\n".join([f"POST {path} HTTP/1.1", *lines, "", half])
     with socket.create_connection((host.host, host.port or 80), timeout=30, source_address=(address, 0)) as connection:
         connection.sendall(request.encode())
         yield connection
@@ -128,14 +138,32 @@ def test_an_import_ends_with_its_key(url: str, connect: Connect) -> None:
             wait_until(lambda: has_been_used(client, f"feed-{number}"), what="the upload to have begun")  # noqa: B023
             assert client.delete(f"/keys/feed-{number}").status_code == 204
             connection.sendall(rest.encode())
-            answered = ""
-            while "}" not in answered:  # the end of its body
-                answered += connection.recv(10_000).decode()
+            answered = problem_from(connection)
         assert answered.startswith("HTTP/1.1 401"), answered
         assert "revoked_key" in answered
     assert client.get("/product/import/1").status_code == 404
     audited = re.findall(r"tuwen\.audit \[[^\]]+\]: (.+) by the key feed-(\d)", LOGS[url].read_text(encoding="utf-8"))
     assert audited == [("POST /product/import 401", "0"), ("POST /product/import 401", "1")]
+
+
+def test_a_small_body_that_comes_slowly_changes_nothing_once_its_key_has_ended(url: str, connect: Connect) -> None:
+    client, half, rest = connect("127.0.0.2"), '{"prompt": ', '"table"}'
+    by_key = new_key(client, "slow", "write") | {"Content-Type": "application/json"}
+    with sending(url, "127.0.0.7", "/generate", by_key, half, rest) as connection:
+        wait_until(lambda: has_been_used(client, "slow"), what="the request to have begun")
+        assert client.delete("/keys/slow").status_code == 204
+        connection.sendall(rest.encode())
+        answered = problem_from(connection)
+    assert answered.startswith("HTTP/1.1 401"), answered
+    assert "revoked_key" in answered
+    assert re.search(r"tuwen\.audit \[[^\]]+\]: POST /generate 401 by the key slow", LOGS[url].read_text("utf-8"))
+
+
+def problem_from(connection: socket.socket) -> str:
+    answered = ""
+    while "}" not in answered:  # the end of its body
+        answered += connection.recv(10_000).decode()
+    return answered
 
 
 def has_been_used(client: httpx.Client, name: str) -> bool:

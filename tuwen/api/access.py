@@ -6,6 +6,7 @@ Before a body is read or a parameter looked at. A route that declares nothing en
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote
 
@@ -13,6 +14,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute, iter_route_contexts
 from starlette.datastructures import MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
 from data_models import KEY_SCOPES, KeyScope
@@ -96,7 +98,7 @@ class GuardedRoute(APIRoute):
                 await hold_slot(request, caller, streams=streams)
             if caller.key is not None and caller.key.shop_id is not None:
                 request.state.api = request.state.api.of_shop(caller.key.shop_id)
-            if caller.key is None or request.method in READING:
+            if caller.key is None or request.method in READING or scope == "search":
                 return await handle(request)
             return await _audited(handle, request, caller.key.name)
 
@@ -239,6 +241,10 @@ def _require_this_machine(origin: Origin) -> None:
 async def _audited(handle: Handler, request: Request, key: str) -> Response:
     status = 500
     try:
+        if not is_upload(request):  # which `hold_slot` ends with its key
+            with suppress(ClientDisconnect):  # as `handle` will meet it, too
+                await request.body()  # which is kept for it
+            await require_caller(request)  # the body may have come slowly, and the key have ended meanwhile
         response = await handle(request)
         status = response.status_code
     except AppError as error:
