@@ -37,6 +37,14 @@ class Shop(NamedTuple):
     log: Path
 
 
+class Nginx(NamedTuple):
+    client: httpx.Client
+    """Of the API's name, over TLS."""
+    plain: str
+    """Its address without TLS."""
+    folder: Path
+
+
 class Pictures(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.send_response(200)
@@ -57,7 +65,7 @@ def running_host() -> Iterator[str]:
 
 
 @contextmanager
-def running_nginx(folder: Path, api_url: str) -> Iterator[httpx.Client]:
+def running_nginx(folder: Path, api_url: str) -> Iterator[Nginx]:
     """Our own file, with other ports and folders."""
     folder.mkdir()
     certificate = new_certificate(folder, host=f"DNS:{API},DNS:{PAGES}")
@@ -65,7 +73,7 @@ def running_nginx(folder: Path, api_url: str) -> Iterator[httpx.Client]:
     ours = (ROOT / "deploy" / "nginx.conf").read_text(encoding="utf-8")
     for theirs, here in (
         ("listen 443 ", f"listen 127.0.0.1:{port} "),
-        ("listen 80;", f"listen 127.0.0.1:{plain};"),
+        ("listen 80", f"listen 127.0.0.1:{plain}"),
         ("http://127.0.0.1:8000", api_url),
         ("/etc/nginx/tuwen.crt", str(certificate.file)),
         ("/etc/nginx/tuwen.key", str(certificate.key)),
@@ -77,7 +85,9 @@ def running_nginx(folder: Path, api_url: str) -> Iterator[httpx.Client]:
         f"{name}_temp_path {folder}/{name};" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )
     (folder / "nginx.conf").write_text(
-        f"daemon off; pid {folder}/pid; error_log stderr;\nevents {{}}\nhttp {{ {paths}\n{ours}\n}}\n", encoding="utf-8"
+        f"daemon off; pid {folder}/pid; error_log stderr;\nevents {{}}\n"
+        f"http {{ access_log {folder}/default.log; {paths}\n{ours}\n}}\n",
+        encoding="utf-8",
     )
     command = [require_program("nginx", "/usr/sbin/nginx"), "-c", str(folder / "nginx.conf"), "-p", str(folder)]
     with running(command, folder / "error.log", env=environment(), ready=lambda: listens(port)):
@@ -85,7 +95,7 @@ def running_nginx(folder: Path, api_url: str) -> Iterator[httpx.Client]:
             base_url=f"https://127.0.0.1:{port}", headers={"Host": API}, verify=False, timeout=30, trust_env=False
         )
         with client:
-            yield client
+            yield Nginx(client, f"http://127.0.0.1:{plain}", folder)
 
 
 @pytest.fixture(scope="module")
@@ -116,13 +126,13 @@ def shop(
             IMAGE_URL_HOSTS=pictures,
             IMAGE_URL_PRIVATE_NETWORKS="127.0.0.0/8",
         ) as url,
-        running_nginx(folder / "nginx", url) as outside,
+        running_nginx(folder / "nginx", url) as nginx,
     ):
         database = Database(f"{dsn}")
         with database.write() as session:
             key = create_key(session, new_key("feed", ["search", "write", "admin"])).key
         database.close()
-        yield Shop(outside, key, server, pictures, folder / "api.log")
+        yield Shop(nginx.client, key, server, pictures, folder / "api.log")
     with server.cursor() as cursor:
         cursor.execute(f"DROP USER IF EXISTS {USER}")
     server.close()
@@ -156,11 +166,46 @@ def test_pictures_are_public_and_nothing_else_is(shop: Shop, inside: httpx.Clien
     assert shop.outside.post("/product").status_code == 401
 
 
-def test_behind_the_proxy_nobody_is_this_machine(shop: Shop) -> None:
+@pytest.fixture(scope="module")
+def keyless(tmp_path_factory: pytest.TempPathFactory, tiny_models: dict[str, str]) -> Iterator[tuple[str, Nginx]]:
+    """A service that has no key yet and answers its own machine alone, and what is before it."""
+    folder = tmp_path_factory.mktemp("keyless")
+    with (
+        running_api(folder, **tiny_models, HOST_NAMES=API) as url,
+        running_nginx(folder / "nginx", url) as nginx,
+    ):
+        yield url, nginx
+
+
+def test_behind_the_proxy_nobody_is_this_machine(keyless: tuple[str, Nginx]) -> None:
+    url, nginx = keyless
+    assert httpx.get(f"{url}/product/list", headers={"Host": API}, trust_env=False).status_code == 200
     for claimed in ({}, {"X-Forwarded-For": "127.0.0.1"}, {"Forwarded": "for=127.0.0.1"}, {"X-Real-IP": "127.0.0.1"}):
-        assert shop.outside.get("/product/list", headers=claimed).status_code == 401
+        assert nginx.client.get("/product/list", headers=claimed).status_code == 403
+
+
+def test_other_names_get_no_answer(keyless: tuple[str, Nginx]) -> None:
+    _, nginx = keyless
+    for base in (nginx.client.base_url, nginx.plain):
+        with pytest.raises(httpx.RemoteProtocolError):
+            nginx.client.get(f"{base}/health/live", headers={"Host": "127.0.0.1"})
+
+
+def test_the_proxy_logs_no_queries(keyless: tuple[str, Nginx]) -> None:
+    _, nginx = keyless
+    moved = nginx.client.get(f"{nginx.plain}/product/list?q=of-a-visitor")
+    assert (moved.status_code, moved.headers["Location"]) == (301, f"https://{API}/product/list?q=of-a-visitor")
+    nginx.client.get("/product/list?q=of-a-visitor")
+    log = nginx.folder / "tuwen.log"
+    wait_until(lambda: '"GET /product/list" 403' in log.read_text(), what="its line in the access log")
+    told = [file.name for file in nginx.folder.glob("*.log") if "of-a-visitor" in file.read_text()]
+    assert told == []
+
+
+def test_what_is_for_operators_is_closed(shop: Shop) -> None:
     for path in ("/metrics", "/keys", "/keys/feed", "/reindex/1", "/health", "/health/ready"):
         assert shop.outside.get(path, headers={"X-API-Key": shop.key}).status_code == 404
+    assert shop.outside.post("/product/retry-failed", headers={"X-API-Key": shop.key}).status_code == 404
     assert shop.outside.get("/health/live").headers["Strict-Transport-Security"]
 
 
