@@ -99,6 +99,8 @@ def test_scripts_of_the_origins_that_are_named_may_call_and_others_may_not(open_
     assert answer.headers["Access-Control-Allow-Origin"] == "http://localhost:3000"
     refused = open_api.get("/product/987654", headers={"Origin": SHOP_ORIGIN})  # a script may read errors, too
     assert refused.headers["Access-Control-Allow-Origin"] == SHOP_ORIGIN
+    exposed = set(refused.headers["Access-Control-Expose-Headers"].split(", "))
+    assert exposed == {"X-Request-ID", "Retry-After", "RateLimit", "RateLimit-Policy", "ETag", "Location"}
     assert preflight("https://elsewhere.example").status_code == httpx.codes.BAD_REQUEST
     stranger = open_api.get("/product/list", headers={"Origin": "https://elsewhere.example"})
     assert "Access-Control-Allow-Origin" not in stranger.headers

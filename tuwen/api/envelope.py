@@ -13,6 +13,8 @@ from tuwen.settings import Settings
 logger = logging.getLogger(__name__)
 
 REQUEST_ID = "X-Request-ID"
+# What scripts of other origins may read beside the body; without this they see none of ours.
+EXPOSED = (REQUEST_ID, "Retry-After", "RateLimit", "RateLimit-Policy", "ETag", "Location")
 # Answers are data, and no page: a browser that is led to one runs, embeds and tells nothing. A route says what is
 # otherwise with its own.
 SECURITY_HEADERS = {
@@ -31,7 +33,7 @@ def install_cors(app: FastAPI, settings: Settings) -> None:
             allow_origins=settings.cors_allow_origins,
             allow_methods=["*"],
             allow_headers=["*"],
-            expose_headers=[REQUEST_ID],
+            expose_headers=EXPOSED,
         )
 
 
