@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
+from rich.text import Text
 
 from clients import file_import, jobs
 from clients import reindex as client_reindex
@@ -400,12 +401,15 @@ def list_keys() -> None:
     """All API keys, with those that ended. The keys themselves are kept nowhere."""
     from tuwen.access.keys import list_keys as listed  # noqa: PLC0415
 
-    table = Table("name", "scopes", "shop", "created", "expires", "revoked", "last use", "limits")
+    folded = [Column(name, overflow="fold") for name in ("name", "scopes", "shop", "limits")]
+    moments = [Column(name, no_wrap=True) for name in ("created", "expires", "revoked", "last use")]
+    table = Table(*folded[:3], *moments, folded[3], padding=0)
     with _database() as database, database.read() as session:
         for key in listed(session):
-            moments = (key.created_at, key.expires_at, key.revoked_at, key.last_used_at)
-            shown = (f"{each:%Y-%m-%d %H:%M}" if each else "" for each in moments)
-            table.add_row(key.name, ", ".join(key.scopes), key.shop_id or "", *shown, key.rate_limits or "")
+            times = (key.created_at, key.expires_at, key.revoked_at, key.last_used_at)
+            shown = (f"{each:%Y-%m-%d\n%H:%M}" if each else "" for each in times)
+            cells = key.name, ", ".join(key.scopes), key.shop_id or "", *shown, key.rate_limits or ""
+            table.add_row(*(Text(cell) for cell in cells))  # no cell is markup
     console.print(table)
 
 

@@ -527,8 +527,16 @@ def test_the_command_line_makes_lists_and_revokes_keys(api: httpx.Client, keys: 
     assert (made.returncode, made.stdout.count("\n")) == (0, 1), made.stderr
     key = made.stdout.strip()
     assert api.get("/product/list", headers=bearer(key)).status_code == 200  # at once
-    rows = [[cell.strip() for cell in line.split("│")] for line in run_cli("keys", "list", **data).stdout.splitlines()]
-    assert {name for _, name, *_ in (row for row in rows if len(row) > 2)} >= {*keys, "till"}
+    long, limits = "nightly-feed-of-the-shop-in-the-north", "search=100/second, generate=50/day"
+    options = ("--scope", "search", "--scope", "write", "--limit", limits)
+    assert run_cli("keys", "create", "--name", long, *options, **data).returncode == 0
+    listed = run_cli("keys", "list", **data, COLUMNS="80").stdout
+    rows = [[cell.strip() for cell in line.split("│")] for line in listed.splitlines() if line.startswith("│")]
+    names, folded_limits = "".join(row[1] for row in rows), "".join(row[8] for row in rows)
+    assert all(name in names for name in (*keys, "till", long))
+    assert limits.replace(" ", "") in folded_limits.replace(" ", "")
+    assert {bool(re.fullmatch(r"(\d{4}-\d\d-\d\d|\d\d:\d\d|)", cell)) for row in rows for cell in row[4:8]} == {True}
+    assert "…" not in listed
     assert run_cli("keys", "revoke", "till", **data).returncode == 0
     wait_until(lambda: api.get("/product/list", headers=bearer(key)).status_code == 401, timeout_s=5, what="a refusal")
     unknown = run_cli("keys", "revoke", "nobody", **data)
