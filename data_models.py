@@ -28,7 +28,7 @@ from pydantic import (
     model_validator,
 )
 
-from tuwen.limit_settings import RATE_LIMITS, RATE_LIMITS_LENGTH, TITLE_COLUMN_LENGTH
+from tuwen.limit_settings import RATE_LIMITS_LENGTH, TITLE_COLUMN_LENGTH, RateLimits
 from tuwen.settings import (
     CATEGORY_COLUMN_LENGTH,
     GROUP_COLUMN_LENGTH,
@@ -854,7 +854,7 @@ class NewApiKey(BaseModel):
         None, description="Of which alone it sees and changes anything; not with the scope admin. Null: of all shops."
     )
     expires_at: AwareDatetime | None = None
-    rate_limits: Annotated[str, Field(pattern=RATE_LIMITS, max_length=RATE_LIMITS_LENGTH)] | None = Field(
+    rate_limits: Annotated[RateLimits, Field(max_length=RATE_LIMITS_LENGTH)] | None = Field(
         None, description="As RATE_LIMITS, whose limits of the same kinds they replace.", examples=["search=100/second"]
     )
 

@@ -1,8 +1,9 @@
 """Those of the settings that limit something; `tuwen/settings.py` has all of them."""
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import Field, IPvAnyNetwork, field_validator
+from pydantic import AfterValidator, Field, IPvAnyNetwork, field_validator
 from pydantic_settings import BaseSettings, NoDecode
 
 TITLE_COLUMN_LENGTH = 500
@@ -10,6 +11,18 @@ RATE_LIMITS_LENGTH = 200
 # search=50/second, write=20/10 second: kinds of requests, and how many of them in which time; none for nothing.
 _RATE = r"(search|write|admin|generate)=[1-9]\d{0,8}/([1-9]\d{0,3} ?)?(second|minute|hour|day)s?"
 RATE_LIMITS = rf"^({_RATE}(, ?{_RATE})*)?$"
+
+
+def _known_limits(text: str) -> str:
+    if not re.fullmatch(RATE_LIMITS, text):
+        raise ValueError(
+            "must be limits as search=50/second, write=20/10 seconds, generate=100/day: of search, write, admin or "
+            "generate, each in a second, minute, hour or day, or several"
+        )
+    return text
+
+
+RateLimits = Annotated[str, AfterValidator(_known_limits), Field(json_schema_extra={"pattern": RATE_LIMITS})]
 
 
 def split_at_commas(value: object) -> object:
@@ -26,7 +39,7 @@ class LimitSettings(BaseSettings):
     attributes_max_bytes: int = Field(32 * 1024, ge=2, le=60 * 1024)
     import_max_bytes: int = Field(8 * 1024 * 1024 * 1024, ge=1)
     search_max_offset: int = Field(1000, ge=0, le=10_000)
-    rate_limits: Annotated[str, Field(pattern=RATE_LIMITS)] = ""
+    rate_limits: RateLimits = ""
     rate_limit_storage: str = Field("memory", repr=False)  # with a password in it
     uploads_at_once: int = Field(200, ge=1)
     uploads_per_client: int = Field(100, ge=1)

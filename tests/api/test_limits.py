@@ -67,10 +67,10 @@ def test_who_asks_too_often_is_told_when_to_come_again(connect: Connect) -> None
     assert refused.headers["content-type"] == "application/problem+json"
     assert (problem["type"], problem["code"]) == ("urn:tuwen:problem:rate-limited", "rate_limited")
     assert problem["parameters"] | {"seconds": 0} == {
-        "client": "address 127.0.0.2", "limit": 5, "kind": "search", "window": 86400, "seconds": 0
+        "client": "address 127.0.0.2", "limit": 5, "what": "requests", "kind": "search", "window": 86400, "seconds": 0
     }  # fmt: skip
     in_chinese = client.get("/product/list", headers={"Accept-Language": "zh"}).json()
-    assert in_chinese["detail"].startswith("客户端 address 127.0.0.2 已达到上限")
+    assert in_chinese["detail"].startswith("客户端 address 127.0.0.2 已达到上限：86400 秒内 5 次请求（查询）")
     assert connect("127.0.0.3").get("/product/list").status_code == 200
     unlimited = client.get("/keys")  # of the scope admin
     assert (unlimited.status_code, "RateLimit" in unlimited.headers) == (200, False)
@@ -82,7 +82,9 @@ def test_a_key_has_limits_of_its_own(connect: Connect) -> None:
     answers = [client.get("/product/list", headers=by_key) for _ in range(3)]
     assert [answer.status_code for answer in answers] == [200, 200, 429]
     assert answers[0].headers["RateLimit-Policy"] == '"search-86400";q=2;w=86400, "search-172800";q=7;w=172800'
-    assert client.post("/keys", json={"name": "x", "scopes": ["search"], "rate_limits": "fast"}).status_code == 422
+    wrong = client.post("/keys", json={"name": "x", "scopes": ["search"], "rate_limits": "search=fast"})
+    assert (wrong.status_code, wrong.json()["errors"][0]["code"]) == (422, "wrong_limits")
+    assert "search=50/second" in wrong.json()["detail"]
 
 
 def test_an_ipv6_network_is_one_client() -> None:
@@ -192,7 +194,7 @@ def test_streams_and_drawings_are_shared_and_streams_end_with_their_key(connect:
         assert artist.delete(f"/generate/{drawn[-2].json()['job_id']}").status_code == 204
         drawn[-2:] = [draw()] * 2
         assert drawn[-1].status_code == status
-    assert drawn[-1].json()["parameters"]["kind"] == "generate"
+    assert drawn[-1].json()["detail"].startswith("The address 127.0.0.8 has reached its limit of 4 drawings (generate)")
     assert drawn[-1].headers["RateLimit-Policy"] == '"generate-86400";q=4;w=86400'
 
     with ExitStack() as under_way:

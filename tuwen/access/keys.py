@@ -87,7 +87,10 @@ def new_key(name: str, scopes: Sequence[str], expires: str = "", rate_limits: st
             }
         )
     except ValidationError as error:
-        wrong = [FieldError(".".join(map(str, each["loc"])), each["msg"]) for each in error.errors()]
+        wrong = [
+            FieldError(".".join(map(str, each["loc"])), each["msg"].removeprefix("Value error, "))
+            for each in error.errors()
+        ]
         raise InvalidInput(summary(wrong), wrong) from error
 
 

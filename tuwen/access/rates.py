@@ -155,8 +155,9 @@ class RateLimiter:
                 return window
             if window.lending is None:
                 [(_, _, wait_s)] = self.standings(client, [rate])
+                what = "drawings" if rate.kind == "generate" else "requests"
                 refusal = RateLimited(
-                    f"The {client} has reached its limit of {rate.amount} requests ({rate.kind}) in {rate.window_s} s; "
+                    f"The {client} has reached its limit of {rate.amount} {what} ({rate.kind}) in {rate.window_s} s; "
                     f"try again in {wait_s} s."
                 )
                 refusal.retry_after_s = wait_s

@@ -9,7 +9,7 @@ import re
 from functools import cache, reduce
 from typing import Literal, NamedTuple
 
-from tuwen.api.access_messages import OF_ACCESS
+from tuwen.api.access_messages import OF_ACCESS, WORDS
 from tuwen.api.failure_messages import OF_FAILURES
 from tuwen.api.health_messages import OF_HEALTH
 from tuwen.api.warning_messages import KINDS, OF_WARNINGS
@@ -257,6 +257,7 @@ def find_message(english: str) -> Said | None:
             said = {name: value for name, value in gaps.items() if name not in ("s", "more")}
             parameters = {name: _as_number(value) for name, value in said.items()}
             listed = {name: said[name].replace(" or ", " 或 ") for name in LISTS if name in said}
+            listed |= {name: WORDS[said[name]] for name in ("kind", "what") if said.get(name) in WORDS}
             if kinds := said.get("kinds"):
                 listed["kinds"] = reduce(lambda text, pair: text.replace(*pair), KINDS.items(), kinds)
             return Said(pattern.code, parameters, pattern.in_chinese.format(**(said | listed)))
