@@ -3,6 +3,7 @@
 `LONG_TESTS=1` makes 10,000 tries.
 """
 
+import csv
 import io
 import itertools
 import json
@@ -93,6 +94,17 @@ def own(shops: dict[str, Shop]) -> dict[str, list[dict[str, Any]]]:
             wait_until_indexed(client)
         made[shop_id] = shops[shop_id].products()
     return made
+
+
+def skus_in(exported: httpx.Response, file_format: str) -> list[str]:
+    text = exported.content
+    if file_format == "zip":
+        with zipfile.ZipFile(io.BytesIO(text)) as archive:
+            [rows] = [name for name in archive.namelist() if name.endswith(".jsonl")]
+            text = archive.read(rows)
+    if file_format == "csv":
+        return [row["sku"] for row in csv.DictReader(io.StringIO(text.decode("utf-8-sig")))]
+    return [json.loads(line)["sku"] for line in text.splitlines()]
 
 
 def shared_picture() -> bytes:
@@ -280,6 +292,18 @@ def test_each_shop_sees_its_own_and_a_key_without_one_sees_all(
     assert len(service.post("/search", json=search).json()["hits"]) == sum(counts.values())
 
 
+def test_groups_of_two_shops_with_one_name_are_two(
+    service: httpx.Client, shops: dict[str, Shop], own: dict[str, list[dict[str, Any]]]
+) -> None:
+    search = {"mode": "text_to_text", "text": "沙发", "top_k": 50, "group_by": "group_id"}
+    for order in ({}, {"sort": "price"}):
+        hits = service.post("/search", json=search | order).json()["hits"]
+        found = {hit["product"]["product_id"]: hit["group_size"] for hit in hits}
+        for products in own.values():
+            sizes = [found[each["product_id"]] for each in products if each["product_id"] in found]
+            assert sizes == [3], order
+
+
 def test_a_sku_is_one_of_its_shop_and_without_a_shop_the_default_ones(
     service: httpx.Client, shops: dict[str, Shop], own: dict[str, list[dict[str, Any]]]
 ) -> None:
@@ -300,3 +324,10 @@ def test_a_sku_is_one_of_its_shop_and_without_a_shop_the_default_ones(
     assert (job["unchanged"], job["deleted"], job["error"]) == (3, 0, None)
     assert shops["b"].ask("GET", job["status_url"]).status_code == 404
     assert shops["default"].ask("GET", job["status_url"]).status_code == 200
+    # What it exports may come back, and is what that would change.
+    for file_format in ("csv", "jsonl", "zip"):
+        wanted = ["OWN-0", "OWN-1"] if file_format == "zip" else ["OWN-0", "OWN-1", "OWN-2"]
+        exported = service.get("/product/export", params={"format": file_format, "archive_limit": 2})
+        mine = shops["default"].ask("GET", "/product/export", params={"format": file_format, "archive_limit": 2})
+        assert skus_in(exported, file_format) == skus_in(mine, file_format) == wanted
+        assert exported.headers.get("Link") == mine.headers.get("Link")

@@ -111,7 +111,7 @@ def test_whatever_is_asked_is_of_the_shop(database: Database, shop_id: str) -> N
         assert {row.product_id for row in load_products(session, everything)} == set(mine)
         assert set(sort_values(session, everything, "price")) == set(mine)
         assert set(lock_products(session, everything)) == set(mine)
-        assert group_sizes(session, ["g"]) == {"g": PRODUCTS}
+        assert group_sizes(session, everything) == dict.fromkeys(mine, PRODUCTS)
         assert [sku_owner(session, f"S{n}") for n in range(PRODUCTS)] == mine
         assert set(sku_owners(session, [f"S{n}" for n in range(PRODUCTS)]).values()) == set(mine)
         boosting = Boosting.by([Boost(attribute=f"k{shop_id}", pivot=1, weight=0.5)])
@@ -193,7 +193,7 @@ def test_words_are_found_counted_and_known_within_the_shop(database: Database, s
         for filters in (SearchFilters(), SearchFilters(price_min=Decimal(0), price_max=Decimal(1000))):
             assert [each for each, _ in best_products(session, weights, filters, 99)] == mine
         assert terms_of_those(session, everything, ["沙发", *SHOPS]) == dict.fromkeys(mine, known)
-        assert groups_of(session, everything) == dict.fromkeys(mine, "g")
+        assert groups_of(session, everything) == dict.fromkeys(mine, (shop_id, "g"))
         assert {row.product_id for row in products_with_binding(session, 1, everything)} == set(mine)
     with database.of_shop("nobody").read() as session:
         assert counts.of(session, ["沙发"]) == {}
@@ -282,7 +282,7 @@ def test_sqlite_does_not_walk_over_a_shop_for_a_few_rows(tmp_path: Path) -> None
             lambda session: session.scalar(sa.select(sa.exists().where(ProductRow.image_sha256 == "0"))),
             "ix_product_image_sha256 ",
         ),
-        "a group": (lambda session: group_sizes(session, ["g"]), "ix_product_group_id "),
+        "a group": (lambda session: group_sizes(session, [1, 2]), "ix_product_group_id "),
         "hits": (
             lambda session: products_bound_to(session, 1, [RowKey(each, each, each) for each in range(20)]),
             "PRIMARY KEY (rowid=?)",

@@ -167,10 +167,10 @@ async def export_products(
     after: Annotated[int, Query(ge=0, le=2**63 - 1)] = 0,
     archive_limit: Annotated[int, Query(ge=1, le=MOST_PRODUCTS)] = MOST_PRODUCTS,
 ) -> StreamingResponse:
-    """All products: what is changed in the file goes back by an import with `mode=upsert`. `zip` has their pictures,
-    and an import into an empty installation makes the same products; each archive has `archive_limit` of them at most
-    and no more files than an import takes, and the `Link` header has the address of the next one. `after`: behind this
-    `product_id`."""
+    """All products of the key's shop (a key without one: of `default`, as imports): what is changed in the file goes
+    back by an import with `mode=upsert`. `zip` has their pictures, and an import into an empty installation makes the
+    same products; each archive has `archive_limit` of them at most and no more files than an import takes, and the
+    `Link` header has the address of the next one. `after`: behind this `product_id`."""
     headers = {"Content-Disposition": f'attachment; filename="products.{file_format}"'}
     database, run = api.services.database, api.threads.reads.run
     if file_format == "zip":

@@ -12,6 +12,8 @@ from tuwen.catalogue.filters import EVERYTHING, Selection, conditions_of, has_sk
 from tuwen.database.shops import home_shop
 from tuwen.texts import canonical_text
 
+Group = tuple[str, str]
+"""Shop and group_id: variants of one product."""
 OLDEST_AMONG = 1000  # so that a long backlog costs no more
 SORT_COLUMNS = ("product_id", "title", "price", "created_at", "updated_at")
 
@@ -80,15 +82,24 @@ def sort_values(session: orm.Session, product_ids: Collection[int], sort: str) -
     return dict(session.execute(statement).all())
 
 
-def group_sizes(session: orm.Session, group_ids: Collection[str]) -> dict[str, int]:
-    group_id = ProductRow.group_id
-    counts = sa.select(group_id, sa.func.count()).where(group_id.in_(group_ids)).group_by(group_id)
-    return {name: count for name, count in session.execute(counts) if name is not None}
+def group_of(shop_id: str, group_id: str | None) -> Group | None:
+    return (shop_id, group_id) if group_id else None
 
 
-def groups_of(session: orm.Session, product_ids: Collection[int]) -> dict[int, str | None]:
-    statement = sa.select(ProductRow.product_id, ProductRow.group_id).where(ProductRow.product_id.in_(product_ids))
-    return dict(session.execute(statement).all())
+def groups_of(session: orm.Session, product_ids: Collection[int]) -> dict[int, Group | None]:
+    columns = sa.select(ProductRow.product_id, ProductRow.shop_id, ProductRow.group_id)
+    rows = session.execute(columns.where(ProductRow.product_id.in_(product_ids)))
+    return {product_id: group_of(shop_id, group_id) for product_id, shop_id, group_id in rows}
+
+
+def group_sizes(session: orm.Session, product_ids: Collection[int]) -> dict[int, int]:
+    """By product, how many its group has. Those without one are left out."""
+    groups = {product_id: group for product_id, group in groups_of(session, product_ids).items() if group}
+    names = {group_id for _, group_id in groups.values()}
+    columns = sa.select(ProductRow.shop_id, ProductRow.group_id, sa.func.count())
+    counted = columns.where(ProductRow.group_id.in_(names)).group_by(ProductRow.shop_id, ProductRow.group_id)
+    sizes = {group_of(shop_id, group_id): size for shop_id, group_id, size in session.execute(counted)}
+    return {product_id: sizes[group] for product_id, group in groups.items() if group in sizes}
 
 
 def load_products(session: orm.Session, product_ids: Iterable[int]) -> list[ProductRow]:

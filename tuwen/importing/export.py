@@ -1,4 +1,7 @@
-"""Products as a file that can be imported again: what a spreadsheet edits, without pictures, which stay with them."""
+"""Products as a file that can be imported again: what a spreadsheet edits, without pictures, which stay with them.
+
+Of the shop that an import of the file would change: two shops' products with one sku would become one.
+"""
 
 import csv
 import io
@@ -10,6 +13,7 @@ import sqlalchemy as sa
 
 from orm_models import ProductRow
 from tuwen.database.engine import Database
+from tuwen.database.shops import home_shop
 
 ExportFormat = Literal["csv", "jsonl"]
 FIELDS = ("sku", "title", "category", "price", "attributes", "group_id")
@@ -20,7 +24,8 @@ AT_ONCE = 500
 def products_after(database: Database, last: int) -> Sequence[ProductRow]:
     """The next ones in the order of their ids; none at the end. Blocks."""
     with database.read() as session:
-        statement = sa.select(ProductRow).where(ProductRow.product_id > last).order_by(ProductRow.product_id)
+        of_shop = ProductRow.shop_id == home_shop(session)
+        statement = sa.select(ProductRow).where(ProductRow.product_id > last, of_shop).order_by(ProductRow.product_id)
         return list(session.scalars(statement.limit(AT_ONCE)))
 
 

@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from orm_models import ProductRow
 from tuwen.catalogue.pictures import Picture, pictures_of
 from tuwen.database.engine import Database
+from tuwen.database.shops import home_shop
 from tuwen.errors import NotFound, PictureUnreadable
 from tuwen.importing.archives import MOST_MEMBERS
 from tuwen.importing.export import record_of
@@ -35,7 +36,8 @@ def last_of_archive(
     columns = sa.select(ProductRow.product_id, ProductRow.image_count).where(ProductRow.product_id > after)
     last, pictures = None, 0
     with database.read() as session:
-        for product_id, image_count in session.execute(columns.order_by(ProductRow.product_id).limit(most + 1)):
+        columns = columns.where(ProductRow.shop_id == home_shop(session)).order_by(ProductRow.product_id)
+        for product_id, image_count in session.execute(columns.limit(most + 1)):
             pictures += image_count
             if last is not None and (most == 0 or pictures > most_pictures):
                 return last
@@ -72,6 +74,7 @@ def archive_of_products(
 def _products_after(database: Database, after: int, last: int | None) -> list[tuple[ProductRow, Sequence[Picture]]]:
     conditions = [ProductRow.product_id > after, *([ProductRow.product_id <= last] if last is not None else [])]
     with database.read() as session:
+        conditions.append(ProductRow.shop_id == home_shop(session))
         statement = sa.select(ProductRow).where(*conditions).order_by(ProductRow.product_id).limit(AT_ONCE)
         products = list(session.scalars(statement))
         pictures = pictures_of(session, products)

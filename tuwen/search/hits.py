@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from data_models import Product, ProductImage
 from orm_models import MAIN
 from tuwen.catalogue.pictures import Picture, pictures_of
-from tuwen.catalogue.queries import groups_of
+from tuwen.catalogue.queries import Group, groups_of
 from tuwen.catalogue.representation import as_product
 from tuwen.database.engine import Database
 from tuwen.vectors.bound_products import counts_in, products_bound_to, products_with_binding
@@ -73,7 +73,7 @@ class Nearest(NamedTuple):
     """A product by its nearest row."""
 
     product_id: int
-    group_id: str | None
+    group: Group | None
     score: float
     bound: Bound
     hit: ProductHit | None = None
@@ -138,7 +138,7 @@ class HitMaker:
                 self._log_unreadable(columns.product_id, error)
         return products
 
-    def groups(self, of: BoundRows, product_ids: Sequence[int]) -> dict[int, str | None]:
+    def groups(self, of: BoundRows, product_ids: Sequence[int]) -> dict[int, Group | None]:
         with self._database.of_shop(of.shop_id).read() as session:
             return groups_of(session, product_ids)
 

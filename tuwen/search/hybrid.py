@@ -66,7 +66,7 @@ class HybridSearch:
         started, showing = time.perf_counter(), lookup.showing
         if showing.by_group:
             groups = self._hits.groups(lookup.rows, [each.product_id for each in fused])
-            fused = [each._replace(group_id=groups.get(each.product_id)) for each in fused]
+            fused = [each._replace(group=groups.get(each.product_id)) for each in fused]
         candidates = tuple(each.product_id for each in fused[: showing.candidates])
         values = order_values(self._database.of_shop(lookup.shop_id), showing, candidates)
         hits = self._made(lookup.rows, showing.in_order(fused, values), showing.wanted, words)

@@ -9,6 +9,7 @@ from typing import Self
 
 from data_models import MAX_IMAGES
 from tuwen.catalogue.prices import FEW, FittingPage, Prices, first_fitting_rows, page_of_fitting_rows
+from tuwen.catalogue.queries import group_of
 from tuwen.database.engine import Database
 from tuwen.encoders.base import Vector
 from tuwen.errors import VectorDBUnavailable, VectorsRejected
@@ -245,7 +246,9 @@ class NearestProducts:
                 continue
             made = None if as_candidates else self._hits.hit(product, hit.score, lookup.field)
             if made or as_candidates:
-                yield Nearest(product.columns.product_id, product.columns.group_id, hit.score, product, made)
+                columns = product.columns
+                group = group_of(columns.shop_id, columns.group_id)
+                yield Nearest(columns.product_id, group, hit.score, product, made)
 
     def _found(self, step: Step, products: Sequence[Nearest], *, are_all: bool) -> Found:
         lookup, showing = step.lookup, step.lookup.showing

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from data_models import SearchSort
 from tuwen.catalogue.boosts import Boosting, lifts
-from tuwen.catalogue.queries import sort_values
+from tuwen.catalogue.queries import Group, sort_values
 from tuwen.database.engine import Database
 from tuwen.search.hits import Nearest
 
@@ -15,7 +15,7 @@ class Ranked(NamedTuple):
     """A product by several searches."""
 
     product_id: int
-    group_id: str | None
+    group: Group | None
     score: float
     boosted_score: float | None = None
 
@@ -84,7 +84,7 @@ class Showing:
 
     def _group(self, nearest: Nearest | Ranked) -> Hashable:
         """A product without one is a group of its own."""
-        return (nearest.group_id if self.by_group else None) or nearest.product_id
+        return (nearest.group if self.by_group else None) or nearest.product_id
 
 
 def _sorted(nearest: Sequence[AnyRanked], values: Mapping[int, Any], *, descending: bool) -> list[AnyRanked]:

@@ -146,9 +146,9 @@ class Searcher:
     def _count(self, request: SearchRequest, found: Found, hits: Sequence[SearchHit]) -> SearchFacets | None:
         with self._database.read_at_length() as session:
             if request.group_by:
-                sizes = group_sizes(session, {hit.product.group_id for hit in hits if hit.product.group_id})
+                sizes = group_sizes(session, [hit.product.product_id for hit in hits])
                 for hit in hits:
-                    hit.group_size = sizes.get(hit.product.group_id or "", 1)
+                    hit.group_size = sizes.get(hit.product.product_id, 1)
             if not request.facets:
                 return None
             counts = count_facets_among(session, found.candidates, request.facets)

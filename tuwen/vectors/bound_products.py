@@ -11,7 +11,7 @@ from tuwen.database.shops import IsOfShop, shop_of
 from vector_db import RowKey, VectorField
 
 MAX_IDS_A_STATEMENT = 5000  # SQLite takes 32,766 values in a statement
-OF_CANDIDATES = ("product_id", "price", "group_id")
+OF_CANDIDATES = ("product_id", "price", "shop_id", "group_id")
 _PRODUCT, _BINDING = ProductRow.__table__, ProductVectorRow.__table__
 
 
