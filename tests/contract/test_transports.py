@@ -326,6 +326,8 @@ def test_no_transaction_waits_for_the_broker(
             while "Kafka does not answer" not in caplog.text:
                 await asyncio.sleep(0.2)  # whoever asks InnoDB more often than each 0.1 s gets an old answer
                 assert open_transactions(database) == 0
+            while is_claimed(database):  # noqa: ASYNC110  # an end in the middle of a try leaves it so
+                await asyncio.sleep(0.02)
         await sender.close()
 
     if broker == "away":
@@ -340,8 +342,13 @@ def test_no_transaction_waits_for_the_broker(
     with database.read() as session:
         [row] = session.scalars(sa.select(OutboxRow))
         assert row.attempts >= 1
-        assert (row.published_at, row.claimed_until) == (None, None)
+        assert row.published_at is None
     database.close()
+
+
+def is_claimed(database: Database) -> bool:
+    with database.read() as session:
+        return session.scalar(sa.select(OutboxRow.claimed_until)) is not None
 
 
 def open_transactions(database: Database) -> int:
