@@ -116,7 +116,8 @@ def test_searches_are_refused_in_time_and_everything_else_goes_on(shop: tuple[st
     slowest_live = max(live.result())
     print(f"slowest beside {SEARCHERS} searchers: live {slowest_live:.2f} s, search {slowest_search:.2f} s, {report}")
     assert set().union(*(searcher.statuses() for searcher in searchers)) == {503}
-    assert slowest_search < TIMEOUT_S + 1
+    # What asks no Milvus takes as long as the machine lets it: so much later a refusal may be, too.
+    assert slowest_search < TIMEOUT_S + 1 + others["list"].slowest()
     assert others["ready"].statuses() == {503}
     assert slowest_live < (0.1 if LONG else 1.0)  # the short form runs beside other tests
     for name, statuses in (("create", {201}), ("list", {200}), ("generate", {200, 202})):
