@@ -16,6 +16,7 @@ from benchmarks.services import demo_items
 from nlp_models import load_encoders
 from orm_models import ProductRow, ProductVectorRow, utc_now
 from tuwen.assembly import open_stores
+from tuwen.catalogue.terms import make_terms
 from tuwen.encoders.base import Embeddings, unit_rows
 from tuwen.settings import Settings
 from tuwen.vectors.registry import require_live_index
@@ -114,6 +115,7 @@ def fill(settings: Settings, base: Vectors, count: int) -> None:
             with stores.database.write() as session:
                 session.execute(sa.insert(ProductRow), [_product(row) for row in rows])
                 session.execute(sa.insert(ProductVectorRow), [key._asdict() | bound for key in keys])
+                make_terms(session, [row.product_id for row in rows])
             first_id += len(rows)
 
 

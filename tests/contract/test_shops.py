@@ -38,13 +38,13 @@ from tuwen.catalogue.queries import (
     sku_owners,
     sort_values,
 )
-from tuwen.catalogue.terms import TermCounts, best_products, count_products, known_terms, terms_of_those, write_terms
+from tuwen.catalogue.terms import TermCounts, best_products, count_products, known_terms, write_terms
 from tuwen.database.engine import Database
 from tuwen.database.shops import UnscopedStatement
 from tuwen.generation.queries import count_jobs_waiting, find_generated_image
 from tuwen.importing.export import products_after
 from tuwen.lexical.lexicon import Lexicon
-from tuwen.search.lexical import LexicalSearch
+from tuwen.search.lexical import LexicalSearch, WordQuery
 from tuwen.vectors.binding import made_of
 from tuwen.vectors.bound_products import products_bound_to, products_with_binding
 from vector_db import RowKey
@@ -192,7 +192,6 @@ def test_words_are_found_counted_and_known_within_the_shop(database: Database, s
         weights = dict.fromkeys(["沙发", *SHOPS], 1.0)
         for filters in (SearchFilters(), SearchFilters(price_min=Decimal(0), price_max=Decimal(1000))):
             assert [each for each, _ in best_products(session, weights, filters, 99)] == mine
-        assert terms_of_those(session, everything, ["沙发", *SHOPS]) == dict.fromkeys(mine, known)
         assert groups_of(session, everything) == dict.fromkeys(mine, (shop_id, "g"))
         assert {row.product_id for row in products_with_binding(session, 1, everything)} == set(mine)
     with database.of_shop("nobody").read() as session:
@@ -204,11 +203,8 @@ def test_a_typo_is_corrected_to_no_word_of_another_shop(database: Database) -> N
     search = LexicalSearch(database, Lexicon(None))
     for _ in range(2):  # what one has asked for tells nothing to the next
         for shop_id, found in ((None, ids_of("default")), ("default", ids_of("default")), ("a", []), ("nobody", [])):
-            hits = search.find("defualt", SearchFilters(), 99, shop_id)
-            assert ([each for each, _ in hits.products], bool(hits.terms)) == (found, bool(found)), shop_id
-    titles = dict.fromkeys(ids_of("default"), "沙发 default")
-    assert search.matched_words(titles, ["default"], "default") == {each: ["default"] for each in titles}
-    assert search.matched_words(titles, ["default"], "a") == {}
+            [hits] = search.find_all([WordQuery("defualt", SearchFilters(), 99, shop_id)])
+            assert ([each for each, _ in hits.products], bool(hits.words)) == (found, bool(found)), shop_id
 
 
 def test_terms_are_rewritten_within_the_shop(database: Database) -> None:
@@ -289,7 +285,6 @@ def test_sqlite_does_not_walk_over_a_shop_for_a_few_rows(tmp_path: Path) -> None
         ),
         "words": (lambda session: count_products(session, ["a", "b"]), "PRIMARY KEY (term=? AND shop_id=?)"),
         "corrections": (lambda session: known_terms(session, ["a", "b"]), "PRIMARY KEY (term=? AND shop_id=?)"),
-        "titles' words": (lambda session: terms_of_those(session, [1, 2], ["a", "b"]), "product_id=?"),
         "best": (
             lambda session: best_products(session, {"a": 1.0}, SearchFilters(price_min=Decimal(1)), 9),
             "PRIMARY KEY (term=? AND shop_id=?)",

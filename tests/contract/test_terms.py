@@ -11,12 +11,12 @@ from orm_models import ProductRow, ProductTermRow
 from tests.contract.test_database import add_product
 from tests.servers import new_mysql_database
 from tuwen.catalogue.changes import apply_changes
-from tuwen.catalogue.terms import best_products, count_products, known_terms, terms_of_those, write_terms
+from tuwen.catalogue.terms import best_products, count_products, known_terms, write_terms
 from tuwen.database.engine import Database
 from tuwen.indexing.missing_terms import make_missing_terms
 from tuwen.lexical.lexicon import Lexicon
 from tuwen.lexical.terms import VERSION
-from tuwen.search.lexical import LexicalSearch
+from tuwen.search.lexical import LexicalSearch, WordQuery
 
 
 @pytest.fixture(scope="module", params=["sqlite", "mariadb"])
@@ -64,15 +64,13 @@ def test_products_are_scored_by_the_terms_that_they_have(database: Database) -> 
         assert [product_id for product_id, _ in within] == [blue.product_id]
         of_attribute = SearchFilters(attributes={"n": 3})
         assert [each for each, _ in best_products(session, {"沙发": 1.0}, of_attribute, 10)] == [blue.product_id]
-        matched = terms_of_those(session, [red.product_id, blue.product_id], ["红色", "沙发"])
-        assert matched == {red.product_id: {"红色", "沙发"}, blue.product_id: {"沙发"}}
 
 
 def test_of_what_all_have_the_cost_is_bounded(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(12):
         with_terms(database, add_product(database, title=f"沙发{number}" if number < 11 else "沙发 稀有"))
     monkeypatch.setattr("tuwen.search.lexical.MOST_READ", 2)
-    found = LexicalSearch(database, Lexicon(None)).find("稀有沙发", SearchFilters(), 20, None)
+    [found] = LexicalSearch(database, Lexicon(None)).find_all([WordQuery("稀有沙发", SearchFilters(), 20)])
     assert len(found.products) == 1  # by the rare word alone; that all others are sofas, meaning knows
 
 

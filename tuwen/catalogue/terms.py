@@ -4,8 +4,7 @@ Never commits: the caller's `Database.write()` block is the transaction.
 """
 
 import time
-from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence, Set
 from functools import cache
 from typing import Any, cast
 
@@ -24,8 +23,10 @@ OF_TERMS = frozenset({"title", "sku", "category", "attributes"})
 MOST_PRODUCTS = 5000
 FULL_IMPACT = 100
 COUNT_EVERY_S, MOST_KEPT = 10.0, 20_000
+MOST_AT_ONCE = 200  # terms of a statement; SQLite takes no more than 500
 MOST_COUNTED = 100_000  # products of a shop
 _TERM = cast("sa.Table", ProductTermRow.__table__)
+_PRODUCT_ID, _SCORE = sa.column("product_id", sa.BigInteger), sa.column("score", sa.Float)
 
 
 def write_terms(session: orm.Session, products: Sequence[ProductRow], *, are_new: bool = False) -> None:
@@ -77,13 +78,21 @@ class TermCounts:
         self._products: dict[str | None, int] = {}
         self._until = 0.0
 
-    def of(self, session: orm.Session, terms: Sequence[str]) -> dict[str, int]:
+    def learn(self, session: orm.Session, terms: Set[str]) -> None:
+        """Looks up those that are not known: all of several queries at once."""
         if time.monotonic() >= self._until or len(self._terms) > MOST_KEPT:
             self._terms, self._products = {}, {}
             self._until = time.monotonic() + COUNT_EVERY_S
         shop_id, kept = shop_of(session), self._terms
-        unknown = [term for term in terms if (shop_id, term) not in kept]
-        kept.update({(shop_id, term): count for term, count in count_products(session, unknown).items()})
+        unknown = sorted(term for term in terms if (shop_id, term) not in kept)
+        for begin in range(0, len(unknown), MOST_AT_ONCE):
+            counts = count_products(session, unknown[begin : begin + MOST_AT_ONCE])
+            kept.update({(shop_id, term): count for term, count in counts.items()})
+
+    def of(self, session: orm.Session, terms: Sequence[str]) -> dict[str, int]:
+        """Without what no product has."""
+        self.learn(session, set(terms))
+        shop_id, kept = shop_of(session), self._terms
         return {term: kept[shop_id, term] for term in terms if (shop_id, term) in kept}
 
     def products(self, session: orm.Session) -> int:
@@ -95,8 +104,9 @@ class TermCounts:
 
 def known_terms(session: orm.Session, terms: Collection[str]) -> set[str]:
     """Those that any product has."""
-    statement = sa.select(ProductTermRow.term).where(ProductTermRow.term.in_(terms)).distinct()
-    return set(session.scalars(statement)) if terms else set()
+    if not terms:
+        return set()
+    return set(session.scalars(sa.select(ProductTermRow.term).where(ProductTermRow.term.in_(terms)).distinct()))
 
 
 def best_products(
@@ -104,24 +114,19 @@ def best_products(
 ) -> list[tuple[int, float]]:
     """Products with any of these terms that fit the filters, and their scores: what their terms weigh, by impact."""
     shop_id = shop_of(session)
-    parameters = _of_shop(shop_id)
+    parameters = _of_shop(shop_id) | {"limit": limit}
     for number, (term, weight) in enumerate(weights.items()):
         parameters |= {f"t{number}": term, f"w{number}": weight / FULL_IMPACT}
-    found = _scoring(len(weights), of_shop=shop_id is not None)
-    statement = sa.select(found.c.product_id, found.c.score)
-    if conditions := conditions_of(Selection(filters=filters), session.get_bind().dialect.name):
-        statement = statement.join(ProductRow, ProductRow.product_id == found.c.product_id).where(*conditions)
-    statement = statement.order_by(found.c.score.desc(), found.c.product_id).limit(limit)
-    return [(product_id, float(score)) for product_id, score in session.execute(statement, parameters)]
-
-
-def terms_of_those(session: orm.Session, product_ids: Collection[int], terms: Collection[str]) -> dict[int, set[str]]:
-    """Which of these terms each of these products has."""
-    found: dict[int, set[str]] = defaultdict(set)
-    of_both = ProductTermRow.product_id.in_(product_ids), ProductTermRow.term.in_(terms)
-    for product_id, term in session.execute(sa.select(ProductTermRow.product_id, ProductTermRow.term).where(*of_both)):
-        found[product_id].add(term)
-    return found
+    terms, of_shop = len(weights), shop_id is not None
+    conditions = conditions_of(Selection(filters=filters), session.get_bind().dialect.name)
+    if not conditions:
+        rows: sa.Result[Any] = session.connection().execute(_best(terms, of_shop=of_shop), parameters)
+    else:
+        found = sa.text(_scoring(terms, of_shop=of_shop)).columns(_PRODUCT_ID, _SCORE).subquery()
+        fitting = sa.select(found.c.product_id, found.c.score).where(ProductRow.product_id == found.c.product_id)
+        best_first = fitting.where(*conditions).order_by(found.c.score.desc(), found.c.product_id)
+        rows = session.execute(best_first.limit(sa.bindparam("limit", type_=sa.Integer)), parameters)
+    return [(row.product_id, float(row.score)) for row in rows]
 
 
 def _products_of(session: orm.Session) -> int:
@@ -147,14 +152,18 @@ def _counting(terms: int, *, of_shop: bool) -> sa.TextClause:
 
 
 @cache
-def _scoring(terms: int, *, of_shop: bool) -> sa.Subquery:
+def _best(terms: int, *, of_shop: bool) -> sa.TextClause:
+    return sa.text(f"{_scoring(terms, of_shop=of_shop)} ORDER BY score DESC, product_id LIMIT :limit")
+
+
+@cache
+def _scoring(terms: int, *, of_shop: bool) -> str:
     each = (
         f"SELECT product_id, impact * :w{number} AS score FROM "
         f"(SELECT product_id, impact FROM {_rows_of(number, of_shop=of_shop)}) AS l{number}"
         for number in range(terms)
     )
-    statement = f"SELECT product_id, SUM(score) AS score FROM ({' UNION ALL '.join(each)}) AS a GROUP BY product_id"
-    return sa.text(statement).columns(sa.column("product_id", sa.BigInteger), sa.column("score", sa.Float)).subquery()
+    return f"SELECT product_id, SUM(score) AS score FROM ({' UNION ALL '.join(each)}) AS a GROUP BY product_id"
 
 
 def _rows_of(number: int, *, of_shop: bool) -> str:

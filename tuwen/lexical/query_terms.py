@@ -1,7 +1,7 @@
 """The terms of a query: what is looked up for it, how much each weighs, and which word of the query it stands for."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from functools import cache
 from itertools import pairwise
 from typing import NamedTuple
@@ -27,19 +27,31 @@ class QueryTerm(NamedTuple):
     """Of this term in a title."""
     instead_of: str = ""
     """Another term, which this one may have been meant by: where it is found that one is not missed."""
-    is_guess: bool = False
-    """Looked up only where no product has that other one."""
 
 
 def query_terms(text: str, words: Words) -> list[QueryTerm]:
     """Those that weigh most, each once."""
-    normalised = lexical_text(text)
-    found: dict[str, QueryTerm] = {}
-    for each in _terms(normalised, words):
-        best = found.get(each.term)
-        if len(each.term) <= TERM_LENGTH and (best is None or each.weight > best.weight):
-            found[each.term] = each
-    return sorted(found.values(), key=lambda each: -each.weight)[:MOST_TERMS]
+    return _heaviest(_terms(lexical_text(text), words))[:MOST_TERMS]
+
+
+def sounds_instead_of(unknown: Set[str], text: str) -> list[QueryTerm]:
+    """Of pairs of the query's characters that no product has, what sounds like them: 沙法 as 沙发."""
+    runs = [run for run in runs_of(lexical_text(text)) if is_han(run) and not unknown.isdisjoint(pairs_of(run))]
+    return _heaviest(
+        QueryTerm(sound, SOUND, terms.SOUND, instead_of=pair)
+        for run in runs
+        for pair, sound in zip(pairs_of(run), sounds_of(run), strict=True)
+        if pair in unknown
+    )
+
+
+def _heaviest(found: Iterator[QueryTerm]) -> list[QueryTerm]:
+    heaviest: dict[str, QueryTerm] = {}
+    for each in found:
+        before = heaviest.get(each.term)
+        if len(each.term) <= TERM_LENGTH and (before is None or each.weight > before.weight):
+            heaviest[each.term] = each
+    return sorted(heaviest.values(), key=lambda each: -each.weight)
 
 
 def _terms(text: str, words: Words) -> Iterator[QueryTerm]:
@@ -54,7 +66,6 @@ def _terms(text: str, words: Words) -> Iterator[QueryTerm]:
             yield from (
                 each._replace(weight=each.weight * SYNONYM)
                 for each in (_of_han(run, words) if is_han(run) else _of_letters(run))
-                if not each.is_guess
             )
 
 
@@ -65,12 +76,9 @@ def _of_han(run: str, words: Words) -> Iterator[QueryTerm]:
     for word in words.cut(run):
         if len(word) > 1:
             yield QueryTerm(word, WORD)
-    pairs = pairs_of(run)
-    yield from (QueryTerm(pair, PAIR) for pair in pairs)
+    yield from (QueryTerm(pair, PAIR) for pair in pairs_of(run))
     if len(run) <= SHORT:
         yield from (QueryTerm(character, SINGLE, terms.SINGLE) for character in run)
-    for pair, sound in zip(pairs, sounds_of(run), strict=True):  # 沙法 sounds as 沙发
-        yield QueryTerm(sound, SOUND, terms.SOUND, instead_of=pair, is_guess=True)
 
 
 def _of_letters(run: str) -> Iterator[QueryTerm]:

@@ -6,20 +6,21 @@ Behind it comes what is further by meaning.
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
-from data_models import SearchFilters
-from tuwen.background import WorkPool
+from data_models import Product, SearchFilters
 from tuwen.database.engine import Database
 from tuwen.search.hits import BoundRows, HitMaker, ProductHit
-from tuwen.search.lexical import LexicalSearch, WordHits
+from tuwen.search.lexical import LexicalSearch, WordHits, WordQuery, matched_words
 from tuwen.search.lookup import Lookups
 from tuwen.search.nearest import Found, Lookup
 from tuwen.search.order import Ranked, Showing, order_values
+from tuwen.search.turns import Turns
 
 # Two of Milvus's rows more are asked for (`nearest.py`), and one product that says whether these are all.
-LEG_DEPTH = 61
+LEG_DEPTH = 29
 # Reciprocal rank fusion (Cormack and others, SIGIR 2009). The constant and the weights were chosen on
 # `evaluation/query_files/tuning.jsonl`; that of words is by how much of the query a product has, to this power.
 RRF_CONSTANT = 10
@@ -34,26 +35,40 @@ class HybridQuery:
     """By meaning first; each with `showing` as the whole search has it."""
 
 
+class _Ending(NamedTuple):
+    """What is left to do of a search: the products that are shown."""
+
+    lookup: Lookup
+    fused: Sequence[Ranked]
+    legs: Sequence[Found]
+    words: WordHits
+
+
 class HybridSearch:
-    def __init__(self, database: Database, lookups: Lookups, words: LexicalSearch, threads: WorkPool) -> None:
+    """`lanes`: turns of searches that may be under way at once."""
+
+    def __init__(
+        self, database: Database, lookups: Lookups, words: LexicalSearch, *, lanes: int, queue_size: int
+    ) -> None:
         self._database = database
         self._lookups = lookups
-        self._words = words
-        self._threads = threads
+        self._words = Turns("looking-for-words", words.find_all, lanes=lanes, queue_size=queue_size)
+        self._endings = Turns("making-hits", self._found_all, lanes=lanes, queue_size=queue_size)
         self._hits = HitMaker(database)
 
     async def find(self, query: HybridQuery) -> Found:
         """Raises what `Lookups.find` does."""
         [first, *_] = query.lookups
         depth = max(LEG_DEPTH, first.showing.candidates)
-        legs, words = await asyncio.gather(
+        words = WordQuery(query.text, query.filters, depth, first.shop_id)
+        legs, by_words = await asyncio.gather(
             asyncio.gather(*(self._lookups.find(_leg(lookup, depth)) for lookup in query.lookups)),
-            self._threads.run(self._words.find, query.text, query.filters, depth, first.shop_id),
+            self._words.ask(words),
         )
-        fused = fuse(legs, words, {first.without_product_id})
+        fused = fuse(legs, by_words, {first.without_product_id})
         if len(fused) < first.showing.wanted and not legs[0].are_all:
             fused = await self._with_further(first, fused)
-        return await self._threads.run(self._found, first, fused, legs, words)
+        return await self._endings.ask(_Ending(first, fused, legs, by_words))
 
     async def _with_further(self, lookup: Lookup, fused: list[Ranked]) -> list[Ranked]:
         """Pages past all legs: what they have is left out of the search by meaning, whose order goes on behind it."""
@@ -62,35 +77,53 @@ class HybridSearch:
         new = [product_id for product_id in further.candidates if product_id not in seen]
         return fused + [Ranked(product_id, None, 0.0) for product_id in new]
 
-    def _found(self, lookup: Lookup, fused: list[Ranked], legs: Sequence[Found], words: WordHits) -> Found:
-        started, showing = time.perf_counter(), lookup.showing
+    def _found_all(self, endings: Sequence[_Ending]) -> list[Found]:
+        started = time.perf_counter()
+        ordered = [self._ordered(ending) for ending in endings]
+        shown: dict[BoundRows, set[int]] = {}
+        for ending, ranked in zip(endings, ordered, strict=True):
+            first = [each.product_id for each in ranked[: ending.lookup.showing.wanted]]
+            shown.setdefault(ending.lookup.rows, set()).update(first)
+        products = {of: self._hits.products(of, sorted(ids)) for of, ids in shown.items()}
+        hits = [
+            self._made(ending, ranked, products[ending.lookup.rows])
+            for ending, ranked in zip(endings, ordered, strict=True)
+        ]
+        took_ms = (time.perf_counter() - started) * 1000
+        return [_as_found(ending, its, took_ms) for ending, its in zip(endings, hits, strict=True)]
+
+    def _ordered(self, ending: _Ending) -> list[Ranked]:
+        lookup, showing, fused = ending.lookup, ending.lookup.showing, ending.fused
         if showing.by_group:
             groups = self._hits.groups(lookup.rows, [each.product_id for each in fused])
             fused = [each._replace(group=groups.get(each.product_id)) for each in fused]
-        candidates = tuple(each.product_id for each in fused[: showing.candidates])
+        candidates = [each.product_id for each in fused[: showing.candidates]]
         values = order_values(self._database.of_shop(lookup.shop_id), showing, candidates)
-        hits = self._made(lookup.rows, showing.in_order(fused, values), showing.wanted, words)
-        metadata_ms = max(leg.metadata_ms for leg in legs) + (time.perf_counter() - started) * 1000
-        are_all = legs[0].are_all and len(fused) <= showing.candidates
-        return Found(hits, metadata_ms, candidates, are_all)
+        return showing.in_order(fused, values)
 
-    def _made(self, of: BoundRows, ordered: Sequence[Ranked], wanted: int, words: WordHits) -> list[ProductHit]:
-        """What was deleted since is passed over."""
+    def _made(self, ending: _Ending, ordered: Sequence[Ranked], products: Mapping[int, Product]) -> list[ProductHit]:
+        """Of these, as many as are wanted. What was deleted since is passed over."""
+        wanted, words = ending.lookup.showing.wanted, ending.words.words
         hits: list[ProductHit] = []
         waiting = list(ordered)
         while waiting and len(hits) < wanted:
             some, waiting = waiting[: wanted - len(hits)], waiting[wanted - len(hits) :]
-            products = self._hits.products(of, [each.product_id for each in some])
-            titles = {product_id: product.title for product_id, product in products.items()}
-            matched = self._words.matched_words(titles, words.terms, of.shop_id) if words.terms else {}
             hits += [
-                ProductHit(
-                    each.score, products[each.product_id], None, each.boosted_score, matched.get(each.product_id, [])
-                )
+                ProductHit(each.score, product, None, each.boosted_score, matched_words(product.title, words))
                 for each in some
-                if each.product_id in products
+                if (product := products.get(each.product_id))
             ]
+            if len(hits) < wanted and waiting:
+                following = [each.product_id for each in waiting[: wanted - len(hits)]]
+                products = self._hits.products(ending.lookup.rows, following)
         return hits
+
+
+def _as_found(ending: _Ending, hits: list[ProductHit], took_ms: float) -> Found:
+    showing, fused, legs = ending.lookup.showing, ending.fused, ending.legs
+    candidates = tuple(each.product_id for each in fused[: showing.candidates])
+    are_all = legs[0].are_all and len(fused) <= showing.candidates
+    return Found(hits, max(leg.metadata_ms for leg in legs) + took_ms, candidates, are_all)
 
 
 def _leg(lookup: Lookup, depth: int) -> Lookup:

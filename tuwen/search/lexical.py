@@ -1,20 +1,23 @@
 """Products by the words of a query: which terms are looked up, what each weighs, and which words a hit has of it."""
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from data_models import SearchFilters
-from tuwen.catalogue.terms import (
-    MOST_PRODUCTS,
-    TermCounts,
-    best_products,
-    known_terms,
-    terms_of_those,
-)
-from tuwen.database.engine import Database
+from tuwen.catalogue.terms import MOST_PRODUCTS, TermCounts, best_products, known_terms
+from tuwen.database.engine import Database, Session
 from tuwen.lexical.lexicon import Lexicon
-from tuwen.lexical.query_terms import CORRECTED, WORD, QueryTerm, corrections_of, query_terms
+from tuwen.lexical.query_terms import (
+    CORRECTED,
+    SINGLE,
+    WORD,
+    QueryTerm,
+    corrections_of,
+    query_terms,
+    sounds_instead_of,
+)
 from tuwen.lexical.terms import PINYIN, is_han, pairs_of, runs_of, sounds_of
 from tuwen.texts import lexical_text
 
@@ -23,45 +26,59 @@ MOST_READ = 6000
 MOST_CORRECTED, MOST_CORRECTIONS = 3, 5  # words of a query, each some hundred spellings; and those that are kept
 
 
+class WordQuery(NamedTuple):
+    text: str
+    filters: SearchFilters
+    limit: int
+    """Products at most."""
+    shop_id: str | None = None
+    """Of which alone anything is found, counted and known; None: of all."""
+
+
 @dataclass(frozen=True)
 class WordHits:
     products: Sequence[tuple[int, float]]
     """Best first, each with how much of the query's words it has, from 0 to 1."""
-    terms: frozenset[str]
-    """That were looked up."""
+    words: frozenset[str] = frozenset()
+    """By which they were found: terms that tell something by themselves."""
 
 
 class LexicalSearch:
-    """All of it blocks. `shop_id`: of which alone anything is found, counted and known; None: of all."""
+    """All of it blocks."""
 
     def __init__(self, database: Database, lexicon: Lexicon) -> None:
         self._database = database
         self._lexicon = lexicon
         self._counts = TermCounts()
 
-    def find(self, text: str, filters: SearchFilters, limit: int, shop_id: str | None) -> WordHits:
-        asked = query_terms(text, self._lexicon.words)
-        with self._database.of_shop(shop_id).read_at_length() as session:
-            counts = self._counts.of(session, [each.term for each in asked if not each.is_guess])
-            guesses = [each for each in asked if each.is_guess and each.instead_of not in counts]
-            meant = _spellings([each.term for each in asked if each.weight >= WORD and each.term not in counts])
-            known = sorted(known_terms(session, meant))[:MOST_CORRECTIONS]
-            guesses += [QueryTerm(term, CORRECTED, instead_of=meant[term]) for term in known]
-            counts |= self._counts.of(session, [each.term for each in guesses])
-            asked = [each for each in asked if not each.is_guess] + guesses
-            weights, best = _weights(asked, counts, self._counts.products(session))
-            rarest = {term: weights[term] for term in _rarest(weights, counts)}
-            found = best_products(session, rarest, filters, limit) if rarest else []
-        scores = [(product_id, min(1.0, score / best)) for product_id, score in found]
-        return WordHits(scores, frozenset(weights))
+    def find_all(self, queries: Sequence[WordQuery]) -> list[WordHits]:
+        asked = [query_terms(query.text, self._lexicon.words) for query in queries]
+        found: dict[int, WordHits] = {}
+        for shop_id in dict.fromkeys(query.shop_id for query in queries):
+            with self._database.of_shop(shop_id).read_at_length() as session:
+                mine = [number for number, query in enumerate(queries) if query.shop_id == shop_id]
+                self._counts.learn(session, {each.term for number in mine for each in asked[number]})
+                found |= {number: self._found(session, queries[number], asked[number]) for number in mine}
+        return [found[number] for number in range(len(queries))]
 
-    def matched_words(
-        self, titles: dict[int, str], terms: Collection[str], shop_id: str | None
-    ) -> dict[int, list[str]]:
-        """Of each of these products, the words of its title by which it was found."""
-        with self._database.of_shop(shop_id).read() as session:
-            found = terms_of_those(session, titles.keys(), terms)
-        return {product_id: list(_words_in(titles[product_id], its)) for product_id, its in found.items()}
+    def _found(self, session: Session, query: WordQuery, asked: Sequence[QueryTerm]) -> WordHits:
+        counts = self._counts.of(session, [each.term for each in asked])
+        if unknown := {each.term for each in asked if each.term not in counts}:
+            guesses = self._guesses(session, query.text, asked, unknown)
+            counts |= self._counts.of(session, [each.term for each in guesses])
+            asked = [*asked, *guesses]
+        weights, best = _weights(asked, counts, self._counts.products(session))
+        rarest = {term: weights[term] for term in _rarest(weights, counts)}
+        found = best_products(session, rarest, query.filters, query.limit) if rarest else []
+        scores = [(product_id, min(1.0, score / best)) for product_id, score in found]
+        return WordHits(scores, frozenset(each.term for each in asked if each.weight > SINGLE and each.term in weights))
+
+    def _guesses(self, session: Session, text: str, asked: Sequence[QueryTerm], unknown: Set[str]) -> list[QueryTerm]:
+        """What may have been meant by terms that no product has."""
+        meant = _spellings([each.term for each in asked if each.weight >= WORD and each.term in unknown])
+        known = sorted(known_terms(session, meant))[:MOST_CORRECTIONS]
+        corrected = [QueryTerm(term, CORRECTED, instead_of=meant[term]) for term in known]
+        return sounds_instead_of(unknown, text) + corrected
 
 
 def _spellings(unknown: Sequence[str]) -> dict[str, str]:
@@ -96,7 +113,12 @@ def _rarest(weights: Mapping[str, float], counts: Mapping[str, int]) -> list[str
     return chosen
 
 
-def _words_in(title: str, terms: set[str]) -> Iterator[str]:
+def matched_words(title: str, terms: Set[str]) -> list[str]:
+    """Those of a title that a query has: `WordHits.words`."""
+    return list(_words_in(title, terms, has_sounds=any(term.startswith(PINYIN) for term in terms)))
+
+
+def _words_in(title: str, terms: Set[str], *, has_sounds: bool) -> Iterator[str]:
     for run in runs_of(lexical_text(title)):
         if not is_han(run):
             pieces = [run, *run.replace("-", " ").replace("_", " ").replace(".", " ").replace("/", " ").split()]
@@ -107,7 +129,7 @@ def _words_in(title: str, terms: set[str]) -> Iterator[str]:
                 yield from (piece for piece in dict.fromkeys(pieces[1:]) if piece in terms)
             continue
         marked = [False] * len(run)
-        sounds = sounds_of(run) if any(term.startswith(PINYIN) for term in terms) else []
+        sounds = sounds_of(run) if has_sounds else []
         for at, pair in enumerate(pairs_of(run)):
             if pair in terms or (sounds and sounds[at] in terms):
                 marked[at] = marked[at + 1] = True

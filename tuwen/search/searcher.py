@@ -41,7 +41,6 @@ from tuwen.vectors.registry import IndexRegistry, LiveIndex
 from vector_db import VECTOR_FIELDS, VECTOR_FIELDS_OF_PRODUCT, VectorDB, VectorField, filter_expression
 
 SEARCH_THREADS = 8
-WORD_THREADS = 4
 RELEVANT = 1000  # a vector search has no end: so many of the nearest are counted, and put in another order
 # Each may be as large as an upload, and stays in memory until its search has its vector.
 DOWNLOADS_AT_ONCE, DOWNLOAD_WAIT_S = 8, 10.0
@@ -83,12 +82,10 @@ class Searcher:
         self._threads = WorkPool("preparing-queries", threads=SEARCH_THREADS, max_waiting=settings.query_queue_size)
         self._downloads = Budget("Memory for the picture of image_url", DOWNLOADS_AT_ONCE)
         # Milvus Lite answers one call at a time; a server's next batch need not wait for this one.
-        self._lookups = Lookups(
-            database, vector_db, lanes=1 if settings.milvus_is_file else 4, queue_size=settings.query_queue_size
-        )
+        lanes, queue_size = 1 if settings.milvus_is_file else 4, settings.query_queue_size
+        self._lookups = Lookups(database, vector_db, lanes=lanes, queue_size=queue_size)
         words = LexicalSearch(database, Lexicon(settings.lexicon_file))
-        word_threads = WorkPool("looking-for-words", threads=WORD_THREADS, max_waiting=settings.query_queue_size)
-        self._hybrid = HybridSearch(database, self._lookups, words, word_threads)
+        self._hybrid = HybridSearch(database, self._lookups, words, lanes=lanes, queue_size=queue_size)
 
     def of_shop(self, shop_id: str) -> Self:
         """It waits together with the others."""

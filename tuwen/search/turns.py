@@ -1,0 +1,75 @@
+"""What waits together is answered together: while one turn is under way the next gathers by itself."""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
+
+from tuwen.background import WorkPool
+from tuwen.errors import AppError, Overloaded
+from tuwen.request_ids import context_of_no_request
+
+logger = logging.getLogger(__name__)
+
+MAX_TURN = 32
+
+Asked = TypeVar("Asked")
+Answer = TypeVar("Answer")
+
+
+class Turns(Generic[Asked, Answer]):
+    """`answer_all`: blocks, and has one answer for each of what is asked. `lanes`: turns that may be under way at
+    once."""
+
+    def __init__(
+        self, name: str, answer_all: Callable[[Sequence[Asked]], Sequence[Answer]], *, lanes: int, queue_size: int
+    ) -> None:
+        self._name = name
+        self._answer_all = answer_all
+        self._threads = WorkPool(name, threads=lanes, max_waiting=lanes)
+        self._queue_size = queue_size
+        self._free_lanes = lanes
+        self._waiting: deque[tuple[Asked, asyncio.Future[Answer]]] = deque()
+        self._at_work: set[asyncio.Task[None]] = set()
+
+    async def ask(self, asked: Asked) -> Answer:
+        """Raises Overloaded at once where too much waits already, and what `answer_all` does."""
+        if len(self._waiting) >= self._queue_size:
+            raise Overloaded(f"{len(self._waiting)} searches wait for {self._name} already; try again in a second.")
+        mine = asyncio.get_running_loop().create_future()
+        self._waiting.append((asked, mine))
+        if self._free_lanes:
+            self._free_lanes -= 1
+            task = asyncio.create_task(self._work(), context=context_of_no_request())
+            self._at_work.add(task)
+            task.add_done_callback(self._at_work.discard)
+        answer: Answer = await mine
+        return answer
+
+    async def _work(self) -> None:
+        try:
+            while self._waiting:
+                taken = [self._waiting.popleft() for _ in range(min(MAX_TURN, len(self._waiting)))]
+                await self._answer([each for each in taken if not each[1].done()])
+        finally:
+            self._free_lanes += 1
+
+    async def _answer(self, turn: Sequence[tuple[Asked, asyncio.Future[Answer]]]) -> None:
+        if not turn:
+            return
+        try:
+            answers = await self._threads.run(self._answer_all, [asked for asked, _ in turn])
+        except Exception as error:
+            if len(turn) > 1 and not isinstance(error, AppError):  # whose it is, their own turns will tell
+                logger.exception("A turn of %d searches failed; it is taken in halves", len(turn))
+                for half in (turn[: len(turn) // 2], turn[len(turn) // 2 :]):
+                    await self._answer(half)
+                return
+            for _, future in turn:
+                if not future.done():
+                    future.set_exception(error)
+            return
+        for (_, future), answer in zip(turn, answers, strict=True):
+            if not future.done():
+                future.set_result(answer)
