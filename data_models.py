@@ -316,6 +316,54 @@ class Product(BaseModel):
     indexed_at: AwareDatetime | None
 
 
+JobStatus = Literal["queued", "running", "done", "failed", "cancelled"]
+# A job that has one of these never changes again.
+ENDED: frozenset[str] = frozenset({"done", "failed", "cancelled"})
+DuplicateKind = Literal["same_file", "same_picture"]
+
+
+class Duplicate(BaseModel):
+    """Another product of the same shop with the same main picture."""
+
+    product_id: int
+    sku: str | None
+    title: str
+    thumbnail_url: str
+    kind: DuplicateKind = Field(
+        description="`same_file`: the very bytes. `same_picture`: saved anew, scaled, cropped a little, or with a mark."
+    )
+    similarity: float = Field(description="Of the two pictures laid upon each other; 1: the same.")
+    vector_similarity: float | None = Field(
+        None, description="Cosine of their CLIP vectors; null where it was not looked at, or one is still to be made."
+    )
+
+
+class CreatedProduct(Product):
+    duplicates: list[Duplicate] = Field(
+        description="Products that had this picture already, 20 at most; the nearest first."
+    )
+
+
+class ProductDuplicates(BaseModel):
+    items: list[Duplicate] = Field(description="20 at most; the nearest first.")
+
+
+class DuplicatesJob(BaseModel):
+    """A report of all products with the same picture."""
+
+    job_id: int
+    status: JobStatus
+    status_url: str
+    pairs_url: str
+    progress: float = Field(ge=0, le=1)
+    products: int = Field(description="Looked at so far.")
+    pairs: int = Field(description="Found so far.")
+    error: str | None
+    created_at: AwareDatetime
+    started_at: AwareDatetime | None
+    finished_at: AwareDatetime | None
+
+
 class ProductPage(BaseModel):
     items: list[Product]
     total: int
@@ -496,6 +544,16 @@ class SearchRequest(BaseModel):
         None, description="Shows the best of each group; top_k and offset count groups. Without one: its own."
     )
 
+    fold: bool = Field(
+        False,
+        description="Shows products with the same picture once, by the best of them; top_k and offset count what is "
+        "shown.",
+    )
+    as_of: AwareDatetime | None = Field(
+        None,
+        description="With `fold`: as an answer had it. What was indexed since is left out, so that further pages go on "
+        "where that one ended.",
+    )
     lexical: bool = Field(
         False, description="With `text_to_text`: titles are found by the words of the query as well as by meaning."
     )
@@ -523,6 +581,13 @@ class SearchRequest(BaseModel):
         if lexical and others.data.get("mode") not in (None, SearchMode.TEXT_TO_TEXT, SearchMode.HYBRID):
             raise ValueError("goes with the modes text_to_text and hybrid alone")
         return lexical
+
+    @field_validator("as_of")
+    @classmethod
+    def goes_with_fold(cls, as_of: datetime | None, others: ValidationInfo) -> datetime | None:
+        if as_of is not None and not others.data.get("fold"):
+            raise ValueError("goes with fold alone")
+        return as_of
 
     @property
     def is_fused(self) -> bool:
@@ -582,6 +647,7 @@ class SearchResponse(BaseModel):
     mode: SearchMode
     hits: list[SearchHit]
     facets: SearchFacets | None = Field(None, description="Where the search asks for some.")
+    as_of: AwareDatetime | None = Field(None, description="With `fold`: what further pages send back.")
     took_ms: SearchTimings
     index: IndexInfo
 
@@ -636,11 +702,6 @@ class GeneratedImage(BaseModel):
     similar: list[SimilarProduct] | None = Field(
         description="The nearest products by picture; null while the vector database can't be reached."
     )
-
-
-JobStatus = Literal["queued", "running", "done", "failed", "cancelled"]
-# A job that has one of these never changes again.
-ENDED: frozenset[str] = frozenset({"done", "failed", "cancelled"})
 
 
 class GenerationJob(BaseModel):

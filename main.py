@@ -27,6 +27,7 @@ from tuwen.assembly import (
     new_reconciler,
     new_reindexer,
     new_searcher,
+    new_twin_keeper,
     open_services,
 )
 from tuwen.background import Loop, running_loops, told_to_stop
@@ -80,10 +81,9 @@ async def _open_api(services: Services) -> AsyncIterator[Api]:
     relay = OutboxRelay(database, sender, settings)
     pulses = Pulses(settings.heartbeat_dir)
     presence = new_presence(services, "api", pulses)
-    loops: dict[str, Loop] = relay.loops() | services.registry.loops() | {"presence": presence.run}
     keyring, limiter = Keyring(database), RateLimiter(settings, database)
-    loops |= keyring.loops() | limiter.loops()
-    loops["import"] = new_importer(services, relay.wake).run
+    loops: dict[str, Loop] = relay.loops() | services.registry.loops() | keyring.loops() | limiter.loops()
+    loops |= {"presence": presence.run, "import": new_importer(services, relay.wake).run}
     if isinstance(sender, InProcessQueue):
         loops |= _embedded_loops(services, sender, relay)
     writer = ProductWriter(database, services.images, services.registry, settings.kafka_topic, relay.wake)
@@ -107,12 +107,12 @@ def _embedded_loops(services: Services, queue: InProcessQueue, relay: OutboxRela
     """What workers do on the full stack."""
     settings = services.settings
     events, jobs = (queue.consumers[topic] for topic in (settings.kafka_topic, settings.generation_topic))
-    ingestor = new_ingestor(services)
-    reconciler = new_reconciler(services, services.registry.live)
+    ingestor, reconciler = new_ingestor(services), new_reconciler(services, services.registry.live)
     return {
         "ingestion": lambda: ingestor.run(events),
         "generation": GenerationProcess(settings, services.database, jobs).run,
         "reindex": new_reindexer(services).run,
+        "twins": new_twin_keeper(services).run,
         "reconciliation": lambda: reconciler.run(relay.wake, lambda: services.registry.known),
     }
 

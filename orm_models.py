@@ -92,6 +92,7 @@ class ProductRow(Base):
         # The sku comes first, so that they find it without a shop, too.
         sa.Index("ix_product_sku_shop_id", "sku", "shop_id", unique=True),
         sa.Index("ix_product_sku_normalised_shop_id", "sku_normalised", "shop_id", unique=True),
+        sa.Index("ix_product_sketch_version", "sketch_version", "index_status"),
         {**TABLE_OPTIONS, "sqlite_autoincrement": True},
     )
 
@@ -136,6 +137,10 @@ class ProductRow(Base):
 
     terms_version: orm.Mapped[int] = orm.mapped_column(default=0, server_default="0", index=True)
     """By which version of `tuwen/lexical/terms.py` its terms were made; 0: none were."""
+    twin_id: orm.Mapped[int | None] = orm.mapped_column(sa.BigInteger, index=True)
+    """The same in all whose main picture is the same, see `tuwen/catalogue/twins.py`; null: its own id."""
+    sketch_version: orm.Mapped[int] = orm.mapped_column(default=0, server_default="0")
+    """By which version of that module it was compared with all others; 0: by none, or its picture is another since."""
 
     @orm.validates("sku", "title", "category")
     def _keep_comparable(self, name: str, value: str | None) -> str | None:
@@ -176,6 +181,29 @@ class ProductTermRow(Base):
         sa.ForeignKey("product.id", ondelete="CASCADE"), primary_key=True, autoincrement=False, index=True
     )
     impact: orm.Mapped[int] = orm.mapped_column(sa.SmallInteger)
+
+
+class ProductSketchRow(Base):
+    """A product's main picture in small, and the bands of a hash by which those are found that may be the same."""
+
+    __tablename__ = "product_sketch"
+    __table_args__ = (
+        *(sa.Index(f"ix_product_sketch_band_{band}", f"band_{band}", "shop_id") for band in range(4)),
+        TABLE_OPTIONS,
+    )
+
+    product_id: orm.Mapped[int] = orm.mapped_column(
+        sa.ForeignKey("product.id", ondelete="CASCADE"), primary_key=True, autoincrement=False
+    )
+    shop_id: orm.Mapped[str] = orm.mapped_column(sa.String(SHOP_COLUMN_LENGTH))
+    """Its product's, which never moves: a shop's pictures are compared among themselves."""
+    band_0: orm.Mapped[int]
+    band_1: orm.Mapped[int]
+    band_2: orm.Mapped[int]
+    band_3: orm.Mapped[int]
+    fields: orm.Mapped[bytes] = orm.mapped_column(sa.LargeBinary)
+    """Colours, by which those are put in order that have a band in common."""
+    sketch: orm.Mapped[bytes] = orm.mapped_column(sa.LargeBinary)
 
 
 class IdempotencyKeyRow(Base):
@@ -302,7 +330,7 @@ class JobRow(Base):
     __table_args__ = ({**TABLE_OPTIONS, "sqlite_autoincrement": True},)
 
     job_id: orm.Mapped[int] = orm.mapped_column("id", BigId, primary_key=True, autoincrement=True)
-    kind: orm.Mapped[Literal["generate", "import", "reindex"]] = orm.mapped_column(sa.String(16))
+    kind: orm.Mapped[Literal["generate", "import", "reindex", "duplicates"]] = orm.mapped_column(sa.String(16))
     shop_id: orm.Mapped[str] = _shop_id()
     status: orm.Mapped[Literal["queued", "running", "done", "failed", "cancelled"]] = orm.mapped_column(
         sa.String(16), default="queued", index=True
@@ -310,7 +338,7 @@ class JobRow(Base):
     progress: orm.Mapped[float] = orm.mapped_column(sa.Double, default=0.0)
     request: orm.Mapped[dict[str, Any]] = orm.mapped_column(sa.JSON)
     state: orm.Mapped[dict[str, Any] | None] = orm.mapped_column(sa.JSON(none_as_null=True))
-    """Of the kinds `reindex` and `import`: how far it is, for whoever asks and for whoever takes it up."""
+    """Of all kinds but `generate`: how far it is, for whoever asks and for whoever takes it up."""
     error: orm.Mapped[str | None] = orm.mapped_column(sa.String(REASON_LENGTH))
     created_at: orm.Mapped[datetime] = orm.mapped_column(UtcDateTime, default=utc_now)
     started_at: orm.Mapped[datetime | None] = orm.mapped_column(UtcDateTime)
@@ -335,6 +363,22 @@ class ImportErrorRow(Base):
     sku: orm.Mapped[str | None] = orm.mapped_column(sa.String(SKU_COLUMN_LENGTH))
     field: orm.Mapped[str] = orm.mapped_column(sa.String(FIELD_LENGTH))
     reason: orm.Mapped[str] = orm.mapped_column(sa.String(REASON_LENGTH))
+
+
+class DuplicatePairRow(Base):
+    """Two products with the same picture, as a job of kind `duplicates` has found them; it goes with its job."""
+
+    __tablename__ = "duplicate_pair"
+    __table_args__ = ({**TABLE_OPTIONS, "sqlite_autoincrement": True},)
+
+    duplicate_pair_id: orm.Mapped[int] = orm.mapped_column("id", BigId, primary_key=True, autoincrement=True)
+    job_id: orm.Mapped[int] = orm.mapped_column(sa.ForeignKey("job.id", ondelete="CASCADE"), index=True)
+    product_id: orm.Mapped[int] = orm.mapped_column(sa.BigInteger)
+    other_id: orm.Mapped[int] = orm.mapped_column(sa.BigInteger)
+    """The one that was there before."""
+    kind: orm.Mapped[Literal["same_file", "same_picture"]] = orm.mapped_column(sa.String(16))
+    similarity: orm.Mapped[float] = orm.mapped_column(sa.Double)
+    vector_similarity: orm.Mapped[float | None] = orm.mapped_column(sa.Double)
 
 
 class ImageSourceRow(Base):

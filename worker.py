@@ -8,7 +8,7 @@ import asyncio
 import logging
 import sys
 
-from tuwen.assembly import new_ingestor, new_presence, new_reconciler, new_reindexer, open_services
+from tuwen.assembly import new_ingestor, new_presence, new_reconciler, new_reindexer, new_twin_keeper, open_services
 from tuwen.background import STOP_SIGNALS, Loop, running_loops
 from tuwen.errors import AppError, ConfigurationError
 from tuwen.messaging.connect import new_consumer
@@ -36,6 +36,7 @@ async def work(settings: Settings) -> None:
             "ingestion": lambda: ingestor.run(consumer),
             "reconciliation": lambda: reconciler.run(lambda _: None, lambda: services.registry.known),
             "reindex": new_reindexer(services).run,
+            "twins": new_twin_keeper(services).run,
             "presence": new_presence(services, "worker", pulses).run,
         }
         try:

@@ -6,7 +6,7 @@ from data_models import ENDED, GeneratedImage, GenerateRequest, GenerationJob, S
 from web.cards import api_client, as_plain, show_error, show_hit_grid, show_page_head
 from web.client import ApiError
 from web.frame import run_page
-from web.product_form import forget_what_is_known, show_now, wait_until_indexed
+from web.product_form import forget_what_is_known, show_now, wait_until_indexed, with_duplicates
 from web.texts import EXAMPLE_PROMPTS, t
 
 REFRESH_S = 0.5
@@ -124,7 +124,7 @@ def save_as_product(job: GenerationJob, image: GeneratedImage) -> None:
     fields = {"title": title.strip(), "category": category.strip(), "generated_image_id": str(image.image_id)}
     try:
         product = api_client().create_product(fields, None)
-        message = wait_until_indexed(product.product_id)
+        message = with_duplicates(wait_until_indexed(product.product_id), product)
     except ApiError as error:
         show_error(error)
         return

@@ -25,6 +25,7 @@ from web.product_form import (
     show_index_error,
     show_message,
     wait_until_indexed,
+    with_duplicates,
 )
 from web.texts import t
 
@@ -218,7 +219,7 @@ def show_add_form() -> None:
         return
     try:
         product = api_client().create_product(form.fields, form.image, form.further)
-        message = wait_until_indexed(product.product_id)
+        message = with_duplicates(wait_until_indexed(product.product_id), product)
     except ApiError as error:
         show_error(error)
         return

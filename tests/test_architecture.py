@@ -56,6 +56,7 @@ ROOMS = {
     "tuwen.generation",
     "tuwen.indexing",
     "tuwen.importing",
+    "tuwen.twins",
 }
 # A place is a module, or a folder with all that is in it; the narrowest that fits a module counts. Inside its own place
 # a module may import what it likes. From the ground up:
@@ -98,6 +99,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "tuwen.generation": BASE | ENGINES | {"tuwen.access.errors", "tuwen.catalogue", "tuwen.search"},
     "tuwen.indexing": BASE | ENGINES | {"tuwen.catalogue", "tuwen.generation.queries"},
     "tuwen.importing": BASE | ENGINES | {"tuwen.catalogue"},
+    "tuwen.twins": BASE | ENGINES | {"tuwen.catalogue"},
     "tuwen.access": BASE | {"tuwen.background", "tuwen.pulse", "orm_models", "tuwen.database"},
     # What puts them together, HTTP, and the doors.
     "tuwen.assembly": BASE | ENGINES | ROOMS | {"nlp_models"},
@@ -160,7 +162,7 @@ OWNERS: dict[str, set[str]] = {
     "sentence_transformers": {"tuwen.encoders.sentence", "training", "benchmarks.encode_worker"},
     "sqlalchemy": {"orm_models", "migrations", "benchmarks", "tuwen.access", "tuwen.background", "tuwen.catalogue",
                    "tuwen.database", "tuwen.generation.queries", "tuwen.importing", "tuwen.indexing",
-                   "tuwen.messaging.outbox", "tuwen.processes", "tuwen.vectors"},
+                   "tuwen.messaging.outbox", "tuwen.processes", "tuwen.twins", "tuwen.vectors"},
     "starlette": {"tuwen.api", "benchmarks.evening_service"},
     "streamlit": {"web", "pages"},
     "tenacity": {"tuwen.background"},

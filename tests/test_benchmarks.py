@@ -64,6 +64,15 @@ def test_the_encoders_on_a_gpu_are_measured_where_there_is_one(tmp_path: Path) -
     assert all(row["per_s"] > 0 and row["cosine"] > 0.99 for row in rows)
 
 
+def test_copies_of_pictures_are_looked_for() -> None:
+    command = [sys.executable, "-m", "benchmarks.duplicates", "--every", "40", "--others", "50"]
+    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
+    assert "a look among 870 products" in done.stdout, done.stderr
+    copies = {line.split("  ")[0]: line.split()[-5:] for line in done.stdout.splitlines()[1:5]}
+    for kind in ("saved anew", "scaled"):
+        assert copies[kind][0] == copies[kind][1] == "11"
+
+
 @pytest.mark.parametrize("language", DOCUMENTS)
 def test_the_tables_are_those_of_the_results(language: str) -> None:
     text = DOCUMENTS[language].read_text(encoding="utf-8")

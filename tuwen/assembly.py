@@ -34,6 +34,8 @@ from tuwen.processes import Presence
 from tuwen.pulse import Pulses
 from tuwen.search.searcher import Searcher
 from tuwen.settings import VERSION, Settings
+from tuwen.twins.finder import DuplicateFinder
+from tuwen.twins.settling import TwinKeeper
 from tuwen.vectors.indexes import indexes_with, models_of
 from tuwen.vectors.registry import IndexRegistry, LiveIndex
 from vector_db import VectorDB
@@ -186,6 +188,11 @@ def new_reindexer(services: Services) -> Reindexer:
 def new_importer(services: Services, wake_relay: Callable[[str], None]) -> Importer:
     stores = services.settings, services.database, services.images
     return Importer(*stores, services.decoder, services.fetcher, wake_relay)
+
+
+def new_twin_keeper(services: Services) -> TwinKeeper:
+    stores = services.database, services.vector_db, services.images
+    return TwinKeeper(services.database, DuplicateFinder(*stores, services.registry))
 
 
 def new_reconciler(stores: Stores, live_index: Callable[[], LiveIndex], *, may_delete_many: bool = False) -> Reconciler:

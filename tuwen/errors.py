@@ -122,6 +122,12 @@ class DuplicateSku(AppError):
     title = "Duplicate sku"
 
 
+class DuplicatePicture(AppError):  # of which the caller has asked to be refused
+    status = 409
+    slug = "duplicate-picture"
+    title = "Duplicate picture"
+
+
 class VersionMismatch(AppError):
     """Another has changed the product since the caller read it."""
 

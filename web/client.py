@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from types import TracebackType
 from typing import IO, Any, Self, TypeVar
 
@@ -11,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from clients.patience import PatientClient
 from data_models import (
+    CreatedProduct,
     GenerateRequest,
     GenerationJob,
     Health,
@@ -117,9 +119,11 @@ class ApiClient:
     def product(self, product_id: int) -> Product:
         return self._parsed(Product, self._succeed("GET", f"/product/{product_id}"))
 
-    def create_product(self, fields: Mapping[str, str], image: bytes | None, further: Sequence[bytes] = ()) -> Product:
+    def create_product(
+        self, fields: Mapping[str, str], image: bytes | None, further: Sequence[bytes] = ()
+    ) -> CreatedProduct:
         """A missing picture goes to the API as well: it says so in the same words as to everybody."""
-        return self._parsed(Product, self._succeed("POST", "/product", files=_form(fields, image, further)))
+        return self._parsed(CreatedProduct, self._succeed("POST", "/product", files=_form(fields, image, further)))
 
     def change_product(self, product_id: int, fields: Mapping[str, str], image: bytes | None) -> Product:
         """Only what is in `fields` changes; an empty value clears its field."""
@@ -184,14 +188,20 @@ class ApiClient:
         facets: Sequence[str] = (),
         sort: SearchSort | None = None,
         by_group: bool = False,
+        fold: bool = False,
+        as_of: datetime | None = None,
     ) -> SearchResponse:
-        query = {"mode": mode.value, "top_k": str(top_k), "offset": str(offset)}
+        query: dict[str, Any] = {"mode": mode.value, "top_k": str(top_k), "offset": str(offset)}
         if facets:
             query["facets"] = json.dumps(list(facets))
         if sort is not None:
             query["sort"] = sort
         if by_group:
             query["group_by"] = "group_id"
+        if fold:
+            query["fold"] = True
+        if as_of is not None:
+            query["as_of"] = as_of.isoformat()
         if text is not None:
             query["text"] = text
         if product_id is not None:

@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 import streamlit as st
 
-from data_models import Product
+from data_models import CreatedProduct, Product
 from web.attribute_lines import NotAnAttribute, attribute_lines, read_attribute_lines
 from web.cards import PICTURE_TYPES, api_client, as_plain
 from web.filters import frequent_attributes, list_facets
@@ -123,6 +123,15 @@ def stored_fields(product: Product) -> dict[str, str]:
 def as_json(attributes: Mapping[str, Any]) -> str:
     """Empty where there are none: that clears them."""
     return json.dumps(attributes, ensure_ascii=False) if attributes else ""
+
+
+def with_duplicates(message: Message, product: CreatedProduct) -> Message:
+    """And which others have its picture."""
+    if not product.duplicates:
+        return message
+    names = ", ".join(f"#{each.product_id} {as_plain(each.title)}" for each in product.duplicates)
+    kind = "warning" if message.kind == "success" else message.kind
+    return Message(kind, f"{message.text} {t('has_duplicates', products=names)}")
 
 
 def wait_until_indexed(product_id: int) -> Message:

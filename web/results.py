@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from data_models import Facet, SearchFacets, SearchHit, SearchMode, SearchResponse, SearchSort, SearchTimings
 from web.client import ApiClient
@@ -24,6 +25,7 @@ class Query:
     chosen: Chosen = NOTHING_CHOSEN
     sort: SearchSort | None = None
     by_group: bool = False
+    fold: bool = False
 
 
 @dataclass
@@ -35,6 +37,8 @@ class Results:
     took_ms: SearchTimings | None = None
     is_complete: bool = False
     facets: SearchFacets | None = None
+    as_of: datetime | None = None
+    """Of the first page, for the others."""
 
     def fetch(self, client: ApiClient, facets: Sequence[str]) -> None:
         response = self._fetch_page(client, facets)
@@ -46,14 +50,24 @@ class Results:
         self._fetch_page(client, [])
 
     def _fetch_page(self, client: ApiClient, facets: Sequence[str]) -> SearchResponse:
-        response = _search(client, self.query, top_k=self.query.top_k, offset=len(self.hits), facets=facets)
+        top_k, offset = self.query.top_k, len(self.hits)
+        response = _search(client, self.query, top_k=top_k, offset=offset, facets=facets, as_of=self.as_of)
+        self.as_of = response.as_of
         self.hits += response.hits
         self.took_ms = response.took_ms
         self.is_complete = len(response.hits) < self.query.top_k
         return response
 
 
-def _search(client: ApiClient, query: Query, *, top_k: int, offset: int, facets: Sequence[str]) -> SearchResponse:
+def _search(
+    client: ApiClient,
+    query: Query,
+    *,
+    top_k: int,
+    offset: int,
+    facets: Sequence[str],
+    as_of: datetime | None = None,
+) -> SearchResponse:
     return client.search(
         query.mode,
         text=query.text,
@@ -65,6 +79,8 @@ def _search(client: ApiClient, query: Query, *, top_k: int, offset: int, facets:
         facets=facets,
         sort=query.sort,
         by_group=query.by_group,
+        fold=query.fold,
+        as_of=as_of,
     )
 
 

@@ -49,9 +49,9 @@ def _show_search_page(mode: SearchMode) -> None:
     panel = FilterPanel("search", on_change=lambda: None)
     beside, main = st.columns([1, 3], gap="medium")
     with main:
-        sort, by_group = _ask_for_order()
+        sort, by_group, fold = _ask_for_order()
         panel.show_chips()
-        query = replace(given, top_k=top_k, chosen=chosen_in("search"), sort=sort, by_group=by_group)
+        query = replace(given, top_k=top_k, chosen=chosen_in("search"), sort=sort, by_group=by_group, fold=fold)
         results = _results_of(query)
     with beside:  # before the hits, which on a phone stand below
         _show_facets(panel, results.facets if results is not None else None)
@@ -180,12 +180,13 @@ def _ask_for_options(mode: SearchMode) -> tuple[View, int]:
     return view, top_k
 
 
-def _ask_for_order() -> tuple[SearchSort | None, bool]:
+def _ask_for_order() -> tuple[SearchSort | None, bool, bool]:
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         with st.container(width=220):
             sort = choose("search", "sort", list(SORTS), lambda: None, t("search_sort_help"))
         by_group = st.toggle(t("by_group"), key="by_group", help=t("by_group_help"), persist_state="session")
-    return SORTS[sort], by_group
+        fold = st.toggle(t("fold"), key="fold", help=t("fold_help"), persist_state="session")
+    return SORTS[sort], by_group, fold
 
 
 # --- Answering -------------------------------------------------------------------------------------------------------

@@ -202,6 +202,14 @@ TEXTS: dict[str, Text] = {
         "除“最相近”外，都是把符合条件、最相近的 1,000 件重新排序。",
         "Other orders than by relevance put the nearest 1,000 that fit in another order, and show no others.",
     ),
+    "fold": Text("相同图片只显示一件", "Fold the same picture"),
+    "fold_help": Text(
+        "主图相同的商品（重新保存、缩放、轻微裁剪或加了水印）只显示最相近的一件。",
+        "Of products with the same picture (saved anew, scaled, cropped a little, with a mark) the nearest is shown.",
+    ),
+    "has_duplicates": Text(
+        "已有商品使用同一张图片：{products}。", "Other products have this picture already: {products}."
+    ),
     "by_group": Text("每组只显示一件", "One of each group"),
     "by_group_help": Text(
         "组号（SPU）相同的商品是同一款的不同款式，只显示其中最相近的一件。",

@@ -117,6 +117,8 @@ def names(shops: dict[str, Shop]) -> list[Names]:
     rng, made = Random(1), list[Names]()
     with shops["a"].as_client() as client:
         drawing = client.post("/generate", json={"prompt": f"{MARK} 沙发", "steps": 1}).json()
+        report = client.post("/product/duplicates").json()
+        wait_until(lambda: client.get(report["status_url"]).json()["status"] == "done", what="the report")
         rows = csv_of(("sku", "title", "price"), (f"{MARK}-bad", f"{MARK} 坏", "dear"))
         job = client.post("/product/import", files={"file": (f"{MARK}.csv", rows)}).json()
         wait_until(lambda: client.get(job["status_url"]).json()["status"] == "done", what="the import")
@@ -152,6 +154,7 @@ def names(shops: dict[str, Shop]) -> list[Names]:
                     generated_image_id=0,  # once it is drawn
                     drawing_job_id=drawing["job_id"],
                     import_job_id=job["job_id"],
+                    report_job_id=report["job_id"],
                     idempotency_key=f"{MARK}-key-{number}",
                     **fields,
                 )
@@ -162,6 +165,20 @@ def names(shops: dict[str, Shop]) -> list[Names]:
         drawn = client.get(status_url).json()["images"][0]
     made = [replace(each, generated_image_id=drawn["image_id"]) for each in made]
     return [*made, replace(made[0], path=drawn["image_url"].removeprefix("/images/"))]
+
+
+def test_another_shops_picture_is_no_duplicate(shops: dict[str, Shop], names: list[Names]) -> None:
+    with shops["b"].as_client() as client:
+        sent: dict[str, Any] = {"data": {"title": "ours"}, "files": {"image": ("a.png", names[1].picture)}}
+        created = client.post("/product", params={"on_duplicate": "refuse"}, **sent)
+        assert (created.status_code, created.json()["duplicates"]) == (201, [])
+        refused = client.post("/product", params={"on_duplicate": "refuse"}, **sent)
+        assert refused.status_code == 409
+        assert str(names[1].product_id) not in refused.text
+        wait_until_indexed(client)
+        address = f"/product/{created.json()['product_id']}"
+        assert client.get(f"{address}/duplicates").json() == {"items": []}
+        assert client.delete(address).status_code == 204
 
 
 def nobodys(names: Names, rng: Random) -> Names:
@@ -186,6 +203,7 @@ def nobodys(names: Names, rng: Random) -> Names:
         generated_image_id=names.generated_image_id + 900_000,
         drawing_job_id=names.drawing_job_id + 900_000,
         import_job_id=names.import_job_id + 900_000,
+        report_job_id=names.report_job_id + 900_000,
     )
 
 

@@ -36,10 +36,12 @@ class Names:
     generated_image_id: int
     drawing_job_id: int
     import_job_id: int
+    report_job_id: int
     idempotency_key: str
 
     def in_path(self, path: str) -> dict[str, object]:
         job_id = self.import_job_id if path.startswith("/product/import") else self.drawing_job_id
+        job_id = self.report_job_id if path.startswith("/product/duplicates") else job_id
         return vars(self) | {"job_id": job_id, "name": "admin"}
 
     def in_place_of(self, others: "Names", text: str) -> str:
@@ -130,6 +132,15 @@ def _export(names: Names, rng: Random) -> Request:
     return {"params": {"format": rng.choice(["csv", "jsonl", "zip"]), "after": after}}
 
 
+def _pairs(_: Names, rng: Random) -> Request:
+    return {"params": {"format": rng.choice(["csv", "jsonl"])}}
+
+
+def _similar(_: Names, rng: Random) -> Request:
+    mode = rng.choice(["image_to_image", "text_to_text", "image_to_text", "text_to_image", "hybrid"])
+    return {"params": {"mode": mode, "top_k": 50, "fold": rng.choice(["true", "false"])}}
+
+
 def _create(names: Names, rng: Random) -> Request:
     fields = {"title": "ours", "sku": names.sku, "group_id": names.group_id}
     picture = rng.choice([OWN_PICTURE, OWN_PICTURE, names.picture])
@@ -193,6 +204,7 @@ def _search(names: Names, rng: Random) -> Request:
     more: tuple[dict[str, Any], ...] = (
         {},
         {"group_by": "group_id"},
+        {"fold": True},
         {"sort": rng.choice(["price", "-price", "-created_at"])},
         {"facets": ["category", "price", "attributes"]},
         {"boost": [{"freshness_half_life_days": 30, "weight": 1}]},
@@ -218,6 +230,12 @@ TRIES: dict[tuple[str, str], list[Try]] = {
     ("GET", "/product/import/{job_id}/errors"): [Try(_nothing)],
     ("POST", "/product/import/{job_id}/cancel"): [Try(_nothing)],
     ("GET", "/product/export"): [Try(_export, has_twin=False)],
+    ("POST", "/product/duplicates"): [Try(_nothing, 1, has_twin=False)],
+    ("GET", "/product/duplicates/{job_id}"): [Try(_nothing)],
+    ("GET", "/product/duplicates/{job_id}/pairs"): [Try(_pairs)],
+    ("POST", "/product/duplicates/{job_id}/cancel"): [Try(_nothing)],
+    ("GET", "/product/{product_id}/duplicates"): [Try(_nothing)],
+    ("GET", "/product/{product_id}/similar"): [Try(_similar)],
     ("POST", "/product"): [Try(_create)],
     ("GET", "/product/list"): [Try(_list, 30), Try(_all, has_twin=False)],
     ("GET", "/product/facets"): [Try(_facets, 30), Try(_all, has_twin=False)],

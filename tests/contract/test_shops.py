@@ -4,10 +4,11 @@ import itertools
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import sqlalchemy as sa
+from PIL import Image
 from sqlalchemy import orm
 
 from data_models import Boost, Facet, SearchFilters
@@ -39,18 +40,22 @@ from tuwen.catalogue.queries import (
     sort_values,
 )
 from tuwen.catalogue.terms import TermCounts, best_products, count_products, known_terms, write_terms
+from tuwen.catalogue.twins import as_duplicates, find_same, same_as, sketches_of, to_compare, write_sketch
 from tuwen.database.engine import Database
 from tuwen.database.shops import UnscopedStatement
 from tuwen.generation.queries import count_jobs_waiting, find_generated_image
 from tuwen.importing.export import products_after
 from tuwen.lexical.lexicon import Lexicon
+from tuwen.pictures.resemblance import sketch_of
+from tuwen.pictures.thumbnails import make_thumbnail
 from tuwen.search.lexical import LexicalSearch, WordQuery
 from tuwen.vectors.binding import made_of
-from tuwen.vectors.bound_products import products_bound_to, products_with_binding
+from tuwen.vectors.bound_products import BoundColumns, products_bound_to, products_with_binding
 from vector_db import RowKey
 
 PICTURE = {"image_path": "a.png", "image_sha256": "0" * 64, "image_width": 1, "image_height": 1}
 SHOPS = ("default", "a", "b")
+SKETCH = sketch_of(make_thumbnail(Image.linear_gradient("L").convert("RGB"))) or b""
 PRODUCTS = 5  # of each shop, one after another in turn
 FACETS = ["category", "price", "attributes", "attributes.颜色", "attributes.标签"]
 
@@ -91,11 +96,31 @@ def fill(database: Database) -> None:
             of_row = {"milvus_id": product_id, "row_token": product_id, "version": 1}
             session.add(ProductVectorRow(product_id=product_id, vector_index_id=1, **of_row))
             write_terms(session, [product], are_new=True)
+            write_sketch(session, product, SKETCH)
         for number, shop_id in enumerate(SHOPS, start=1):
             session.add(JobRow(job_id=number, kind="generate", shop_id=shop_id, request={}))
             session.flush()
             session.add(ImportErrorRow(job_id=number, line=1, field="x", reason=shop_id))
             session.add(GeneratedImageRow(image_id=number, job_id=number, position=0, seed=1, **PICTURE))
+
+
+@pytest.mark.parametrize("shop_id", SHOPS)
+def test_products_with_the_same_picture_are_of_the_shop(database: Database, shop_id: str) -> None:
+    """Whoever asks: each product is compared with those of its own shop."""
+    mine = ids_of(shop_id)
+    for view in (database, database.of_shop(shop_id)):
+        with view.read() as session:
+            for sha256, is_same_file in (("0" * 64, True), ("f" * 64, False)):
+                found = find_same(session, shop_id, sha256, SKETCH, without=mine[0], also=range(99))
+                assert {(each.product_id, each.is_same_file) for each in found} == {
+                    (each, is_same_file) for each in mine[1:]
+                }
+            [product] = load_products(session, mine[:1])
+            assert {each.product_id for each in same_as(session, product)} == set(mine[1:])
+            assert len(as_duplicates(session, same_as(session, product))) == len(mine) - 1
+    with database.of_shop(shop_id).read() as session:
+        assert set(sketches_of(session, range(99))) == set(mine)
+        assert set(to_compare(session, 99)) <= set(mine)
 
 
 @pytest.mark.parametrize("shop_id", SHOPS)
@@ -119,10 +144,8 @@ def test_whatever_is_asked_is_of_the_shop(database: Database, shop_id: str) -> N
         assert set(lifts(session, everything, boosting)) == set(mine)
         assert set(made_of(session, 1, everything)) == set(mine)
         rows = [RowKey(each, each, each) for each in everything]
-        for as_candidates in (True, False):
-            assert {row.product_id for row in products_bound_to(session, 1, rows, as_candidates=as_candidates)} == {
-                *mine
-            }
+        for columns in get_args(BoundColumns):
+            assert {row.product_id for row in products_bound_to(session, 1, rows, columns=columns)} == {*mine}
         prices = Prices(Decimal(0), Decimal(1000))
         assert set(first_fitting_rows(session, 1, prices)) == set(mine)
         page = page_of_fitting_rows(session, 1, prices, None)
@@ -283,6 +306,12 @@ def test_sqlite_does_not_walk_over_a_shop_for_a_few_rows(tmp_path: Path) -> None
             lambda session: products_bound_to(session, 1, [RowKey(each, each, each) for each in range(20)]),
             "PRIMARY KEY (rowid=?)",
         ),
+        "the same file": (lambda session: find_same(session, SHOPS[0], "0", None), "ix_product_image_sha256 "),
+        "the same picture": (
+            lambda session: find_same(session, SHOPS[0], "0", SKETCH),
+            "ix_product_sketch_band_0 (band_0=? AND shop_id=?)",
+        ),
+        "to be compared": (lambda session: to_compare(session, 20), "ix_product_sketch_version "),
         "words": (lambda session: count_products(session, ["a", "b"]), "PRIMARY KEY (term=? AND shop_id=?)"),
         "corrections": (lambda session: known_terms(session, ["a", "b"]), "PRIMARY KEY (term=? AND shop_id=?)"),
         "best": (

@@ -28,6 +28,7 @@ LOOPS = {
     "presence",
     "reconciliation",
     "reindex",
+    "twins",
 }
 LONGEST_PROMISE_S = 180  # of a call of the model
 

@@ -1,5 +1,6 @@
 """`/product`: create, list, read, change, delete."""
 
+from functools import partial
 from typing import Annotated, Literal
 
 from fastapi import Depends, Query, Request, Response
@@ -10,6 +11,7 @@ from starlette.datastructures import FormData
 from data_models import (
     GROUP_DESCRIPTION,
     MAX_FACETS,
+    CreatedProduct,
     FacetName,
     GroupId,
     Product,
@@ -42,6 +44,7 @@ from tuwen.catalogue.queries import SORT_COLUMNS, find_product, list_products
 from tuwen.catalogue.representation import as_product
 from tuwen.errors import (
     DatabaseUnavailable,
+    DuplicatePicture,
     DuplicateSku,
     IdempotencyKeyUsed,
     InvalidInput,
@@ -63,6 +66,7 @@ FACETS_DESCRIPTION = (
     "`category`, `price`, `attributes.NAME`, `attributes` (their names): one of each, as "
     "`facets=category&facets=attributes.颜色`."
 )
+ON_DUPLICATE = "`refuse`: 409 where other products have this picture, and nothing is stored."
 BASIC_FACETS = ["category", "price"]
 SORT_PATTERN = f"^-?({'|'.join(SORT_COLUMNS)})$"
 
@@ -93,13 +97,25 @@ SelectionDependency = Annotated[Selection, Depends(selection_of)]
     summary="Create a product",
     openapi_extra=multipart_body(ProductFields) | {"parameters": [IDEMPOTENCY_KEY]},
     responses=problem_responses(
-        MalformedRequest, DuplicateSku, *IMAGE_ERRORS, IdempotencyKeyUsed, Overloaded, DatabaseUnavailable
+        MalformedRequest,
+        DuplicateSku,
+        DuplicatePicture,
+        *IMAGE_ERRORS,
+        IdempotencyKeyUsed,
+        Overloaded,
+        DatabaseUnavailable,
     )
     | sent(201, "ETag", "Location"),
 )
 @needs("write")
-async def create_product(request: Request, response: Response, api: ApiDependency) -> Product:
-    """Stores the product and answers at once; `index_status` turns from `pending` to `indexed` when search finds it."""
+async def create_product(
+    request: Request,
+    response: Response,
+    api: ApiDependency,
+    on_duplicate: Annotated[Literal["report", "refuse"], Query(description=ON_DUPLICATE)] = "report",
+) -> CreatedProduct:
+    """Stores the product and answers at once; `index_status` turns from `pending` to `indexed` when search finds it.
+    `duplicates` are products that had its picture already."""
     key = idempotency_key(request)
     async with read_form(request) as form:
         fields = product_fields(ProductFields, form, api.services.settings)
@@ -108,7 +124,8 @@ async def create_product(request: Request, response: Response, api: ApiDependenc
     if image is None:
         raise InvalidInput.in_field("image", "is missing; send the picture as a file, or a generated_image_id")
     keyed = None if key is None else KeyedRequest.of(key, fields, image, further)
-    product = await api.threads.uploads.run(api.writer.create, fields, image, keyed, further)
+    create = partial(api.writer.create, refuse_duplicates=on_duplicate == "refuse")
+    product = await api.threads.uploads.run(create, fields, image, keyed, further)
     response.headers["Location"] = f"/product/{product.product_id}"
     set_etag(response, product)
     return product

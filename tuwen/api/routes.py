@@ -4,6 +4,7 @@ from fastapi import FastAPI
 
 from tuwen.api import (
     documentation,
+    duplicates,
     generation,
     images,
     imports,
@@ -21,6 +22,7 @@ from tuwen.api.parameters import STRICT
 # In this order: of two paths that fit, the first is taken.
 RESOURCES = (
     imports,
+    duplicates,
     products,
     product_images,
     retry,

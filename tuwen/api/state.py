@@ -20,6 +20,8 @@ from tuwen.indexing.reindex_jobs import ReindexJobs
 from tuwen.messaging.transport import MessageSender
 from tuwen.search.searcher import Searcher
 from tuwen.settings import Settings
+from tuwen.twins.finder import DuplicateFinder
+from tuwen.twins.reports import DuplicateReports
 
 
 class Threads:
@@ -58,6 +60,15 @@ class Api:
     metrics: Metrics
     threads: Threads
     probes: Probes
+
+    @property
+    def finder(self) -> DuplicateFinder:
+        services = self.services
+        return DuplicateFinder(services.database, services.vector_db, services.images, services.registry)
+
+    @property
+    def reports(self) -> DuplicateReports:
+        return DuplicateReports(self.services.database)
 
     def of_shop(self, shop_id: str) -> Self:
         """With the data of one shop alone; what knows no products and pictures is all shops'."""

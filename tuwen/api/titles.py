@@ -7,6 +7,7 @@ TITLES = {
     "database-unavailable": "数据库没有应答",
     "database-unusable": "数据库目前无法使用",
     "dependency-unavailable": "所依赖的部分不可用",
+    "duplicate-picture": "图片重复",
     "duplicate-sku": "sku 重复",
     "encoding-failed": "编码失败",
     "file-too-large": "文件太大",

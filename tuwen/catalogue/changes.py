@@ -12,6 +12,7 @@ from sqlalchemy import orm
 from orm_models import ProductRow, utc_now
 from tuwen.catalogue.pictures import Picture, pictures_of, require_distinct, write_further_pictures
 from tuwen.catalogue.terms import OF_TERMS, write_terms
+from tuwen.catalogue.twins import forget_picture
 from tuwen.messaging.outbox import add_product_event
 
 # What the row in Milvus is made of; of the picture, its bytes. All else is read from the database alone.
@@ -35,6 +36,8 @@ def apply_changes(
         setattr(row, name, value)
     if changed.keys() & OF_TERMS:
         write_terms(session, [row])
+    if "image_sha256" in changed:
+        forget_picture(session, row)
     is_another = bool(changed) or has_other_pictures
     if is_another:
         row.version += 1

@@ -7,7 +7,7 @@ from typing import Self
 from sqlalchemy import orm
 from sqlalchemy.exc import IntegrityError
 
-from data_models import BatchRow, Product, ProductChanges, ProductFields, RowResult
+from data_models import BatchRow, CreatedProduct, Product, ProductChanges, ProductFields, RowResult
 from orm_models import ProductRow, utc_now
 from tuwen.catalogue.batch import change_many
 from tuwen.catalogue.changes import apply_changes
@@ -17,11 +17,22 @@ from tuwen.catalogue.pictures import Picture, pictures_of, require_distinct, wri
 from tuwen.catalogue.queries import sku_owner
 from tuwen.catalogue.representation import as_product
 from tuwen.catalogue.terms import write_terms
+from tuwen.catalogue.twins import (
+    Found,
+    as_duplicates,
+    find_same,
+    one_at_a_time,
+    require_none,
+    same_as,
+    twin_key,
+    write_sketch,
+)
 from tuwen.database.engine import Database
 from tuwen.database.shops import home_shop
 from tuwen.errors import DatabaseBusy, DuplicateSku, FieldError, IdempotencyKeyUsed, InvalidInput, NotFound
 from tuwen.messaging.outbox import add_product_event
 from tuwen.pictures.checked_image import CheckedImage
+from tuwen.pictures.resemblance import sketch_of
 from tuwen.pictures.store import ImageStore
 from tuwen.vectors.binding import bound_milvus_id, bound_milvus_ids, outdate_bindings
 from tuwen.vectors.registry import IndexRegistry
@@ -59,21 +70,24 @@ class ProductWriter:
         image: CheckedImage,
         key: KeyedRequest | None = None,
         further: Sequence[CheckedImage] = (),
-    ) -> Product:
-        """With a key: what the same request has made before, as it is now. Raises IdempotencyKeyUsed."""
+        *,
+        refuse_duplicates: bool = False,
+    ) -> CreatedProduct:
+        """With a key: what the same request has made before, as it is now. Raises IdempotencyKeyUsed, and
+        DuplicatePicture if told to."""
         require_distinct([each.sha256 for each in (image, *further)])
         made = self._made_before(key)
         if made is not None:
             return made
         try:
-            return self._create(fields, [image, *further], key)
+            return self._create(fields, [image, *further], key, refuse_duplicates=refuse_duplicates)
         except DuplicateSku:  # or the same request at the same moment
             made = self._made_before(key)
             if made is not None:
                 return made
             raise
 
-    def _made_before(self, key: KeyedRequest | None) -> Product | None:
+    def _made_before(self, key: KeyedRequest | None) -> CreatedProduct | None:
         if key is None:
             return None
         with self._database.read() as session:
@@ -81,28 +95,47 @@ class ProductWriter:
             row = session.get(ProductRow, product_id) if product_id is not None else None
             if product_id is not None and row is None:
                 raise IdempotencyKeyUsed(f"This Idempotency-Key made product {product_id}, which was deleted since.")
-            return None if row is None else self._as_it_is(session, row)
+            return None if row is None else _created(session, self._as_it_is(session, row), same_as(session, row))
 
-    def _create(self, fields: ProductFields, images: Sequence[CheckedImage], key: KeyedRequest | None) -> Product:
+    def _create(
+        self,
+        fields: ProductFields,
+        images: Sequence[CheckedImage],
+        key: KeyedRequest | None,
+        *,
+        refuse_duplicates: bool,
+    ) -> CreatedProduct:
+        sha256, sketch = images[0].sha256, sketch_of(images[0].thumbnail)
         with self._database.read() as session:
             _require_free_sku(session, fields.sku, home_shop(session), owner=None)
+            found = find_same(session, home_shop(session), sha256, sketch)
+            if refuse_duplicates:
+                require_none(found)
         # Before the transaction, so that no lock waits for the store. If the transaction fails the picture is left
         # without a product, and reconciliation removes it.
         main, *further = self._save(images)
         row = ProductRow(**fields.model_dump(), **main._asdict())
         try:
             with self._database.write() as session:
+                if refuse_duplicates:
+                    one_at_a_time(session)
+                    require_none(find_same(session, home_shop(session), sha256, sketch))
+                row.twin_id = twin_key(session, found)
                 session.add(row)
                 session.flush()
+                if sketch is not None:
+                    write_sketch(session, row, sketch)
                 write_further_pictures(session, row, further)
                 write_terms(session, [row], are_new=True)
                 add_product_event(session, self._topic, row, "upsert")
                 if key is not None:
                     remember(session, key, row.product_id)
+                session.flush()
+                created = _created(session, as_product(row, None, [main, *further]), found)
         except IntegrityError as error:
             raise _duplicate_sku(fields.sku) from error
         self._after_commit(images)
-        return as_product(row, None, [main, *further])
+        return created
 
     def put(
         self,
@@ -240,6 +273,10 @@ class ProductWriter:
         index = self._registry.known
         milvus_id = bound_milvus_id(session, index.vector_index_id, row.product_id) if index else None
         return as_product(row, milvus_id, pictures_of(session, [row])[row.product_id])
+
+
+def _created(session: orm.Session, product: Product, found: Sequence[Found]) -> CreatedProduct:
+    return CreatedProduct(**product.model_dump(), duplicates=as_duplicates(session, found))
 
 
 def _require_product(session: orm.Session, product_id: int, *, lock: bool = False) -> ProductRow:

@@ -92,6 +92,14 @@ def groups_of(session: orm.Session, product_ids: Collection[int]) -> dict[int, G
     return {product_id: group_of(shop_id, group_id) for product_id, shop_id, group_id in rows}
 
 
+def groups_and_twins_of(
+    session: orm.Session, product_ids: Collection[int]
+) -> dict[int, tuple[Group | None, int | None]]:
+    columns = sa.select(ProductRow.product_id, ProductRow.shop_id, ProductRow.group_id, ProductRow.twin_id)
+    rows = session.execute(columns.where(ProductRow.product_id.in_(product_ids)))
+    return {product_id: (group_of(shop_id, group_id), twin_id) for product_id, shop_id, group_id, twin_id in rows}
+
+
 def group_sizes(session: orm.Session, product_ids: Collection[int]) -> dict[int, int]:
     """By product, how many its group has. Those without one are left out."""
     groups = {product_id: group for product_id, group in groups_of(session, product_ids).items() if group}

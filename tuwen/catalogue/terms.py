@@ -5,6 +5,7 @@ Never commits: the caller's `Database.write()` block is the transaction.
 
 import time
 from collections.abc import Collection, Mapping, Sequence, Set
+from datetime import datetime
 from functools import cache
 from typing import Any, cast
 
@@ -110,15 +111,21 @@ def known_terms(session: orm.Session, terms: Collection[str]) -> set[str]:
 
 
 def best_products(
-    session: orm.Session, weights: Mapping[str, float], filters: SearchFilters, limit: int
+    session: orm.Session,
+    weights: Mapping[str, float],
+    filters: SearchFilters,
+    limit: int,
+    as_of: datetime | None = None,
 ) -> list[tuple[int, float]]:
-    """Products with any of these terms that fit the filters, and their scores: what their terms weigh, by impact."""
+    """Products with any of these terms that fit the filters, and their scores: what their terms weigh, by impact.
+    `as_of`: without what was created since."""
     shop_id = shop_of(session)
     parameters = _of_shop(shop_id) | {"limit": limit}
     for number, (term, weight) in enumerate(weights.items()):
         parameters |= {f"t{number}": term, f"w{number}": weight / FULL_IMPACT}
     terms, of_shop = len(weights), shop_id is not None
     conditions = conditions_of(Selection(filters=filters), session.get_bind().dialect.name)
+    conditions += [ProductRow.created_at <= as_of] if as_of is not None else []
     if not conditions:
         rows: sa.Result[Any] = session.connection().execute(_best(terms, of_shop=of_shop), parameters)
     else:

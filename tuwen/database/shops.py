@@ -18,22 +18,25 @@ from sqlalchemy.sql.functions import FunctionElement
 
 from data_models import DEFAULT_SHOP
 from orm_models import (
+    DuplicatePairRow,
     GeneratedImageRow,
     ImportErrorRow,
     JobRow,
     ProductImageRow,
     ProductRow,
+    ProductSketchRow,
     ProductTermRow,
     ProductVectorRow,
 )
 
 SHOP = "shop_id"
-OWNED = ("product", "product_term", "job")
+OWNED = ("product", "product_sketch", "product_term", "job")
 PARTS: dict[Any, sa.ColumnElement[bool]] = {
     ProductImageRow: ProductRow.product_id == ProductImageRow.product_id,
     ProductVectorRow: ProductRow.product_id == ProductVectorRow.product_id,
     ImportErrorRow: JobRow.job_id == ImportErrorRow.job_id,
     GeneratedImageRow: JobRow.job_id == GeneratedImageRow.job_id,
+    DuplicatePairRow: JobRow.job_id == DuplicatePairRow.job_id,
 }
 """What belongs to the shop of its product or job."""
 _FROM = r"(?i)(?:\bFROM|\bJOIN|\bUPDATE|,)\s+\(*"
@@ -95,7 +98,8 @@ def _criteria(shop_id: str) -> list[orm.LoaderCriteriaOption]:
         return orm.with_loader_criteria(row, condition, include_aliases=True, propagate_to_loaders=False)
 
     conditions: dict[Any, sa.ColumnElement[bool]] = {
-        row: IsOfShop(row.shop_id, sa.literal(shop_id)) for row in (ProductRow, ProductTermRow, JobRow)
+        row: IsOfShop(row.shop_id, sa.literal(shop_id))
+        for row in (ProductRow, ProductSketchRow, ProductTermRow, JobRow)
     }
     for part, is_owner in PARTS.items():
         # Of the part's table alone: the statement may have the owner's, too. The owner gets its own condition there.

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 from data_models import Product, ProductImage
 from orm_models import MAIN
 from tuwen.catalogue.pictures import Picture, pictures_of
-from tuwen.catalogue.queries import Group, groups_of
+from tuwen.catalogue.queries import Group, groups_and_twins_of
 from tuwen.catalogue.representation import as_product
 from tuwen.database.engine import Database
-from tuwen.vectors.bound_products import counts_in, products_bound_to, products_with_binding
+from tuwen.vectors.bound_products import BoundColumns, counts_in, products_bound_to, products_with_binding
 from vector_db import RowKey, VectorField
 
 logger = logging.getLogger(__name__)
@@ -38,6 +38,14 @@ class BoundRows(NamedTuple):
     as_candidates: bool
     shop_id: str | None
     """None: of all."""
+    has_time: bool = False
+    """Of candidates, too, when they were indexed."""
+
+    @property
+    def columns(self) -> BoundColumns:
+        if not self.as_candidates:
+            return "all"
+        return "of candidates with time" if self.has_time else "of candidates"
 
 
 @dataclass(eq=False)
@@ -79,6 +87,7 @@ class Nearest(NamedTuple):
     hit: ProductHit | None = None
     """Of a candidate it is made once that is to be shown: a thousand of them took 80 ms, for ten on a page."""
     boosted_score: float | None = None
+    twin_key: int | None = None
 
 
 class HitMaker:
@@ -94,7 +103,7 @@ class HitMaker:
         for shop_id in {of.shop_id for of in rows}:
             with self._database.of_shop(shop_id).read() as session:
                 for of in (each for each in rows if each.shop_id == shop_id):
-                    found = products_bound_to(session, of.vector_index_id, rows[of], as_candidates=of.as_candidates)
+                    found = products_bound_to(session, of.vector_index_id, rows[of], columns=of.columns)
                     pictures = {} if of.as_candidates else pictures_of(session, found.values())
                     bound[of] = {
                         row: Bound(row, each, pictures.get(each.product_id, ())) for row, each in found.items()
@@ -138,9 +147,10 @@ class HitMaker:
                 self._log_unreadable(columns.product_id, error)
         return products
 
-    def groups(self, of: BoundRows, product_ids: Sequence[int]) -> dict[int, Group | None]:
+    def groups(self, of: BoundRows, product_ids: Sequence[int]) -> dict[int, tuple[Group | None, int | None]]:
+        """And twin keys."""
         with self._database.of_shop(of.shop_id).read() as session:
-            return groups_of(session, product_ids)
+            return groups_and_twins_of(session, product_ids)
 
     def _log_unreadable(self, product_id: int, error: Exception) -> None:
         now = time.monotonic()

@@ -44,6 +44,11 @@ class _Ending(NamedTuple):
     words: WordHits
 
 
+class _Grouping(NamedTuple):
+    rows: BoundRows
+    ranked: Sequence[Ranked]
+
+
 class HybridSearch:
     """`lanes`: turns of searches that may be under way at once."""
 
@@ -54,28 +59,44 @@ class HybridSearch:
         self._lookups = lookups
         self._words = Turns("looking-for-words", words.find_all, lanes=lanes, queue_size=queue_size)
         self._endings = Turns("making-hits", self._found_all, lanes=lanes, queue_size=queue_size)
+        self._groups = Turns("looking-up-groups", self._grouped_all, lanes=lanes, queue_size=queue_size)
         self._hits = HitMaker(database)
 
     async def find(self, query: HybridQuery) -> Found:
         """Raises what `Lookups.find` does."""
         [first, *_] = query.lookups
         depth = max(LEG_DEPTH, first.showing.candidates)
-        words = WordQuery(query.text, query.filters, depth, first.shop_id)
+        words = WordQuery(query.text, query.filters, depth, first.shop_id, first.as_of)
         legs, by_words = await asyncio.gather(
             asyncio.gather(*(self._lookups.find(_leg(lookup, depth)) for lookup in query.lookups)),
             self._words.ask(words),
         )
-        fused = fuse(legs, by_words, {first.without_product_id})
-        if len(fused) < first.showing.wanted and not legs[0].are_all:
-            fused = await self._with_further(first, fused)
+        fused = await self._grouped(first, fuse(legs, by_words, {first.without_product_id}))
+        are_all = legs[0].are_all
+        while not are_all and first.showing.shown_of(fused) < first.showing.wanted:
+            fused, are_all = await self._with_further(first, fused)
         return await self._endings.ask(_Ending(first, fused, legs, by_words))
 
-    async def _with_further(self, lookup: Lookup, fused: list[Ranked]) -> list[Ranked]:
-        """Pages past all legs: what they have is left out of the search by meaning, whose order goes on behind it."""
+    async def _with_further(self, lookup: Lookup, fused: list[Ranked]) -> tuple[list[Ranked], bool]:
+        """Pages past all legs: what they have is left out of the search by meaning, whose order goes on behind it. And
+        whether nothing more is behind that."""
         further = await self._lookups.find(_leg(lookup, len(fused) + lookup.showing.wanted))
         seen = {each.product_id for each in fused}
-        new = [product_id for product_id in further.candidates if product_id not in seen]
-        return fused + [Ranked(product_id, None, 0.0) for product_id in new]
+        new = [Ranked(product_id, None, 0.0) for product_id in further.candidates if product_id not in seen]
+        return fused + await self._grouped(lookup, new), further.are_all or not new
+
+    async def _grouped(self, lookup: Lookup, ranked: list[Ranked]) -> list[Ranked]:
+        if not ranked or not (lookup.showing.by_group or lookup.showing.folds):
+            return ranked
+        return await self._groups.ask(_Grouping(lookup.rows, ranked))
+
+    def _grouped_all(self, groupings: Sequence[_Grouping]) -> list[list[Ranked]]:
+        grouped = []
+        for rows, ranked in groupings:
+            groups = self._hits.groups(rows, [each.product_id for each in ranked])
+            pairs = ((each, groups.get(each.product_id, (None, None))) for each in ranked)
+            grouped.append([each._replace(group=group, twin_key=twin_key) for each, (group, twin_key) in pairs])
+        return grouped
 
     def _found_all(self, endings: Sequence[_Ending]) -> list[Found]:
         started = time.perf_counter()
@@ -94,9 +115,6 @@ class HybridSearch:
 
     def _ordered(self, ending: _Ending) -> list[Ranked]:
         lookup, showing, fused = ending.lookup, ending.lookup.showing, ending.fused
-        if showing.by_group:
-            groups = self._hits.groups(lookup.rows, [each.product_id for each in fused])
-            fused = [each._replace(group=groups.get(each.product_id)) for each in fused]
         candidates = [each.product_id for each in fused[: showing.candidates]]
         values = order_values(self._database.of_shop(lookup.shop_id), showing, candidates)
         return showing.in_order(fused, values)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
+from datetime import datetime
 from typing import NamedTuple
 
 from data_models import SearchFilters
@@ -33,6 +34,8 @@ class WordQuery(NamedTuple):
     """Products at most."""
     shop_id: str | None = None
     """Of which alone anything is found, counted and known; None: of all."""
+    as_of: datetime | None = None
+    """Without what was created since."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ class LexicalSearch:
             asked = [*asked, *guesses]
         weights, best = _weights(asked, counts, self._counts.products(session))
         rarest = {term: weights[term] for term in _rarest(weights, counts)}
-        found = best_products(session, rarest, query.filters, query.limit) if rarest else []
+        found = best_products(session, rarest, query.filters, query.limit, query.as_of) if rarest else []
         scores = [(product_id, min(1.0, score / best)) for product_id, score in found]
         return WordHits(scores, frozenset(each.term for each in asked if each.weight > SINGLE and each.term in weights))
 

@@ -5,6 +5,7 @@ SELECT. What is short after its step says what to ask for next.
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Self
 
 from data_models import MAX_IMAGES
@@ -44,10 +45,13 @@ class Lookup:
     exact: bool = False
     shop_id: str | None = None
     """Of which alone products are found, as `filter_expression` says, too; None: of all."""
+    as_of: datetime | None = None
+    """Without what was indexed since."""
 
     @property
     def rows(self) -> BoundRows:
-        return BoundRows(self.index.vector_index_id, self.showing.candidates > 0, self.shop_id)
+        has_time = self.as_of is not None
+        return BoundRows(self.index.vector_index_id, self.showing.candidates > 0, self.shop_id, has_time)
 
     @property
     def is_within_prices(self) -> bool:
@@ -248,7 +252,7 @@ class NearestProducts:
             if made or as_candidates:
                 columns = product.columns
                 group = group_of(columns.shop_id, columns.group_id)
-                yield Nearest(columns.product_id, group, hit.score, product, made)
+                yield Nearest(columns.product_id, group, hit.score, product, made, twin_key=columns.twin_id)
 
     def _found(self, step: Step, products: Sequence[Nearest], *, are_all: bool) -> Found:
         lookup, showing = step.lookup, step.lookup.showing
@@ -263,6 +267,8 @@ class NearestProducts:
 def _fits(lookup: Lookup, bound: Bound) -> bool:
     product = bound.columns
     is_of_prices = lookup.prices is None or lookup.prices.include(product.price)
+    if lookup.as_of is not None and product.indexed_at is not None and product.indexed_at > lookup.as_of:
+        return False
     return bound.counts_in(lookup.field) and is_of_prices and product.product_id != lookup.without_product_id
 
 

@@ -1,6 +1,7 @@
-"""What of the nearest is shown: each product once or the best of each group, by score, boosted, or in another order."""
+"""What of the nearest is shown: each product once or the best of each group and of twins, by score, boosted, or in
+another order."""
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
@@ -18,6 +19,7 @@ class Ranked(NamedTuple):
     group: Group | None
     score: float
     boosted_score: float | None = None
+    twin_key: int | None = None
 
 
 AnyRanked = TypeVar("AnyRanked", Nearest, Ranked)
@@ -31,6 +33,8 @@ class Showing:
     wanted: int
     candidates: int = 0
     by_group: bool = False
+    folds: bool = False
+    """Products with the same picture."""
     sort: SearchSort | None = None
     boosting: Boosting | None = None
 
@@ -50,41 +54,55 @@ class Showing:
         """`nearest`: the best first. As many products as candidates are needed, and beyond them the best of each
         further group. No more of `nearest` are made than that takes."""
         kept: dict[int, Nearest] = {}
-        groups: set[Hashable] = set()
+        seen: set[Hashable] = set()
+        shown = 0
         for each in nearest:
             if each.product_id in kept:
                 continue
-            group = self._group(each)
-            if group in groups and len(kept) > self.candidates:
+            is_first = self._is_first(each, seen)
+            if not is_first and len(kept) > self.candidates:
                 continue
             kept[each.product_id] = each
-            groups.add(group)
-            if self._is_enough(len(kept), len(groups)):
+            shown += is_first
+            if self._is_enough(len(kept), shown):
                 break
         return list(kept.values())
 
     def is_enough(self, kept: Sequence[Nearest]) -> bool:
-        return self._is_enough(len(kept), len(set(map(self._group, kept))))
+        return self._is_enough(len(kept), sum(1 for _ in self._firsts(kept)))
 
-    def _is_enough(self, products: int, groups: int) -> bool:
+    def shown_of(self, ranked: Iterable[Ranked]) -> int:
+        return sum(1 for _ in self._firsts(ranked))
+
+    def _is_enough(self, products: int, shown: int) -> bool:
         has_candidates = not self.candidates or products > self.candidates
-        return has_candidates and (self.is_ordered or groups >= self.wanted)
+        return has_candidates and (self.is_ordered or shown >= self.wanted)
 
     def in_order(self, kept: Sequence[AnyRanked], values: Mapping[int, Any]) -> list[AnyRanked]:
-        """All that may be shown, the first of each group. `values`: by product, what it is sorted or boosted by."""
+        """All that may be shown, the first of each group and of twins. `values`: by product, what it is sorted or
+        boosted by."""
         ordered: Sequence[AnyRanked] = kept
         if self.sort is not None:
             ordered = _sorted(kept[: self.candidates], values, descending=self.sort.startswith("-"))
         elif self.boosting is not None:
             ordered = _boosted(kept[: self.candidates], values)
-        best: dict[Hashable, AnyRanked] = {}
-        for each in ordered:
-            best.setdefault(self._group(each), each)
-        return list(best.values())
+        return list(self._firsts(ordered))
 
-    def _group(self, nearest: Nearest | Ranked) -> Hashable:
-        """A product without one is a group of its own."""
-        return (nearest.group if self.by_group else None) or nearest.product_id
+    def _firsts(self, ordered: Iterable[AnyRanked]) -> Iterator[AnyRanked]:
+        seen: set[Hashable] = set()
+        return (each for each in ordered if self._is_first(each, seen))
+
+    def _is_first(self, each: Nearest | Ranked, seen: set[Hashable]) -> bool:
+        """Of its group, and of its twins, that is shown. A product without the one or the other is one of its own."""
+        if not self.by_group and not self.folds:
+            return True
+        keys: list[Hashable] = [each.group] if self.by_group and each.group else []
+        if self.folds:
+            keys.append(each.twin_key or each.product_id)
+        if any(key in seen for key in keys):
+            return False
+        seen.update(keys)
+        return True
 
 
 def _sorted(nearest: Sequence[AnyRanked], values: Mapping[int, Any], *, descending: bool) -> list[AnyRanked]:

@@ -15,6 +15,7 @@ from data_models import (
     SearchResponse,
     SearchTimings,
 )
+from orm_models import utc_now
 from tuwen.background import WorkPool
 from tuwen.budget import Budget
 from tuwen.catalogue.boosts import Boosting
@@ -102,7 +103,7 @@ class Searcher:
             raise InvalidInput.in_field(
                 "offset", f"is above {self._settings.search_max_offset}; refine the query instead"
             )
-        watch = Stopwatch()
+        watch, as_of = Stopwatch(), utc_now()
         index = self._registry.known
         if index is None:
             index = await self._threads.run(self._registry.live)
@@ -128,6 +129,7 @@ class Searcher:
             mode=request.mode,
             hits=hits,
             facets=facets,
+            as_of=(request.as_of or as_of) if request.fold else None,
             took_ms=SearchTimings(encode=encode_ms, vector=vector_ms, metadata=metadata_ms, total=watch.total_ms()),
             index=IndexInfo(collection=index.collection, model=index.encoding.encoders.name),
         )
@@ -238,6 +240,7 @@ def _as_lookup(
             wanted=request.offset + request.top_k,
             candidates=RELEVANT if request.facets or request.sort or request.boost else 0,
             by_group=request.group_by is not None,
+            folds=request.fold,
             sort=request.sort,
             boosting=Boosting.by(request.boost),
         ),
@@ -245,4 +248,5 @@ def _as_lookup(
         prices=prices if filters.has_prices else None,
         exact=request.exact,
         shop_id=shop_id,
+        as_of=request.as_of,
     )

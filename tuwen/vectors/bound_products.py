@@ -1,7 +1,7 @@
 """The products that rows in Milvus stand for: what every search asks the database for."""
 
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import sqlalchemy as sa
 from sqlalchemy import orm
@@ -11,7 +11,8 @@ from tuwen.database.shops import IsOfShop, shop_of
 from vector_db import RowKey, VectorField
 
 MAX_IDS_A_STATEMENT = 5000  # SQLite takes 32,766 values in a statement
-OF_CANDIDATES = ("product_id", "price", "shop_id", "group_id")
+OF_CANDIDATES = ("product_id", "price", "shop_id", "group_id", "twin_id")
+BoundColumns = Literal["all", "of candidates", "of candidates with time"]
 _PRODUCT, _BINDING = ProductRow.__table__, ProductVectorRow.__table__
 
 
@@ -48,17 +49,19 @@ def _with_binding() -> sa.Select[*tuple[Any, ...]]:
 
 
 # Put together once, and of the tables' columns: the ORM's ways took half of a search's time in the database.
-_PRODUCTS_BOUND_TO = _bound_to(sa.inspect(ProductRow).column_attrs.keys())
-_CANDIDATES_BOUND_TO = _bound_to(OF_CANDIDATES)
+_BOUND_TO: dict[BoundColumns, sa.Select[*tuple[Any, ...]]] = {
+    "all": _bound_to(sa.inspect(ProductRow).column_attrs.keys()),
+    "of candidates": _bound_to(OF_CANDIDATES),
+    "of candidates with time": _bound_to((*OF_CANDIDATES, "indexed_at")),
+}
 _IS_OF_SHOP = IsOfShop(_PRODUCT.c.shop_id, sa.bindparam("shop_id", type_=sa.String()))
-_PRODUCTS_OF_SHOP_BOUND_TO = _PRODUCTS_BOUND_TO.where(_IS_OF_SHOP)
-_CANDIDATES_OF_SHOP_BOUND_TO = _CANDIDATES_BOUND_TO.where(_IS_OF_SHOP)
+_OF_SHOP_BOUND_TO = {columns: statement.where(_IS_OF_SHOP) for columns, statement in _BOUND_TO.items()}
 _PRODUCTS_WITH_BINDING = _with_binding()
 _PRODUCTS_OF_SHOP_WITH_BINDING = _PRODUCTS_WITH_BINDING.where(_IS_OF_SHOP)
 
 
 def products_bound_to(
-    session: orm.Session, vector_index_id: int, rows: Collection[RowKey], *, as_candidates: bool = False
+    session: orm.Session, vector_index_id: int, rows: Collection[RowKey], *, columns: BoundColumns = "all"
 ) -> dict[RowKey, sa.Row[Any]]:
     """Which of these rows count, and are of the session's shop; and the columns of the products that they stand for, by
     their names: all of them, or `OF_CANDIDATES`, which a thousand rows cost a tenth of.
@@ -66,10 +69,10 @@ def products_bound_to(
     And which picture's a row is: `image_position` as it was then, and `row_image_sha256`.
     """
     shop_id = shop_of(session)
-    statement = _CANDIDATES_BOUND_TO if as_candidates else _PRODUCTS_BOUND_TO
+    statement = _BOUND_TO[columns]
     of_shop: dict[str, Any] = {}
     if shop_id is not None:
-        statement = _CANDIDATES_OF_SHOP_BOUND_TO if as_candidates else _PRODUCTS_OF_SHOP_BOUND_TO
+        statement = _OF_SHOP_BOUND_TO[columns]
         of_shop = {"shop_id": shop_id}
     bound: dict[RowKey, sa.Row[Any]] = {}
     remaining = list(rows)

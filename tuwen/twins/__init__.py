@@ -1,0 +1,1 @@
+"""Products with the same picture: found, kept together, reported."""
