@@ -22,6 +22,7 @@ PLACES = (
     "tuwen/catalogue",
     "tuwen/generation",
     "tuwen/importing",
+    "tuwen/twins",
     "tuwen/limit_settings.py",
 )
 RAISES = {"in_field", "ValueError", "FieldError", "MalformedRequest", "UnsupportedMediaType", "NotFound", "_refused"}
