@@ -215,5 +215,5 @@ def _give(session: orm.Session, product_ids: Iterable[int], key: int | None) -> 
 
 def to_compare(session: orm.Session, limit: int) -> list[int]:
     """Products that are to be compared with all others, and have what comes first: vectors, or none for a reason."""
-    outdated = ProductRow.sketch_version < VERSION, ProductRow.index_status.in_(("indexed", "failed"))
+    outdated = ProductRow.sketch_version.in_(range(VERSION)), ProductRow.index_status.in_(("indexed", "failed"))
     return list(session.scalars(sa.select(ProductRow.product_id).where(*outdated).limit(limit)))
