@@ -557,6 +557,15 @@ class SearchRequest(BaseModel):
     lexical: bool = Field(
         False, description="With `text_to_text`: titles are found by the words of the query as well as by meaning."
     )
+    attribute_words: bool = Field(
+        True,
+        description="Colours, materials, sizes and counts that the text names lift products whose titles and "
+        "attributes say the same, and lower those that say another.",
+    )
+    negation: bool = Field(
+        True,
+        description="What the text does not want (不要、不带、没有、without, no) is not looked for, and is lowered.",
+    )
     exact: bool = Field(
         False,
         description="Looks at all vectors instead of the index's guess, to measure what that misses. Slow: needs the "
@@ -608,7 +617,9 @@ class SearchHit(BaseModel):
         description="Cosine similarity, -1 to 1; where words are looked for, too, 0 to 1 by the ranks in each search."
     )
     boosted_score: float | None = Field(
-        None, description="With `boost`: what the hits are ordered by. Of a score below 0 nearer to 0, or 0."
+        None,
+        description="With `boost`, and by what the text wishes (`understood`): what the hits are ordered by. A score "
+        "below 0 is lifted towards 0, and beyond.",
     )
     product: Product
     image: ProductImage | None = Field(
@@ -643,9 +654,26 @@ class IndexInfo(BaseModel):
     model: str
 
 
+class NamedAttribute(BaseModel):
+    word: str = Field(description="As it stands in the text, compared as words are.")
+    kind: str = Field(description="colour, material, size, or count and what is counted.")
+    value: str
+
+
+class Understood(BaseModel):
+    """What a text says beside its meaning."""
+
+    wanted: str = Field(description="What is looked for.")
+    without: list[str] = Field(description="What is not wanted.")
+    attributes: list[NamedAttribute] = Field(description="Named by what is wanted.")
+
+
 class SearchResponse(BaseModel):
     mode: SearchMode
     hits: list[SearchHit]
+    understood: Understood | None = Field(
+        None, description="Where the text names attributes or what is not wanted, and neither is switched off."
+    )
     facets: SearchFacets | None = Field(None, description="Where the search asks for some.")
     as_of: AwareDatetime | None = Field(None, description="With `fold`: what further pages send back.")
     took_ms: SearchTimings

@@ -2,7 +2,9 @@
 
 Recall is counted as MUGE's and Flickr30k's own scripts do: a query counts where any relevant product is among the first
 k (trec_eval calls that success). `share@10` is how much of what is relevant is there (trec_eval's recall). nDCG is
-trec_eval's, with the grades themselves as gains. The tests compare all with ir-measures, which asks trec_eval.
+trec_eval's, with the grades themselves as gains. The tests compare all with ir-measures, which asks trec_eval; but for
+two of our own: `right@5`, of the first five places the share that are right, of those that could be; and `unwanted@10`,
+of the first ten those that should not be there.
 """
 
 import math
@@ -15,9 +17,17 @@ import numpy.typing as npt
 from clients.catalogue_import import CatalogueError
 from evaluation.queries import Key, Query
 
-DEPTH = 10
+DEPTH, PLACES = 10, 5
 RECALL_AT = (1, 5, 10)
-MEASURES = (*(f"recall@{k}" for k in RECALL_AT), "mean_recall", "mrr@10", "ndcg@10", "share@10")
+MEASURES = (
+    *(f"recall@{k}" for k in RECALL_AT),
+    "mean_recall",
+    "mrr@10",
+    "ndcg@10",
+    "share@10",
+    "right@5",
+    "unwanted@10",
+)
 RESAMPLES, SIGN_FLIPS, SEED = 2000, 10_000, 20_260_101
 AT_ONCE = 500  # of either, so that a run of a hundred thousand queries fits into memory
 INTERVAL = (2.5, 97.5)
@@ -70,11 +80,14 @@ def judged(query: Query, hits: Sequence[tuple[str | None, int]]) -> Judged:
     """`hits`: sku and product_id of each, best first."""
     grades = [query.relevant.get(product_id, query.relevant.get(sku or "", 0)) for sku, product_id in hits[:DEPTH]]
     shown: list[Key] = [sku or product_id for sku, product_id in hits]
-    return Judged(query.query_id, query.mode, query.category, measures_of(grades, list(query.relevant.values())), shown)
+    unwanted = sum(product_id in query.unwanted or sku in query.unwanted for sku, product_id in hits[:DEPTH])
+    measures = measures_of(grades, list(query.relevant.values()), unwanted)
+    return Judged(query.query_id, query.mode, query.category, measures, shown)
 
 
-def measures_of(grades: Sequence[int], relevant: Sequence[int]) -> dict[str, float]:
-    """`grades`: of the hits, best first, 0 for what is not relevant. `relevant`: of all that are."""
+def measures_of(grades: Sequence[int], relevant: Sequence[int], unwanted: int = 0) -> dict[str, float]:
+    """`grades`: of the hits, best first, 0 for what is not relevant. `relevant`: of all that are. `unwanted`: so many
+    of the first ten hits."""
     recalls = {f"recall@{k}": float(any(grades[:k])) for k in RECALL_AT}
     first = next((rank for rank, grade in enumerate(grades, start=1) if grade), math.inf)
     return {
@@ -83,6 +96,8 @@ def measures_of(grades: Sequence[int], relevant: Sequence[int]) -> dict[str, flo
         "mrr@10": 1 / first,
         "ndcg@10": _dcg(grades) / _dcg(sorted(relevant, reverse=True)[:DEPTH]),
         "share@10": sum(map(bool, grades)) / len(relevant),
+        "right@5": sum(map(bool, grades[:PLACES])) / min(PLACES, len(relevant)),
+        "unwanted@10": unwanted / DEPTH,
     }
 
 

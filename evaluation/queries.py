@@ -2,8 +2,8 @@
 
 Our own format is JSON lines: `mode`, `text` or `image` (a path beside the file), and `relevant`: a list of skus, of
 product_ids (numbers), or of objects with one of the two and a `grade` (1 where none is given). Or, as `cli.py reindex`
-takes them, `sku` or `product_id` of the one product. Further: `id`, `category`, and `search`, further fields of
-`POST /search`.
+takes them, `sku` or `product_id` of the one product. Further: `id`, `category`, `unwanted`: a list of those that should
+not be shown, and `search`, further fields of `POST /search`.
 """
 
 import json
@@ -15,7 +15,7 @@ from typing import Any
 
 from clients.catalogue_import import CatalogueError, read_lines
 
-FIELDS = {"id", "mode", "text", "image", "relevant", "sku", "product_id", "category", "search"}
+FIELDS = {"id", "mode", "text", "image", "relevant", "sku", "product_id", "category", "search", "unwanted"}
 Key = str | int
 """Of a product: its sku, or its product_id."""
 
@@ -32,6 +32,8 @@ class Query:
     category: str = ""
     search: Mapping[str, Any] = field(default_factory=dict)
     """Further fields of the request."""
+    unwanted: frozenset[Key] = frozenset()
+    """That should not be shown."""
 
 
 def read_query_file(file: Path, mode: str) -> list[Query]:
@@ -72,6 +74,7 @@ def _query(record: Any, folder: Path, number: str, mode: str) -> Query:
         picture=(folder / record["image"]).read_bytes if "image" in record else None,
         category=str(record.get("category", "")),
         search=record.get("search", {}),
+        unwanted=frozenset(map(_key, record.get("unwanted", []))),
     )
 
 

@@ -10,7 +10,8 @@ from evaluation.measures import MEASURES, Difference, Estimate, Summary
 from evaluation.run import write_json
 
 SHOWN = {"recall@1": "R@1", "recall@5": "R@5", "recall@10": "R@10", "mean_recall": "mean R"}
-SHOWN |= {"mrr@10": "MRR", "ndcg@10": "nDCG@10", "share@10": "share@10"}
+SHOWN |= {"mrr@10": "MRR", "ndcg@10": "nDCG@10", "share@10": "share@10", "right@5": "right@5"}
+SHOWN |= {"unwanted@10": "unwanted@10"}
 SURELY = 0.05
 
 

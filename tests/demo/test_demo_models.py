@@ -59,15 +59,39 @@ def test_every_mode_finds_what_the_readme_says(measured: dict[str, Summary], mea
 
 @pytest.mark.parametrize(("name", "gain"), [("lexical", 0.2), ("semantic", -0.03)])
 def test_hybrid_finds_words_and_still_what_is_meant(shop: httpx.Client, name: str, gain: float) -> None:
-    """Every other query of the files that docs/relevance.md reports on."""
+    """Every other query of the files that docs/relevance.md reports on, by the searches alone, without attributes."""
     file = ROOT / "evaluation" / "query_files" / f"{name}.jsonl"
     dense, hybrid = (
-        run_queries(shop, read_queries(file, mode)[::2], {}, lambda _: None).results
+        run_queries(shop, read_queries(file, mode)[::2], {"attribute_words": False}, lambda _: None).results
         for mode in ("text_to_text", "hybrid")
     )
     recall = next(each for each in compare(dense, hybrid) if each.measure == "recall@10")
     print(f"{name}: recall@10 {recall.before:.3f} by meaning, {recall.after:.3f} hybrid")
     assert recall.after - recall.before >= gain
+
+
+@pytest.mark.parametrize(
+    ("mode", "after", "gain"), [("hybrid", 0.9, 0.05), ("text_to_image", 0.7, 0.2), ("text_to_text", 0.85, 0.04)]
+)
+def test_words_that_name_an_attribute_weigh(shop: httpx.Client, mode: str, after: float, gain: float) -> None:
+    """Every other query of the file that docs/relevance.md reports on."""
+    queries = read_queries(ROOT / "evaluation" / "query_files" / "attributes.jsonl", mode)[::2]
+    off, on = (run_queries(shop, queries, {"attribute_words": each}, lambda _: None).results for each in (False, True))
+    right = next(each for each in compare(off, on) if each.measure == "right@5")
+    print(f"{mode}: right@5 {right.before:.3f} without, {right.after:.3f} with attribute words")
+    assert right.after >= after
+    assert right.after - right.before >= gain
+
+
+@pytest.mark.parametrize("mode", ["hybrid", "text_to_image", "text_to_text"])
+def test_what_is_not_wanted_is_rarely_shown(shop: httpx.Client, mode: str) -> None:
+    """Half of the pairs that docs/relevance.md reports on."""
+    queries = read_queries(ROOT / "evaluation" / "query_files" / "negation.jsonl", mode)[:100]
+    rows = {row.category: row.measures for row in summarise(run_queries(shop, queries, {}, lambda _: None).results)}
+    shown = {category: measures["unwanted@10"].value for category, measures in rows.items()}
+    print(f"{mode}: of the first ten show what is not wanted {shown}")
+    assert shown["negated"] <= 0.4 * shown["plain"]
+    assert rows["negated"]["right@5"].value >= rows["plain"]["right@5"].value
 
 
 @pytest.mark.parametrize(

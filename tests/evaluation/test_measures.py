@@ -62,6 +62,8 @@ def test_every_measure_of_every_query_is_what_trec_eval_says() -> None:
         if not shown:
             assert set(results[query.query_id].measures.values()) == {0.0}
         of_query = results[query.query_id].measures
+        right = sum(sku in query.relevant for sku in shown[:5])
+        assert of_query["right@5"] == pytest.approx(right / min(5, len(query.relevant)))
         assert of_query["mean_recall"] == pytest.approx(np.mean([of_query[f"recall@{k}"] for k in (1, 5, 10)]))
 
 
@@ -69,6 +71,14 @@ def test_a_product_counts_by_its_id_where_the_file_names_that() -> None:
     query = Query("q", "text_to_text", {7: 1}, text="x")
     assert judged(query, [("S-1", 3), (None, 7)]).measures["mrr@10"] == 0.5
     assert judged(query, [("7", 3)]).measures["mrr@10"] == 0.0  # a sku that looks like the id is another product
+
+
+def test_what_should_not_be_shown_is_counted_among_the_first_ten() -> None:
+    unwanted: frozenset[Key] = frozenset({"S-1", 7, "S-11"})
+    query = Query("q", "text_to_text", {"S-2": 1}, text="x", unwanted=unwanted)
+    hits = [("S-1", 1), (None, 7), ("S-2", 2), *((f"S-{number}", number) for number in range(20, 27)), ("S-11", 11)]
+    assert judged(query, hits).measures["unwanted@10"] == pytest.approx(0.2)
+    assert judged(query, hits[2:]).measures["unwanted@10"] == pytest.approx(0.1)
 
 
 def test_means_have_the_intervals_that_scipy_gives_them() -> None:

@@ -82,6 +82,13 @@ def sort_values(session: orm.Session, product_ids: Collection[int], sort: str) -
     return dict(session.execute(statement).all())
 
 
+def texts_of(session: orm.Session, product_ids: Collection[int]) -> dict[int, tuple[str, dict[str, Any]]]:
+    """By product, its title and its attributes."""
+    columns = sa.select(ProductRow.product_id, ProductRow.title, ProductRow.attributes)
+    rows = session.execute(columns.where(ProductRow.product_id.in_(product_ids)))
+    return {product_id: (title, attributes) for product_id, title, attributes in rows}
+
+
 def group_of(shop_id: str, group_id: str | None) -> Group | None:
     return (shop_id, group_id) if group_id else None
 

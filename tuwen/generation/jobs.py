@@ -198,7 +198,7 @@ class GenerationJobs:
     async def _describe_image(self, row: GeneratedImageRow, prompt: str) -> GeneratedImage:
         data = await self._threads.run(self._images.read, row.image_path)
         encoding = self._registry.encoding  # one for both: vectors of different models can't be compared
-        vector = await self._searcher.encode_image(data, encoding, is_stored=True)
+        vector = await self._searcher.encoder.image(data, encoding, is_stored=True)
         return GeneratedImage(
             image_id=row.image_id,
             image_url=image_url(row.image_path),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from tuwen.errors import ConfigurationError
 from tuwen.lexical.terms import jieba
+from tuwen.lexical.vocabulary import Meaning, meanings_of_synonyms
 from tuwen.texts import lexical_text
 
 if TYPE_CHECKING:
@@ -25,9 +26,9 @@ LARGEST_BYTES, LONGEST_WORD = 8 * 1024 * 1024, 50
 FREQUENCY, KIND = 1_000_000, "nz"  # in jieba's terms: so frequent a name that it is never cut
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Words:
-    """What the file says."""
+    """What the file says. Told apart by which it is: what was made by one is kept by it."""
 
     synonyms: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Of each word that has some, the others."""
@@ -35,6 +36,8 @@ class Words:
     """Knows the words of the file beside its own; None: there is no file."""
     longest: int = 0
     """Characters of the longest word that has synonyms."""
+    attributes: Mapping[str, Meaning | None] = field(default_factory=dict)
+    """Of those that mean the same as a colour, material or size (枣褐 = 棕色), what that is."""
 
     def cut(self, run: str) -> list[str]:
         return (self.own or jieba()).cut_for_search(run)
@@ -95,7 +98,7 @@ def read_words(file: Path | None) -> Words:
             own.add_word(word, FREQUENCY, KIND)
             if others := tuple(other for other in meant if other != word):
                 synonyms[word] = tuple(dict.fromkeys((*synonyms.get(word, ()), *others)))
-    return Words(synonyms, own, max(map(len, synonyms), default=0))
+    return Words(synonyms, own, max(map(len, synonyms), default=0), meanings_of_synonyms(synonyms))
 
 
 def _state_of(file: Path | None) -> tuple[int, int, int] | None:

@@ -33,6 +33,8 @@ class HybridQuery:
     filters: SearchFilters
     lookups: Sequence[Lookup]
     """By meaning first; each with `showing` as the whole search has it."""
+    kind: str = ""
+    """Of the text, without the words that name attributes, where any does."""
 
 
 class _Ending(NamedTuple):
@@ -65,8 +67,8 @@ class HybridSearch:
     async def find(self, query: HybridQuery) -> Found:
         """Raises what `Lookups.find` does."""
         [first, *_] = query.lookups
-        depth = max(LEG_DEPTH, first.showing.candidates)
-        words = WordQuery(query.text, query.filters, depth, first.shop_id, first.as_of)
+        depth = max(LEG_DEPTH, first.showing.least)
+        words = WordQuery(query.text, query.filters, depth, first.shop_id, first.as_of, query.kind)
         legs, by_words = await asyncio.gather(
             asyncio.gather(*(self._lookups.find(_leg(lookup, depth)) for lookup in query.lookups)),
             self._words.ask(words),
@@ -115,8 +117,8 @@ class HybridSearch:
 
     def _ordered(self, ending: _Ending) -> list[Ranked]:
         lookup, showing, fused = ending.lookup, ending.lookup.showing, ending.fused
-        candidates = [each.product_id for each in fused[: showing.candidates]]
-        values = order_values(self._database.of_shop(lookup.shop_id), showing, candidates)
+        known = [each.product_id for each in fused[: showing.least]]
+        values = order_values(self._database.of_shop(lookup.shop_id), showing, known)
         return showing.in_order(fused, values)
 
     def _made(self, ending: _Ending, ordered: Sequence[Ranked], products: Mapping[int, Product]) -> list[ProductHit]:

@@ -24,6 +24,8 @@ from tuwen.texts import lexical_text
 
 # Products that the terms of one search have together: the rarest terms are taken first, and at least one.
 MOST_READ = 6000
+# Of words that name attributes, which have a say of their own; chosen on `query_files/attributes_tuning.jsonl`.
+BESIDE_KIND = 0.3
 MOST_CORRECTED, MOST_CORRECTIONS = 3, 5  # words of a query, each some hundred spellings; and those that are kept
 
 
@@ -36,6 +38,8 @@ class WordQuery(NamedTuple):
     """Of which alone anything is found, counted and known; None: of all."""
     as_of: datetime | None = None
     """Without what was created since."""
+    kind: str = ""
+    """Where it is said, the part of the text that weighs most."""
 
 
 @dataclass(frozen=True)
@@ -70,11 +74,17 @@ class LexicalSearch:
             guesses = self._guesses(session, query.text, asked, unknown)
             counts |= self._counts.of(session, [each.term for each in guesses])
             asked = [*asked, *guesses]
-        weights, best = _weights(asked, counts, self._counts.products(session))
+        weights, best = _weights(self._towards_kind(asked, query.kind), counts, self._counts.products(session))
         rarest = {term: weights[term] for term in _rarest(weights, counts)}
         found = best_products(session, rarest, query.filters, query.limit, query.as_of) if rarest else []
         scores = [(product_id, min(1.0, score / best)) for product_id, score in found]
         return WordHits(scores, frozenset(each.term for each in asked if each.weight > SINGLE and each.term in weights))
+
+    def _towards_kind(self, asked: Sequence[QueryTerm], kind: str) -> Sequence[QueryTerm]:
+        if not kind:
+            return asked
+        of_kind = {each.term for each in query_terms(kind, self._lexicon.words)}
+        return [each if each.term in of_kind else each._replace(weight=each.weight * BESIDE_KIND) for each in asked]
 
     def _guesses(self, session: Session, text: str, asked: Sequence[QueryTerm], unknown: Set[str]) -> list[QueryTerm]:
         """What may have been meant by terms that no product has."""

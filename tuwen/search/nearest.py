@@ -51,7 +51,7 @@ class Lookup:
     @property
     def rows(self) -> BoundRows:
         has_time = self.as_of is not None
-        return BoundRows(self.index.vector_index_id, self.showing.candidates > 0, self.shop_id, has_time)
+        return BoundRows(self.index.vector_index_id, self.showing.least > 0, self.shop_id, has_time)
 
     @property
     def is_within_prices(self) -> bool:
@@ -257,7 +257,8 @@ class NearestProducts:
     def _found(self, step: Step, products: Sequence[Nearest], *, are_all: bool) -> Found:
         lookup, showing = step.lookup, step.lookup.showing
         candidates = tuple(each.product_id for each in products[: showing.candidates])
-        values = order_values(self._database.of_shop(lookup.shop_id), showing, candidates)
+        known = tuple(each.product_id for each in products[: showing.least])
+        values = order_values(self._database.of_shop(lookup.shop_id), showing, known)
         ordered = showing.in_order(products, values)
         hits = self._hits.hits(lookup.rows, lookup.field, ordered, showing.wanted)
         are_all = are_all and len(products) <= showing.candidates

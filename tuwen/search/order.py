@@ -7,9 +7,14 @@ from typing import Any, NamedTuple, TypeVar
 
 from data_models import SearchSort
 from tuwen.catalogue.boosts import Boosting, lifts
-from tuwen.catalogue.queries import Group, sort_values
+from tuwen.catalogue.queries import Group, sort_values, texts_of
 from tuwen.database.engine import Database
 from tuwen.search.hits import Nearest
+from tuwen.search.wishes import Wishes
+
+# So many of the nearest are put in order by what a query's words wish, and what is further stands behind them. Milvus
+# is asked for 64 rows, which is cheap (`nearest.py`); twice as many found no more on the files for tuning.
+WISHED = 60
 
 
 class Ranked(NamedTuple):
@@ -37,18 +42,22 @@ class Showing:
     """Products with the same picture."""
     sort: SearchSort | None = None
     boosting: Boosting | None = None
+    wishes: Wishes | None = None
 
     @property
     def is_ordered(self) -> bool:
-        """By something else than the score."""
+        """By something else than the score, and nothing further is shown."""
         return self.sort is not None or self.boosting is not None
+
+    @property
+    def least(self) -> int:
+        """Products that have to be known, one more than them."""
+        return max(self.candidates, WISHED) if self.wishes else self.candidates
 
     @property
     def needed(self) -> int:
         """Products, one more than the candidates: else it would not be known whether they are all."""
-        return (
-            self.candidates + 1 if self.is_ordered else max(self.wanted, self.candidates + 1 if self.candidates else 0)
-        )
+        return self.candidates + 1 if self.is_ordered else max(self.wanted, self.least + 1 if self.least else 0)
 
     def keep(self, nearest: Iterable[Nearest]) -> list[Nearest]:
         """`nearest`: the best first. As many products as candidates are needed, and beyond them the best of each
@@ -60,7 +69,7 @@ class Showing:
             if each.product_id in kept:
                 continue
             is_first = self._is_first(each, seen)
-            if not is_first and len(kept) > self.candidates:
+            if not is_first and len(kept) > self.least:
                 continue
             kept[each.product_id] = each
             shown += is_first
@@ -75,7 +84,7 @@ class Showing:
         return sum(1 for _ in self._firsts(ranked))
 
     def _is_enough(self, products: int, shown: int) -> bool:
-        has_candidates = not self.candidates or products > self.candidates
+        has_candidates = not self.least or products > self.least
         return has_candidates and (self.is_ordered or shown >= self.wanted)
 
     def in_order(self, kept: Sequence[AnyRanked], values: Mapping[int, Any]) -> list[AnyRanked]:
@@ -86,6 +95,8 @@ class Showing:
             ordered = _sorted(kept[: self.candidates], values, descending=self.sort.startswith("-"))
         elif self.boosting is not None:
             ordered = _boosted(kept[: self.candidates], values)
+        elif self.wishes is not None:
+            ordered = _boosted(kept[:WISHED], values) + list(kept[WISHED:])
         return list(self._firsts(ordered))
 
     def _firsts(self, ordered: Iterable[AnyRanked]) -> Iterator[AnyRanked]:
@@ -113,13 +124,15 @@ def _sorted(nearest: Sequence[AnyRanked], values: Mapping[int, Any], *, descendi
 
 
 def order_values(database: Database, showing: Showing, candidates: Sequence[int]) -> Mapping[int, Any]:
-    """By product, what it is sorted or boosted by."""
-    if not showing.is_ordered:
+    """By product, what it is sorted or lifted by."""
+    if showing.sort is None and showing.boosting is None and showing.wishes is None:
         return {}
     with database.read() as session:
-        if showing.boosting is not None:
-            return lifts(session, candidates, showing.boosting)
-        return sort_values(session, candidates, showing.sort or "")
+        if showing.sort is not None:
+            return sort_values(session, candidates, showing.sort)
+        boosted = lifts(session, candidates, showing.boosting) if showing.boosting else {}
+        wished = showing.wishes.lifts(texts_of(session, candidates[:WISHED])) if showing.wishes else {}
+    return {each: (1 + boosted.get(each, 0.0)) * (1 + wished.get(each, 0.0)) - 1 for each in candidates}
 
 
 def _boosted(nearest: Sequence[AnyRanked], values: Mapping[int, float]) -> list[AnyRanked]:

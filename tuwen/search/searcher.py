@@ -1,6 +1,5 @@
 """A query's way: its title or picture → encode → look up with those that wait beside it (`lookup.py`) → cut."""
 
-import asyncio
 import copy
 import time
 from collections.abc import Mapping, Sequence
@@ -17,25 +16,26 @@ from data_models import (
 )
 from orm_models import utc_now
 from tuwen.background import WorkPool
-from tuwen.budget import Budget
 from tuwen.catalogue.boosts import Boosting
 from tuwen.catalogue.facets import count_facets_among
 from tuwen.catalogue.prices import Prices
 from tuwen.catalogue.queries import group_sizes, load_products
 from tuwen.database.engine import Database
 from tuwen.encoders.base import Vector
-from tuwen.encoders.service import EncodingService
 from tuwen.errors import InvalidInput, NotFound
 from tuwen.lexical.lexicon import Lexicon
 from tuwen.pictures.decoder import PictureDecoder
 from tuwen.pictures.download import PictureFetcher
 from tuwen.pictures.store import ImageStore
+from tuwen.search.encoding import QueryEncoder
 from tuwen.search.hybrid import HybridQuery, HybridSearch
 from tuwen.search.lexical import LexicalSearch
 from tuwen.search.lookup import Lookups
 from tuwen.search.nearest import Found, Lookup
 from tuwen.search.order import Showing
 from tuwen.search.query import SLICE_CHARACTERS, Query, decode_base64, require_one_query
+from tuwen.search.understanding import Understanding, needs_reading, understand
+from tuwen.search.wishes import Wishes
 from tuwen.settings import Settings
 from tuwen.vectors.binding import row_at_version
 from tuwen.vectors.registry import IndexRegistry, LiveIndex
@@ -43,8 +43,6 @@ from vector_db import VECTOR_FIELDS, VECTOR_FIELDS_OF_PRODUCT, VectorDB, VectorF
 
 SEARCH_THREADS = 8
 RELEVANT = 1000  # a vector search has no end: so many of the nearest are counted, and put in another order
-# Each may be as large as an upload, and stays in memory until its search has its vector.
-DOWNLOADS_AT_ONCE, DOWNLOAD_WAIT_S = 8, 10.0
 
 
 class Stopwatch:
@@ -76,16 +74,15 @@ class Searcher:
         self._database = database
         self._vector_db = vector_db
         self._images = images
-        self._decoder = decoder
-        self._fetcher = fetcher
+        self.encoder = QueryEncoder(decoder, fetcher)
         self._registry = registry
         self._shop_id: str | None = None
         self._threads = WorkPool("preparing-queries", threads=SEARCH_THREADS, max_waiting=settings.query_queue_size)
-        self._downloads = Budget("Memory for the picture of image_url", DOWNLOADS_AT_ONCE)
         # Milvus Lite answers one call at a time; a server's next batch need not wait for this one.
         lanes, queue_size = 1 if settings.milvus_is_file else 4, settings.query_queue_size
         self._lookups = Lookups(database, vector_db, lanes=lanes, queue_size=queue_size)
-        words = LexicalSearch(database, Lexicon(settings.lexicon_file))
+        self._lexicon = Lexicon(settings.lexicon_file)
+        words = LexicalSearch(database, self._lexicon)
         self._hybrid = HybridSearch(database, self._lookups, words, lanes=lanes, queue_size=queue_size)
 
     def of_shop(self, shop_id: str) -> Self:
@@ -107,20 +104,19 @@ class Searcher:
         index = self._registry.known
         if index is None:
             index = await self._threads.run(self._registry.live)
+        understood = await self._understood(request)
         if request.image_url is None:
-            query = await self._resolve(request, image, is_stored, index)
-            vectors = await self._encode_all(request, query, index.encoding)
+            query = await self._resolve(request, understood.text, image, is_stored, index)
+            vectors = await self.encoder.vectors(query, understood, index.encoding)
         else:
             query = Query(request.mode)
-            vectors = {VECTOR_FIELDS[request.mode]: await self._encode_download(request.image_url, index.encoding)}
+            vectors = {VECTOR_FIELDS[request.mode]: await self.encoder.download(request.image_url, index.encoding)}
         encode_ms = watch.lap_ms()
-        found = await self._find(request, query, index, vectors)
+        found = await self._find(request, query, index, vectors, understood)
         metadata_ms = round(found.metadata_ms, 2)
         vector_ms = max(0.0, round(watch.lap_ms() - metadata_ms, 2))
-        hits = [
-            SearchHit(rank=rank, **hit._asdict())
-            for rank, hit in enumerate(found.hits[request.offset :], start=request.offset + 1)
-        ]
+        shown = enumerate(found.hits[request.offset :], start=request.offset + 1)
+        hits = [SearchHit(rank=rank, **hit._asdict()) for rank, hit in shown]
         facets = None
         if request.facets or request.group_by:
             facets = await self._threads.run(self._count, request, found, hits)
@@ -130,16 +126,30 @@ class Searcher:
             hits=hits,
             facets=facets,
             as_of=(request.as_of or as_of) if request.fold else None,
+            understood=understood.as_answer,
             took_ms=SearchTimings(encode=encode_ms, vector=vector_ms, metadata=metadata_ms, total=watch.total_ms()),
             index=IndexInfo(collection=index.collection, model=index.encoding.encoders.name),
         )
 
+    async def _understood(self, request: SearchRequest) -> Understanding:
+        if needs_reading(request):
+            return await self._threads.run(understand, request, self._lexicon)
+        return Understanding(request.text or "")
+
     async def _find(
-        self, request: SearchRequest, query: Query, index: LiveIndex, vectors: Mapping[VectorField, Vector]
+        self,
+        request: SearchRequest,
+        query: Query,
+        index: LiveIndex,
+        vectors: Mapping[VectorField, Vector],
+        understood: Understanding,
     ) -> Found:
-        lookups = [_as_lookup(request, query, index, field, vector, self._shop_id) for field, vector in vectors.items()]
+        lookups = [
+            _as_lookup(request, query, index, field, vector, self._shop_id, understood.wishes)
+            for field, vector in vectors.items()
+        ]
         if request.is_fused:
-            return await self._hybrid.find(HybridQuery(query.text or "", request.filters, lookups))
+            return await self._hybrid.find(HybridQuery(query.text or "", request.filters, lookups, understood.kind))
         return await self._lookups.find(lookups[0])
 
     def _count(self, request: SearchRequest, found: Found, hits: Sequence[SearchHit]) -> SearchFacets | None:
@@ -153,13 +163,16 @@ class Searcher:
             counts = count_facets_among(session, found.candidates, request.facets)
         return SearchFacets(candidates=len(found.candidates), are_all=found.are_all, counts=counts)
 
-    async def _resolve(self, request: SearchRequest, image: bytes | None, is_stored: bool, index: LiveIndex) -> Query:
+    async def _resolve(
+        self, request: SearchRequest, text: str, image: bytes | None, is_stored: bool, index: LiveIndex
+    ) -> Query:
+        """`text`: what is wanted of the request's."""
         if request.product_id is not None:
             return await self._threads.run(
                 self._query_of_product, request.mode, request.product_id, index, request.is_fused
             )
         if not request.mode.query_is_image:
-            return Query(request.mode, text=request.text)
+            return Query(request.mode, text=text)
         if request.image_base64 is not None:
             if len(request.image_base64) > SLICE_CHARACTERS:
                 image = await self._threads.run(decode_base64, request.image_base64)
@@ -186,41 +199,15 @@ class Searcher:
             return Query(mode, image=image, is_stored=True, without_product_id=product_id)
         return Query(mode, text=products[0].title, without_product_id=product_id)
 
-    async def _encode_all(
-        self, request: SearchRequest, query: Query, encoding: EncodingService
-    ) -> dict[VectorField, Vector]:
-        if request.mode is not SearchMode.HYBRID:
-            return {VECTOR_FIELDS[request.mode]: await self._encode(query, encoding)}
-        assert query.text is not None, "require_one_query saw to it"
-        dense, clip = await asyncio.gather(encoding.query_text(query.text), encoding.query_clip_text(query.text))
-        return {"text_bge_vector": dense, "image_clip_vector": clip}
-
-    async def _encode(self, query: Query, encoding: EncodingService) -> Vector:
-        if query.vector is not None:
-            return query.vector
-        if query.image is not None:
-            return await self.encode_image(query.image, encoding, is_stored=query.is_stored)
-        assert query.text is not None, "require_one_query saw to it"
-        if VECTOR_FIELDS[query.mode] == "text_bge_vector":
-            return await encoding.query_text(query.text)
-        return await encoding.query_clip_text(query.text)
-
-    async def _encode_download(self, url: str, encoding: EncodingService) -> Vector:
-        async with self._downloads.share(1, max_wait_s=DOWNLOAD_WAIT_S):
-            return await self.encode_image(await self._fetcher.fetch(url), encoding, is_stored=False)
-
-    async def encode_image(self, data: bytes, encoding: EncodingService, *, is_stored: bool) -> Vector:
-        """CLIP's vector of an encoded picture, cached by its bytes."""
-        sha256 = await self._decoder.sha256(data)
-        cached = encoding.cached_image(sha256)
-        if cached is not None:
-            return cached
-        picture = await self._decoder.query_picture(data, encoding.prepare, is_stored=is_stored)
-        return await encoding.query_image(picture, sha256)
-
 
 def _as_lookup(
-    request: SearchRequest, query: Query, index: LiveIndex, field: VectorField, vector: Vector, shop_id: str | None
+    request: SearchRequest,
+    query: Query,
+    index: LiveIndex,
+    field: VectorField,
+    vector: Vector,
+    shop_id: str | None,
+    wishes: Wishes | None,
 ) -> Lookup:
     filters = request.filters
     expression = filter_expression(
@@ -243,6 +230,7 @@ def _as_lookup(
             folds=request.fold,
             sort=request.sort,
             boosting=Boosting.by(request.boost),
+            wishes=wishes,
         ),
         without_product_id=query.without_product_id,
         prices=prices if filters.has_prices else None,

@@ -1,0 +1,205 @@
+"""Words that name an attribute, and negations: what texts say, and what that does to a search of a running service."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from data_models import SearchMode, SearchRequest
+from tests.conftest import create_product, picture, wait_until_indexed
+from tests.processes import running_api
+from tuwen.lexical.attribute_words import attributes_in
+from tuwen.lexical.lexicon import Lexicon, Words, read_words
+from tuwen.lexical.negation import asked_of
+from tuwen.search.understanding import needs_reading, understand
+from tuwen.texts import lexical_text, normalise_text
+
+TITLES = {
+    "RED": "红色布艺沙发",
+    "BEIGE": "米色布艺沙发 红色抱枕",
+    "BLUE": "深蓝色布艺三人沙发",
+    "SILENT": "现代简约沙发",
+    "CHAIR": "木质餐椅 带扶手",
+    "BARE": "木质餐椅 无扶手",
+    "STOOL": "金属餐椅",
+}
+PLAIN = [
+    "不锈钢水壶",
+    "无线耳机",
+    "非洲鼓",
+    "非常好看的沙发",
+    "有没有扶手的椅子",
+    "要不要买",
+    "无人机",
+    "不粘锅",
+    "没有",
+    "不要",
+]
+PLAIN += ["No. 5 perfume", "no 5", "nobody", "note book", "nothing"]
+
+
+@pytest.fixture(scope="module")
+def api(tmp_path_factory: pytest.TempPathFactory, tiny_models: dict[str, str]) -> Iterator[httpx.Client]:
+    folder = tmp_path_factory.mktemp("attributes")
+    with (
+        running_api(folder, **tiny_models) as url,
+        httpx.Client(base_url=url, timeout=30, trust_env=False) as client,
+    ):
+        for number, (sku, title) in enumerate(TITLES.items()):
+            create_product(client, title, picture(size=(40 + number, 40)), sku=sku)
+        wait_until_indexed(client)
+        yield client
+
+
+def named(text: str, words: Words | None = None) -> list[tuple[str, str, str]]:
+    return [(each.word, each.values[0], each.shade) for each in attributes_in(lexical_text(text), words or Words())]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("红色的沙发", [("红色", "red", "")]),
+        ("紅色沙發", [("红色", "red", "")]),
+        ("红沙发", [("红", "red", "")]),
+        ("深红色沙发", [("深红色", "red", "dark")]),
+        ("红棕色单人沙发", [("红棕色", "brown", ""), ("单人", "1", "")]),
+        ("红白格子桌布", [("红白", "red", "")]),
+        ("双人布艺沙发", [("双人", "2", ""), ("布艺", "fabric", "")]),
+        ("白色双开门衣柜", [("白色", "white", ""), ("双开门", "2", "")]),
+        ("橡木餐桌", [("橡木", "wood", "oak")]),
+        ("大冰箱", [("大", "large", "")]),
+        (
+            "dark red leather two-seat sofa",
+            [("dark red", "red", "dark"), ("leather", "leather", ""), ("two-seat", "2", "")],
+        ),
+        ("红酒杯", []),
+        ("黄瓜", []),
+        ("白板", []),
+        ("积木", []),
+        ("蓝牙耳机", []),
+        ("绿萝", []),
+        ("blackboard", []),
+        ("red wine", []),
+        ("非洲菊 非常好", []),
+        ("no. 5", []),
+    ],
+)
+def test_what_names_an_attribute_is_known_and_what_only_looks_so_is_not(
+    text: str, said: list[tuple[str, str, str]]
+) -> None:
+    assert named(text) == said
+
+
+def test_the_shops_own_synonyms_of_an_attribute_name_it(tmp_path: Path) -> None:
+    file = tmp_path / "words.txt"
+    file.write_text("勃艮第 = 酒红\n随行杯 = 保温杯\n", encoding="utf-8")
+    assert named("勃艮第沙发 随行杯", read_words(file)) == [("勃艮第", "red", "dark")]
+    assert named("勃艮第沙发") == []
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted", "without"),
+    [
+        ("沙发 不带扶手", "沙发", ["扶手"]),
+        ("不要扶手的椅子", "椅子", ["扶手"]),
+        ("不帶扶手的椅子", "椅子", ["扶手"]),
+        ("沙发不要红色和蓝色的", "沙发", ["红色", "蓝色"]),
+        ("椅子 不带 扶手 白色", "椅子 白色", ["扶手"]),
+        ("不要红色沙发", "沙发", ["红色"]),
+        ("没有抽屉的桌子", "桌子", ["抽屉"]),
+        ("非皮质沙发", "沙发", ["皮质"]),
+        ("无扶手餐椅", "餐椅", ["扶手"]),
+        ("除了黑色以外的沙发", "沙发", ["黑色"]),
+        ("sofa without armrests", "sofa", ["armrests"]),
+        ("chair without arms and wheels for kids", "chair for kids", ["arms", "wheels"]),
+        ("chair, no leather", "chair", ["leather"]),
+        ("no leather sofa", "sofa", ["leather"]),
+        *(
+            (text, text, [])
+            for text in PLAIN
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_not_wanted_is_told_from_what_is(text: str, wanted: str, without: list[str]) -> None:
+    assert asked_of(normalise_text(text)) == (wanted, tuple(without))
+
+
+def search(api: httpx.Client, text: str, mode: str, **fields: Any) -> dict[str, Any]:
+    response = api.post("/search", json={"mode": mode, "text": text, **fields})
+    assert response.status_code == httpx.codes.OK, response.text
+    answer: dict[str, Any] = response.json()
+    return answer
+
+
+def skus(answer: dict[str, Any]) -> list[str]:
+    return [hit["product"]["sku"] for hit in answer["hits"]]
+
+
+@pytest.mark.parametrize("mode", ["hybrid", "text_to_text", "text_to_image"])
+def test_agreement_lifts_contradiction_lowers_and_silence_does_nothing(api: httpx.Client, mode: str) -> None:
+    """Whatever a tiny model thinks of it."""
+    answer = search(api, "红色的沙发", mode)
+    assert answer["understood"] == {
+        "wanted": "红色的沙发",
+        "without": [],
+        "attributes": [{"word": "红色", "kind": "colour", "value": "red"}],
+    }
+    hits = {hit["product"]["sku"]: hit for hit in answer["hits"]}
+    assert hits["RED"]["boosted_score"] > hits["RED"]["score"]
+    assert hits["SILENT"]["boosted_score"] == hits["SILENT"]["score"]
+    assert all(hits[sku]["boosted_score"] < hits[sku]["score"] for sku in ("BLUE", "BEIGE"))
+    order = [hit["boosted_score"] for hit in answer["hits"]]
+    assert order == sorted(order, reverse=True)
+    assert [hit["rank"] for hit in answer["hits"]] == list(range(1, len(TITLES) + 1))
+    off = search(api, "红色的沙发", mode, attribute_words=False)
+    assert (off["understood"], {hit["boosted_score"] for hit in off["hits"]}) == (None, {None})
+
+
+@pytest.mark.parametrize("mode", ["hybrid", "text_to_text", "text_to_image"])
+def test_what_is_not_wanted_is_lowered_and_not_looked_for(api: httpx.Client, mode: str) -> None:
+    answer = search(api, "餐椅 不带扶手", mode)
+    assert (answer["understood"]["wanted"], answer["understood"]["without"]) == ("餐椅", ["扶手"])
+    hits = {hit["product"]["sku"]: hit for hit in answer["hits"]}
+    assert hits["CHAIR"]["boosted_score"] < hits["CHAIR"]["score"]
+    assert hits["BARE"]["boosted_score"] >= hits["BARE"]["score"]  # it says that it has none
+    if mode == "hybrid":
+        assert skus(answer)[-1] == "CHAIR"
+        assert hits["CHAIR"]["matched_words"] == ["餐椅"]
+    assert search(api, "餐椅 不带扶手", mode, negation=False)["understood"] is None
+
+
+def test_pages_filters_boosts_and_sorting_go_with_it(api: httpx.Client) -> None:
+    whole = search(api, "红色的沙发", "hybrid")
+    pages = [
+        sku for offset in range(0, 7, 2) for sku in skus(search(api, "红色的沙发", "hybrid", offset=offset, top_k=2))
+    ]
+    assert pages == skus(whole)
+    boosted = search(api, "红色的沙发", "hybrid", boost=[{"freshness_half_life_days": 1, "weight": 0.5}])
+    assert boosted["hits"][0]["product"]["sku"] == "RED"
+    lifted = {hit["product"]["sku"]: hit["boosted_score"] for hit in whole["hits"]}
+    assert boosted["hits"][0]["boosted_score"] > lifted["RED"]
+    newest = search(api, "红色的沙发", "hybrid", sort="-created_at")
+    assert skus(newest) == list(reversed(TITLES))
+
+
+def test_a_plain_text_is_not_even_read(api: httpx.Client) -> None:
+    """And answers as with both switched off, to the bit."""
+    off = {"attribute_words": False, "negation": False}
+    for text in ("现代简约沙发", "餐厅家具", "modern furniture", "无线蓝牙"):
+        for mode in (SearchMode.HYBRID, SearchMode.TEXT_TO_TEXT, SearchMode.TEXT_TO_IMAGE):
+            on_hits, off_hits = (search(api, text, mode.value, **each)["hits"] for each in ({}, off))
+            assert on_hits == off_hits
+    assert not needs_reading(SearchRequest(mode=SearchMode.HYBRID, text="现代简约沙发"))
+    assert not needs_reading(SearchRequest(mode=SearchMode.HYBRID, text="红色沙发", **off))
+
+
+def test_words_weigh_by_attributes_of_the_product_too() -> None:
+    wishes = understand(SearchRequest(mode=SearchMode.TEXT_TO_TEXT, text="红色沙发"), Lexicon(None)).wishes
+    assert wishes is not None
+    assert wishes.lift("沙发", {"颜色": "酒红"}) > 0
+    assert wishes.lift("沙发", {"颜色": "蓝色"}) < 0
+    assert wishes.lift("沙发", {"author": "Blue", "title_en": "Blue sofa"}) == 0
+    assert 0 < wishes.lift("沙发", {"title_en": "Red sofa"}) < wishes.lift("红色沙发", {})
+    assert wishes.lift("沙发", {"nested": {"颜色": "蓝色"}, "n": 3, "list": [1, None]}) == 0

@@ -1,0 +1,88 @@
+"""A query's vectors: of its text, picture or stored product, steered by what its text names and does not want."""
+
+import asyncio
+from collections.abc import Sequence
+
+import numpy as np
+
+from data_models import SearchMode
+from tuwen.budget import Budget
+from tuwen.encoders.base import Vector
+from tuwen.encoders.service import EncodingService
+from tuwen.pictures.decoder import PictureDecoder
+from tuwen.pictures.download import PictureFetcher
+from tuwen.search.query import Query
+from tuwen.search.understanding import Understanding
+from vector_db import VECTOR_FIELDS, VectorField
+
+# Each may be as large as an upload, and stays in memory until its search has its vector.
+DOWNLOADS_AT_ONCE, DOWNLOAD_WAIT_S = 8, 10.0
+# Chosen on `evaluation/query_files/attributes_tuning.jsonl` and `negation_tuning.jsonl`: how far a query goes
+# towards the kind that is asked for, whose attributes have a say of their own (`wishes.py`), and away from what is not
+# wanted.
+TOWARDS_KIND, AWAY = 0.5, -0.2
+SHORTEST = 1e-12
+
+Vectors = dict[VectorField, Vector]
+
+
+class QueryEncoder:
+    def __init__(self, decoder: PictureDecoder, fetcher: PictureFetcher) -> None:
+        self._decoder = decoder
+        self._fetcher = fetcher
+        self._downloads = Budget("Memory for the picture of image_url", DOWNLOADS_AT_ONCE)
+
+    async def vectors(self, query: Query, understood: Understanding, encoding: EncodingService) -> Vectors:
+        """By the fields that the query is looked up in, that of its meaning first."""
+        fields: list[VectorField] = [VECTOR_FIELDS[query.mode]]
+        if query.mode is SearchMode.HYBRID:
+            fields = ["text_bge_vector", "image_clip_vector"]
+        if query.text is not None:
+            return await _of_texts(query.text, fields, understood, encoding)
+        if query.vector is not None:
+            return {fields[0]: query.vector}
+        assert query.image is not None, "require_one_query saw to it"
+        return {fields[0]: await self.image(query.image, encoding, is_stored=query.is_stored)}
+
+    async def download(self, url: str, encoding: EncodingService) -> Vector:
+        async with self._downloads.share(1, max_wait_s=DOWNLOAD_WAIT_S):
+            return await self.image(await self._fetcher.fetch(url), encoding, is_stored=False)
+
+    async def image(self, data: bytes, encoding: EncodingService, *, is_stored: bool) -> Vector:
+        """CLIP's vector of an encoded picture, cached by its bytes."""
+        sha256 = await self._decoder.sha256(data)
+        cached = encoding.cached_image(sha256)
+        if cached is not None:
+            return cached
+        picture = await self._decoder.query_picture(data, encoding.prepare, is_stored=is_stored)
+        return await encoding.query_image(picture, sha256)
+
+
+async def _of_texts(
+    text: str, fields: Sequence[VectorField], understood: Understanding, encoding: EncodingService
+) -> Vectors:
+    """All of a search's texts at once, so that the models take them as one batch."""
+    steering = {understood.kind: TOWARDS_KIND, "、".join(understood.without): AWAY}
+    others = [each for each in steering if each]
+    encoded = await asyncio.gather(
+        *(encode_text(each, field, encoding) for field in fields for each in (text, *others))
+    )
+    vectors: Vectors = {}
+    for number, field in enumerate(fields):
+        vector, *further = encoded[number * (len(others) + 1) : (number + 1) * (len(others) + 1)]
+        for other, of_other in zip(others, further, strict=True):
+            vector = mixed(vector, of_other, steering[other])
+        vectors[field] = vector
+    return vectors
+
+
+async def encode_text(text: str, field: VectorField, encoding: EncodingService) -> Vector:
+    if field == "text_bge_vector":
+        return await encoding.query_text(text)
+    return await encoding.query_clip_text(text)
+
+
+def mixed(vector: Vector, other: Vector, share: float) -> Vector:
+    """Of length 1, as both are. `share`: of the other; below 0 it goes away from it."""
+    between = (1 - share) * vector + share * other
+    return (between / max(float(np.linalg.norm(between)), SHORTEST)).astype(vector.dtype)

@@ -1,0 +1,72 @@
+"""What a text that somebody typed says beside its meaning: attributes that it names, and what it does not want."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from data_models import NamedAttribute, SearchMode, SearchRequest, Understood
+from tuwen.lexical.attribute_words import Attribute, attributes_in, may_name
+from tuwen.lexical.lexicon import Lexicon
+from tuwen.lexical.negation import asked_of, may_negate
+from tuwen.search.wishes import Wishes, unwanted_of
+from tuwen.texts import lexical_text, normalise_text
+
+# In shares of a score, which spreads differently in each: chosen on `evaluation/query_files/attributes_tuning.jsonl`.
+WEIGHTS = {SearchMode.TEXT_TO_TEXT: 0.5, SearchMode.TEXT_TO_IMAGE: 0.8, SearchMode.HYBRID: 2.0}
+
+
+LEFT_OVER = re.compile(r"(?:^|(?<=\s))[的色]+(?=\s|[\u4e00-\u9fff]|$)|(?:^|(?<=\s))(?:in|of|made of)\s*$")
+
+
+@dataclass(frozen=True)
+class Understanding:
+    text: str
+    """What is wanted of it, which is searched for."""
+    without: tuple[str, ...] = ()
+    kind: str = ""
+    """What is left of it without the words that name attributes: 沙发 of 红色的沙发. Empty where none does."""
+    wishes: Wishes | None = None
+
+    @property
+    def as_answer(self) -> Understood | None:
+        if self.wishes is None:
+            return None
+        named = [
+            NamedAttribute(word=each.word, kind=each.kind, value=" ".join(filter(None, (each.shade, each.values[0]))))
+            for each in self.wishes.wanted
+        ]
+        return Understood(wanted=self.text, without=list(self.without), attributes=named)
+
+
+def _kind_of(text: str, attributes: Sequence[Attribute]) -> str:
+    if not attributes:
+        return ""
+    kind = lexical_text(text)
+    for each in reversed(attributes):
+        kind = f"{kind[: each.begin]} {kind[each.end :]}"
+    return " ".join(LEFT_OVER.sub(" ", kind).split())
+
+
+def needs_reading(request: SearchRequest) -> bool:
+    """Whether its text may say more; a look at its characters, which the event loop can bear."""
+    if request.text is None or request.mode not in WEIGHTS:
+        return False
+    text = normalise_text(request.text)
+    return (request.negation and may_negate(text)) or (request.attribute_words and may_name(lexical_text(text)))
+
+
+def understand(request: SearchRequest, lexicon: Lexicon) -> Understanding:
+    """Loads jieba, if this is the first that needs it: not for the event loop."""
+    assert request.text is not None, "it has been looked at"
+    words = lexicon.words
+    wanted, without = request.text, tuple[str, ...]()
+    if request.negation:
+        asked = asked_of(normalise_text(request.text))
+        if asked.without:
+            wanted, without = asked
+    attributes = tuple(attributes_in(lexical_text(wanted), words)) if request.attribute_words else ()
+    if not attributes and not without:
+        return Understanding(request.text)
+    unwanted = tuple(unwanted_of(phrase, words) for phrase in without)
+    wishes = Wishes(attributes, unwanted, words, WEIGHTS[request.mode], phrase=lexical_text(wanted))
+    return Understanding(wanted, without, _kind_of(wanted, attributes), wishes)
