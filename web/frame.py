@@ -27,11 +27,11 @@ class PageEntry(NamedTuple):
 
 
 PAGES = (
+    PageEntry("hybrid", ":material/search:", "nav_search"),
     PageEntry("image_to_image", ":material/image_search:", "nav_search"),
     PageEntry("text_to_image", ":material/photo_library:", "nav_search"),
     PageEntry("text_to_text", ":material/manage_search:", "nav_search"),
     PageEntry("image_to_text", ":material/subtitles:", "nav_search"),
-    PageEntry("hybrid", ":material/search:", "nav_search"),
     PageEntry("generate", ":material/brush:", "nav_create"),
     PageEntry("manage_products", ":material/inventory_2:", "nav_catalogue"),
     PageEntry("import_products", ":material/upload_file:", "nav_catalogue"),
