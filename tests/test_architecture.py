@@ -96,9 +96,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "tuwen.catalogue": BASE
     | {"orm_models", "tuwen.database", "tuwen.lexical", "tuwen.messaging", "tuwen.pictures", "tuwen.vectors"},
     "tuwen.search": BASE | ENGINES | {"tuwen.catalogue"},
-    "tuwen.generation": BASE | ENGINES | {"tuwen.access.errors", "tuwen.catalogue", "tuwen.search"},
+    "tuwen.generation": BASE | ENGINES | {"tuwen.access.queues", "tuwen.catalogue", "tuwen.search"},
     "tuwen.indexing": BASE | ENGINES | {"tuwen.catalogue", "tuwen.generation.queries"},
-    "tuwen.importing": BASE | ENGINES | {"tuwen.catalogue"},
+    "tuwen.importing": BASE | ENGINES | {"tuwen.access.queues", "tuwen.catalogue"},
     "tuwen.twins": BASE | ENGINES | {"tuwen.catalogue"},
     "tuwen.access": BASE | {"tuwen.background", "tuwen.pulse", "orm_models", "tuwen.database"},
     # What puts them together, HTTP, and the doors.

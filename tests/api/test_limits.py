@@ -9,11 +9,16 @@ from pathlib import Path
 
 import httpx
 import pytest
+import sqlalchemy as sa
 
+from orm_models import JobRow, utc_now
 from tests.conftest import picture
 from tests.processes import free_port, running_api, wait_until
+from tuwen.access.queues import FORGOTTEN_AFTER
 from tuwen.api.admission import client_at
 from tuwen.api.client_address import Origin
+from tuwen.database.engine import Database
+from tuwen.importing.jobs import ImportJobs
 
 BOUNDARY = "cut"
 HALF_A_FORM = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="a.csv"\r\n\r\nsku,title\r\n'
@@ -26,7 +31,7 @@ LOGS: dict[str, Path] = {}
 def url(tmp_path_factory: pytest.TempPathFactory, tiny_models: dict[str, str]) -> Iterator[str]:
     settings = {"OPEN_TO": "127.0.0.0/8", "RATE_LIMITS": "search=5/day, generate=4/day"}
     settings |= {"UPLOADS_PER_CLIENT": "2", "UPLOADS_AT_ONCE": "3", "STREAMS_PER_CLIENT": "2", "STREAMS_AT_ONCE": "3"}
-    settings |= {"GENERATION_QUEUE_PER_CLIENT": "2"}
+    settings |= {"GENERATION_QUEUE_PER_CLIENT": "2", "IMPORT_QUEUE_PER_CLIENT": "2", "IMPORT_QUEUE_SIZE": "3"}
     settings |= {"KAFKA_BOOTSTRAP_SERVERS": f"127.0.0.1:{free_port()}"}  # which is away: nothing is ever drawn
     folder = tmp_path_factory.mktemp("limits")
     with running_api(folder, ready_path="/health/ready", **tiny_models, **settings) as url:
@@ -211,3 +216,30 @@ def test_streams_and_drawings_are_shared_and_streams_end_with_their_key(connect:
                 pass
         with following(other, job_id, {}) as events:
             assert events.status_code == 200
+
+
+def test_imports_that_wait_are_shared(url: str, connect: Connect) -> None:
+    """What is on another machine's disk waits for that one."""
+
+    def send(address: str) -> httpx.Response:
+        return connect(address).post("/product/import", files={"file": ("a.csv", "sku,title\r\nS-1,桌子\r\n")})
+
+    database = Database(f"sqlite:///{LOGS[url].parent / 'data' / 'tuwen.db'}")
+    of_another = ImportJobs(database)
+    first, second, third = (
+        of_another.create("elsewhere", "a.csv", "create", f"address {address}").job_id
+        for address in ("127.0.0.12", "127.0.0.12", "127.0.0.13")
+    )
+    full = send("127.0.0.14")
+    assert (full.status_code, full.json()["type"]) == (503, "urn:tuwen:problem:queue-full")
+    of_another.cancel(third)
+    with uploading(url, "127.0.0.12", {}) as connection:  # before it has all come
+        mine = problem_from(connection)
+    assert mine.startswith("HTTP/1.1 429"), mine
+    assert "The address 127.0.0.12 has 2 imports under way already" in mine
+    assert send("127.0.0.14").status_code == 202
+    forgotten = sa.update(JobRow).where(JobRow.job_id.in_([first, second]))
+    with database.write() as session:
+        session.execute(forgotten.values(created_at=utc_now() - FORGOTTEN_AFTER))
+    assert send("127.0.0.12").status_code == 202
+    database.close()

@@ -23,4 +23,4 @@ OF_ACCESS = (
     ("wrong_moment", "is {text}; write a date, as 2027-01-01, or days, as 90d", "是 {text}；请写日期，如 2027-01-01，或天数，如 90d"),
 )  # fmt: skip
 # Of `{what}` and `{kind}` above.
-WORDS = {"requests": "请求", "drawings": "绘图", "uploads": "上传", "streams": "持续应答", "search": "查询", "write": "写入", "admin": "管理", "generate": "生成"}  # fmt: skip
+WORDS = {"requests": "请求", "drawings": "绘图", "imports": "导入", "uploads": "上传", "streams": "持续应答", "search": "查询", "write": "写入", "admin": "管理", "generate": "生成"}  # fmt: skip

@@ -10,6 +10,7 @@ from fastapi.routing import APIRouter
 
 from data_models import ImportJob, ImportMode
 from orm_models import ImportErrorRow, ProductRow
+from tuwen.access.errors import TooManyAtOnce
 from tuwen.api.access import GuardedRoute, needs, require_caller
 from tuwen.api.file_upload import receive_file
 from tuwen.api.messages import Language, find_message
@@ -26,6 +27,7 @@ from tuwen.errors import (
     NotCancellable,
     NotFound,
     Overloaded,
+    QueueFull,
     UnsupportedMediaType,
 )
 from tuwen.importing.export import MEDIA_TYPES, ExportFormat, as_rows, products_after
@@ -64,7 +66,14 @@ FILES = {
     summary="Import products from a file",
     openapi_extra=FORM,
     responses=problem_responses(
-        MalformedRequest, InvalidInput, FileTooLarge, UnsupportedMediaType, Overloaded, DatabaseUnavailable
+        MalformedRequest,
+        InvalidInput,
+        FileTooLarge,
+        UnsupportedMediaType,
+        TooManyAtOnce,
+        QueueFull,
+        Overloaded,
+        DatabaseUnavailable,
     )
     | sent(202, "Location"),
 )
@@ -89,6 +98,8 @@ async def import_products(
     if allow_deletes_percent is not None and mode != "replace_all":
         raise InvalidInput.in_field("allow_deletes_percent", "goes with mode=replace_all")
     settings, threads = api.services.settings, api.threads.uploads
+    client = request.state.caller.client
+    await threads.run(api.imports.require_room, client)
     try:
         name, file = await threads.run(new_file, settings)
         try:
@@ -104,7 +115,7 @@ async def import_products(
     # From here on a job may name it, even where the database's answer was lost.
     options: dict[str, Any] = {"mask_personal_data": mask_personal_data, "dry_run": dry_run}
     options |= {"allow_deletes_percent": allow_deletes_percent}
-    job = await threads.run(partial(api.imports.create, **options), name, file_name, mode)
+    job = await threads.run(partial(api.imports.create, **options), name, file_name, mode, client)
     response.headers["Location"] = job.status_url
     return job
 

@@ -10,13 +10,11 @@ from sqlalchemy import orm
 from orm_models import REASON_LENGTH, GeneratedImageRow, JobRow, utc_now
 
 
-def count_jobs_waiting(session: orm.Session, before: int | None = None, client: str | None = None) -> int:
-    """Queued jobs; with `before`, those that come before that one; with `client`, those of his."""
+def count_jobs_waiting(session: orm.Session, before: int | None = None) -> int:
+    """Queued jobs; with `before`, those that come before that one."""
     statement = sa.select(sa.func.count()).select_from(JobRow).where(*_of_generation("queued"))
     if before is not None:
         statement = statement.where(JobRow.job_id < before)
-    if client is not None:
-        statement = statement.where(JobRow.client == client)
     return session.scalar(statement) or 0
 
 

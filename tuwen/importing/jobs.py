@@ -3,6 +3,7 @@
 The work itself is `importer.py`'s.
 """
 
+import copy
 import csv
 import io
 from collections.abc import Callable, Sequence
@@ -11,8 +12,9 @@ from typing import Any, Self
 import sqlalchemy as sa
 from sqlalchemy import orm
 
-from data_models import ImportJob, ImportMode
+from data_models import DEFAULT_SHOP, ImportJob, ImportMode
 from orm_models import ImportErrorRow, JobRow, utc_now
+from tuwen.access.queues import require_room
 from tuwen.database.engine import Database
 from tuwen.database.jobs import cancel_job, find_job
 from tuwen.errors import NotFound
@@ -24,20 +26,37 @@ FORMULA_SIGNS = ("=", "+", "-", "@")
 
 
 class ImportJobs:
-    """Blocks."""
+    """Blocks. `queue_size`, `queue_per_client`: imports that may wait, of all shops and clients, and of one client."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, database: Database, *, queue_size: int = 100, queue_per_client: int = 50) -> None:
+        self._database = self._all_shops = database
+        self._shop_id = DEFAULT_SHOP
+        self._limits = {"in_all": queue_size, "of_one": queue_per_client}
 
     def of_shop(self, shop_id: str) -> Self:
-        return type(self)(self._database.of_shop(shop_id))
+        view = copy.copy(self)
+        view._database, view._shop_id = self._database.of_shop(shop_id), shop_id
+        return view
 
-    def create(self, file: str, file_name: str, mode: ImportMode, **options: Any) -> ImportJob:
+    def require_room(self, client: str) -> None:
+        """Raises QueueFull or TooManyAtOnce, before a large file comes in vain."""
+        with self._all_shops.read() as session:
+            require_room(session, "import", "imports", client, **self._limits)
+
+    def create(self, file: str, file_name: str, mode: ImportMode, client: str = "", **options: Any) -> ImportJob:
         """`file`: as `files.new_file` has named it, written to its end. `options`: mask_personal_data, dry_run,
-        allow_deletes_percent."""
-        with self._database.write() as session:
+        allow_deletes_percent. Raises QueueFull or TooManyAtOnce."""
+        with self._all_shops.write() as session:
+            require_room(session, "import", "imports", client, **self._limits)
             request = {"file": file, "name": file_name, "mode": mode, **options}
-            job = JobRow(kind="import", request=request, state={}, created_at=utc_now())
+            job = JobRow(
+                kind="import",
+                shop_id=self._shop_id,
+                request=request,
+                client=client,
+                state={},
+                created_at=utc_now(),
+            )
             session.add(job)
             session.flush()
             return describe(job)
