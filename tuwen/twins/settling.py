@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from orm_models import ProductRow
 from tuwen.background import Lease, WorkPool
 from tuwen.catalogue.twins import VERSION, Found, settle, to_compare
+from tuwen.cores import stand_behind
 from tuwen.database.engine import Database
 from tuwen.errors import DependencyUnavailable
 from tuwen.pulse import beat
@@ -31,7 +32,7 @@ class TwinKeeper:
         self._finder = finder
         self._reports = ReportWriter(database, finder)
         self._lease = Lease(database, LEASE)
-        self._thread = WorkPool(LEASE, threads=1, max_waiting=1)
+        self._thread = WorkPool(LEASE, threads=1, max_waiting=1, prepare_thread=stand_behind)
         self._clear_up_at = 0.0
 
     async def run(self) -> None:
@@ -39,8 +40,11 @@ class TwinKeeper:
         while True:
             beat(LONGEST_PAGE_S)
             try:
+                started = time.monotonic()
                 while await self._thread.run(self.take_page):
                     beat(LONGEST_PAGE_S)
+                    await asyncio.sleep(time.monotonic() - started)  # a whole catalogue must not take a core for hours
+                    started = time.monotonic()
             except DependencyUnavailable as error:
                 logger.warning("Products with the same picture are looked for later: %s", error.detail)
             beat()
