@@ -316,6 +316,16 @@ def test_each_route_lets_in_who_has_its_scope(statuses: Statuses) -> None:
         assert status[COLUMNS[1]] == 403, route
 
 
+def test_the_document_says_which_routes_want_a_key() -> None:
+    paths = app.openapi()["paths"]
+    for method, path, scope in declared_routes(app):
+        operation = paths.get(path.replace(":path}", "}"), {}).get(method.lower())
+        if operation is not None:  # HEAD is not shown
+            assert {"401", "403", "429"} <= operation["responses"].keys() or scope is None, path
+            assert ("security" in operation) == (scope is not None), path
+    assert "security" in paths["/product/by-sku/{sku}"]["put"]
+
+
 def test_nothing_else_is_served() -> None:
     served = {getattr(route, "path", None) for route in app.routes} - {None}
     assert served == set(DOCUMENTATION)

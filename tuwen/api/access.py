@@ -5,6 +5,7 @@ Before a body is read or a parameter looked at. A route that declares nothing en
 
 import asyncio
 import logging
+import re
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
@@ -41,6 +42,7 @@ Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 Handler = Callable[[Request], Awaitable[Response]]
 
 ALL_SCOPES = frozenset(KEY_SCOPES)
+PATH_PARAMETER = re.compile(r"\{(\w+):\w+\}")
 _NEEDED, _STREAMS, _OPENED_BY = "tuwen_needed_scope", "tuwen_streams", "tuwen_opened_by"
 
 SCHEMES = {
@@ -161,7 +163,8 @@ def install_access(app: FastAPI, settings: Settings) -> None:
         document = generate()
         document["components"]["securitySchemes"] = SCHEMES
         for method, path, scope in routes:
-            if operation := document["paths"].get(path, {}).get(method.lower()):
+            shown = PATH_PARAMETER.sub(r"{\1}", path)  # a document knows no {sku:path}
+            if operation := document["paths"].get(shown, {}).get(method.lower()):
                 operation["security"] = [{scheme: [scope]} for scheme in SCHEMES] + [{}]
                 refusals = problem_responses(NotAuthenticated, ScopeMissing, RateLimited)
                 operation["responses"] |= {str(status): response for status, response in refusals.items()}
