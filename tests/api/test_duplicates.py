@@ -236,7 +236,7 @@ def test_a_report_has_every_pair_once(api: httpx.Client) -> None:
     def is_done() -> bool:
         return bool(api.get(address).raise_for_status().json()["status"] == "done")
 
-    wait_until(is_done, timeout_s=60, what="the report")
+    wait_until(is_done, timeout_s=180, what="the report")
     done = api.get(address).json()
     assert (done["progress"], done["error"]) == (1, None)
     assert done["products"] == api.get("/product/list").json()["total"]
@@ -261,4 +261,4 @@ def test_a_picture_that_many_have_folds_nothing(api: httpx.Client) -> None:
         create_product(api, f"占位 {number}", picture("orange", (80, 80)), category="占位")
     wait_until_indexed(api)
     asked = {"mode": "text_to_text", "text": "占位", "filters": {"category": ["占位"]}, "top_k": 100}
-    wait_until(lambda: len(folded(api, **asked)) == 53, timeout_s=60, what="none to be a twin")
+    wait_until(lambda: len(folded(api, **asked)) == 53, timeout_s=180, what="none to be a twin")

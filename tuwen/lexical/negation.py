@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from tuwen.lexical.terms import HAN, jieba
 
-# Not 有没有, 要不要, 是不是, which ask; nor no. 5 and no 5.
-IN_CHINESE = re.compile("(?<![有要是])(?:不想要|不要|不带|不含|不是|没有|没带|去掉|除了)")
+# Not 有没有, 要不要, 是不是, which ask, nor 没有人; nor no. 5 and no 5.
+IN_CHINESE = re.compile("(?<![有要是])(?:不想要|不要|不带|不含|不是|没有(?!人)|没带|去掉|除了)")
 # One character is a negation where jieba has it as a word by itself: not in 无线, 非洲, 无人机.
 SHORT = re.compile("[无非没]")
 IN_ENGLISH = re.compile(

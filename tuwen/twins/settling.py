@@ -34,6 +34,7 @@ class TwinKeeper:
         self._lease = Lease(database, LEASE)
         self._thread = WorkPool(LEASE, threads=1, max_waiting=1, prepare_thread=stand_behind)
         self._clear_up_at = 0.0
+        self._is_reports_turn = False
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -51,17 +52,19 @@ class TwinKeeper:
             await asyncio.sleep(LOOK_EVERY_S)
 
     def take_page(self) -> bool:
-        """Of what is to be compared, or else of a report. False where there is nothing to do, or another does it."""
+        """Of what is to be compared, and of a report, by turns. False with nothing to do, or where another does it."""
         with self._database.read() as session:
             waiting = to_compare(session, PAGE)
-        if not waiting and not self._reports.has_work():
+        is_asked = self._reports.has_work()
+        if not waiting and not is_asked:
             self._clear_up()
             return False
+        self._is_reports_turn = is_asked and not (waiting and self._is_reports_turn)
         progress = self._lease.take()
         if progress is None:
             return False
         try:
-            return self._settle(waiting) if waiting else self._reports.take_page()
+            return self._reports.take_page() if self._is_reports_turn else self._settle(waiting)
         finally:
             self._lease.give_back(progress)
 
