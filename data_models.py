@@ -557,10 +557,11 @@ class SearchRequest(BaseModel):
     lexical: bool = Field(
         False, description="With `text_to_text`: titles are found by the words of the query as well as by meaning."
     )
-    attribute_words: bool = Field(
-        True,
+    attribute_words: bool | None = Field(
+        None,
         description="Colours, materials, sizes and counts that the text names lift products whose titles and "
-        "attributes say the same, and lower those that say another.",
+        "attributes say the same, and lower those that say another. Null: where words are looked for, too (`hybrid`, "
+        "`lexical`); elsewhere a score is the similarity to the text as it stands, unless this is true.",
     )
     negation: bool = Field(
         True,
@@ -597,6 +598,10 @@ class SearchRequest(BaseModel):
         if as_of is not None and not others.data.get("fold"):
             raise ValueError("goes with fold alone")
         return as_of
+
+    @property
+    def weighs_attributes(self) -> bool:
+        return self.is_fused if self.attribute_words is None else self.attribute_words
 
     @property
     def is_fused(self) -> bool:

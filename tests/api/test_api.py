@@ -505,9 +505,8 @@ def test_what_is_like_a_product_is_found_by_the_vectors_that_it_has(
     for mode, query in (
         ("image_to_image", {"image_base64": image}),
         ("image_to_text", {"image_base64": image}),
-        # As the title stands: a colour would draw a typed query nearer to its kind.
-        ("text_to_text", {"text": product["title"], "attribute_words": False}),
-        ("text_to_image", {"text": product["title"], "attribute_words": False}),
+        ("text_to_text", {"text": product["title"]}),
+        ("text_to_image", {"text": product["title"]}),
     ):
         assert others(mode=mode, product_id=product["product_id"]) == others(mode=mode, **query), mode
     aside.rename(stored)

@@ -33,8 +33,7 @@ def test_a_title_is_encoded_normalised_and_shown_as_typed(api: httpx.Client) -> 
     wait_until_indexed(api)
     assert (created["title"], created["category"]) == (typed, "書櫃")
     for mode in ("text_to_text", "text_to_image"):
-        # As it stands: a material would draw the query nearer to its kind.
-        hits = dict(found(api, "木制 B-书柜", mode, filters={"category": ["书柜"]}, attribute_words=False))
+        hits = dict(found(api, "木制 B-书柜", mode, filters={"category": ["书柜"]}))
         assert list(hits) == [created["product_id"]]
         if mode == "text_to_text":
             assert np.isclose(hits[created["product_id"]], 1, atol=1e-4)

@@ -141,7 +141,7 @@ def skus(answer: dict[str, Any]) -> list[str]:
 @pytest.mark.parametrize("mode", ["hybrid", "text_to_text", "text_to_image"])
 def test_agreement_lifts_contradiction_lowers_and_silence_does_nothing(api: httpx.Client, mode: str) -> None:
     """Whatever a tiny model thinks of it."""
-    answer = search(api, "红色的沙发", mode)
+    answer = search(api, "红色的沙发", mode, attribute_words=True)
     assert answer["understood"] == {
         "wanted": "红色的沙发",
         "without": [],
@@ -154,6 +154,8 @@ def test_agreement_lifts_contradiction_lowers_and_silence_does_nothing(api: http
     order = [hit["boosted_score"] for hit in answer["hits"]]
     assert order == sorted(order, reverse=True)
     assert [hit["rank"] for hit in answer["hits"]] == list(range(1, len(TITLES) + 1))
+    by_default = search(api, "红色的沙发", mode)
+    assert (by_default["hits"] == answer["hits"]) == (mode == "hybrid")  # elsewhere scores stay what they were
     off = search(api, "红色的沙发", mode, attribute_words=False)
     assert (off["understood"], {hit["boosted_score"] for hit in off["hits"]}) == (None, {None})
 
@@ -190,14 +192,16 @@ def test_a_plain_text_is_not_even_read(api: httpx.Client) -> None:
     off = {"attribute_words": False, "negation": False}
     for text in ("现代简约沙发", "餐厅家具", "modern furniture", "无线蓝牙"):
         for mode in (SearchMode.HYBRID, SearchMode.TEXT_TO_TEXT, SearchMode.TEXT_TO_IMAGE):
-            on_hits, off_hits = (search(api, text, mode.value, **each)["hits"] for each in ({}, off))
+            on_hits, off_hits = (
+                search(api, text, mode.value, **each)["hits"] for each in ({"attribute_words": True}, off)
+            )
             assert on_hits == off_hits
     assert not needs_reading(SearchRequest(mode=SearchMode.HYBRID, text="现代简约沙发"))
     assert not needs_reading(SearchRequest(mode=SearchMode.HYBRID, text="红色沙发", **off))
 
 
 def test_words_weigh_by_attributes_of_the_product_too() -> None:
-    wishes = understand(SearchRequest(mode=SearchMode.TEXT_TO_TEXT, text="红色沙发"), Lexicon(None)).wishes
+    wishes = understand(SearchRequest(mode=SearchMode.HYBRID, text="红色沙发"), Lexicon(None)).wishes
     assert wishes is not None
     assert wishes.lift("沙发", {"颜色": "酒红"}) > 0
     assert wishes.lift("沙发", {"颜色": "蓝色"}) < 0

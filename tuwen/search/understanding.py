@@ -52,7 +52,7 @@ def needs_reading(request: SearchRequest) -> bool:
     if request.text is None or request.mode not in WEIGHTS:
         return False
     text = normalise_text(request.text)
-    return (request.negation and may_negate(text)) or (request.attribute_words and may_name(lexical_text(text)))
+    return (request.negation and may_negate(text)) or (request.weighs_attributes and may_name(lexical_text(text)))
 
 
 def understand(request: SearchRequest, lexicon: Lexicon) -> Understanding:
@@ -64,7 +64,7 @@ def understand(request: SearchRequest, lexicon: Lexicon) -> Understanding:
         asked = asked_of(normalise_text(request.text))
         if asked.without:
             wanted, without = asked
-    attributes = tuple(attributes_in(lexical_text(wanted), words)) if request.attribute_words else ()
+    attributes = tuple(attributes_in(lexical_text(wanted), words)) if request.weighs_attributes else ()
     if not attributes and not without:
         return Understanding(request.text)
     unwanted = tuple(unwanted_of(phrase, words) for phrase in without)
