@@ -4,7 +4,6 @@ No timer fills a turn: while one is under way the next gathers by itself, and a 
 """
 
 import asyncio
-import logging
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -12,12 +11,11 @@ from dataclasses import dataclass, field
 
 from tuwen.background import WorkPool
 from tuwen.database.engine import Database
-from tuwen.errors import AppError, Overloaded
+from tuwen.errors import Overloaded
 from tuwen.request_ids import context_of_no_request
-from tuwen.search.nearest import Found, Lookup, NearestProducts, Outcome, Step
+from tuwen.search.nearest import Found, Lookup, NearestProducts, Step
+from tuwen.search.turns import outcomes_of
 from vector_db import VectorDB
-
-logger = logging.getLogger(__name__)
 
 MAX_BATCH = 64
 # In hits: what others wait for, at most, unless one step alone costs more.
@@ -88,16 +86,7 @@ class Lookups:
         return _taken_from(self._cheap) or _taken_from(self._costly)
 
     async def _answer(self, turn: Sequence[_Waiting]) -> None:
-        outcomes: Sequence[Outcome]
-        try:
-            outcomes = await self._threads.run(self._nearest.take, [waiting.step for waiting in turn])
-        except Exception as error:
-            if len(turn) > 1 and not isinstance(error, AppError):  # whose it is, their own turns will tell
-                logger.exception("A turn of %d searches failed; it is taken in halves", len(turn))
-                for half in (turn[: len(turn) // 2], turn[len(turn) // 2 :]):
-                    await self._answer(half)
-                return
-            outcomes = [error] * len(turn)
+        outcomes = await outcomes_of(self._threads, self._nearest.take, [waiting.step for waiting in turn])
         for waiting, outcome in zip(turn, outcomes, strict=True):
             if waiting.future.done():
                 continue

@@ -56,20 +56,27 @@ class Turns(Generic[Asked, Answer]):
             self._free_lanes += 1
 
     async def _answer(self, turn: Sequence[tuple[Asked, asyncio.Future[Answer]]]) -> None:
-        if not turn:
-            return
-        try:
-            answers = await self._threads.run(self._answer_all, [asked for asked, _ in turn])
-        except Exception as error:
-            if len(turn) > 1 and not isinstance(error, AppError):  # whose it is, their own turns will tell
-                logger.exception("A turn of %d searches failed; it is taken in halves", len(turn))
-                for half in (turn[: len(turn) // 2], turn[len(turn) // 2 :]):
-                    await self._answer(half)
-                return
-            for _, future in turn:
-                if not future.done():
-                    future.set_exception(error)
-            return
-        for (_, future), answer in zip(turn, answers, strict=True):
-            if not future.done():
-                future.set_result(answer)
+        outcomes = await outcomes_of(self._threads, self._answer_all, [asked for asked, _ in turn])
+        for (_, future), outcome in zip(turn, outcomes, strict=True):
+            if future.done():
+                continue
+            if isinstance(outcome, Exception):
+                future.set_exception(outcome)
+            else:
+                future.set_result(outcome)
+
+
+async def outcomes_of(
+    threads: WorkPool, answer_all: Callable[[Sequence[Asked]], Sequence[Answer]], turn: Sequence[Asked]
+) -> Sequence[Answer | Exception]:
+    """Of a turn: where all failed for no reason that concerns all, each half is tried, down to who is to blame."""
+    if not turn:
+        return []
+    try:
+        return await threads.run(answer_all, turn)
+    except Exception as error:
+        if len(turn) == 1 or isinstance(error, AppError):
+            return [error] * len(turn)
+        logger.exception("A turn of %d searches failed; it is taken in halves", len(turn))
+        halves = turn[: len(turn) // 2], turn[len(turn) // 2 :]
+        return [outcome for half in halves for outcome in await outcomes_of(threads, answer_all, half)]
