@@ -29,7 +29,7 @@ from tuwen.catalogue.twins import (
 )
 from tuwen.database.engine import Database
 from tuwen.database.shops import home_shop
-from tuwen.errors import DatabaseBusy, DuplicateSku, FieldError, IdempotencyKeyUsed, InvalidInput, NotFound
+from tuwen.errors import AppError, DatabaseBusy, DuplicateSku, FieldError, IdempotencyKeyUsed, InvalidInput, NotFound
 from tuwen.messaging.outbox import add_product_event
 from tuwen.pictures.checked_image import CheckedImage
 from tuwen.pictures.resemblance import sketch_of
@@ -81,7 +81,7 @@ class ProductWriter:
             return made
         try:
             return self._create(fields, [image, *further], key, refuse_duplicates=refuse_duplicates)
-        except DuplicateSku:  # or the same request at the same moment
+        except AppError:  # its sku or its picture is there: perhaps by the same request at the same moment
             made = self._made_before(key)
             if made is not None:
                 return made

@@ -47,6 +47,8 @@ class Found(NamedTuple):
     similarity: float
     """From `ALIKE` to 1."""
     is_same_file: bool
+    image_sha256: str
+    """Of the picture that was compared; it may have another since."""
     vector_similarity: float | None = None
     """Cosine of CLIP's vectors, where both have one."""
 
@@ -75,14 +77,20 @@ def find_same(
     is_same_file = ProductRow.image_sha256 == image_sha256, ProductRow.product_id != (without or 0)
     of_shop = IsOfShop(ProductRow.shop_id, sa.literal(shop_id))
     statement = sa.select(ProductRow.product_id).where(*is_same_file, of_shop).order_by(ProductRow.product_id)
-    found = [Found(product_id, 1.0, True) for product_id in session.scalars(statement.limit(MOST_TWINS + 1))]
+    found = [
+        Found(product_id, 1.0, True, image_sha256) for product_id in session.scalars(statement.limit(MOST_TWINS + 1))
+    ]
     if sketch is None or len(found) > MOST_TWINS:
         return found
     seen = {each.product_id for each in found} | {without}
     candidates = [each for each in {*_candidates(session, shop_id, sketch), *also} if each not in seen]
     sketches = _sketches(session, shop_id, candidates)
-    compared = zip(sketches, similarities(sketch, list(sketches.values())), strict=True)
-    alike = [Found(product_id, similarity, False) for product_id, similarity in compared if similarity >= ALIKE]
+    compared = zip(sketches, similarities(sketch, [each.sketch for each in sketches]), strict=True)
+    alike = [
+        Found(each.product_id, similarity, False, each.image_sha256)
+        for each, similarity in compared
+        if similarity >= ALIKE
+    ]
     return found + sorted(alike, key=lambda each: (-each.similarity, each.product_id))
 
 
@@ -100,12 +108,14 @@ def _candidates(session: orm.Session, shop_id: str, sketch: bytes) -> list[int]:
     return [product_ids[each] for each in nearest if apart[each] <= FURTHEST_APART]
 
 
-def _sketches(session: orm.Session, shop_id: str, product_ids: Collection[int]) -> dict[int, bytes]:
+def _sketches(session: orm.Session, shop_id: str, product_ids: Collection[int]) -> Sequence[sa.Row[int, bytes, str]]:
+    """`product_id`, `sketch`, `image_sha256`."""
     if not product_ids:
-        return {}
-    columns = sa.select(ProductSketchRow.product_id, ProductSketchRow.sketch)
+        return []
+    columns = sa.select(ProductSketchRow.product_id, ProductSketchRow.sketch, ProductRow.image_sha256)
+    columns = columns.join(ProductRow, ProductRow.product_id == ProductSketchRow.product_id)
     mine = ProductSketchRow.product_id.in_(product_ids), ProductSketchRow.shop_id == shop_id
-    return dict(session.execute(columns.where(*mine).order_by(ProductSketchRow.product_id)).all())
+    return session.execute(columns.where(*mine).order_by(ProductSketchRow.product_id)).all()
 
 
 def same_as(session: orm.Session, product: ProductRow, also: Collection[int] = ()) -> list[Found]:
@@ -165,38 +175,57 @@ def forget_picture(session: orm.Session, product: ProductRow) -> None:
     """Of a product whose row is locked, and whose main picture becomes another."""
     mine = ProductSketchRow.product_id == product.product_id
     session.execute(sa.delete(ProductSketchRow).where(mine).execution_options(synchronize_session=False))
-    product.sketch_version, product.twin_id = 0, -1 - secrets.randbits(KEY_BITS)
+    product.sketch_version, product.twin_id = 0, _key_of_none()
 
 
 def twin_key(session: orm.Session, found: Sequence[Found]) -> int | None:
     """Of a new product with the picture of these; None: its own id."""
     if not found or len(found) > MOST_TWINS:
         return None
-    oldest = min(each.product_id for each in found)
-    row = session.execute(sa.select(ProductRow.twin_id).where(ProductRow.product_id == oldest)).first()
-    return (row.twin_id or oldest) if row else None
+    oldest = min(found, key=lambda each: each.product_id)
+    row = session.execute(_keys_of([oldest.product_id])).first()
+    return (row.twin_id or row.product_id) if row and row.image_sha256 == oldest.image_sha256 else None
 
 
-def settle(session: orm.Session, product: ProductRow, found: Sequence[Found]) -> None:
-    """A product whose row is locked was compared with all others: it and these have one key from now on."""
-    product.sketch_version = VERSION
-    keys = _keys(session, [each.product_id for each in found])
+def settle(session: orm.Session, product_id: int, image_sha256: str, found: Sequence[Found]) -> None:
+    """A product was compared with all others, when it had that picture: it and these have one key from now on, unless
+    a picture is another since."""
+    rows = _locked(session, {product_id, *(each.product_id for each in found)})
+    own = rows.get(product_id)
+    if own is None or own.image_sha256 != image_sha256:
+        return
+    is_as_it_was = (each for each in found if each.product_id in rows)
+    same = [each.product_id for each in is_as_it_was if rows[each.product_id].image_sha256 == each.image_sha256]
+    keys = {each: rows[each].twin_id or each for each in (product_id, *same)}
     if len(found) > MOST_TWINS:
-        _give(session, [*keys, product.product_id], None)
-    elif not keys:
-        if product.twin_id is not None and product.twin_id > 0:
-            product.twin_id = None
-    else:
-        wanted = keys[min(keys)]
-        outdated = {*keys.values(), product.twin_id or product.product_id} - {wanted}
-        _give(session, _members(session, outdated), wanted)
+        _give(session, keys, None)
+    elif same:
+        wanted = keys[min(same)]
+        outdated = {*keys.values()} - {wanted}
+        _give(session, [each for each, row in rows.items() if (row.twin_id or each) in outdated], wanted)
+    elif own.twin_id is not None:
+        is_shared = any(row.twin_id == own.twin_id for each, row in rows.items() if each != product_id)
+        if own.twin_id > 0 or is_shared:
+            _give(session, [product_id], None if own.twin_id > 0 else _key_of_none())
+    compared = sa.update(ProductRow).where(ProductRow.product_id == product_id).values(sketch_version=VERSION)
+    session.execute(compared.execution_options(synchronize_session=False))
 
 
-def _keys(session: orm.Session, product_ids: Collection[int]) -> dict[int, int]:
-    if not product_ids:
-        return {}
-    statement = sa.select(ProductRow.product_id, ProductRow.twin_id).where(ProductRow.product_id.in_(product_ids))
-    return {product_id: twin_id or product_id for product_id, twin_id in session.execute(statement)}
+def _key_of_none() -> int:
+    return -1 - secrets.randbits(KEY_BITS)
+
+
+def _keys_of(product_ids: Collection[int]) -> sa.Select[int, int | None, str]:
+    columns = sa.select(ProductRow.product_id, ProductRow.twin_id, ProductRow.image_sha256)
+    return columns.where(ProductRow.product_id.in_(product_ids))
+
+
+def _locked(session: orm.Session, product_ids: Collection[int]) -> dict[int, sa.Row[int, int | None, str]]:
+    """These and all that have a key of theirs, 2 × MOST_TWINS at most, in the order in which others lock products."""
+    keys = {row.twin_id or row.product_id for row in session.execute(_keys_of(product_ids))}
+    wanted = {*product_ids, *_members(session, keys)}
+    locking = _keys_of(wanted).order_by(ProductRow.product_id).with_for_update()
+    return {row.product_id: row for row in session.execute(locking)}
 
 
 def _members(session: orm.Session, keys: Collection[int]) -> list[int]:

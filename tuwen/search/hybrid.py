@@ -82,7 +82,7 @@ class HybridSearch:
     async def _with_further(self, lookup: Lookup, fused: list[Ranked]) -> tuple[list[Ranked], bool]:
         """Pages past all legs: what they have is left out of the search by meaning, whose order goes on behind it. And
         whether nothing more is behind that."""
-        further = await self._lookups.find(_leg(lookup, len(fused) + lookup.showing.wanted))
+        further = await self._lookups.find(_leg(lookup, 2 * len(fused) + lookup.showing.wanted))
         seen = {each.product_id for each in fused}
         new = [Ranked(product_id, None, 0.0) for product_id in further.candidates if product_id not in seen]
         return fused + await self._grouped(lookup, new), further.are_all or not new

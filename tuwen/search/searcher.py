@@ -100,7 +100,7 @@ class Searcher:
             raise InvalidInput.in_field(
                 "offset", f"is above {self._settings.search_max_offset}; refine the query instead"
             )
-        watch, as_of = Stopwatch(), utc_now()
+        watch, request = Stopwatch(), _as_of_now(request)
         index = self._registry.known
         if index is None:
             index = await self._threads.run(self._registry.live)
@@ -125,7 +125,7 @@ class Searcher:
             mode=request.mode,
             hits=hits,
             facets=facets,
-            as_of=(request.as_of or as_of) if request.fold else None,
+            as_of=request.as_of,
             understood=understood.as_answer,
             took_ms=SearchTimings(encode=encode_ms, vector=vector_ms, metadata=metadata_ms, total=watch.total_ms()),
             index=IndexInfo(collection=index.collection, model=index.encoding.encoders.name),
@@ -198,6 +198,13 @@ class Searcher:
             image = self._images.read(products[0].image_path)
             return Query(mode, image=image, is_stored=True, without_product_id=product_id)
         return Query(mode, text=products[0].title, without_product_id=product_id)
+
+
+def _as_of_now(request: SearchRequest) -> SearchRequest:
+    """The first of folded pages leaves out what the next ones do."""
+    if not request.fold or request.as_of is not None:
+        return request
+    return request.model_copy(update={"as_of": utc_now()})
 
 
 def _as_lookup(

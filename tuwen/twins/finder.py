@@ -66,7 +66,7 @@ class DuplicateFinder:
         return self._with_vectors(index, found, vectors, neighbours)
 
     def _make_sketches(self, products: Sequence[ProductRow]) -> None:
-        """For those without one, of their thumbnails. Where the thumbnail is gone none is made, and the picture is told
+        """For those without one, of their thumbnails. Where that is gone or broken none is made: the picture is told
         by its bytes alone."""
         with self._database.read() as session:
             present = sketches_of(session, [each.product_id for each in products])
@@ -75,7 +75,7 @@ class DuplicateFinder:
             if product.product_id not in present:
                 try:
                     sketch = sketch_of(self._images.read(thumbnail_path(product.image_path)))
-                except NotFound:
+                except (NotFound, OSError, ValueError):  # Pillow's errors of a file that was cut off are of these
                     continue
                 if sketch is not None:
                     made[product.product_id] = product.image_sha256, sketch

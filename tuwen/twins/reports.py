@@ -14,7 +14,7 @@ from sqlalchemy import orm
 
 from data_models import ENDED, DuplicatesJob
 from orm_models import REASON_LENGTH, DuplicatePairRow, JobRow, ProductRow, utc_now
-from tuwen.catalogue.twins import MOST_SHOWN, Found
+from tuwen.catalogue.twins import MOST_SHOWN, Found, one_at_a_time
 from tuwen.database.engine import Database
 from tuwen.database.jobs import cancel_job, find_job
 from tuwen.errors import DependencyUnavailable, NotFound
@@ -37,6 +37,7 @@ class DuplicateReports:
     def create(self) -> DuplicatesJob:
         """The one that is under way, if there is one of this shop."""
         with self._database.write() as session:
+            one_at_a_time(session)
             job = JobRow(kind=KIND, request={}, state={}, created_at=utc_now())
             session.add(job)
             session.flush()
@@ -87,7 +88,7 @@ class ReportWriter:
                 behind = sa.select(ProductRow.product_id).where(ProductRow.product_id > after)
                 page = list(session.scalars(behind.order_by(ProductRow.product_id).limit(PAGE)))
                 last = session.scalar(sa.select(sa.func.max(ProductRow.product_id))) or 0
-            found = self._finder.of_shop(job.shop_id).find(page) if page else []
+            found = self._found(self._finder.of_shop(job.shop_id), page)
             pairs = [pair for product, of in found for pair in _pairs(job.job_id, product, of)]
             self._write(job.job_id, after, page, last, pairs)
         except DependencyUnavailable:
@@ -96,6 +97,18 @@ class ReportWriter:
             logger.exception("Unexpected in a report of products with the same picture")
             self._fail(job.job_id, f"unexpected: {error!r}")
         return True
+
+    def _found(self, finder: DuplicateFinder, page: Sequence[int]) -> list[tuple[ProductRow, list[Found]]]:
+        """One that can't be compared keeps no other from it."""
+        try:
+            return finder.find(page) if page else []
+        except DependencyUnavailable:
+            raise
+        except Exception:
+            if len(page) > 1:
+                return [each for product_id in page for each in self._found(finder, [product_id])]
+            logger.exception("Product %d is left out of a report: it can't be compared with others", page[0])
+            return []
 
     def _write(self, job_id: int, after: int, page: Sequence[int], last: int, pairs: Sequence[dict[str, Any]]) -> None:
         with self._database.write() as session:
@@ -145,8 +158,7 @@ def _pairs(job_id: int, product: ProductRow, found: Sequence[Found]) -> list[dic
             "similarity": each.similarity,
             "vector_similarity": each.vector_similarity,
         }
-        for each in found[:MOST_SHOWN]
-        if each.product_id < product.product_id
+        for each in [each for each in found if each.product_id < product.product_id][:MOST_SHOWN]
     ]
 
 

@@ -83,16 +83,10 @@ class TwinKeeper:
         return True
 
     def _write(self, found: list[tuple[ProductRow, list[Found]]]) -> None:
-        pictures = {product.product_id: product.image_sha256 for product, _ in found}
-        with self._database.write() as session:
-            mine = sa.select(ProductRow).where(ProductRow.product_id.in_(pictures)).order_by(ProductRow.product_id)
-            rows = {row.product_id: row for row in session.scalars(mine.with_for_update())}
-            for product, same in found:
-                row = rows.get(product.product_id)
-                if row is not None and row.image_sha256 == pictures[row.product_id]:
-                    settle(session, row, same)
-                    session.flush()
-                    session.refresh(row)
+        """One product a transaction: it locks its twins, too."""
+        for product, same in found:
+            with self._database.write() as session:
+                settle(session, product.product_id, product.image_sha256, same)
 
     def _pass_over(self, product_id: int) -> None:
         with self._database.write() as session:
