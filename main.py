@@ -96,7 +96,7 @@ async def _open_api(services: Services) -> AsyncIterator[Api]:
         )
         try:
             async with running_loops(loops, pulses):
-                of_jobs = jobs, reindex_jobs, ImportJobs(database, **settings.import_queue)
+                of_jobs = jobs, reindex_jobs, ImportJobs(database, settings.import_queue_per_client)
                 of_access = keyring, limiter, Lasting(settings)
                 yield Api(services, sender, searcher, writer, *of_jobs, *of_access, metrics, Threads(), probes)
         finally:

@@ -162,7 +162,7 @@ class Overloaded(DependencyUnavailable):
 
 
 class QueueFull(Overloaded):
-    """So many drawings or imports wait that no more are taken."""
+    """So many pictures wait to be drawn that no more are taken."""
 
     slug = "queue-full"
     title = "The queue is full"

@@ -45,7 +45,6 @@ class LimitSettings(BaseSettings):
     uploads_per_client: int = Field(100, ge=1)
     streams_at_once: int = Field(100, ge=1)
     streams_per_client: int = Field(50, ge=1)
-    import_queue_size: int = Field(100, ge=1)
     import_queue_per_client: int = Field(50, ge=1)
     generation_queue_size: int = Field(100, ge=1)
     generation_queue_per_client: int = Field(50, ge=1)
@@ -54,10 +53,6 @@ class LimitSettings(BaseSettings):
     image_url_hosts: Annotated[tuple[str, ...], NoDecode] = ()
     image_url_private_networks: Annotated[tuple[IPvAnyNetwork, ...], NoDecode] = ()
     image_url_timeout_s: float = Field(5.0, gt=0)
-
-    @property
-    def import_queue(self) -> dict[str, int]:
-        return {"queue_size": self.import_queue_size, "queue_per_client": self.import_queue_per_client}
 
     @field_validator("image_url_hosts", "image_url_private_networks", mode="before")
     @classmethod

@@ -31,7 +31,7 @@ LOGS: dict[str, Path] = {}
 def url(tmp_path_factory: pytest.TempPathFactory, tiny_models: dict[str, str]) -> Iterator[str]:
     settings = {"OPEN_TO": "127.0.0.0/8", "RATE_LIMITS": "search=5/day, generate=4/day"}
     settings |= {"UPLOADS_PER_CLIENT": "2", "UPLOADS_AT_ONCE": "3", "STREAMS_PER_CLIENT": "2", "STREAMS_AT_ONCE": "3"}
-    settings |= {"GENERATION_QUEUE_PER_CLIENT": "2", "IMPORT_QUEUE_PER_CLIENT": "2", "IMPORT_QUEUE_SIZE": "3"}
+    settings |= {"GENERATION_QUEUE_PER_CLIENT": "2", "IMPORT_QUEUE_PER_CLIENT": "2"}
     settings |= {"KAFKA_BOOTSTRAP_SERVERS": f"127.0.0.1:{free_port()}"}  # which is away: nothing is ever drawn
     folder = tmp_path_factory.mktemp("limits")
     with running_api(folder, ready_path="/health/ready", **tiny_models, **settings) as url:
@@ -218,28 +218,33 @@ def test_streams_and_drawings_are_shared_and_streams_end_with_their_key(connect:
             assert events.status_code == 200
 
 
-def test_imports_that_wait_are_shared(url: str, connect: Connect) -> None:
+def test_a_client_has_a_share_of_the_imports_that_wait(url: str, connect: Connect) -> None:
     """What is on another machine's disk waits for that one."""
 
     def send(address: str) -> httpx.Response:
         return connect(address).post("/product/import", files={"file": ("a.csv", "sku,title\r\nS-1,桌子\r\n")})
 
     database = Database(f"sqlite:///{LOGS[url].parent / 'data' / 'tuwen.db'}")
-    of_another = ImportJobs(database)
-    first, second, third = (
-        of_another.create("elsewhere", "a.csv", "create", f"address {address}").job_id
-        for address in ("127.0.0.12", "127.0.0.12", "127.0.0.13")
-    )
-    full = send("127.0.0.14")
-    assert (full.status_code, full.json()["type"]) == (503, "urn:tuwen:problem:queue-full")
-    of_another.cancel(third)
+    jobs = [ImportJobs(database).create("elsewhere", "a.csv", "create", "address 127.0.0.12").job_id]
+    with uploading(url, "127.0.0.12", {}) as connection:
+        wait_until(lambda: len(files_of(url)) > 0, what="the upload to have begun")
+        jobs += [ImportJobs(database).create("elsewhere", "a.csv", "create", "address 127.0.0.12").job_id]
+        connection.sendall(REST_OF_IT.encode())
+        late = problem_from(connection)
     with uploading(url, "127.0.0.12", {}) as connection:  # before it has all come
-        mine = problem_from(connection)
-    assert mine.startswith("HTTP/1.1 429"), mine
-    assert "The address 127.0.0.12 has 2 imports under way already" in mine
+        early = problem_from(connection)
+    for refused in (late, early):
+        assert refused.startswith("HTTP/1.1 429"), refused
+        assert "The address 127.0.0.12 has 2 imports under way already" in refused
+    assert files_of(url) == []
     assert send("127.0.0.14").status_code == 202
-    forgotten = sa.update(JobRow).where(JobRow.job_id.in_([first, second]))
+    forgotten = sa.update(JobRow).where(JobRow.job_id.in_(jobs))
     with database.write() as session:
         session.execute(forgotten.values(created_at=utc_now() - FORGOTTEN_AFTER))
     assert send("127.0.0.12").status_code == 202
     database.close()
+
+
+def files_of(url: str) -> list[Path]:
+    """That wait to be imported, or are on their way there."""
+    return list((LOGS[url].parent / "data" / "imports").glob("*"))

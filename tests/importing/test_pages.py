@@ -35,7 +35,7 @@ def run_import(settings: Settings, database: Database, rows: list[list[object]],
 
 
 def name_job(database: Database, name: str) -> int:
-    return ImportJobs(database, queue_per_client=1000, queue_size=1000).create(name, "a.zip", "create").job_id
+    return ImportJobs(database, most_of_one=1000).create(name, "a.zip", "create").job_id
 
 
 def counts_of(job: ImportJob) -> tuple[int, int, int, int]:

@@ -38,7 +38,7 @@ PLAIN = [
     "没有",
     "不要",
 ]
-PLAIN += ["No. 5 perfume", "no 5", "nobody", "note book", "nothing"]
+PLAIN += ["No. 5 perfume", "no 5", "non-stick pan", "No-Frost refrigerator", "nobody", "note book", "nothing"]
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +117,14 @@ def test_the_shops_own_synonyms_of_an_attribute_name_it(tmp_path: Path) -> None:
         ("chair without arms and wheels for kids", "chair for kids", ["arms", "wheels"]),
         ("chair, no leather", "chair", ["leather"]),
         ("no leather sofa", "sofa", ["leather"]),
+        ("沙发要不带扶手的", "沙发", ["扶手"]),
+        ("想要没有扶手的椅子", "想要 椅子", ["扶手"]),
+        ("有没有不带扶手的椅子", "有没有 椅子", ["扶手"]),
+        ("不要红色要蓝色的沙发", "蓝色的沙发", ["红色"]),
+        ("没有抽屉也没有轮子的柜子", "柜子", ["抽屉", "轮子"]),
+        ("椅子（不含坐垫）", "椅子", ["坐垫"]),
+        ("shoes no laces size 42", "shoes size 42", ["laces"]),
+        ("Sofa Without red Cushions", "Sofa", ["red Cushions"]),
         *(
             (text, text, [])
             for text in PLAIN
@@ -198,6 +206,25 @@ def test_a_plain_text_is_not_even_read(api: httpx.Client) -> None:
             assert on_hits == off_hits
     assert not needs_reading(SearchRequest(mode=SearchMode.HYBRID, text="现代简约沙发"))
     assert not needs_reading(SearchRequest(mode=SearchMode.HYBRID, text="红色沙发", **off))
+
+
+@pytest.mark.parametrize("text", ["Sofa Without Armrests", "餐椅 无扶手", "Chair NO Wheels"])
+def test_a_title_that_says_it_has_none_is_lifted(text: str) -> None:
+    """However it is written."""
+    wishes = understand(SearchRequest(mode=SearchMode.HYBRID, text=text), Lexicon(None)).wishes
+    assert wishes is not None
+    assert wishes.lift(text, {}) > 0
+
+
+def test_what_only_looks_like_an_attribute_names_none() -> None:
+    for text in ("steam iron", "ice cream maker", "paper towel", "olive oil", "Rubber Duck", "black pepper mill"):
+        assert named(text) == []
+
+
+def test_a_text_of_many_attributes_names_a_few_of_them_once() -> None:
+    understood = understand(SearchRequest(mode=SearchMode.HYBRID, text="1人" * 200 + "红色蓝色红色沙发"), Lexicon(None))
+    assert understood.wishes is not None
+    assert [each.word for each in understood.wishes.wanted] == ["1人", "红色", "蓝色"]
 
 
 def test_words_weigh_by_attributes_of_the_product_too() -> None:

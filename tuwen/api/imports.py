@@ -1,6 +1,6 @@
 """`/product/import`: products from a file, as a job. `/product/export`: products as such a file."""
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -27,7 +27,6 @@ from tuwen.errors import (
     NotCancellable,
     NotFound,
     Overloaded,
-    QueueFull,
     UnsupportedMediaType,
 )
 from tuwen.importing.export import MEDIA_TYPES, ExportFormat, as_rows, products_after
@@ -71,7 +70,6 @@ FILES = {
         FileTooLarge,
         UnsupportedMediaType,
         TooManyAtOnce,
-        QueueFull,
         Overloaded,
         DatabaseUnavailable,
     )
@@ -99,7 +97,7 @@ async def import_products(
         raise InvalidInput.in_field("allow_deletes_percent", "goes with mode=replace_all")
     settings, threads = api.services.settings, api.threads.uploads
     client = request.state.caller.client
-    await threads.run(api.imports.require_room, client)
+    await threads.run(api.imports.require_room_for, client)
     try:
         name, file = await threads.run(new_file, settings)
         try:
@@ -112,12 +110,20 @@ async def import_products(
             raise
     except OSError as error:
         raise DependencyUnavailable(f"The file can't be kept (DATA_DIR): {error.strerror}") from error
-    # From here on a job may name it, even where the database's answer was lost.
     options: dict[str, Any] = {"mask_personal_data": mask_personal_data, "dry_run": dry_run}
     options |= {"allow_deletes_percent": allow_deletes_percent}
-    job = await threads.run(partial(api.imports.create, **options), name, file_name, mode, client)
+    job = await _job_of(api, name, partial(api.imports.create, name, file_name, mode, client, **options))
     response.headers["Location"] = job.status_url
     return job
+
+
+async def _job_of(api: Api, name: str, create: Callable[[], ImportJob]) -> ImportJob:
+    threads = api.threads.uploads
+    try:
+        return await threads.run(create)
+    except TooManyAtOnce:  # after any other error a job may name it: the database's answer may have been lost
+        await threads.run(remove_file, api.services.settings, name)
+        raise
 
 
 @router.get(

@@ -27,12 +27,12 @@ from data_models import (
     SimilarProduct,
 )
 from orm_models import GeneratedImageRow, JobRow
-from tuwen.access.queues import require_room
+from tuwen.access.queues import require_room_for
 from tuwen.background import WorkPool
 from tuwen.catalogue.representation import image_url
 from tuwen.database.engine import Database
 from tuwen.database.jobs import cancel_job, find_job
-from tuwen.errors import InvalidInput, NotFound, VectorDBUnavailable
+from tuwen.errors import InvalidInput, NotFound, QueueFull, VectorDBUnavailable
 from tuwen.generation.queries import count_jobs_waiting, find_generated_image, generated_images
 from tuwen.messaging.outbox import add_to_outbox
 from tuwen.pictures.checked_image import CheckedImage
@@ -92,15 +92,16 @@ class GenerationJobs:
         return view
 
     def create(self, request: GenerateRequest, client: str) -> int:
-        """The new job's id. Raises InvalidInput over a limit when too many wait, TooManyAtOnce when too many
+        """The new job's id. Raises InvalidInput over a limit, QueueFull when too many wait, TooManyAtOnce when too many
         of this client."""
         self._require_within_limits(request)
         seed = secrets.randbelow(MAX_SEED + 1) if request.seed is None else request.seed
         stored = request.model_copy(update={"seed": seed}).model_dump(mode="json", exclude={"wait_s"})
         settings = self._settings
         with self._all_shops.write() as session:  # they share one queue
-            limits = {"in_all": settings.generation_queue_size, "of_one": settings.generation_queue_per_client}
-            require_room(session, "generate", "drawings", client, **limits)
+            if count_jobs_waiting(session) >= settings.generation_queue_size:
+                raise QueueFull("As many drawings wait as may, and no more are taken; try again later.")  # of all shops
+            require_room_for(session, client, "generate", "drawings", settings.generation_queue_per_client)
             job = JobRow(kind="generate", shop_id=self._shop_id, request=stored, client=client)
             session.add(job)
             session.flush()

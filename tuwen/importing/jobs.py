@@ -14,7 +14,7 @@ from sqlalchemy import orm
 
 from data_models import DEFAULT_SHOP, ImportJob, ImportMode
 from orm_models import ImportErrorRow, JobRow, utc_now
-from tuwen.access.queues import require_room
+from tuwen.access.queues import require_room_for
 from tuwen.database.engine import Database
 from tuwen.database.jobs import cancel_job, find_job
 from tuwen.errors import NotFound
@@ -26,28 +26,28 @@ FORMULA_SIGNS = ("=", "+", "-", "@")
 
 
 class ImportJobs:
-    """Blocks. `queue_size`, `queue_per_client`: imports that may wait, of all shops and clients, and of one client."""
+    """Blocks. `most_of_one`: imports of one client that may wait; of all, as many as files may (`files.py`)."""
 
-    def __init__(self, database: Database, *, queue_size: int = 100, queue_per_client: int = 50) -> None:
+    def __init__(self, database: Database, most_of_one: int = 50) -> None:
         self._database = self._all_shops = database
         self._shop_id = DEFAULT_SHOP
-        self._limits = {"in_all": queue_size, "of_one": queue_per_client}
+        self._most_of_one = most_of_one
 
     def of_shop(self, shop_id: str) -> Self:
         view = copy.copy(self)
         view._database, view._shop_id = self._database.of_shop(shop_id), shop_id
         return view
 
-    def require_room(self, client: str) -> None:
-        """Raises QueueFull or TooManyAtOnce, before a large file comes in vain."""
+    def require_room_for(self, client: str) -> None:
+        """Raises TooManyAtOnce, before a large file comes in vain."""
         with self._all_shops.read() as session:
-            require_room(session, "import", "imports", client, **self._limits)
+            require_room_for(session, client, "import", "imports", self._most_of_one)
 
     def create(self, file: str, file_name: str, mode: ImportMode, client: str = "", **options: Any) -> ImportJob:
         """`file`: as `files.new_file` has named it, written to its end. `options`: mask_personal_data, dry_run,
-        allow_deletes_percent. Raises QueueFull or TooManyAtOnce."""
+        allow_deletes_percent. Raises TooManyAtOnce."""
         with self._all_shops.write() as session:
-            require_room(session, "import", "imports", client, **self._limits)
+            require_room_for(session, client, "import", "imports", self._most_of_one)
             request = {"file": file, "name": file_name, "mode": mode, **options}
             job = JobRow(
                 kind="import",

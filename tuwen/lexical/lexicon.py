@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tuwen.errors import ConfigurationError
 from tuwen.lexical.terms import jieba
@@ -38,6 +38,8 @@ class Words:
     """Characters of the longest word that has synonyms."""
     attributes: Mapping[str, Meaning | None] = field(default_factory=dict)
     """Of those that mean the same as a colour, material or size (枣褐 = 棕色), what that is."""
+    read: dict[str, Any] = field(default_factory=dict)
+    """What others have read of texts by these words, and keep for as long as them."""
 
     def cut(self, run: str) -> list[str]:
         return (self.own or jieba()).cut_for_search(run)

@@ -8,25 +8,28 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from tuwen.lexical.attribute_words import attributes_in
+from tuwen.lexical.lexicon import Words
 from tuwen.lexical.terms import HAN, jieba
+from tuwen.texts import lexical_text
 
-# Not 有没有, 要不要, 是不是, which ask, nor 没有人; nor no. 5 and no 5.
-IN_CHINESE = re.compile("(?<![有要是])(?:不想要|不要|不带|不含|不是|没有(?!人)|没带|去掉|除了)")
+# Not 有没有, 要不要, 是不是, which ask, nor 没有人; nor no. 5 and no 5, nor non-stick and no-frost, which are words.
+IN_CHINESE = re.compile("不想要|(?<!要)不要|不带|不含|(?<!是)不是|(?<!有)没有(?!人)|没带|除了")
 # One character is a negation where jieba has it as a word by itself: not in 无线, 非洲, 无人机.
 SHORT = re.compile("[无非没]")
-IN_ENGLISH = re.compile(
-    r"(?<![\w'’-])(?:without|excluding|except(?: for)?|no(?!\s*[.\d№])|not|non(?=-))(?:[\s-]+)(?=\w)", re.I
-)
+IN_ENGLISH = re.compile(r"(?<![\w'’-])(?:without|excluding|except(?: for)?|no(?!\s*[.\d№])|not)\s+(?=\w)", re.I)
 CLAUSE = re.compile(r"[^\s,，.。;；!！?？()（）]+")
 ENGLISH_CLAUSE = re.compile(r"[^,，.。;；!！?？()（）]+")
 ENGLISH_END = re.compile(r"\b(?:but|for|in|with|that|which|from|on|under|please)\b", re.I)
 ARTICLES = re.compile(r"^(?:(?:a|an|any|the|of)\s+)+", re.I)
 AND = re.compile(r"(?<=.)[、和或与及](?=.)")
 ENGLISH_AND = re.compile(r"\s+(?:and|or|nor)\s+|\s*/\s*", re.I)
-BESIDES = re.compile("(?:以外|之外|外)$")
-LEFT_OVER = re.compile(r"^[\s,，.。;；、的]+|[\s,，.。;；、的]+$")
+BESIDES = re.compile("(?:以外|之外|外|也|还|又|且)$")
+# 不要红色要蓝色的: what is wanted after all.
+BUT = re.compile("要")
+LEFT_OVER = re.compile(r"[(（]\s*[)）]|^[\s,，.。;；、的要]+|[\s,，.。;；、的要]+$")
 BLANKS = re.compile(r"\s+")
-MOST_PARTS, MOST_WORDS = 5, 4
+MOST_PARTS = 5
 
 
 class Asked(NamedTuple):
@@ -78,6 +81,8 @@ def _in_chinese(text: str, negation: re.Match[str]) -> _Part:
     end = clause.end()
     for another in (IN_CHINESE.search(text, begin, end), IN_ENGLISH.search(text, begin, end)):
         end = min(end, another.start()) if another else end
+    if but := BUT.search(text, begin, end):
+        end = but.start()
     without, at = [], begin
     for piece in AND.split(text[begin:end]):
         word, of, _ = piece.partition("的")
@@ -94,17 +99,29 @@ def _in_english(text: str, negation: re.Match[str]) -> _Part:
     for another in (ENGLISH_END, IN_ENGLISH, IN_CHINESE):
         if found := another.search(text, negation.end(), end):
             end = found.start()
-    words = [ARTICLES.sub("", each.strip()) for each in ENGLISH_AND.split(text[negation.end() : end])]
-    if any(len(word.split()) > MOST_WORDS for word in words):
-        return _Part(negation.start(), negation.end(), ())
-    return _Part(negation.start(), end, tuple(filter(None, words)))
+    words, at = [], negation.end()
+    for piece in ENGLISH_AND.split(text[negation.end() : end]):
+        named = _noun_of(ARTICLES.sub("", piece.strip()))
+        words.append(named)
+        at = text.index(named, at) + len(named)
+    return _Part(negation.start(), at, tuple(filter(None, words)))
+
+
+def _noun_of(phrase: str) -> str:
+    """English has no 的 that ends what is negated: a word, and what names an attribute before it."""
+    words = phrase.split()
+    for number, word in enumerate(words, start=1):
+        if not attributes_in(lexical_text(word), Words()):
+            return " ".join(words[:number])
+    return phrase
 
 
 def _short_ones(text: str) -> Iterator[_Part]:
     for run in re.finditer(f"[{HAN}]+", text):
         words, at = jieba().cut(run[0]), run.start()
         for word, following in zip(words, [*words[1:], ""], strict=True):
-            if SHORT.fullmatch(word) and following and not SHORT.fullmatch(following):
+            is_negated = following and not SHORT.fullmatch(following)
+            if SHORT.fullmatch(word) and is_negated and (word != "非" or attributes_in(following, Words())):
                 end = at + len(word) + len(following)
                 yield _Part(at, end, (following,) if following != "的" else ())
             at += len(word)

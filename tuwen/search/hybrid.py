@@ -21,6 +21,7 @@ from tuwen.search.turns import Turns
 
 # Two of Milvus's rows more are asked for (`nearest.py`), and one product that says whether these are all.
 LEG_DEPTH = 29
+FILTERED_LANES = 4
 # Reciprocal rank fusion (Cormack and others, SIGIR 2009). The constant and the weights were chosen on
 # `evaluation/query_files/tuning.jsonl`; that of words is by how much of the query a product has, to this power.
 RRF_CONSTANT = 10
@@ -60,6 +61,10 @@ class HybridSearch:
         self._database = database
         self._lookups = lookups
         self._words = Turns("looking-for-words", words.find_all, lanes=lanes, queue_size=queue_size)
+        # What filters cost the database is of one search alone, and so is its deadline.
+        self._filtered_words = Turns(
+            "looking-for-words-within", words.find_all, lanes=FILTERED_LANES, queue_size=queue_size, most=1
+        )
         self._endings = Turns("making-hits", self._found_all, lanes=lanes, queue_size=queue_size)
         self._groups = Turns("looking-up-groups", self._grouped_all, lanes=lanes, queue_size=queue_size)
         self._hits = HitMaker(database)
@@ -71,7 +76,7 @@ class HybridSearch:
         words = WordQuery(query.text, query.filters, depth, first.shop_id, first.as_of, query.kind)
         legs, by_words = await asyncio.gather(
             asyncio.gather(*(self._lookups.find(_leg(lookup, depth)) for lookup in query.lookups)),
-            self._words.ask(words),
+            (self._filtered_words if query.filters != SearchFilters() else self._words).ask(words),
         )
         fused = await self._grouped(first, fuse(legs, by_words, {first.without_product_id}))
         are_all = legs[0].are_all

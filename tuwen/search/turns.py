@@ -23,12 +23,20 @@ class Turns(Generic[Asked, Answer]):
     once."""
 
     def __init__(
-        self, name: str, answer_all: Callable[[Sequence[Asked]], Sequence[Answer]], *, lanes: int, queue_size: int
+        self,
+        name: str,
+        answer_all: Callable[[Sequence[Asked]], Sequence[Answer]],
+        *,
+        lanes: int,
+        queue_size: int,
+        most: int = MAX_TURN,
     ) -> None:
+        """`most`: of one turn."""
         self._name = name
         self._answer_all = answer_all
         self._threads = WorkPool(name, threads=lanes, max_waiting=lanes)
         self._queue_size = queue_size
+        self._most = most
         self._free_lanes = lanes
         self._waiting: deque[tuple[Asked, asyncio.Future[Answer]]] = deque()
         self._at_work: set[asyncio.Task[None]] = set()
@@ -50,7 +58,7 @@ class Turns(Generic[Asked, Answer]):
     async def _work(self) -> None:
         try:
             while self._waiting:
-                taken = [self._waiting.popleft() for _ in range(min(MAX_TURN, len(self._waiting)))]
+                taken = [self._waiting.popleft() for _ in range(min(self._most, len(self._waiting)))]
                 await self._answer([each for each in taken if not each[1].done()])
         finally:
             self._free_lanes += 1

@@ -8,7 +8,7 @@ from data_models import NamedAttribute, SearchMode, SearchRequest, Understood
 from tuwen.lexical.attribute_words import Attribute, attributes_in, may_name
 from tuwen.lexical.lexicon import Lexicon
 from tuwen.lexical.negation import asked_of, may_negate
-from tuwen.search.wishes import Wishes, unwanted_of
+from tuwen.search.wishes import MOST_ATTRIBUTES, Wishes, unwanted_of
 from tuwen.texts import lexical_text, normalise_text
 
 # In shares of a score, which spreads differently in each: chosen on `evaluation/query_files/attributes_tuning.jsonl`.
@@ -64,9 +64,17 @@ def understand(request: SearchRequest, lexicon: Lexicon) -> Understanding:
         asked = asked_of(normalise_text(request.text))
         if asked.without:
             wanted, without = asked
-    attributes = tuple(attributes_in(lexical_text(wanted), words)) if request.weighs_attributes else ()
+    named = attributes_in(lexical_text(wanted), words) if request.weighs_attributes else []
+    once = {each[:3]: each for each in reversed(named)}  # the first of each
+    attributes = tuple(each for each in named if once[each[:3]] is each)[:MOST_ATTRIBUTES]
     if not attributes and not without:
         return Understanding(request.text)
     unwanted = tuple(unwanted_of(phrase, words) for phrase in without)
-    wishes = Wishes(attributes, unwanted, words, WEIGHTS[request.mode], phrase=lexical_text(wanted))
+    wishes = Wishes(
+        attributes,
+        unwanted,
+        words,
+        WEIGHTS[SearchMode.HYBRID if request.is_fused else request.mode],
+        phrase=lexical_text(wanted),
+    )
     return Understanding(wanted, without, _kind_of(wanted, attributes), wishes)

@@ -25,6 +25,7 @@ NEAR_ENOUGH = 0.5
 KEPT_TEXTS = 16_384
 SHORTEST_PLURAL = 3
 LONGEST_TEXT, MOST_TEXTS = 200, 12  # characters, and texts of a product's attributes
+MOST_ATTRIBUTES = 8  # of a text
 MAIN_PART = re.compile(r"^\s*(?:with\s+)?(.+?)(?=\s+(?:with|on|in|and)\s|\s*[,，;；(（/|]|$)", re.IGNORECASE)
 LATIN = re.compile(r"[^\W_]+")
 # Of attributes, by their names: what their value says is said of the product itself.
@@ -45,6 +46,7 @@ class Unwanted(NamedTuple):
     """One thing that is not wanted."""
 
     phrase: str
+    """As `lexical_text` has it."""
     nouns: tuple[str, ...]
     """What a text must have to show it, beside the attributes: 扶手 of 红色扶手."""
     attributes: tuple[Attribute, ...]
@@ -80,7 +82,7 @@ def unwanted_of(phrase: str, words: Words) -> Unwanted:
     for each in reversed(attributes):
         rest = f"{rest[: each.begin]} {rest[each.end :]}"
     nouns = [noun for run in re.findall(rf"[{HAN}]+|[^\W_{HAN}]+", rest) for noun in _nouns(run)]
-    return Unwanted(phrase, tuple(dict.fromkeys(nouns)), attributes)
+    return Unwanted(text, tuple(dict.fromkeys(nouns)), attributes)
 
 
 def _nouns(run: str) -> Iterator[str]:
@@ -94,10 +96,19 @@ def _singular(word: str) -> str:
     return word[:-1] if len(word) > SHORTEST_PLURAL and word.endswith("s") and not word.endswith("ss") else word
 
 
-@lru_cache(KEPT_TEXTS)
 def _said(text: str, words: Words) -> Said:
-    text = lexical_text(text[:LONGEST_TEXT])
-    found = attributes_in(text, words)
+    text = text[:LONGEST_TEXT]
+    said: Said | None = words.read.get(text)
+    if said is None:
+        if len(words.read) >= KEPT_TEXTS:
+            words.read.clear()
+        said = words.read[text] = _read(text, words)
+    return said
+
+
+def _read(text: str, words: Words) -> Said:
+    text = lexical_text(text)
+    found = attributes_in(text, words)[:MOST_ATTRIBUTES]
     main = text.split(" ", 1)[0] if re.match(f"[{HAN}]", text) else (MAIN_PART.match(text) or [text])[0]
     of_itself = tuple(each for each in found if each.end <= len(main))
     return Said(text, of_itself, tuple(found[len(of_itself) :]), asked_of(text).without)
