@@ -244,6 +244,7 @@ def test_facets_of_attributes_narrow_and_stay_from_page_to_page(tab: Page, pages
     expect(hit(tab, 1)).to_contain_text("黑色木椅子")
     expect(chips(tab).get_by_role("button")).to_have_text(["标签: 新品close", "可拆洗: 是close", "全部清除"])
     tab.get_by_test_id("stSidebar").get_by_role("link", name="以文搜文").click()
+    expect(tab.get_by_role("heading", name="以文搜文")).to_be_visible()  # the page before has a box of the same name
     search_text(tab, "想找什么", "沙发")
     expect(tab.get_by_text("显示 1 个结果")).to_be_visible()
     tick(tab, "否", 1)
