@@ -12,6 +12,7 @@ from pydantic import (
     AfterValidator,
     AwareDatetime,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
@@ -514,17 +515,67 @@ def _weights_in_bounds(boosts: list[Boost]) -> list[Boost]:
 SearchSort = Literal["price", "-price", "created_at", "-created_at", "updated_at", "-updated_at"]
 
 
+def _not_blank(text: str) -> str:
+    if not canonical_text(text):
+        raise ValueError("is empty; write what to search for")
+    return text
+
+
+QueryText = Annotated[
+    str, StringConstraints(strip_whitespace=True, max_length=TITLE_COLUMN_LENGTH), AfterValidator(_not_blank)
+]
+ProductId = Annotated[int, Field(ge=1, lt=2**63), BeforeValidator(_no_boolean)]
+MAX_TERMS = 8
+
+
+class SearchTerm(BaseModel):
+    """A part of a composed query: one text, one picture, or one stored product (its picture, or its title where the
+    mode's queries are texts)."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    text: QueryText | None = None
+    image_base64: str | None = None
+    image_url: str | None = None
+    product_id: ProductId | None = Field(None, description="Left out of the hits.")
+    weight: float = Field(1.0, ge=-1, le=1, description="Its share beside the others; below 0: what is not wanted.")
+
+    @model_validator(mode="after")
+    def is_one_thing(self) -> Self:
+        if sum(each is not None for each in (self.text, self.image_base64, self.image_url, self.product_id)) != 1:
+            raise ValueError("needs exactly one of: text, image_base64, image_url, product_id")
+        return self
+
+    @field_validator("weight")
+    @classmethod
+    def weighs_something(cls, weight: float) -> float:
+        if weight == 0:
+            raise ValueError("is 0; give the term a weight, or leave it out")
+        return weight
+
+
+def _something_is_wanted(terms: list[SearchTerm]) -> list[SearchTerm]:
+    if terms and all(term.weight < 0 for term in terms):
+        raise ValueError("have no weight above 0; say what is wanted, too")
+    return terms
+
+
 class SearchRequest(BaseModel):
     """One search. A multipart request may carry the picture as the file field `image` instead of base64."""
 
     model_config = ConfigDict(extra="forbid")
 
     mode: SearchMode
-    text: Annotated[str, StringConstraints(strip_whitespace=True, max_length=TITLE_COLUMN_LENGTH)] | None = None
+    text: QueryText | None = None
     image_base64: str | None = None
     image_url: str | None = None
-    product_id: int | None = Field(
-        None, ge=1, lt=2**63, description="Search by this product's own picture or title, leaving it out."
+    product_id: ProductId | None = Field(
+        None, description="Search by this product's own picture or title, leaving it out."
+    )
+    terms: Annotated[list[SearchTerm], Field(max_length=MAX_TERMS), AfterValidator(_something_is_wanted)] = Field(
+        [],
+        description="In place of one query, a composed one: this product, but red. Texts go with pictures in the modes "
+        "of CLIP; `text_to_text` takes texts and products, `hybrid` none.",
     )
     top_k: int = Field(10, ge=1, le=100)
     offset: int = Field(0, ge=0)
@@ -561,7 +612,7 @@ class SearchRequest(BaseModel):
         None,
         description="Colours, materials, sizes and counts that the text names lift products whose titles and "
         "attributes say the same, and lower those that say another. Null: where words are looked for, too (`hybrid`, "
-        "`lexical`); elsewhere a score is the similarity to the text as it stands, unless this is true.",
+        "`lexical`), and in `terms`; elsewhere a score is the similarity to the text as it stands, unless it is true.",
     )
     negation: bool = Field(
         True,
@@ -573,17 +624,10 @@ class SearchRequest(BaseModel):
         "scope admin.",
     )
 
-    @field_validator("product_id", "top_k", "offset", mode="before")
+    @field_validator("top_k", "offset", mode="before")
     @classmethod
     def booleans_are_no_numbers(cls, number: object) -> object:
         return _no_boolean(number)
-
-    @field_validator("text")
-    @classmethod
-    def text_is_not_blank(cls, text: str | None) -> str | None:
-        if text is not None and not canonical_text(text):
-            raise ValueError("is empty; write what to search for")
-        return text
 
     @field_validator("lexical")
     @classmethod
@@ -601,7 +645,7 @@ class SearchRequest(BaseModel):
 
     @property
     def weighs_attributes(self) -> bool:
-        return self.is_fused if self.attribute_words is None else self.attribute_words
+        return self.is_fused or bool(self.terms) if self.attribute_words is None else self.attribute_words
 
     @property
     def is_fused(self) -> bool:

@@ -160,7 +160,7 @@ NOT_SHOWN = re.compile("无扶手|无靠背|无格")
 
 class Queries:
     def __init__(self, items: Sequence[CatalogueItem]) -> None:
-        self._of_kind = {kind: [item for item in items if _is_of(item, kind)] for kind in KINDS}
+        self._of_kind = {kind: [item for item in items if is_of(item, kind)] for kind in KINDS}
 
     def attributes(self, kinds: Sequence[Kind], chance: random.Random) -> Iterator[Record]:
         for kind in kinds:
@@ -173,7 +173,7 @@ class Queries:
         right = [
             item.sku
             for item in self._of_kind[kind]
-            if (_has_colour(item.title, pattern) if is_colour else re.search(pattern, item.title.split()[0]))
+            if (has_colour(item.title, pattern) if is_colour else re.search(pattern, item.title.split()[0]))
         ]
         if not 0 < len(right) <= MOST_RELEVANT or len(right) == len(self._of_kind[kind]):
             return None
@@ -194,7 +194,7 @@ class Queries:
         if word in kind.chinese or word[:2] in kind.chinese or re.search(pattern, kind.chinese):
             return None
         of_kind = self._of_kind[kind]
-        has = _has_colour if word in COLOURS else _says
+        has = has_colour if word in COLOURS else _says
         showing = [item.sku for item in of_kind if has(item.title, pattern)]
         others = [item.sku for item in of_kind if item.sku not in showing]
         if min(len(showing), len(others)) < SHOWING:
@@ -209,11 +209,11 @@ class Queries:
         )
 
 
-def _is_of(item: CatalogueItem, kind: Kind) -> bool:
+def is_of(item: CatalogueItem, kind: Kind) -> bool:
     return item.category in kind.categories.split() and bool(re.search(kind.pattern, item.title))
 
 
-def _has_colour(title: str, pattern: str) -> bool:
+def has_colour(title: str, pattern: str) -> bool:
     leading = LEADING.match(title)
     if leading is None:
         return False
@@ -233,12 +233,12 @@ def main() -> None:
     for kinds, suffix, seed in ((KINDS[::2], "", SEED), (KINDS[1::2], "_tuning", SEED + 1)):
         chance = random.Random(seed)
         asked = list(queries.attributes(kinds, chance))
-        write(f"attributes{suffix}", _some(asked, QUERIES, chance))
+        write(f"attributes{suffix}", some_of(asked, QUERIES, chance))
         pairs = list(queries.negation(kinds, chance))
-        write(f"negation{suffix}", [query for pair in _some(pairs, QUERIES, chance) for query in pair])
+        write(f"negation{suffix}", [query for pair in some_of(pairs, QUERIES, chance) for query in pair])
 
 
-def _some(made: Sequence[Made], wanted: int, chance: random.Random) -> list[Made]:
+def some_of(made: Sequence[Made], wanted: int, chance: random.Random) -> list[Made]:
     """In their order."""
     chosen = sorted(chance.sample(range(len(made)), min(wanted, len(made))))
     return [made[number] for number in chosen]

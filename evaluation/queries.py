@@ -1,9 +1,10 @@
 """What is asked, and what should be found: the readers of query files. Which file is which is told by its name.
 
-Our own format is JSON lines: `mode`, `text` or `image` (a path beside the file), and `relevant`: a list of skus, of
-product_ids (numbers), or of objects with one of the two and a `grade` (1 where none is given). Or, as `cli.py reindex`
-takes them, `sku` or `product_id` of the one product. Further: `id`, `category`, `unwanted`: a list of those that should
-not be shown, and `search`, further fields of `POST /search`.
+Our own format is JSON lines: `mode`, `text`, `image` (a path beside the file) or `terms` (those of `POST /search`, in
+which a `sku` may name a product), and `relevant`: a list of skus, of product_ids (numbers), or of objects with one of
+the two and a `grade` (1 where none is given). Or, as `cli.py reindex` takes them, `sku` or `product_id` of the one
+product. Further: `id`, `category`, `unwanted`: a list of those that should not be shown, and `search`, further fields
+of `POST /search`.
 """
 
 import json
@@ -15,7 +16,7 @@ from typing import Any
 
 from clients.catalogue_import import CatalogueError, read_lines
 
-FIELDS = {"id", "mode", "text", "image", "relevant", "sku", "product_id", "category", "search", "unwanted"}
+FIELDS = {"id", "mode", "text", "image", "terms", "relevant", "sku", "product_id", "category", "search", "unwanted"}
 Key = str | int
 """Of a product: its sku, or its product_id."""
 
@@ -29,6 +30,7 @@ class Query:
     """Each with its grade, 1 or more."""
     text: str | None = None
     picture: Callable[[], bytes] | None = None
+    terms: Sequence[Mapping[str, Any]] = ()
     category: str = ""
     search: Mapping[str, Any] = field(default_factory=dict)
     """Further fields of the request."""
@@ -61,8 +63,8 @@ def checked(queries: Sequence[Query], source: Path) -> list[Query]:
 def _query(record: Any, folder: Path, number: str, mode: str) -> Query:
     if not isinstance(record, dict) or (unknown := record.keys() - FIELDS):
         raise TypeError(f"it has {', '.join(sorted(unknown))}" if isinstance(record, dict) else "it is no object")
-    if ("text" in record) == ("image" in record):
-        raise TypeError("it needs exactly one of: text, image")
+    if sum(name in record for name in ("text", "image", "terms")) != 1:
+        raise TypeError("it needs exactly one of: text, image, terms")
     relevant = dict(_grades(record))
     if not any(grade > 0 for grade in relevant.values()):
         raise TypeError("it names no relevant product")
@@ -72,6 +74,7 @@ def _query(record: Any, folder: Path, number: str, mode: str) -> Query:
         relevant={key: grade for key, grade in relevant.items() if grade > 0},
         text=record.get("text"),
         picture=(folder / record["image"]).read_bytes if "image" in record else None,
+        terms=[dict(term) for term in record.get("terms", [])],
         category=str(record.get("category", "")),
         search=record.get("search", {}),
         unwanted=frozenset(map(_key, record.get("unwanted", []))),

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 
@@ -46,12 +47,26 @@ def run_queries(
 
 
 def _search(client: httpx.Client, query: Query, search: Mapping[str, Any]) -> Any:
-    asked = {"text": query.text} if query.picture is None else {"image_base64": _base64(query)}
-    request = {"mode": query.mode, "top_k": DEPTH, **query.search, **search, **asked}
     try:
+        request = {"mode": query.mode, "top_k": DEPTH, **query.search, **search, **_asked(client, query)}
         return answer_of(client.post("/search", json=request))
     except CatalogueError as error:
         raise CatalogueError(f"The query {query.query_id} was refused: {error.detail}") from error
+
+
+def _asked(client: httpx.Client, query: Query) -> dict[str, Any]:
+    if query.terms:
+        return {"terms": [_term(client, term) for term in query.terms]}
+    return {"text": query.text} if query.picture is None else {"image_base64": _base64(query)}
+
+
+def _term(client: httpx.Client, term: Mapping[str, Any]) -> dict[str, Any]:
+    """With the id of the product that a `sku` names."""
+    fields = dict(term)
+    if "sku" in fields:
+        product = answer_of(client.get(f"/product/by-sku/{quote(str(fields.pop('sku')), safe='')}"))
+        fields["product_id"] = product["product_id"]
+    return fields
 
 
 def _base64(query: Query) -> str:

@@ -32,6 +32,7 @@ from data_models import (
 
 Answer = TypeVar("Answer", bound=BaseModel)
 
+WEIGHT_OF_WORDS = 0.6  # beside a picture, docs/api.md
 CONNECT_TIMEOUT_S = 5.0
 # An upload of 32 MiB over a slow line, or a search that waits behind others.
 ANSWER_TIMEOUT_S = 60.0
@@ -182,6 +183,7 @@ class ApiClient:
         text: str | None = None,
         image: bytes | None = None,
         product_id: int | None = None,
+        words: str = "",
         top_k: int = 10,
         offset: int = 0,
         filters: SearchFilters | None = None,
@@ -204,7 +206,10 @@ class ApiClient:
             query["as_of"] = as_of.isoformat()
         if text is not None:
             query["text"] = text
-        if product_id is not None:
+        if words:
+            stored = [{"product_id": product_id}] if product_id is not None else []
+            query["terms"] = json.dumps([*stored, {"text": words, "weight": WEIGHT_OF_WORDS}], ensure_ascii=False)
+        elif product_id is not None:
             query["product_id"] = str(product_id)
         if filters is not None:
             query["filters"] = _as_json(filters)

@@ -21,6 +21,8 @@ class Query:
     text: str | None = None
     image: bytes | None = None
     product_id: int | None = None
+    words: str = ""
+    """Wanted beside the picture, or the product's."""
     top_k: int = DEFAULT_TOP_K
     chosen: Chosen = NOTHING_CHOSEN
     sort: SearchSort | None = None
@@ -73,6 +75,7 @@ def _search(
         text=query.text,
         image=query.image,
         product_id=query.product_id,
+        words=query.words,
         top_k=top_k,
         offset=offset,
         filters=query.chosen.as_filters(),

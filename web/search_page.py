@@ -34,6 +34,7 @@ SORTS: dict[str, SearchSort | None] = {
 }
 # Offered at once to choose from; any other product is found by its title or sku.
 CHOICES = 50
+MOST_WORDS = 500  # characters, as of any query
 
 
 def show_search_page(mode: SearchMode) -> None:
@@ -43,6 +44,8 @@ def show_search_page(mode: SearchMode) -> None:
 def _show_search_page(mode: SearchMode) -> None:
     show_page_head(t(f"page_{mode.value}"), t(f"ask_{mode.value}"))
     given = _ask_for_picture(mode) if mode.query_is_image else _ask_for_text(mode)
+    if given is not None and mode is SearchMode.IMAGE_TO_IMAGE:
+        given = replace(given, words=_ask_for_words())
     view, top_k = _ask_for_options(mode)
     if given is None:
         return
@@ -106,6 +109,12 @@ def _ask_for_picture(mode: SearchMode) -> Query | None:
     if source == "product":
         return _ask_for_product(mode, product_key, put_into_address)
     return _ask_for_upload(mode)
+
+
+def _ask_for_words() -> str:
+    return st.text_input(
+        t("query_words"), key="query_words", placeholder=t("query_words_placeholder"), max_chars=MOST_WORDS
+    ).strip()
 
 
 def _follow_address(source_key: str, product_key: str) -> None:

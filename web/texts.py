@@ -192,6 +192,8 @@ TEXTS: dict[str, Text] = {
     "choose_product": Text("商品", "Product"),
     "choose_product_placeholder": Text("选一件商品", "Choose a product"),
     "query_is_product": Text("与这件商品比较：{title}", "Compared with this product: {title}"),
+    "query_words": Text("还要（可不填）", "But also (may stay empty)"),
+    "query_words_placeholder": Text("例如：红色", "For example: red"),
     "query_is_upload": Text("用这张图片搜索", "Searched by this picture"),
     # Options
     "options": Text("数量与显示方式", "Number and view"),

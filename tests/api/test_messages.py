@@ -114,7 +114,7 @@ def test_a_problem_has_a_code_and_parameters_and_is_said_in_chinese_on_request(a
             "/search",
             {"json": query},
             "missing_query",
-            {"allowed": "text, product_id"},
+            {"allowed": "text, product_id, terms"},
             "输入无效",
             "一个也没有",
         ),

@@ -110,7 +110,11 @@ class Stores:
             session.execute(statement, {"text": text, "product_id": product_id})
 
     def lookup(self, vector: Vector, wanted: int = 3, **other: Any) -> Lookup:
-        values: dict[str, Any] = {"field": "image_clip_vector", "filter_expression": "", "without_product_id": None}
+        values: dict[str, Any] = {
+            "field": "image_clip_vector",
+            "filter_expression": "",
+            "without_product_ids": frozenset(),
+        }
         names = ("candidates", "by_group", "sort", "boosting")
         of_showing = {name: other.pop(name) for name in names if name in other}
         return Lookup(index=self.index, vector=vector, showing=Showing(wanted, **of_showing), **(values | other))
@@ -168,7 +172,7 @@ def test_fields_filters_and_limits_do_not_mix(stores: Stores) -> None:
             stores.lookup(direction(2), 5),
             stores.lookup(direction(2), 20, filter_expression='category == "odd"'),
             stores.lookup(direction(2), 1, field="text_bge_vector"),
-            stores.lookup(direction(2), 5, without_product_id=3),
+            stores.lookup(direction(2), 5, without_product_ids=frozenset({3})),
         ],
     )
 

@@ -210,6 +210,16 @@ def test_a1_similar_products_of_a_hit_leave_the_product_itself_out(tab: Page, pa
     expect(tab.locator(".st-key-query_picture")).to_contain_text(f"Compared with this product: {other}")
 
 
+def test_a1_words_beside_the_picture_say_what_else_is_wanted(tab: Page, pages_url: str) -> None:
+    tab.goto(f"{pages_url}/image_to_image")
+    upload(tab, png("blue"))
+    expect(hit(tab, 1)).to_contain_text("蓝色现代台灯")
+    search_text(tab, "还要（可不填）", "绿色皮质")
+    expect(hit(tab, 1)).to_contain_text("绿色皮质沙发")
+    search_text(tab, "还要（可不填）", "")
+    expect(hit(tab, 1)).to_contain_text("蓝色现代台灯")
+
+
 def test_a2_a_title_finds_its_own_product_first_and_options_narrow_the_rest(tab: Page, pages_url: str) -> None:
     tab.goto(f"{pages_url}/text_to_text")
     search_text(tab, "想找什么", "绿色皮质沙发")

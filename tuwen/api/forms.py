@@ -90,7 +90,7 @@ def search_form(form: FormData) -> dict[str, Any]:
     fields = {name: value for name, value in _text_fields(form).items() if value != ""}
     if "filters" in fields:
         fields["filters"] = json_object("filters", fields["filters"])
-    for name in ("facets", "boost"):
+    for name in ("facets", "boost", "terms"):
         if name in fields:
             fields[name] = _json(name, fields[name])
     return fields

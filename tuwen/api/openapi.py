@@ -40,6 +40,9 @@ SEARCH_EXAMPLES = {
         "value": {"mode": "text_to_image", "text": "a wooden chair", "filters": {"category": ["椅凳"]}}
     },
     "A1 more like this product": {"value": {"mode": "image_to_image", "product_id": 1}},
+    "A1 like this product, but red": {
+        "value": {"mode": "image_to_image", "terms": [{"product_id": 1}, {"text": "红色", "weight": 0.6}]}
+    },
 }
 HEADERS: dict[str, Schema] = {
     "ETag": {"description": "For If-Match, or If-None-Match.", "schema": {"type": "string"}},
@@ -102,6 +105,7 @@ def search_body() -> Schema:
         "filters": {"type": "string", "description": "The filters as JSON text."},
         "facets": {"type": "string", "description": 'The facets as JSON text, such as ["category"].'},
         "boost": {"type": "string", "description": "The boosts as JSON text."},
+        "terms": {"type": "string", "description": "The terms as JSON text."},
         "image": IMAGE_FILE,
     }
     left_out = {name: field if name == "mode" else _left_out_if_empty(field) for name, field in properties.items()}

@@ -1,4 +1,4 @@
-"""A query's vectors: of its text, picture or stored product, steered by what its text names and does not want."""
+"""Texts and pictures as vectors; a query's text is steered by what it names and does not want."""
 
 import asyncio
 from collections.abc import Sequence

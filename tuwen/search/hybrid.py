@@ -78,7 +78,7 @@ class HybridSearch:
             asyncio.gather(*(self._lookups.find(_leg(lookup, depth)) for lookup in query.lookups)),
             (self._filtered_words if query.filters != SearchFilters() else self._words).ask(words),
         )
-        fused = await self._grouped(first, fuse(legs, by_words, {first.without_product_id}))
+        fused = await self._grouped(first, fuse(legs, by_words, first.without_product_ids))
         are_all = legs[0].are_all
         while not are_all and first.showing.shown_of(fused) < first.showing.wanted:
             fused, are_all = await self._with_further(first, fused)
@@ -155,7 +155,7 @@ def _leg(lookup: Lookup, depth: int) -> Lookup:
     return replace(lookup, showing=Showing(wanted=0, candidates=depth))
 
 
-def fuse(legs: Sequence[Found], words: WordHits, without: set[int | None]) -> list[Ranked]:
+def fuse(legs: Sequence[Found], words: WordHits, without: frozenset[int]) -> list[Ranked]:
     """`legs`: by meaning, and by pictures if that was asked. Scores are shares of what the first of every leg has."""
     scores: dict[int, float] = {}
     weights = (DENSE, PICTURES)[: len(legs)]

@@ -40,7 +40,7 @@ class Lookup:
     vector: Vector
     filter_expression: str
     showing: Showing
-    without_product_id: int | None
+    without_product_ids: frozenset[int]
     prices: Prices | None = None
     exact: bool = False
     shop_id: str | None = None
@@ -270,7 +270,7 @@ def _fits(lookup: Lookup, bound: Bound) -> bool:
     is_of_prices = lookup.prices is None or lookup.prices.include(product.price)
     if lookup.as_of is not None and product.indexed_at is not None and product.indexed_at > lookup.as_of:
         return False
-    return bound.counts_in(lookup.field) and is_of_prices and product.product_id != lookup.without_product_id
+    return bound.counts_in(lookup.field) and is_of_prices and product.product_id not in lookup.without_product_ids
 
 
 def _groups(steps: Sequence[Step]) -> list[list[int]]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from data_models import SearchMode, SearchRequest
 from tuwen.encoders.base import Vector
-from tuwen.errors import FieldError, InvalidInput
+from tuwen.errors import FieldError, InvalidInput, summary
 
 TO_STANDARD = str.maketrans("-_", "+/")  # from the alphabet of addresses and file names (RFC 4648)
 SLICE_CHARACTERS = 256 * 1024  # half a millisecond each
@@ -23,29 +23,50 @@ class Query:
     vector: Vector | None = None
     is_stored: bool = False
     """The picture is one of ours: it was checked when it came in, and the limits may have been lowered since."""
-    without_product_id: int | None = None
+    without_product_ids: frozenset[int] = frozenset()
 
 
 def require_one_query(request: SearchRequest, has_upload: bool) -> None:
-    """A mode takes exactly one query, of its own kind."""
+    """A mode takes exactly one query, of its own kind; an upload beside `terms` is one of them."""
     given = {
         "text": request.text is not None,
         "image": has_upload,
         "image_base64": request.image_base64 is not None,
         "image_url": request.image_url is not None,
         "product_id": request.product_id is not None,
+        "terms": bool(request.terms),
     }
     names = [name for name, is_given in given.items() if is_given]
     if request.mode.query_is_image:
-        allowed = ["image", "image_base64", "image_url", "product_id"]
+        allowed = ["image", "image_base64", "image_url", "product_id", "terms"]
     else:
-        allowed = ["text", "product_id"]
-    if len(names) == 1 and names[0] in allowed:
+        allowed = ["text", "product_id", "terms"]
+    if request.is_fused:
+        allowed.remove("terms")  # words have no direction
+    is_one_more_term = names == ["image", "terms"] and request.mode is not SearchMode.TEXT_TO_TEXT
+    if is_one_more_term or (len(names) == 1 and names[0] in allowed):
+        _require_terms_of_mode(request)
         return
     need = f"mode {request.mode.value} needs exactly one of: {', '.join(allowed)}"
     said = f"this request has {' and '.join(names)}" if names else "this request has none of them"
     wrong = [name for name in names if name not in allowed] or names or [allowed[0]]
     raise InvalidInput(f"{need}; {said}.", [FieldError(name, need) for name in wrong])
+
+
+def _require_terms_of_mode(request: SearchRequest) -> None:
+    if request.mode is not SearchMode.TEXT_TO_TEXT:
+        return
+    wrong = [
+        FieldError(
+            f"terms.{number}.{name}",
+            "is no text, and mode text_to_text compares texts alone; the modes of CLIP take both",
+        )
+        for number, term in enumerate(request.terms)
+        for name in ("image_base64", "image_url")
+        if getattr(term, name) is not None
+    ]
+    if wrong:
+        raise InvalidInput(summary(wrong), wrong)
 
 
 def decode_base64(encoded: str) -> bytes:

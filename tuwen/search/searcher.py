@@ -9,7 +9,6 @@ from data_models import (
     IndexInfo,
     SearchFacets,
     SearchHit,
-    SearchMode,
     SearchRequest,
     SearchResponse,
     SearchTimings,
@@ -19,10 +18,10 @@ from tuwen.background import WorkPool
 from tuwen.catalogue.boosts import Boosting
 from tuwen.catalogue.facets import count_facets_among
 from tuwen.catalogue.prices import Prices
-from tuwen.catalogue.queries import group_sizes, load_products
+from tuwen.catalogue.queries import group_sizes
 from tuwen.database.engine import Database
 from tuwen.encoders.base import Vector
-from tuwen.errors import InvalidInput, NotFound
+from tuwen.errors import InvalidInput
 from tuwen.lexical.lexicon import Lexicon
 from tuwen.pictures.decoder import PictureDecoder
 from tuwen.pictures.download import PictureFetcher
@@ -33,13 +32,13 @@ from tuwen.search.lexical import LexicalSearch
 from tuwen.search.lookup import Lookups
 from tuwen.search.nearest import Found, Lookup
 from tuwen.search.order import Showing
-from tuwen.search.query import SLICE_CHARACTERS, Query, decode_base64, require_one_query
+from tuwen.search.query import Query, require_one_query
+from tuwen.search.query_vectors import QueryVectors
 from tuwen.search.understanding import Understanding, needs_reading, understand
 from tuwen.search.wishes import Wishes
 from tuwen.settings import Settings
-from tuwen.vectors.binding import row_at_version
 from tuwen.vectors.registry import IndexRegistry, LiveIndex
-from vector_db import VECTOR_FIELDS, VECTOR_FIELDS_OF_PRODUCT, VectorDB, VectorField, filter_expression
+from vector_db import VectorDB, VectorField, filter_expression
 
 SEARCH_THREADS = 8
 RELEVANT = 1000  # a vector search has no end: so many of the nearest are counted, and put in another order
@@ -78,6 +77,7 @@ class Searcher:
         self._registry = registry
         self._shop_id: str | None = None
         self._threads = WorkPool("preparing-queries", threads=SEARCH_THREADS, max_waiting=settings.query_queue_size)
+        self._query_vectors = QueryVectors(database, vector_db, images, self.encoder, self._threads)
         # Milvus Lite answers one call at a time; a server's next batch need not wait for this one.
         lanes, queue_size = 1 if settings.milvus_is_file else 4, settings.query_queue_size
         self._lookups = Lookups(database, vector_db, lanes=lanes, queue_size=queue_size)
@@ -89,6 +89,7 @@ class Searcher:
         """It waits together with the others."""
         view = copy.copy(self)
         view._database, view._shop_id = self._database.of_shop(shop_id), shop_id
+        view._query_vectors = self._query_vectors.of_shop(view._database)
         return view
 
     async def search(
@@ -105,12 +106,7 @@ class Searcher:
         if index is None:
             index = await self._threads.run(self._registry.live)
         understood = await self._understood(request)
-        if request.image_url is None:
-            query = await self._resolve(request, understood.text, image, is_stored, index)
-            vectors = await self.encoder.vectors(query, understood, index.encoding)
-        else:
-            query = Query(request.mode)
-            vectors = {VECTOR_FIELDS[request.mode]: await self.encoder.download(request.image_url, index.encoding)}
+        query, vectors = await self._query_vectors.of(request, understood, image, is_stored, index)
         encode_ms = watch.lap_ms()
         found = await self._find(request, query, index, vectors, understood)
         metadata_ms = round(found.metadata_ms, 2)
@@ -163,42 +159,6 @@ class Searcher:
             counts = count_facets_among(session, found.candidates, request.facets)
         return SearchFacets(candidates=len(found.candidates), are_all=found.are_all, counts=counts)
 
-    async def _resolve(
-        self, request: SearchRequest, text: str, image: bytes | None, is_stored: bool, index: LiveIndex
-    ) -> Query:
-        """`text`: what is wanted of the request's."""
-        if request.product_id is not None:
-            return await self._threads.run(
-                self._query_of_product, request.mode, request.product_id, index, request.is_fused
-            )
-        if not request.mode.query_is_image:
-            return Query(request.mode, text=text)
-        if request.image_base64 is not None:
-            if len(request.image_base64) > SLICE_CHARACTERS:
-                image = await self._threads.run(decode_base64, request.image_base64)
-            else:
-                image = decode_base64(request.image_base64)
-        return Query(request.mode, image=image, is_stored=is_stored)
-
-    def _query_of_product(self, mode: SearchMode, product_id: int, index: LiveIndex, is_fused: bool) -> Query:
-        """With its vector, unless that is still to be made, or its words are looked for."""
-        with self._database.read() as session:
-            products = load_products(session, [product_id])
-            if not products:
-                raise NotFound(f"There is no product {product_id}.")
-            if is_fused:
-                return Query(mode, text=products[0].title, without_product_id=product_id)
-            row = row_at_version(session, index.vector_index_id, product_id, products[0].content_version)
-        if row is not None:
-            field = VECTOR_FIELDS_OF_PRODUCT[mode]
-            stored = self._vector_db.stored_vectors(index.collection, [field], [row])
-            if row in stored:
-                return Query(mode, vector=stored[row][field], without_product_id=product_id)
-        if mode.query_is_image:
-            image = self._images.read(products[0].image_path)
-            return Query(mode, image=image, is_stored=True, without_product_id=product_id)
-        return Query(mode, text=products[0].title, without_product_id=product_id)
-
 
 def _as_of_now(request: SearchRequest) -> SearchRequest:
     """The first of folded pages leaves out what the next ones do."""
@@ -239,7 +199,7 @@ def _as_lookup(
             boosting=Boosting.by(request.boost),
             wishes=wishes,
         ),
-        without_product_id=query.without_product_id,
+        without_product_ids=query.without_product_ids,
         prices=prices if filters.has_prices else None,
         exact=request.exact,
         shop_id=shop_id,

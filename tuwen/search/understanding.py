@@ -4,15 +4,17 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from data_models import NamedAttribute, SearchMode, SearchRequest, Understood
+from data_models import NamedAttribute, SearchMode, SearchRequest, SearchTerm, Understood
 from tuwen.lexical.attribute_words import Attribute, attributes_in, may_name
-from tuwen.lexical.lexicon import Lexicon
+from tuwen.lexical.lexicon import Lexicon, Words
 from tuwen.lexical.negation import asked_of, may_negate
 from tuwen.search.wishes import MOST_ATTRIBUTES, Wishes, unwanted_of
 from tuwen.texts import lexical_text, normalise_text
 
 # In shares of a score, which spreads differently in each: chosen on `evaluation/query_files/attributes_tuning.jsonl`.
 WEIGHTS = {SearchMode.TEXT_TO_TEXT: 0.5, SearchMode.TEXT_TO_IMAGE: 0.8, SearchMode.HYBRID: 2.0}
+# The same, where `terms` have texts beside pictures: on `composed_tuning.jsonl`.
+WEIGHT_OF_TERMS = 0.8
 
 
 LEFT_OVER = re.compile(r"(?:^|(?<=\s))[的色]+(?=\s|[\u4e00-\u9fff]|$)|(?:^|(?<=\s))(?:in|of|made of)\s*$")
@@ -49,6 +51,8 @@ def _kind_of(text: str, attributes: Sequence[Attribute]) -> str:
 
 def needs_reading(request: SearchRequest) -> bool:
     """Whether its text may say more; a look at its characters, which the event loop can bear."""
+    if request.terms:
+        return request.weighs_attributes and any(term.text is not None for term in request.terms)
     if request.text is None or request.mode not in WEIGHTS:
         return False
     text = normalise_text(request.text)
@@ -57,6 +61,8 @@ def needs_reading(request: SearchRequest) -> bool:
 
 def understand(request: SearchRequest, lexicon: Lexicon) -> Understanding:
     """Loads jieba, if this is the first that needs it: not for the event loop."""
+    if request.terms:
+        return _of_terms(request.terms, lexicon.words)
     assert request.text is not None, "it has been looked at"
     words = lexicon.words
     wanted, without = request.text, tuple[str, ...]()
@@ -64,9 +70,7 @@ def understand(request: SearchRequest, lexicon: Lexicon) -> Understanding:
         asked = asked_of(normalise_text(request.text))
         if asked.without:
             wanted, without = asked
-    named = attributes_in(lexical_text(wanted), words) if request.weighs_attributes else []
-    once = {each[:3]: each for each in reversed(named)}  # the first of each
-    attributes = tuple(each for each in named if once[each[:3]] is each)[:MOST_ATTRIBUTES]
+    attributes = _attributes_once(wanted, words) if request.weighs_attributes else ()
     if not attributes and not without:
         return Understanding(request.text)
     unwanted = tuple(unwanted_of(phrase, words) for phrase in without)
@@ -78,3 +82,22 @@ def understand(request: SearchRequest, lexicon: Lexicon) -> Understanding:
         phrase=lexical_text(wanted),
     )
     return Understanding(wanted, without, _kind_of(wanted, attributes), wishes)
+
+
+def _attributes_once(text: str, words: Words) -> tuple[Attribute, ...]:
+    """The first of each."""
+    named = attributes_in(lexical_text(text), words)
+    once = {each[:3]: each for each in reversed(named)}
+    return tuple(each for each in named if once[each[:3]] is each)[:MOST_ATTRIBUTES]
+
+
+def _of_terms(terms: Sequence[SearchTerm], words: Words) -> Understanding:
+    """What their texts name is wanted, or not, by the sign of the weight."""
+    wanted = "、".join(term.text for term in terms if term.text is not None and term.weight > 0)
+    without = tuple(term.text for term in terms if term.text is not None and term.weight < 0)
+    attributes = _attributes_once(wanted, words)
+    if not attributes and not without:
+        return Understanding("")
+    unwanted = tuple(unwanted_of(phrase, words) for phrase in without)
+    wishes = Wishes(attributes, unwanted, words, WEIGHT_OF_TERMS, phrase=lexical_text(wanted))
+    return Understanding(wanted, without, wishes=wishes)
