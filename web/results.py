@@ -5,7 +5,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from data_models import Facet, SearchFacets, SearchHit, SearchMode, SearchResponse, SearchSort, SearchTimings
+from data_models import (
+    Facet,
+    SearchFacets,
+    SearchHit,
+    SearchMode,
+    SearchResponse,
+    SearchSort,
+    SearchTimings,
+    Understood,
+)
 from web.client import ApiClient
 from web.filters import NOTHING_CHOSEN, Chosen
 
@@ -41,6 +50,7 @@ class Results:
     facets: SearchFacets | None = None
     as_of: datetime | None = None
     """Of the first page, for the others."""
+    understood: Understood | None = None
 
     def fetch(self, client: ApiClient, facets: Sequence[str]) -> None:
         response = self._fetch_page(client, facets)
@@ -57,6 +67,7 @@ class Results:
         self.as_of = response.as_of
         self.hits += response.hits
         self.took_ms = response.took_ms
+        self.understood = response.understood
         self.is_complete = len(response.hits) < self.query.top_k
         return response
 

@@ -6,10 +6,11 @@ from typing import Literal
 
 import streamlit as st
 
-from data_models import Product, SearchFacets, SearchMode, SearchSort
+from data_models import Product, SearchFacets, SearchMode, SearchSort, Understood
 from web.cards import (
     PICTURE_TYPES,
     api_client,
+    as_plain,
     load_thumbnails,
     show_error,
     show_hit_grid,
@@ -259,6 +260,16 @@ def _show_summary(results: Results) -> None:
     assert took is not None, "hits came with their times"
     steps = t("results_steps", encode=took.encode, vector=took.vector, metadata=took.metadata)
     st.caption(t("results", count=len(results.hits), total=took.total), help=steps)
+    if results.understood is not None:
+        _show_understood(results.understood)
+
+
+def _show_understood(understood: Understood) -> None:
+    """What moved products beside their meaning, so that a word that was taken for another is seen."""
+    wanted = t("word_separator").join(as_plain(each.word) for each in understood.attributes)
+    unwanted = t("word_separator").join(map(as_plain, understood.without))
+    preferred = [t("understood_wanted", words=wanted)] if wanted else []
+    st.caption(" · ".join([*preferred, *([t("understood_unwanted", words=unwanted)] if unwanted else [])]))
 
 
 def _explain_no_hits(query: Query) -> None:

@@ -240,6 +240,9 @@ TEXTS: dict[str, Text] = {
     "view_list": Text("列表", "List"),
     # Results
     "results": Text("显示 {count} 个结果，用时 {total:.0f} 毫秒", "{count} hits shown, {total:.0f} ms"),
+    "understood_wanted": Text("优先：{words}", "Preferred: {words}"),
+    "understood_unwanted": Text("排在后面：{words}", "Put last: {words}"),
+    "word_separator": Text("、", ", "),
     "results_steps": Text(
         "编码 {encode:.0f} · 向量检索 {vector:.0f} · 读取商品 {metadata:.0f} 毫秒",
         "encode {encode:.0f} · vectors {vector:.0f} · products {metadata:.0f} ms",

@@ -220,6 +220,15 @@ def test_a1_words_beside_the_picture_say_what_else_is_wanted(tab: Page, pages_ur
     expect(hit(tab, 1)).to_contain_text("蓝色现代台灯")
 
 
+def test_what_a_query_was_read_as_stands_above_the_hits(tab: Page, pages_url: str) -> None:
+    tab.goto(f"{pages_url}/hybrid")
+    search_text(tab, "想找什么", "红色沙发 不要布艺")
+    expect(tab.get_by_text("优先：红色 · 排在后面：布艺")).to_be_visible()
+    search_text(tab, "想找什么", "台灯")
+    expect(hit(tab, 1)).to_contain_text("台灯")
+    expect(tab.get_by_text("优先")).to_have_count(0)
+
+
 def test_a2_a_title_finds_its_own_product_first_and_options_narrow_the_rest(tab: Page, pages_url: str) -> None:
     tab.goto(f"{pages_url}/text_to_text")
     search_text(tab, "想找什么", "绿色皮质沙发")
