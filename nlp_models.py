@@ -14,6 +14,7 @@ from pathlib import Path
 from tuwen.encoders.base import Encoders, KnownIndex, ModelNames, Precision
 from tuwen.encoders.hub import fetch_from_huggingface, fetch_from_modelscope, pinned_name, resolve_model
 from tuwen.encoders.loading import FoundModel, load_clip, load_sentence
+from tuwen.encoders.matryoshka import sized_name
 from tuwen.encoders.prompts import NO_PROMPT, Prompts, prompts_of
 from tuwen.errors import ModelMismatch, ModelUnavailable
 from tuwen.settings import Settings
@@ -47,19 +48,21 @@ class FoundModels:
 def find_models(names: ModelNames, settings: Settings) -> FoundModels:
     """Fetches what is not here. Raises ModelUnavailable, naming the setting, when one can't be had."""
     clip = resolve_model(names.clip, settings.model_hub, "CLIP_MODEL", FETCHERS)
-    text = resolve_model(names.text, settings.model_hub, "TEXT_MODEL", FETCHERS)
+    text_name = sized_name(names.text)
+    text = resolve_model(text_name.model, settings.model_hub, "TEXT_MODEL", FETCHERS)
     if clip.suffix != ".pt" or clip.is_dir():
         _require_one_of(CLIP_FILES, clip, f"CLIP_MODEL={names.clip}")
     _require_one_of(TEXT_FILES, text, f"TEXT_MODEL={names.text}")
-    pinned = replace(names, clip=pinned_name(names.clip, clip), text=pinned_name(names.text, text))
+    pinned_text = text_name._replace(model=pinned_name(text_name.model, text))
+    pinned = replace(names, clip=pinned_name(names.clip, clip), text=str(pinned_text))
     prompts = _prompts(names, text)
     files = _file_digests(clip), _file_digests(text)
     return FoundModels(
         pinned,
         FoundModel(clip, hashlib.sha256(b"".join(files[0])).hexdigest(), names.precision),
-        FoundModel(text, hashlib.sha256(b"".join(files[1])).hexdigest(), names.precision),
+        FoundModel(text, hashlib.sha256(b"".join(files[1])).hexdigest(), names.precision, text_name.dimensions),
         prompts,
-        _fingerprint(files, _recipe(clip, prompts, names.precision)),
+        _fingerprint(files, _recipe(clip, prompts, names.precision, text_name.dimensions)),
         _fingerprint(files, ()),
     )
 
@@ -114,7 +117,7 @@ def names_of(settings: Settings) -> ModelNames:
 def names_to_build(clip: str, text: str, settings: Settings) -> ModelNames:
     """The settings' prompts belong to their TEXT_MODEL; another that the index is changed for has its own."""
     wanted = names_of(settings)
-    if _names_this(wanted.text, text):
+    if _names_this(sized_name(wanted.text).model, sized_name(text).model):
         return replace(wanted, clip=clip, text=text)
     return ModelNames(clip, text, precision=wanted.precision)
 
@@ -190,7 +193,9 @@ def _names_same(wanted: ModelNames, recorded: ModelNames) -> bool:
 
 
 def _names_this(name: str, recorded: str) -> bool:
-    return recorded in (name, f"{Path(name).resolve()}") or recorded.startswith(f"{name}@")
+    (wanted, dimensions), (model, recorded_dimensions) = sized_name(name), sized_name(recorded)
+    is_same = model in (wanted, f"{Path(wanted).resolve()}") or model.startswith(f"{wanted}@")
+    return is_same and dimensions == recorded_dimensions
 
 
 def _require_one_of(files: Sequence[str], folder: Path, named: str) -> None:
@@ -206,13 +211,15 @@ def _prompts(names: ModelNames, folder: Path) -> Prompts:
         raise ModelUnavailable(f"TEXT_MODEL: the prompts of the model in {folder} can't be read: {error}") from error
 
 
-def _recipe(clip: Path, prompts: Prompts, precision: Precision | None) -> list[str]:
+def _recipe(clip: Path, prompts: Prompts, precision: Precision | None, dimensions: int | None) -> list[str]:
     """What decides the vectors in a collection beside the files, and was otherwise in version 0.2.0."""
     recipe = [f"document prompt: {prompts.document}"] if prompts.document != prompts.unasked else []
     if _is_siglip(clip):
         recipe.append("texts padded to the end")
     if precision is not None:
         recipe.append(f"precision: {precision}")
+    if dimensions is not None:
+        recipe.append(f"dimensions: {dimensions}")
     return recipe
 
 

@@ -26,7 +26,8 @@ def read_queries(file: Path) -> list[dict[str, Any]]:
 
 def model_name(model: str) -> str:
     """A folder of this machine by its whole path: the service stands elsewhere."""
-    return str(Path(model).resolve()) if Path(model).exists() else model
+    folder, mark, size = model.partition("?dimensions=")
+    return f"{Path(folder).resolve()}{mark}{size}" if Path(folder).exists() else model
 
 
 def contradiction_in(options: set[str]) -> str | None:

@@ -11,6 +11,7 @@ from typing import TypeVar
 from tuwen.encoders.base import ImageTextEncoder, Precision, TextEncoder
 from tuwen.encoders.device import choose_device, choose_threads, half_precision, limit_torch
 from tuwen.encoders.exported.cache import Kind, NotExportable, export_folder, load_export
+from tuwen.encoders.matryoshka import Shortened
 from tuwen.encoders.prompts import Prompts
 from tuwen.encoders.self_test import (
     AS_GOOD,
@@ -39,6 +40,8 @@ class FoundModel:
     """Digest of those that decide the vectors."""
     precision: Precision | None = None
     """None: float32, or a half precision whose vectors are as good."""
+    dimensions: int | None = None
+    """None: all that it gives."""
 
 
 def load_clip(model: FoundModel, settings: Settings) -> ImageTextEncoder:
@@ -54,7 +57,12 @@ def load_sentence(model: FoundModel, prompts: Prompts, settings: Settings) -> Te
     """The same."""
     exported = partial(_exported_sentence, prompts, choose_threads(settings.model_threads))
     in_torch = partial(_sentence_in_torch, model.path, prompts)
-    return _named("TEXT_MODEL", model.path, partial(_load, "sentence", model, settings, exported, in_torch))
+
+    def load() -> TextEncoder:
+        encoder = _load("sentence", model, settings, exported, in_torch)
+        return encoder if model.dimensions is None else Shortened(encoder, model.dimensions)
+
+    return _named("TEXT_MODEL", model.path, load)
 
 
 def _named(setting: str, path: Path, load: Callable[[], Encoder]) -> Encoder:
