@@ -717,11 +717,18 @@ class Understood(BaseModel):
     attributes: list[NamedAttribute] = Field(description="Named by what is wanted.")
 
 
+SearchWay = Literal["meaning", "pictures"]
+
+
 class SearchResponse(BaseModel):
     mode: SearchMode
     hits: list[SearchHit]
     understood: Understood | None = Field(
         None, description="Where the text names attributes or what is not wanted, and neither is switched off."
+    )
+    missing: list[SearchWay] = Field(
+        [],
+        description="Of a search by words and more: what it was not looked for by, since that model does not answer.",
     )
     facets: SearchFacets | None = Field(None, description="Where the search asks for some.")
     as_of: AwareDatetime | None = Field(None, description="With `fold`: what further pages send back.")

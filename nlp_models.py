@@ -6,16 +6,19 @@ What a model is and how it is called stands in `tuwen/encoders/`.
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from tuwen.encoders.base import Encoders, KnownIndex, ModelNames, Precision
+from tuwen.encoders.endpoint import EndpointName, endpoint_name
 from tuwen.encoders.hub import fetch_from_huggingface, fetch_from_modelscope, pinned_name, resolve_model
 from tuwen.encoders.loading import FoundModel, load_clip, load_sentence
-from tuwen.encoders.matryoshka import sized_name
+from tuwen.encoders.matryoshka import SizedName, sized_name
 from tuwen.encoders.prompts import NO_PROMPT, Prompts, prompts_of
+from tuwen.encoders.remote import FoundEndpoint, RemoteClip, RemoteTexts
 from tuwen.errors import ModelMismatch, ModelUnavailable
 from tuwen.settings import Settings
 
@@ -37,8 +40,8 @@ class FoundModels:
     """The files of two models, before they are loaded."""
 
     names: ModelNames
-    clip: FoundModel
-    text: FoundModel
+    clip: FoundModel | FoundEndpoint
+    text: FoundModel | FoundEndpoint
     prompts: Prompts
     fingerprint: str
     fingerprint_of_files: str
@@ -47,24 +50,61 @@ class FoundModels:
 
 def find_models(names: ModelNames, settings: Settings) -> FoundModels:
     """Fetches what is not here. Raises ModelUnavailable, naming the setting, when one can't be had."""
-    clip = resolve_model(names.clip, settings.model_hub, "CLIP_MODEL", FETCHERS)
-    text_name = sized_name(names.text)
-    text = resolve_model(text_name.model, settings.model_hub, "TEXT_MODEL", FETCHERS)
-    if clip.suffix != ".pt" or clip.is_dir():
-        _require_one_of(CLIP_FILES, clip, f"CLIP_MODEL={names.clip}")
-    _require_one_of(TEXT_FILES, text, f"TEXT_MODEL={names.text}")
-    pinned_text = text_name._replace(model=pinned_name(text_name.model, text))
-    pinned = replace(names, clip=pinned_name(names.clip, clip), text=str(pinned_text))
-    prompts = _prompts(names, text)
-    files = _file_digests(clip), _file_digests(text)
+    clip, text = _find_clip(names, settings), _find_text(names, settings)
+    prompts = _prompts(names, text.model)
+    files = clip.digests, text.digests
     return FoundModels(
-        pinned,
-        FoundModel(clip, hashlib.sha256(b"".join(files[0])).hexdigest(), names.precision),
-        FoundModel(text, hashlib.sha256(b"".join(files[1])).hexdigest(), names.precision, text_name.dimensions),
+        replace(names, clip=clip.pinned, text=text.pinned),
+        clip.model,
+        text.model,
         prompts,
-        _fingerprint(files, _recipe(clip, prompts, names.precision, text_name.dimensions)),
+        _fingerprint(files, _recipe(clip.model, prompts, names.precision, text.model.dimensions)),
         _fingerprint(files, ()),
     )
+
+
+class _Found(NamedTuple):
+    model: FoundModel | FoundEndpoint
+    pinned: str
+    digests: list[bytes]
+
+
+def _find_clip(names: ModelNames, settings: Settings) -> _Found:
+    name = sized_name(names.clip)
+    if endpoint := endpoint_name(name.model, "CLIP_MODEL"):
+        return _find_endpoint(endpoint, name.dimensions, lambda found: RemoteClip(found, settings))
+    path = resolve_model(names.clip, settings.model_hub, "CLIP_MODEL", FETCHERS)
+    if path.suffix != ".pt" or path.is_dir():
+        _require_one_of(CLIP_FILES, path, f"CLIP_MODEL={names.clip}")
+    return _of_files(path, pinned_name(names.clip, path), names.precision, None)
+
+
+def _find_text(names: ModelNames, settings: Settings) -> _Found:
+    name = sized_name(names.text)
+    if endpoint := endpoint_name(name.model, "TEXT_MODEL"):
+        none = Prompts()
+        return _find_endpoint(endpoint, name.dimensions, lambda found: RemoteTexts(found, none, settings))
+    path = resolve_model(name.model, settings.model_hub, "TEXT_MODEL", FETCHERS)
+    _require_one_of(TEXT_FILES, path, f"TEXT_MODEL={names.text}")
+    pinned = name._replace(model=pinned_name(name.model, path))
+    return _of_files(path, str(pinned), names.precision, name.dimensions)
+
+
+def _of_files(path: Path, pinned: str, precision: Precision | None, dimensions: int | None) -> _Found:
+    digests = _file_digests(path)
+    return _Found(
+        FoundModel(path, hashlib.sha256(b"".join(digests)).hexdigest(), precision, dimensions), pinned, digests
+    )
+
+
+def _find_endpoint(
+    name: EndpointName, dimensions: int | None, encoder: Callable[[FoundEndpoint], RemoteClip | RemoteTexts]
+) -> _Found:
+    """Asks it how many numbers its vectors have, unless that is known. Where it stands makes them no others."""
+    size = dimensions or name.size or encoder(FoundEndpoint(name)).dim
+    found = FoundEndpoint(name._replace(size=size), dimensions)
+    pinned = str(found.name if dimensions is None else SizedName(str(name._replace(size=None)), dimensions))
+    return _Found(found, pinned, [hashlib.sha256(f"endpoint's model: {name.model}, {size}".encode()).digest()])
 
 
 def choose_models(settings: Settings, active: KnownIndex | None, others: Sequence[KnownIndex]) -> FoundModels:
@@ -166,7 +206,7 @@ def _said(prompt: str | None) -> str:
 
 def _otherwise_used(found: FoundModels) -> str:
     """Of an index of 0.2.0 whose models are the same. CHANGELOG.md says the same."""
-    if _is_siglip(found.clip.path):
+    if _is_siglip(found.clip):
         return (
             "The index is of version 0.2.0, which gave texts wrong vectors with a SigLIP model like "
             f"{found.names.clip}: import the catalogue into a new DATA_DIR."
@@ -204,14 +244,17 @@ def _require_one_of(files: Sequence[str], folder: Path, named: str) -> None:
         raise ModelUnavailable(f"{named}: there is no model, for {folder} has no {' and no '.join(files)} in it.")
 
 
-def _prompts(names: ModelNames, folder: Path) -> Prompts:
+def _prompts(names: ModelNames, model: FoundModel | FoundEndpoint) -> Prompts:
+    folder = model.path if isinstance(model, FoundModel) else None  # an endpoint declares nothing
     try:
         return prompts_of(folder, names.query_prompt, names.document_prompt)
     except (OSError, ValueError, AttributeError) as error:
         raise ModelUnavailable(f"TEXT_MODEL: the prompts of the model in {folder} can't be read: {error}") from error
 
 
-def _recipe(clip: Path, prompts: Prompts, precision: Precision | None, dimensions: int | None) -> list[str]:
+def _recipe(
+    clip: FoundModel | FoundEndpoint, prompts: Prompts, precision: Precision | None, dimensions: int | None
+) -> list[str]:
     """What decides the vectors in a collection beside the files, and was otherwise in version 0.2.0."""
     recipe = [f"document prompt: {prompts.document}"] if prompts.document != prompts.unasked else []
     if _is_siglip(clip):
@@ -223,10 +266,12 @@ def _recipe(clip: Path, prompts: Prompts, precision: Precision | None, dimension
     return recipe
 
 
-def _is_siglip(clip: Path) -> bool:
+def _is_siglip(clip: FoundModel | FoundEndpoint) -> bool:
     """By its configuration; one that can't be read is complained of by whoever loads the model."""
+    if isinstance(clip, FoundEndpoint):
+        return False
     try:
-        return bool(json.loads((clip / "config.json").read_bytes())["model_type"] == "siglip")
+        return bool(json.loads((clip.path / "config.json").read_bytes())["model_type"] == "siglip")
     except (OSError, ValueError, LookupError, TypeError):
         return False
 

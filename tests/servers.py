@@ -1,6 +1,7 @@
 """The real servers that the tests need: MariaDB, a Kafka broker, Milvus Lite as a server, S3, Redis."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import httpx
 import pymysql
@@ -175,3 +177,42 @@ def running_redis(folder: Path) -> Iterator[str]:
     command += ["--save", "", "--appendonly", "no", "--dir", str(folder)]
     with running(command, folder / "redis.log", env=environment(), ready=lambda: listens(port)):
         yield f"redis://127.0.0.1:{port}/0"
+
+
+class EndpointServer(NamedTuple):
+    """`embedding_server.py` as a process."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+
+    @property
+    def name(self) -> str:
+        """As TEXT_MODEL and CLIP_MODEL take it."""
+        return f"{self.url}#BAAI/bge-m3"
+
+    def behave(self, **behaviour: Any) -> None:
+        """Forgets how it was told to behave before."""
+        httpx.post(f"{self.url}/control", json=behaviour, trust_env=False).raise_for_status()
+
+    def seen(self) -> list[dict[str, Any]]:
+        """The calls since it was asked this last."""
+        found: list[dict[str, Any]] = httpx.get(f"{self.url}/seen", trust_env=False).json()
+        return found
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        os.kill(self.process.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(self.process.pid, signal.SIGCONT)
+
+
+@contextmanager
+def running_endpoint(folder: Path) -> Iterator[EndpointServer]:
+    folder.mkdir(parents=True, exist_ok=True)
+    port = free_port()
+    command = [sys.executable, "-m", "tests.embedding_server", str(port)]
+    url = f"http://127.0.0.1:{port}/v1"
+    with running(command, folder / "endpoint.log", env=environment(), ready=lambda: answers(f"{url}/seen")) as process:
+        yield EndpointServer(url, process)

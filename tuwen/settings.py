@@ -98,6 +98,12 @@ class Settings(LimitSettings):
     model_threads: int = Field(0, ge=0)
     text_query_prompt: str | None = None
     text_document_prompt: str | None = None
+    clip_endpoint_style: Literal["vllm", "infinity"] = "vllm"
+    endpoint_api_key: SecretStr = SecretStr("")
+    endpoint_api_key_file: Path | None = None
+    endpoint_timeout_s: float = Field(10.0, gt=0)
+    endpoint_batch_size: int = Field(32, ge=1, le=256)
+    endpoint_calls_at_once: int = Field(4, ge=1, le=64)
     query_batch_size: int = Field(16, ge=1)
     query_queue_size: int = Field(256, ge=1)
     query_cache_size: int = Field(4096, ge=0)

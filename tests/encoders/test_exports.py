@@ -27,6 +27,7 @@ from tuwen.encoders.base import Embeddings, ImageTextEncoder, ModelNames, TextEn
 from tuwen.encoders.exported.cache import QUANTIZER, REFUSED, export_folder, load_export
 from tuwen.encoders.exported.encoders import IMAGE_NETWORK, TEXT_NETWORK, ExportedClip, ExportedSentence
 from tuwen.encoders.exported.export import export_clip, export_sentence
+from tuwen.encoders.loading import FoundModel
 from tuwen.encoders.prompts import Prompts
 from tuwen.encoders.sentence import SentenceEncoder
 from tuwen.encoders.transformers_clip import TransformersClip
@@ -205,6 +206,8 @@ def test_what_is_refused_is_run_by_torch_or_named(
     values: dict[str, Any] = {"clip_model": tiny_models["CLIP_MODEL"], "text_model": tiny_models["TEXT_MODEL"]}
     settings = Settings(_env_file=None, encoder_backend="auto", encoder_cache_dir=tmp_path, **values)
     found = find_models(ModelNames(settings.clip_model, settings.text_model), settings)
+    assert isinstance(found.clip, FoundModel)
+    assert isinstance(found.text, FoundModel)
     for kind, model in (("clip", found.clip), ("sentence", found.text)):
         folder = export_folder(tmp_path, kind, model.files)  # type: ignore[arg-type]
         folder.mkdir()

@@ -9,6 +9,7 @@ import pytest
 from nlp_models import choose_models, find_models, load_encoders, names_of, names_to_build
 from tuwen.encoders.base import KnownIndex
 from tuwen.encoders.exported import cache
+from tuwen.encoders.loading import FoundModel
 from tuwen.errors import ModelUnavailable
 from tuwen.settings import Settings
 
@@ -29,6 +30,7 @@ def test_an_index_goes_on_in_the_precision_that_it_was_made_in(
     assert made.fingerprint != other.fingerprint
     with caplog.at_level(logging.WARNING):
         goes_on = choose_models(now, KnownIndex(made.fingerprint, made.names), [])
+    assert isinstance(goes_on.clip, FoundModel)
     assert (goes_on.fingerprint, goes_on.clip.precision) == (made.fingerprint, made.names.precision)
     assert "python cli.py reindex --clip-model" in caplog.text
     built = find_models(names_to_build(now.clip_model, now.text_model, now), now)

@@ -12,6 +12,7 @@ from nlp_models import FoundModels, choose_models, find_models, names_of, names_
 from tests.processes import ROOT
 from tests.tiny_models import save_tiny_sentence_model, save_tiny_siglip
 from tuwen.encoders.base import KnownIndex, ModelNames, Vector
+from tuwen.encoders.loading import FoundModel
 from tuwen.encoders.sentence import SentenceEncoder
 from tuwen.errors import ModelMismatch
 from tuwen.settings import Settings
@@ -53,6 +54,7 @@ def _of_files_alone(found: FoundModels) -> str:
     """As version 0.2.0 had it."""
     digest = hashlib.sha256()
     for model in (found.clip, found.text):
+        assert isinstance(model, FoundModel)
         for file in sorted(path for path in model.path.rglob("*") if path.is_file()):
             if file.suffix in (".safetensors", ".json", ".txt"):
                 digest.update(hashlib.sha256(file.read_bytes()).digest())

@@ -19,7 +19,7 @@ class HeldUpModels:
     """Both models in one. Pictures wait until they may go on."""
 
     dim = DIM
-    indexes_apart = False
+    indexes_apart = is_remote = False
 
     def __init__(self) -> None:
         self.begun, self.go = threading.Event(), threading.Event()

@@ -43,7 +43,7 @@ class SickModel:
     def __init__(self, sound: TextEncoder) -> None:
         self.dim = sound.dim
         self.refused: str | None = None
-        self.indexes_apart = sound.indexes_apart
+        self.indexes_apart, self.is_remote = sound.indexes_apart, sound.is_remote
         self._sound = sound
 
     def encode_queries(self, texts: Sequence[str]) -> Embeddings:

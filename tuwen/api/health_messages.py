@@ -13,5 +13,9 @@ OF_HEALTH = (
     ("silent", "Milvus does not answer (MILVUS_URI): {reason}", "Milvus 没有应答（MILVUS_URI）：{reason}"),
     ("silent", "Kafka does not answer (KAFKA_BOOTSTRAP_SERVERS): {reason}", "Kafka 没有应答（KAFKA_BOOTSTRAP_SERVERS）：{reason}"),
     ("silent", "The image store does not answer (IMAGE_STORE_URL): {reason}", "图片存储没有应答（IMAGE_STORE_URL）：{reason}"),
+    ("silent", "{setting}: the endpoint {url} has not answered within {seconds} s (ENDPOINT_TIMEOUT_S).", "{setting}：接口 {url} 在 {seconds} 秒内没有应答（ENDPOINT_TIMEOUT_S）。"),
+    ("silent", "{setting}: the endpoint {url} did not answer a moment ago, and is tried again within seconds.", "{setting}：接口 {url} 刚才没有应答，几秒内会再次尝试。"),
+    ("silent", "{setting}: the endpoint {url} can't be reached: {reason}.", "{setting}：无法连接接口 {url}：{reason}。"),
+    ("silent", "{setting}: the endpoint {url} is in trouble: {reason}.", "{setting}：接口 {url} 出了问题：{reason}。"),
     ("folder_gone", "The folder {folder} is gone (IMAGE_STORE_URL).", "文件夹 {folder} 不见了（IMAGE_STORE_URL）。"),
 )  # fmt: skip

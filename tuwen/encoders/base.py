@@ -28,6 +28,8 @@ class TextEncoder(Protocol):
     dim: int
     indexes_apart: bool
     """As an ImageTextEncoder's, of `encode_documents`."""
+    is_remote: bool
+    """As an ImageTextEncoder's."""
 
     def encode_queries(self, texts: Sequence[str]) -> Embeddings: ...
 
@@ -45,6 +47,8 @@ class ImageTextEncoder(Protocol):
     indexes_apart: bool = False
     """Whether texts of the index have a network of their own: for one thread, the caller's, with its priority, and
     beside a call of `encode_texts`."""
+    is_remote: bool = False
+    """Whether another machine computes, which may be away while all else is well."""
 
     def encode_texts(self, texts: Sequence[str]) -> Embeddings: ...
 
@@ -84,7 +88,8 @@ class ModelNames:
 
     @cached_property
     def short(self) -> str:
-        return f"{Path(self.clip).name} + {Path(self.text).name}"
+        """Of an endpoint its model's name alone: every caller reads this."""
+        return " + ".join(Path(name.partition("#")[2] or name).name for name in (self.clip, self.text))
 
 
 @dataclass(frozen=True)

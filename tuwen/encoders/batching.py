@@ -56,7 +56,8 @@ class MicroBatcher(Generic[Item, Result]):
     """Runs `process` (batch in, as many results out, in order) on `executor`, one batch at a time, when its turn comes.
 
     `process_bulk`: the same for bulk work, where that is done otherwise. `known_good`: an item that every sound model
-    takes; it tells a model in trouble from an item that is poisoned.
+    takes; it tells a model in trouble from an item that is poisoned. `asked_every_s`: of a model elsewhere, which may
+    be away without having been in trouble here; `check` asks it where it has not answered for so long.
 
     No timer fills batches: while one batch runs the next gathers by itself, and an idle model answers at once.
     """
@@ -73,6 +74,7 @@ class MicroBatcher(Generic[Item, Result]):
         batch_size: int,
         bulk_batch_size: int,
         queue_size: int,
+        asked_every_s: float | None = None,
     ) -> None:
         self._process = process
         self._process_bulk = process_bulk or process
@@ -83,6 +85,8 @@ class MicroBatcher(Generic[Item, Result]):
         self._batch_size = batch_size
         self._bulk_batch_size = bulk_batch_size
         self._queue_size = queue_size
+        self._asked_every_s = asked_every_s
+        self._answered_at = time.monotonic()
         self._queries: deque[_Waiting[Item, Result]] = deque()
         self._bulk: deque[_Waiting[Item, Result]] = deque()
         self._wakeup = asyncio.Event()
@@ -97,7 +101,11 @@ class MicroBatcher(Generic[Item, Result]):
         self._loop = asyncio.create_task(self._run(), context=context_of_no_request())
 
     async def query(self, item: Item) -> Result:
-        """One search's item. Raises Overloaded when too many wait already."""
+        """One search's item. Raises Overloaded when too many wait already. While a model elsewhere, which was away, is
+        asked whether it still is, all others are told so at once: ModelsUnavailable.
+        """
+        if self._is_tried_again:
+            raise ModelsUnavailable(self._trouble[False])
         if len(self._queries) >= self._queue_size:
             raise Overloaded(f"{len(self._queries)} searches wait for the model already; try again in a second.")
         return await self._enqueue(self._queries, item)
@@ -119,7 +127,8 @@ class MicroBatcher(Generic[Item, Result]):
         called_at = self._called_at
         if called_at is not None and time.monotonic() - called_at >= stalled_after_s:
             raise ModelsUnavailable(f"The model has not answered for {time.monotonic() - called_at:.0f} s.")
-        if False in self._trouble:
+        is_long_ago = self._asked_every_s is not None and time.monotonic() - self._answered_at >= self._asked_every_s
+        if False in self._trouble or is_long_ago:
             await self._enqueue(self._queries, self._known_good)
         if True in self._trouble and not for_queries_alone:
             await self._enqueue(self._bulk, self._known_good)
@@ -129,6 +138,10 @@ class MicroBatcher(Generic[Item, Result]):
         self._closed = True
         self._wakeup.set()
         await asyncio.wait([self._loop])
+
+    @property
+    def _is_tried_again(self) -> bool:
+        return self._asked_every_s is not None and self._called_at is not None and False in self._trouble
 
     def _require_loop(self) -> None:
         if self._loop.done():
@@ -187,6 +200,9 @@ class MicroBatcher(Generic[Item, Result]):
     async def _process_batch(self, batch: list[_Waiting[Item, Result]]) -> None:
         try:
             results = await self._encode([waiting.item for waiting in batch])
+        except ModelsUnavailable as trouble:  # which it says itself
+            self._give_up(batch, trouble)
+            return
         except Exception as error:
             logger.warning("The model failed on %d items; each is tried alone", len(batch), exc_info=error)
             await self._process_one_by_one(batch)
@@ -201,6 +217,9 @@ class MicroBatcher(Generic[Item, Result]):
                 continue
             try:
                 waiting.answer(await self._encode_alone(waiting.item, attempts=2))
+            except ModelsUnavailable as trouble:
+                self._give_up(batch[position:], trouble)
+                return
             except Exception as error:
                 try:
                     await self._encode_alone(self._known_good, attempts=1)
@@ -214,6 +233,8 @@ class MicroBatcher(Generic[Item, Result]):
             attempts -= 1
             try:
                 return (await self._encode([item]))[0]
+            except ModelsUnavailable:
+                raise
             except Exception:
                 if not attempts:
                     raise
@@ -223,6 +244,7 @@ class MicroBatcher(Generic[Item, Result]):
         if len(results) != len(items):
             raise ValueError(f"The model answered {len(items)} items with {len(results)} vectors")
         self._trouble.pop(self._is_done_otherwise, None)
+        self._answered_at = time.monotonic()
         return results
 
     def _give_up(self, batch: list[_Waiting[Item, Result]], error: Exception) -> None:
@@ -230,6 +252,8 @@ class MicroBatcher(Generic[Item, Result]):
         if self._is_done_otherwise not in self._trouble:
             logger.error("The model is in trouble: it fails whatever it is given", exc_info=error)
         trouble = f"The model fails whatever it is given; restart the service if that lasts: {error!r}"
+        if isinstance(error, ModelsUnavailable):
+            trouble = error.detail
         self._trouble[self._is_done_otherwise] = trouble
         for waiting in batch:
             waiting.fail(ModelsUnavailable(trouble), error)

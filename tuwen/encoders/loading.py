@@ -13,6 +13,7 @@ from tuwen.encoders.device import choose_device, choose_threads, half_precision,
 from tuwen.encoders.exported.cache import Kind, NotExportable, export_folder, load_export
 from tuwen.encoders.matryoshka import Shortened
 from tuwen.encoders.prompts import Prompts
+from tuwen.encoders.remote import FoundEndpoint, RemoteClip, RemoteTexts, require_size_if_it_answers
 from tuwen.encoders.self_test import (
     AS_GOOD,
     LONG_TEXT,
@@ -44,8 +45,12 @@ class FoundModel:
     """None: all that it gives."""
 
 
-def load_clip(model: FoundModel, settings: Settings) -> ImageTextEncoder:
+def load_clip(model: FoundModel | FoundEndpoint, settings: Settings) -> ImageTextEncoder:
     """Loaded, and tried once. Raises ModelUnavailable in one sentence, ConfigurationError of another setting."""
+    if isinstance(model, FoundEndpoint):
+        remote = RemoteClip(model, settings)
+        require_size_if_it_answers(remote)
+        return remote
     if model.path.suffix == ".pt":
         return _named("CLIP_MODEL", model.path, partial(_checkpoint, model, settings))
     exported = partial(_exported_clip, choose_threads(settings.model_threads))
@@ -53,8 +58,12 @@ def load_clip(model: FoundModel, settings: Settings) -> ImageTextEncoder:
     return _named("CLIP_MODEL", model.path, partial(_load, "clip", model, settings, exported, in_torch))
 
 
-def load_sentence(model: FoundModel, prompts: Prompts, settings: Settings) -> TextEncoder:
+def load_sentence(model: FoundModel | FoundEndpoint, prompts: Prompts, settings: Settings) -> TextEncoder:
     """The same."""
+    if isinstance(model, FoundEndpoint):
+        remote = RemoteTexts(model, prompts, settings)
+        require_size_if_it_answers(remote)
+        return remote
     exported = partial(_exported_sentence, prompts, choose_threads(settings.model_threads))
     in_torch = partial(_sentence_in_torch, model.path, prompts)
 

@@ -28,7 +28,9 @@ def sized_name(name: str) -> SizedName:
 
 
 class Shortened:
-    """A text encoder whose vectors are cut off, and brought to length 1 again."""
+    """A text encoder whose vectors are cut off, and brought to length 1 again. A remote one cuts them itself."""
+
+    is_remote = False
 
     def __init__(self, encoder: TextEncoder, dimensions: int) -> None:
         """Raises ValueError for more than there are."""

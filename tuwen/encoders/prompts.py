@@ -19,12 +19,12 @@ class Prompts(NamedTuple):
     """What sentence-transformers' plain `encode` puts in front, as version 0.2.0 did: its vectors are still valid."""
 
 
-def prompts_of(folder: Path, query: str | None, document: str | None) -> Prompts:
-    """The settings' where they are given ("none": nothing in front), else what the model's folder declares.
+def prompts_of(folder: Path | None, query: str | None, document: str | None) -> Prompts:
+    """The settings' where they are given ("none": nothing in front), else what the model's folder declares, if any.
 
     Raises OSError, ValueError or AttributeError where the folder's file can't be read.
     """
-    declared = _configuration(folder)
+    declared = {} if folder is None else _configuration(folder)
     prompts = declared.get("prompts") or {}
     unasked = prompts.get(declared.get("default_prompt_name")) or ""
     return Prompts(

@@ -16,7 +16,7 @@ LONGEST = 512
 
 class SentenceEncoder:
     most_tokens = MOST_TOKENS
-    indexes_apart = False
+    indexes_apart = is_remote = False
 
     def __init__(self, folder: Path, device: str, prompts: Prompts, dtype: str = "float32") -> None:
         self.model = SentenceTransformer(

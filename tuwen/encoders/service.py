@@ -25,6 +25,7 @@ Item = TypeVar("Item")
 KNOWN_GOOD_TEXT = "商品"
 KNOWN_GOOD_SIZE = (224, 224)
 TITLES_AT_ONCE = 8  # at least, where no search waits for them
+REMOTE_ASKED_EVERY_S = 5.0
 
 
 def _as_it_is() -> None:
@@ -62,6 +63,8 @@ def _batcher(
     known_good: Item,
     query_urgency: Urgency = Urgency.SHORT_QUERY,
     encode_bulk: Callable[[Sequence[Item]], list[Vector]] | None = None,
+    *,
+    is_remote: bool = False,
 ) -> MicroBatcher[Item, Vector]:
     return MicroBatcher(
         encode,
@@ -70,6 +73,7 @@ def _batcher(
         process_bulk=encode_bulk,
         query_urgency=query_urgency,
         known_good=known_good,
+        asked_every_s=REMOTE_ASKED_EVERY_S if is_remote else None,
         **lane.sizes,
     )
 
@@ -89,7 +93,11 @@ class EncodingService:
         clip, text = encoders.clip, encoders.text
         for_texts, for_pictures = (Lane(prepare_thread, settings) for _ in range(2))
         for_titles = Lane(stand_behind, settings, least_bulk=TITLES_AT_ONCE)
-        self._lanes = (for_texts, for_pictures, for_titles)
+        # Whoever waits for another machine holds up nobody who does not ask it.
+        elsewhere = Lane(_as_it_is, settings), Lane(_as_it_is, settings)
+        clip_lane = elsewhere[0] if clip.is_remote else for_texts
+        text_lane = elsewhere[1] if text.is_remote else for_texts
+        self._lanes = (for_texts, for_pictures, for_titles, *elsewhere)
         a_picture = clip.prepare(Image.new("RGB", KNOWN_GOOD_SIZE, "gray"))
         pictures = partial(_encode, encoders.picture_lock, clip.encode_prepared)
         of_index = partial(_encode, encoders.picture_lock, clip.index_prepared) if clip.indexes_apart else None
@@ -103,12 +111,13 @@ class EncodingService:
         documents = partial(_encode, document_lock, _of_normalised(text.encode_documents))
         self.clip_images = _batcher(for_pictures, pictures, a_picture, Urgency.LONG_QUERY, of_index)
         self.clip_texts = _batcher(title_lane, titles, KNOWN_GOOD_TEXT)
-        self.clip_queries = _batcher(for_texts, clip_texts, KNOWN_GOOD_TEXT)
-        self.text_queries = _batcher(for_texts, queries, KNOWN_GOOD_TEXT)
+        self.clip_queries = _batcher(clip_lane, clip_texts, KNOWN_GOOD_TEXT, is_remote=clip.is_remote)
+        self.text_queries = _batcher(text_lane, queries, KNOWN_GOOD_TEXT, is_remote=text.is_remote)
         self.text_documents = _batcher(document_lane, documents, KNOWN_GOOD_TEXT)
         texts = (self.clip_texts, self.clip_queries, self.text_queries, self.text_documents)
         self._batchers = (self.clip_images, *texts)
-        self._for_queries = (self.clip_images, self.clip_queries, self.text_queries)
+        of_clip, of_text = (self.clip_images, self.clip_queries), (self.text_queries,)
+        self._for_queries = (*(() if clip.is_remote else of_clip), *(() if text.is_remote else of_text))
         self._cache: LRUCache[Hashable, Vector] = LRUCache(settings.query_cache_size)
         self._cache_counts: Counter[str] = Counter()
 
@@ -143,7 +152,9 @@ class EncodingService:
         return counts
 
     async def check(self, *, for_queries_alone: bool = False) -> None:
-        """Raises ModelsUnavailable. `for_queries_alone`: the index may be in trouble, or slow behind searches."""
+        """Raises ModelsUnavailable. `for_queries_alone`: the index may be in trouble, or slow behind searches; so may a
+        model elsewhere, which is away for all processes, and whose absence must not take the other searches along.
+        """
         for batcher in self._for_queries if for_queries_alone else self._batchers:
             await batcher.check(for_queries_alone=for_queries_alone)
 

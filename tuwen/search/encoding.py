@@ -1,7 +1,7 @@
 """Texts and pictures as vectors; a query's text is steered by what it names and does not want."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -9,6 +9,7 @@ from data_models import SearchMode
 from tuwen.budget import Budget
 from tuwen.encoders.base import Vector
 from tuwen.encoders.service import EncodingService
+from tuwen.errors import ModelsUnavailable
 from tuwen.pictures.decoder import PictureDecoder
 from tuwen.pictures.download import PictureFetcher
 from tuwen.search.query import Query
@@ -24,6 +25,8 @@ TOWARDS_KIND, AWAY = 0.5, -0.2
 SHORTEST = 1e-12
 
 Vectors = dict[VectorField, Vector]
+# Of a fused search, whose model does not answer: nothing is looked up by it, and the answer says so.
+NO_VECTOR: Vector = np.empty(0, np.float32)
 
 
 class QueryEncoder:
@@ -32,13 +35,17 @@ class QueryEncoder:
         self._fetcher = fetcher
         self._downloads = Budget("Memory for the picture of image_url", DOWNLOADS_AT_ONCE)
 
-    async def vectors(self, query: Query, understood: Understanding, encoding: EncodingService) -> Vectors:
-        """By the fields that the query is looked up in, that of its meaning first."""
+    async def vectors(
+        self, query: Query, understood: Understanding, encoding: EncodingService, *, is_fused: bool = False
+    ) -> Vectors:
+        """By the fields that the query is looked up in, that of its meaning first. `is_fused`: words are looked for
+        beside them, and a model that does not answer costs its field alone.
+        """
         fields: list[VectorField] = [VECTOR_FIELDS[query.mode]]
         if query.mode is SearchMode.HYBRID:
             fields = ["text_bge_vector", "image_clip_vector"]
         if query.text is not None:
-            return await _of_texts(query.text, fields, understood, encoding)
+            return await _of_texts(query.text, fields, understood, encoding, is_fused)
         if query.vector is not None:
             return {fields[0]: query.vector}
         assert query.image is not None, "require_one_query saw to it"
@@ -59,21 +66,27 @@ class QueryEncoder:
 
 
 async def _of_texts(
-    text: str, fields: Sequence[VectorField], understood: Understanding, encoding: EncodingService
+    text: str, fields: Sequence[VectorField], understood: Understanding, encoding: EncodingService, is_fused: bool
 ) -> Vectors:
     """All of a search's texts at once, so that the models take them as one batch."""
     steering = {understood.kind: TOWARDS_KIND, "、".join(understood.without): AWAY}
-    others = [each for each in steering if each]
-    encoded = await asyncio.gather(
-        *(encode_text(each, field, encoding) for field in fields for each in (text, *others))
-    )
-    vectors: Vectors = {}
-    for number, field in enumerate(fields):
-        vector, *further = encoded[number * (len(others) + 1) : (number + 1) * (len(others) + 1)]
-        for other, of_other in zip(others, further, strict=True):
-            vector = mixed(vector, of_other, steering[other])
-        vectors[field] = vector
-    return vectors
+    shares = {other: share for other, share in steering.items() if other}
+    encoded = await asyncio.gather(*(_steered(text, shares, field, encoding, is_fused) for field in fields))
+    return dict(zip(fields, encoded, strict=True))
+
+
+async def _steered(
+    text: str, shares: Mapping[str, float], field: VectorField, encoding: EncodingService, is_fused: bool
+) -> Vector:
+    try:
+        vector, *others = await asyncio.gather(*(encode_text(each, field, encoding) for each in (text, *shares)))
+    except ModelsUnavailable:
+        if is_fused:
+            return NO_VECTOR
+        raise
+    for other, share in zip(others, shares.values(), strict=True):
+        vector = mixed(vector, other, share)
+    return vector
 
 
 async def encode_text(text: str, field: VectorField, encoding: EncodingService) -> Vector:

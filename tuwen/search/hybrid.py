@@ -75,7 +75,7 @@ class HybridSearch:
         depth = max(LEG_DEPTH, first.showing.least)
         words = WordQuery(query.text, query.filters, depth, first.shop_id, first.as_of, query.kind)
         legs, by_words = await asyncio.gather(
-            asyncio.gather(*(self._lookups.find(_leg(lookup, depth)) for lookup in query.lookups)),
+            asyncio.gather(*(self._find_leg(_leg(lookup, depth)) for lookup in query.lookups)),
             (self._filtered_words if query.filters != SearchFilters() else self._words).ask(words),
         )
         fused = await self._grouped(first, fuse(legs, by_words, first.without_product_ids))
@@ -83,6 +83,9 @@ class HybridSearch:
         while not are_all and first.showing.shown_of(fused) < first.showing.wanted:
             fused, are_all = await self._with_further(first, fused)
         return await self._endings.ask(_Ending(first, fused, legs, by_words))
+
+    async def _find_leg(self, leg: Lookup) -> Found:
+        return await self._lookups.find(leg) if leg.vector.size else Found([], 0.0, are_all=True)
 
     async def _with_further(self, lookup: Lookup, fused: list[Ranked]) -> tuple[list[Ranked], bool]:
         """Pages past all legs: what they have is left out of the search by meaning, whose order goes on behind it. And

@@ -58,7 +58,7 @@ class QueryVectors:
             if request.image_base64 is not None:
                 image = await self._decoded(request.image_base64)
             query = Query(request.mode, image=image, is_stored=is_stored)
-        return query, await self._encoder.vectors(query, understood, index.encoding)
+        return query, await self._encoder.vectors(query, understood, index.encoding, is_fused=request.is_fused)
 
     async def _composed(self, request: SearchRequest, image: bytes | None, index: ServedIndex) -> tuple[Query, Vectors]:
         """All at once, so that the models take what is alike as one batch. An upload is one more picture."""

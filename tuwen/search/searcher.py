@@ -12,6 +12,7 @@ from data_models import (
     SearchRequest,
     SearchResponse,
     SearchTimings,
+    SearchWay,
 )
 from orm_models import utc_now
 from tuwen.background import WorkPool
@@ -41,6 +42,7 @@ from tuwen.vectors.registry import IndexRegistry, LiveIndex
 from vector_db import VectorDB, VectorField, filter_expression
 
 SEARCH_THREADS = 8
+WAYS: Mapping[VectorField, SearchWay] = {"text_bge_vector": "meaning", "image_clip_vector": "pictures"}
 RELEVANT = 1000  # a vector search has no end: so many of the nearest are counted, and put in another order
 
 
@@ -123,6 +125,7 @@ class Searcher:
             facets=facets,
             as_of=request.as_of,
             understood=understood.as_answer,
+            missing=[WAYS[field] for field, vector in vectors.items() if not vector.size],
             took_ms=SearchTimings(encode=encode_ms, vector=vector_ms, metadata=metadata_ms, total=watch.total_ms()),
             index=IndexInfo(collection=index.collection, model=index.encoding.encoders.name),
         )

@@ -74,6 +74,8 @@ class ExportedClip(ImageTextEncoder):
 
 
 class ExportedSentence:
+    is_remote = False
+
     def __init__(self, folder: Path, prompts: Prompts, threads: int) -> None:
         self._folder = folder
         self.manifest = manifest = read_manifest(folder)
