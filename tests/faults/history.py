@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple
 
 Outcome = Literal["ok", "failed", "unknown"]
 Kind = Literal["create", "change", "delete", "read", "search", "generate"]
+CHANGES = ("create", "change", "delete")
 FIELDS = ("title", "price", "picture")
 Violated = Literal["lost", "resurrected", "strangers", "duplicates", "orphans", "stuck", "unsearchable"]
 
@@ -65,6 +66,8 @@ class History:
         self.operations: list[Operation] = []
         self._lock = threading.Lock()
         self._begun = time.monotonic()
+        self.changes = 0
+        """Acknowledged so far."""
 
     def now(self) -> float:
         return time.monotonic() - self._begun
@@ -77,6 +80,9 @@ class History:
 
     def end(self, operation: Operation, outcome: Outcome, answer: str) -> None:
         operation.ended, operation.outcome, operation.answer = self.now(), outcome, answer
+        if outcome == "ok" and operation.kind in CHANGES:
+            with self._lock:
+                self.changes += 1
 
     def by_sku(self) -> dict[str, list[Operation]]:
         """The operations on each product, and the sightings of it by others."""

@@ -14,6 +14,8 @@ from tests.faults.stack import FaultKind
 DURATIONS_S = [(0.2, 4.0), (8.0, 20.0), (121.0, 140.0)]
 SHARES = [0.94, 0.05, 0.01]
 POLL_S = 0.05
+# Harm on harm would find nothing to harm, where machines are slow: first something goes through, or is waited for long.
+LONGEST_WAIT_S = 20.0
 
 
 @dataclass
@@ -41,12 +43,14 @@ class Nemesis(Actor):
         self._running: list[tuple[float, int, Fault, FaultKind]] = []
 
     def act(self) -> None:
-        next_at = time.monotonic()
+        next_at, changes = time.monotonic(), 0
         while not self.stopping.wait(POLL_S):
-            self._end_due(time.monotonic())
-            if time.monotonic() >= next_at:
+            now = time.monotonic()
+            self._end_due(now)
+            if now >= next_at and (self._history.changes > changes or now >= next_at + LONGEST_WAIT_S):
+                changes = self._history.changes
                 self._begin_one()
-                next_at = time.monotonic() + self._chance.uniform(*self._pause_s)
+                next_at = now + self._chance.uniform(*self._pause_s)
 
     def heal(self) -> None:
         self.stop()

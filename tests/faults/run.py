@@ -15,6 +15,7 @@ from typing import get_args
 from tests.faults.checker import Settled, check_searches, settle
 from tests.faults.clients import Client, Pictures
 from tests.faults.history import (
+    CHANGES,
     History,
     Operation,
     ProductHistory,
@@ -58,7 +59,7 @@ class Report:
         """A line."""
         operations, kinds = self.history.operations, Counter(each.kind for each in self.violations)
         outcomes = count_outcomes(self.history)
-        changes = [each for each in operations if each.kind in ("create", "change", "delete") and each.outcome == "ok"]
+        changes = [each for each in operations if each.kind in CHANGES and each.outcome == "ok"]
         violated = ", ".join(f"{kinds[kind]} {kind}" for kind in get_args(Violated))
         return (
             f"{self.stack} stack, seed {self.seed}: {len(self.faults)} faults; {len(operations)} operations, of these "

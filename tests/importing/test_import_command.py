@@ -107,7 +107,7 @@ def test_ctrl_c_leaves_the_job_and_says_how_to_follow_and_cancel_it(api: httpx.C
 
 def test_clients_wait_as_long_as_a_limit_asks_them_to(tmp_path: Path, tiny_models: dict[str, str]) -> None:
     file, answered = write_shop(tmp_path, "RL"), Counter[tuple[str, int]]()
-    limits = {"RATE_LIMITS": "search=2/second, write=1/2 seconds, admin=1/day"}
+    limits = {"RATE_LIMITS": "search=2/second, write=1/10 seconds, admin=1/day"}
 
     def count(response: httpx.Response) -> None:
         answered[response.request.method, response.status_code] += 1
