@@ -41,11 +41,11 @@ from training.generator.contact_sheet import (
     make_sheet,
 )
 from training.generator.diffusion import DiffusionSettings, TextConditioner
-from training.generator.loop import Loop, LoopSettings, OtherRunError, Stopped
 from training.generator.perception import Perception
 from training.generator.pictures import SIDE, Bytes, Look, draw, frame_pictures
 from training.generator.samples import Sample
 from training.generator.stages import Recipe, train_generator
+from training.loop import Loop, LoopSettings, OtherRunError, Stopped
 from training.sources import Picture
 from training.text_tower import TextTower
 from training.vocabulary import build_tokenizer

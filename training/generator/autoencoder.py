@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from training.generator.loop import Loop, LoopSettings, step_random
 from training.generator.perception import Perception
 from training.generator.pictures import SIDE, Bytes, draw
 from training.generator.samples import Sample, probabilities
+from training.loop import Loop, LoopSettings, step_random
 
 logger = logging.getLogger(__name__)
 

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AutoTokenizer, BertModel, PreTrainedTokenizerBase, VisionTextDualEncoderModel
 
-from training.generator.loop import LoopSettings, step_random
 from training.generator.samples import Sample, probabilities
+from training.loop import LoopSettings, step_random
 
 MAX_TOKENS = 24  # the longest title of the catalogue has 16
 NO_CAPTION = ""

@@ -30,10 +30,10 @@ from training.generator.diffusion import (
     text_loss,
 )
 from training.generator.export import save_pipeline
-from training.generator.loop import Loop, LoopSettings
 from training.generator.perception import Perception
 from training.generator.pictures import Bytes
 from training.generator.samples import Sample
+from training.loop import Loop, LoopSettings
 
 logger = logging.getLogger(__name__)
 

@@ -17,10 +17,10 @@ from training import collect, fetch
 from training.corpus import REPOSITORY, TITLES
 from training.generator.autoencoder import AutoencoderSettings
 from training.generator.diffusion import DiffusionSettings
-from training.generator.loop import LoopSettings, OtherRunError, Stopped
 from training.generator.pictures import frame_pictures
 from training.generator.samples import PACKAGES, make_samples, picture_sets
 from training.generator.stages import Recipe, train_generator
+from training.loop import LoopSettings, OtherRunError, Stopped
 from training.train import render_training_views, stage
 
 

@@ -23,7 +23,7 @@ class TransformersClip(ImageTextEncoder):
     most_tokens = MOST_TOKENS
 
     def __init__(self, folder: Path, device: str, dtype: torch.dtype = torch.float32) -> None:
-        self._device = device
+        self.device = device
         self._dtype = dtype
         self.pin_memory = device.startswith("cuda")
         model = transformers.AutoModel.from_pretrained(folder, dtype=dtype, trust_remote_code=False)
@@ -49,18 +49,26 @@ class TransformersClip(ImageTextEncoder):
         return dict(self.image_processor(images=[prepared], return_tensors="np"))
 
     def encode_prepared(self, pictures: Sequence[PreparedPicture]) -> Embeddings:
-        inputs = {name: self._batch([picture[name] for picture in pictures]) for name in pictures[0]}
         with torch.inference_mode():
-            features = self.model.get_image_features(**inputs)
-        return unit_rows(features.pooler_output.float().cpu().numpy())
+            return unit_rows(self.picture_features(pictures).float().cpu().numpy())
+
+    def picture_features(self, pictures: Sequence[PreparedPicture]) -> torch.Tensor:
+        """[n, dim], of no certain length; with gradients, for whoever trains the model."""
+        inputs = {name: self._batch([picture[name] for picture in pictures]) for name in pictures[0]}
+        features: torch.Tensor = self.model.get_image_features(**inputs).pooler_output
+        return features
 
     def encode_texts(self, texts: Sequence[str]) -> Embeddings:
         return in_token_batches(self._encode_texts, texts, longest=self._max_tokens, most_tokens=self.most_tokens)
 
     def _encode_texts(self, texts: Sequence[str]) -> Embeddings:
         with torch.inference_mode():
-            features = self.model.get_text_features(**self.tokenize(texts).to(self._device))
-        return unit_rows(features.pooler_output.float().cpu().numpy())
+            return unit_rows(self.text_features(texts).float().cpu().numpy())
+
+    def text_features(self, texts: Sequence[str]) -> torch.Tensor:
+        """As `picture_features`."""
+        features: torch.Tensor = self.model.get_text_features(**self.tokenize(texts).to(self.device)).pooler_output
+        return features
 
     def on_one_thread(self) -> Self:
         return self  # torch asks the thread that calls it
@@ -71,7 +79,7 @@ class TransformersClip(ImageTextEncoder):
         shape = (sum(len(array) for array in arrays), *first.shape[1:])
         batch = torch.empty(shape, dtype=first.dtype, pin_memory=self.pin_memory)
         np.concatenate(arrays, out=batch.numpy())
-        batch = batch.to(self._device, non_blocking=self.pin_memory)
+        batch = batch.to(self.device, non_blocking=self.pin_memory)
         return batch.to(self._dtype) if batch.is_floating_point() else batch
 
     def tokenize(self, texts: Sequence[str]) -> transformers.BatchEncoding:

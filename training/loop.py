@@ -1,4 +1,4 @@
-"""The training loop of both models: a learning rate by steps, a time budget, checkpoints, and going on exactly.
+"""The training loop of what takes long: a learning rate by steps, a time budget, checkpoints, and going on exactly.
 
 A step's randomness comes from its number alone, so that a checkpoint needs no generator's state.
 """
