@@ -525,7 +525,7 @@ QueryText = Annotated[
     str, StringConstraints(strip_whitespace=True, max_length=TITLE_COLUMN_LENGTH), AfterValidator(_not_blank)
 ]
 ProductId = Annotated[int, Field(ge=1, lt=2**63), BeforeValidator(_no_boolean)]
-MAX_TERMS = 8
+MAX_TERMS, LEAST_WEIGHT = 8, 0.01
 
 
 class SearchTerm(BaseModel):
@@ -538,7 +538,9 @@ class SearchTerm(BaseModel):
     image_base64: str | None = None
     image_url: str | None = None
     product_id: ProductId | None = Field(None, description="Left out of the hits.")
-    weight: float = Field(1.0, ge=-1, le=1, description="Its share beside the others; below 0: what is not wanted.")
+    weight: Annotated[float, Field(ge=-1, le=1), BeforeValidator(_no_boolean)] = Field(
+        1.0, description="Its share beside the others, of 0.01 at least; below 0: what is not wanted."
+    )
 
     @model_validator(mode="after")
     def is_one_thing(self) -> Self:
@@ -549,15 +551,9 @@ class SearchTerm(BaseModel):
     @field_validator("weight")
     @classmethod
     def weighs_something(cls, weight: float) -> float:
-        if weight == 0:
-            raise ValueError("is 0; give the term a weight, or leave it out")
+        if abs(weight) < LEAST_WEIGHT:
+            raise ValueError("is next to 0; give the term a weight of 0.01 or more, or leave it out")
         return weight
-
-
-def _something_is_wanted(terms: list[SearchTerm]) -> list[SearchTerm]:
-    if terms and all(term.weight < 0 for term in terms):
-        raise ValueError("have no weight above 0; say what is wanted, too")
-    return terms
 
 
 class SearchRequest(BaseModel):
@@ -572,7 +568,7 @@ class SearchRequest(BaseModel):
     product_id: ProductId | None = Field(
         None, description="Search by this product's own picture or title, leaving it out."
     )
-    terms: Annotated[list[SearchTerm], Field(max_length=MAX_TERMS), AfterValidator(_something_is_wanted)] = Field(
+    terms: Annotated[list[SearchTerm], Field(max_length=MAX_TERMS)] = Field(
         [],
         description="In place of one query, a composed one: this product, but red. Texts go with pictures in the modes "
         "of CLIP; `text_to_text` takes texts and products, `hybrid` none.",

@@ -65,6 +65,8 @@ def _query(record: Any, folder: Path, number: str, mode: str) -> Query:
         raise TypeError(f"it has {', '.join(sorted(unknown))}" if isinstance(record, dict) else "it is no object")
     if sum(name in record for name in ("text", "image", "terms")) != 1:
         raise TypeError("it needs exactly one of: text, image, terms")
+    if record.get("terms") == []:
+        raise TypeError("it has no terms")
     relevant = dict(_grades(record))
     if not any(grade > 0 for grade in relevant.values()):
         raise TypeError("it names no relevant product")

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from data_models import (
@@ -102,7 +102,7 @@ def _without_their_own_filter(client: ApiClient, query: Query) -> dict[str, Face
     """Facets of which something is chosen, counted as if nothing were: so that what else there is can be added."""
 
     def count(name: str) -> Facet:
-        wider = Query(query.mode, query.text, query.image, query.product_id, chosen=query.chosen.without(name))
+        wider = replace(query, chosen=query.chosen.without(name), sort=None, by_group=False, fold=False)
         found = _search(client, wider, top_k=1, offset=0, facets=[name]).facets
         assert found is not None, "they were asked for"
         return found.counts[name]

@@ -185,7 +185,10 @@ def _of_picture(names: Names, rng: Random) -> Request:
 
 def _search_like_product(names: Names, rng: Random) -> Request:
     mode = rng.choice(["image_to_image", "text_to_text", "image_to_text", "text_to_image", "hybrid"])
-    return {"json": {"mode": mode, "product_id": names.product_id, "top_k": 50}}
+    asked: dict[str, Any] = {"product_id": names.product_id}
+    if mode != "hybrid" and rng.random() < 0.5:
+        asked = {"terms": [{"product_id": names.product_id, "weight": rng.choice([0.1, 1])}, {"text": "沙发"}]}
+    return {"json": {"mode": mode, "top_k": 50, **asked}}
 
 
 def _search_within(names: Names, rng: Random) -> Request:

@@ -1,5 +1,6 @@
 """Queries of several terms, through a running service: what they find, what they name, and what is refused."""
 
+import asyncio
 import base64
 import json
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from tests.conftest import create_product, picture, wait_until_indexed
 from tests.processes import running_api
 from tuwen.errors import InvalidInput
 from tuwen.search.composed import AWAY, EncodedTerm, composed
+from tuwen.search.encoding import at_once
 
 COLOURS = {
     "R1": ("红色布艺沙发", (220, 20, 20)),
@@ -112,9 +114,27 @@ def test_words_of_a_term_are_wanted_or_not_by_the_sign_of_its_weight(
     not_red = search(api, mode, [this, {"text": "红色", "weight": -0.5}])
     assert {sku for sku, _ in hits_of(not_red)[-2:]} == {"R1", "R2"}
     assert not_red["understood"] == {"wanted": "", "without": ["红色"], "attributes": []}
+    by_vectors = search(api, mode, [this, {"text": "红色", "weight": -0.5}], negation=False)
+    assert by_vectors["understood"] is None
     plain = search(api, mode, [this, {"text": "红色", "weight": 0.5}], attribute_words=False)
     assert plain["understood"] is None
     assert all(hit["boosted_score"] is None for hit in plain["hits"])
+
+
+@pytest.mark.parametrize("text", ["不要红色", "not red", "without red", "非红色"])
+def test_what_a_terms_text_negates_is_not_wanted(api: httpx.Client, ids: dict[str, int], text: str) -> None:
+    this = {"product_id": ids["B1"]}
+    said = search(api, "image_to_image", [this, {"text": text, "weight": 0.5}])
+    meant = search(api, "image_to_image", [this, {"text": "red" if "red" in text else "红色", "weight": -0.5}])
+    assert {sku for sku, _ in hits_of(said)[-2:]} == {"R1", "R2"}
+    assert (hits_of(said), said["understood"]) == (hits_of(meant), meant["understood"])
+    twice = search(api, "image_to_image", [this, {"text": text, "weight": -0.5}])
+    assert hits_of(twice) == hits_of(meant), "below zero already"
+    both = search(api, "image_to_image", [this, {"text": f"绿色 {text}"}])
+    assert {sku for sku, _ in hits_of(both)[:2]} == {"G1", "G2"}
+    assert len(both["understood"]["without"]) == 1
+    as_it_stands = search(api, "image_to_image", [this, {"text": text}], negation=False, attribute_words=False)
+    assert as_it_stands["understood"] is None
 
 
 def test_a_form_takes_terms_as_json(api: httpx.Client, ids: dict[str, int]) -> None:
@@ -131,9 +151,12 @@ def test_a_file_is_one_more_term(api: httpx.Client, ids: dict[str, int]) -> None
     sent = api.post("/search", files=[*form.items(), ("image", ("red.png", picture(COLOURS["R1"][1])))])
     assert sent.status_code == httpx.codes.OK, sent.text
     assert hits_of(sent.json()) == hits_of(search(api, "image_to_image", [*terms, {"image_base64": as_base64("R1")}]))
-    titles = form | {"mode": (None, "text_to_text"), "terms": (None, json.dumps(terms[:1]))}
-    refused = api.post("/search", files=[*titles.items(), ("image", ("red.png", picture()))])
-    assert refused.json()["code"] == "other_query", refused.text
+    only_unwanted = form | {"terms": (None, json.dumps(terms[1:]))}
+    assert api.post("/search", files=[*only_unwanted.items(), ("image", ("red.png", picture()))]).is_success
+    for mode in ("text_to_text", "hybrid"):
+        titles = form | {"mode": (None, mode), "terms": (None, json.dumps(terms[:1]))}
+        refused = api.post("/search", files=[*titles.items(), ("image", ("red.png", picture()))])
+        assert (refused.status_code, refused.json()["code"]) == (422, "other_query"), refused.text
 
 
 RED = {"text": "红色"}
@@ -144,15 +167,17 @@ RED = {"text": "红色"}
     [
         ("image_to_image", {"terms": [RED], "product_id": 1}, "product_id", "needs_one_query"),
         ("hybrid", {"terms": [RED]}, "terms", "needs_one_query"),
-        ("text_to_text", {"terms": [RED], "lexical": True}, "terms", "needs_one_query"),
+        ("text_to_text", {"terms": [RED], "lexical": True}, "lexical", "no_words"),
         ("text_to_text", {"terms": [RED, {"image_base64": "AAAA"}]}, "terms.1.image_base64", "no_text"),
         ("text_to_image", {"terms": [{**RED, "product_id": 1}]}, "terms.0", "needs_one_term"),
         ("text_to_image", {"terms": [{"weight": 1}]}, "terms.0", "needs_one_term"),
         ("text_to_image", {"terms": [{**RED, "weight": 0}]}, "terms.0.weight", "no_weight"),
+        ("text_to_image", {"terms": [{**RED, "weight": 1e-46}]}, "terms.0.weight", "no_weight"),
         ("text_to_image", {"terms": [{**RED, "weight": 2}]}, "terms.0.weight", "too_large"),
         ("text_to_image", {"terms": [{**RED, "weight": -1}]}, "terms", "nothing_wanted"),
         ("text_to_image", {"terms": [RED] * 9}, "terms", "too_many"),
-        ("image_to_image", {"terms": [{"image_base64": "红"}]}, "image_base64", "not_base64"),
+        ("image_to_image", {"terms": [RED, {"image_base64": "红"}]}, "terms.1.image_base64", "not_base64"),
+        ("image_to_image", {"terms": [RED, {"image_base64": "AAAA"}]}, "terms.1.image_base64", "not_a_picture"),
         ("image_to_image", {"terms": [{"text": " "}]}, "terms.0.text", "empty"),
     ],
 )
@@ -174,12 +199,36 @@ def unit(*numbers: float) -> np.ndarray[Any, np.dtype[np.float32]]:
     return vector / np.linalg.norm(vector)
 
 
+def test_what_is_under_way_is_given_up_where_one_term_fails() -> None:
+    """Else it would go on in memory that is no longer counted."""
+    done = list[str]()
+
+    async def fail() -> Any:
+        raise InvalidInput("no picture")
+
+    async def encode() -> Any:
+        await asyncio.sleep(0.05)
+        done.append("encoded")
+
+    async def try_it() -> None:
+        with pytest.raises(InvalidInput, match="no picture"):
+            await at_once([encode(), fail(), encode()])
+        await asyncio.sleep(0.2)
+
+    asyncio.run(try_it())
+    assert done == []
+
+
 def test_shares_are_of_what_is_wanted_and_texts_beside_pictures_are_what_they_say_more() -> None:
     east, north, up = unit(1, 0, 0), unit(0, 1, 0), unit(0, 0, 1)
     two = composed([EncodedTerm(east, 0.75, False), EncodedTerm(north, 0.25, False)], None)
     assert two == pytest.approx(unit(3, 1, 0))
     away = composed([EncodedTerm(east, 0.2, False), EncodedTerm(north, -1, False), EncodedTerm(up, -1, False)], None)
     assert away == pytest.approx(unit(1, -AWAY / 2, -AWAY / 2)), "as far as for one, whatever the weight of the others"
+    further = composed(
+        [EncodedTerm(east, 1, False), EncodedTerm(north, -1, False), EncodedTerm(up, -0.01, False)], None
+    )
+    assert further @ north == pytest.approx(unit(1, -AWAY, 0) @ north, abs=0.01), "a little more takes nothing away"
     text = EncodedTerm(unit(0, 1, 1), 0.5, True)
     beside = composed([EncodedTerm(east, 0.5, False), text], up)
     assert beside == pytest.approx(unit(*(east + unit(0, 1, 1) - up))), "what all texts have goes"
@@ -188,5 +237,5 @@ def test_shares_are_of_what_is_wanted_and_texts_beside_pictures_are_what_they_sa
 def test_terms_that_are_one_and_the_same_cancel_each_other_out() -> None:
     east, says_nothing = unit(1, 0, 0), unit(0, 1, 0)
     with pytest.raises(InvalidInput, match="cancel each other out"):
-        composed([EncodedTerm(says_nothing, 1, True)], says_nothing)
-    assert np.isfinite(composed([EncodedTerm(east, 1, False), EncodedTerm(east, -1, False)], None)).all()
+        composed([EncodedTerm(says_nothing, 1, True), EncodedTerm(east, -1, False)], says_nothing)
+    assert composed([EncodedTerm(east, 1, False), EncodedTerm(east, -1, False)], None) == pytest.approx(east)

@@ -33,7 +33,8 @@ router = APIRouter(tags=["search"], route_class=GuardedRoute)
 async def search(request: Request, api: ApiDependency) -> Response:
     """A1 `image_to_image`, A2 `text_to_text`, A3 `image_to_text`, A4 `text_to_image`: each takes exactly one query.
 
-    As JSON: `text`, `image_base64`, `image_url` or `product_id`. As a form: the same fields, or the file `image`.
+    As JSON: `text`, `image_base64`, `image_url`, `product_id`, or several of these as `terms`. As a form: the same
+    fields, or the file `image`.
     """
     if content_type(request) == "application/json":
         body, image = await read_json(request), None

@@ -10,8 +10,8 @@ from tuwen.encoders.base import Vector
 from tuwen.errors import InvalidInput
 
 # CLIP's texts are all nearer to each other than to any picture, and so are its pictures: what a text adds to a picture
-# is how it differs from one that says nothing, so many times.
-SAYS_NOTHING, BESIDE_PICTURES = "商品", 1.0
+# is how it differs from one that says nothing.
+SAYS_NOTHING = "商品"
 # How far away from what is not wanted, at its full weight: further, and what is found is unlike it and everything else.
 AWAY = 0.3
 LEAST_LENGTH = 1e-3
@@ -29,25 +29,19 @@ def is_text(term: SearchTerm, mode: SearchMode) -> bool:
     return term.text is not None or (term.product_id is not None and not mode.query_is_image)
 
 
-def mixes_kinds(terms: Sequence[SearchTerm], mode: SearchMode, *, has_upload: bool) -> bool:
-    """Texts and pictures, which CLIP alone brings together."""
-    return len({is_text(term, mode) for term in terms} | ({False} if has_upload else set())) > 1
-
-
 def composed(terms: Sequence[EncodedTerm], says_nothing: Vector | None) -> Vector:
-    """Of length 1, as all of these are: the mean of what is wanted, away from that of what is not. `says_nothing`: a
-    text's vector, where texts go with pictures. Raises InvalidInput where nothing is left."""
-    weights = np.array([term.weight for term in terms], np.float32)
-    is_wanted = weights > 0
-    shares = np.where(is_wanted, weights / weights[is_wanted].sum(), AWAY * weights / max(1, int((~is_wanted).sum())))
-    mixed = shares @ np.stack([_direction(term, says_nothing) for term in terms])
-    length = float(np.linalg.norm(mixed))
-    if length < LEAST_LENGTH:
+    """Of length 1, as all of these are: the mean of what is wanted, away from what is not. `says_nothing`: a text's
+    vector, where texts go with pictures that are wanted. Raises InvalidInput where nothing is left."""
+    directions = np.stack([_direction(term, says_nothing) for term in terms])
+    weights = np.array([term.weight for term in terms])
+    wanted, unwanted = np.maximum(weights, 0), np.minimum(weights, 0)
+    towards = wanted / wanted.sum() @ directions
+    if np.linalg.norm(towards) < LEAST_LENGTH:
         raise InvalidInput.in_field("terms", "cancel each other out; change their weights")
-    return (mixed / length).astype(np.float32)
+    away = AWAY * unwanted / max(1.0, -unwanted.sum()) @ directions
+    mixed = towards + away
+    return np.asarray(mixed / max(float(np.linalg.norm(mixed)), LEAST_LENGTH), np.float32)
 
 
 def _direction(term: EncodedTerm, says_nothing: Vector | None) -> Vector:
-    if says_nothing is None or not term.is_text:
-        return term.vector
-    return BESIDE_PICTURES * (term.vector - says_nothing)
+    return term.vector if says_nothing is None or not term.is_text else term.vector - says_nothing

@@ -1,7 +1,8 @@
 """Texts and pictures as vectors; a query's text is steered by what it names and does not want."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -63,6 +64,16 @@ class QueryEncoder:
             return cached
         picture = await self._decoder.query_picture(data, encoding.prepare, is_stored=is_stored)
         return await encoding.query_image(picture, sha256)
+
+
+async def at_once(encoding: Iterable[Coroutine[Any, Any, Vector]]) -> list[Vector]:
+    """Where one fails the others are given up: nobody waits for them, and what they hold is no longer counted."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(each) for each in encoding]
+    except ExceptionGroup as errors:
+        raise errors.exceptions[0] from errors.exceptions[0].__cause__
+    return [task.result() for task in tasks]
 
 
 async def _of_texts(

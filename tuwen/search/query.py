@@ -28,6 +28,8 @@ class Query:
 
 def require_one_query(request: SearchRequest, has_upload: bool) -> None:
     """A mode takes exactly one query, of its own kind; an upload beside `terms` is one of them."""
+    if request.terms and request.lexical:
+        raise InvalidInput.in_field("lexical", "goes with one text, not with terms")
     given = {
         "text": request.text is not None,
         "image": has_upload,
@@ -43,9 +45,11 @@ def require_one_query(request: SearchRequest, has_upload: bool) -> None:
         allowed = ["text", "product_id", "terms"]
     if request.is_fused:
         allowed.remove("terms")  # words have no direction
-    is_one_more_term = names == ["image", "terms"] and request.mode is not SearchMode.TEXT_TO_TEXT
+    is_one_more_term = (
+        names == ["image", "terms"] and "terms" in allowed and request.mode is not SearchMode.TEXT_TO_TEXT
+    )
     if is_one_more_term or (len(names) == 1 and names[0] in allowed):
-        _require_terms_of_mode(request)
+        _require_terms_of_mode(request, has_upload)
         return
     need = f"mode {request.mode.value} needs exactly one of: {', '.join(allowed)}"
     said = f"this request has {' and '.join(names)}" if names else "this request has none of them"
@@ -53,7 +57,9 @@ def require_one_query(request: SearchRequest, has_upload: bool) -> None:
     raise InvalidInput(f"{need}; {said}.", [FieldError(name, need) for name in wrong])
 
 
-def _require_terms_of_mode(request: SearchRequest) -> None:
+def _require_terms_of_mode(request: SearchRequest, has_upload: bool) -> None:
+    if request.terms and not has_upload and all(term.weight < 0 for term in request.terms):
+        raise InvalidInput.in_field("terms", "have no weight above 0; say what is wanted, too")
     if request.mode is not SearchMode.TEXT_TO_TEXT:
         return
     wrong = [

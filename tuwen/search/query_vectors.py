@@ -9,15 +9,17 @@ from tuwen.background import WorkPool
 from tuwen.catalogue.queries import load_products
 from tuwen.database.engine import Database
 from tuwen.encoders.base import Vector
-from tuwen.errors import NotFound
+from tuwen.errors import InvalidInput, NotFound
 from tuwen.pictures.store import ImageStore
-from tuwen.search.composed import SAYS_NOTHING, EncodedTerm, composed, is_text, mixes_kinds
-from tuwen.search.encoding import QueryEncoder, Vectors, encode_text
+from tuwen.search.composed import SAYS_NOTHING, EncodedTerm, composed, is_text
+from tuwen.search.encoding import QueryEncoder, Vectors, at_once, encode_text
 from tuwen.search.query import SLICE_CHARACTERS, Query, decode_base64
 from tuwen.search.understanding import Understanding
 from tuwen.vectors.binding import row_at_version
 from tuwen.vectors.registry import ServedIndex
 from vector_db import VECTOR_FIELDS, VECTOR_FIELDS_OF_PRODUCT, VectorDB
+
+DOWNLOADS_OF_A_QUERY = 2  # at once, so that one query's addresses leave room for others
 
 
 class QueryVectors:
@@ -46,7 +48,7 @@ class QueryVectors:
     ) -> tuple[Query, Vectors]:
         """Raises NotFound, InvalidInput, or what pictures and models do."""
         if request.terms:
-            return await self._composed(request, image, index)
+            return await self._composed(request, understood, image, index)
         if request.image_url is not None:
             vector = await self._encoder.download(request.image_url, index.encoding)
             return Query(request.mode), {VECTOR_FIELDS[request.mode]: vector}
@@ -60,33 +62,50 @@ class QueryVectors:
             query = Query(request.mode, image=image, is_stored=is_stored)
         return query, await self._encoder.vectors(query, understood, index.encoding, is_fused=request.is_fused)
 
-    async def _composed(self, request: SearchRequest, image: bytes | None, index: ServedIndex) -> tuple[Query, Vectors]:
+    async def _composed(
+        self, request: SearchRequest, understood: Understanding, image: bytes | None, index: ServedIndex
+    ) -> tuple[Query, Vectors]:
         """All at once, so that the models take what is alike as one batch. An upload is one more picture."""
-        terms, mode, encoding = request.terms, request.mode, index.encoding
-        field, mixes = VECTOR_FIELDS[mode], mixes_kinds(terms, mode, has_upload=image is not None)
-        vectors = [self._of_term(term, mode, index) for term in terms]
+        mode, encoding, field = request.mode, index.encoding, VECTOR_FIELDS[request.mode]
+        terms = understood.terms or tuple(enumerate(request.terms))
+        if image is None and all(term.weight < 0 for _, term in terms):  # 不要皮质, and nothing else, is looked for
+            terms = tuple(enumerate(request.terms))
+        kinds = [(term.weight, is_text(term, mode)) for _, term in terms]
+        downloading = asyncio.Semaphore(DOWNLOADS_OF_A_QUERY)
+        vectors = [self._of_term(number, term, mode, index, downloading) for number, term in terms]
         if image is not None:
+            kinds.append((1.0, False))
             vectors.append(self._encoder.image(image, encoding, is_stored=False))
+        mixes = any(of_text for _, of_text in kinds) and any(weight > 0 and not of_text for weight, of_text in kinds)
         if mixes:
             vectors.append(encode_text(SAYS_NOTHING, field, encoding))
-        encoded = await asyncio.gather(*vectors)
-        kinds = [(term.weight, is_text(term, mode)) for term in terms] + [(1.0, False)] * (image is not None)
-        of_terms = [EncodedTerm(vector, *kind) for vector, kind in zip(encoded, kinds, strict=False)]
-        named = frozenset(term.product_id for term in terms if term.product_id is not None)
-        mixed = composed(of_terms, encoded[-1] if mixes else None)
+        encoded = await at_once(vectors)
+        says_nothing = encoded.pop() if mixes else None
+        mixed = composed(
+            [EncodedTerm(vector, *kind) for vector, kind in zip(encoded, kinds, strict=True)], says_nothing
+        )
+        named = frozenset(term.product_id for _, term in terms if term.product_id is not None)
         return Query(mode, without_product_ids=named), {field: mixed}
 
-    async def _of_term(self, term: SearchTerm, mode: SearchMode, index: ServedIndex) -> Vector:
-        field = VECTOR_FIELDS[mode]
+    async def _of_term(
+        self, number: int, term: SearchTerm, mode: SearchMode, index: ServedIndex, downloading: asyncio.Semaphore
+    ) -> Vector:
+        """Errors name the term."""
+        field, encoding = VECTOR_FIELDS[mode], index.encoding
         if term.text is not None:
-            return await encode_text(term.text, field, index.encoding)
-        if term.image_url is not None:
-            return await self._encoder.download(term.image_url, index.encoding)
-        if term.image_base64 is not None:
-            return await self._encoder.image(await self._decoded(term.image_base64), index.encoding, is_stored=False)
-        assert term.product_id is not None, "a term is one of these"
-        query = await self._threads.run(self._of_product, mode, term.product_id, index, False)
-        return (await self._encoder.vectors(query, Understanding(query.text or ""), index.encoding))[field]
+            return await encode_text(term.text, field, encoding)
+        if term.product_id is not None:
+            query = await self._threads.run(self._of_product, mode, term.product_id, index, False)
+            return (await self._encoder.vectors(query, Understanding(query.text or ""), encoding))[field]
+        try:
+            if term.image_url is not None:
+                async with downloading:
+                    return await self._encoder.download(term.image_url, encoding)
+            assert term.image_base64 is not None, "a term is one of these"
+            return await self._encoder.image(await self._decoded(term.image_base64), encoding, is_stored=False)
+        except InvalidInput as error:
+            name = "image_base64" if term.image_url is None else "image_url"
+            raise type(error).in_field(f"terms.{number}.{name}", error.errors[0].message) from error
 
     async def _decoded(self, image_base64: str) -> bytes:
         if len(image_base64) > SLICE_CHARACTERS:
