@@ -614,6 +614,11 @@ class SearchRequest(BaseModel):
         True,
         description="What the text does not want (不要、不带、没有、without, no) is not looked for, and is lowered.",
     )
+    rerank: bool = Field(
+        False,
+        description="Reads the titles of the first 50 once more, each together with the text, and puts these 50 in the "
+        "order of that. Needs RERANKER_MODEL.",
+    )
     exact: bool = Field(
         False,
         description="Looks at all vectors instead of the index's guess, to measure what that misses. Slow: needs the "
@@ -638,6 +643,15 @@ class SearchRequest(BaseModel):
         if as_of is not None and not others.data.get("fold"):
             raise ValueError("goes with fold alone")
         return as_of
+
+    @field_validator("rerank")
+    @classmethod
+    def reads_a_text(cls, rerank: bool, others: ValidationInfo) -> bool:
+        if rerank and others.data.get("text") is None:
+            raise ValueError("goes with a text alone")
+        if rerank and (others.data.get("sort") or others.data.get("boost")):
+            raise ValueError("comes with sort or boost; send one of them")
+        return rerank
 
     @property
     def weighs_attributes(self) -> bool:
@@ -666,6 +680,9 @@ class SearchHit(BaseModel):
         description="With `boost`, and by what the text wishes (`understood`): what the hits are ordered by. A score "
         "below 0 is lifted towards 0, and beyond.",
     )
+    rerank_score: float | None = Field(
+        None, description="With `rerank`, of the first 50: how well the title fits the query. They are ordered by it."
+    )
     product: Product
     image: ProductImage | None = Field(
         None,
@@ -691,6 +708,7 @@ class SearchTimings(BaseModel):
     encode: float
     vector: float
     metadata: float
+    rerank: float | None = Field(None, description="With `rerank`.")
     total: float
 
 
@@ -713,7 +731,7 @@ class Understood(BaseModel):
     attributes: list[NamedAttribute] = Field(description="Named by what is wanted.")
 
 
-SearchWay = Literal["meaning", "pictures"]
+SearchWay = Literal["meaning", "pictures", "reranking"]
 
 
 class SearchResponse(BaseModel):
@@ -724,7 +742,8 @@ class SearchResponse(BaseModel):
     )
     missing: list[SearchWay] = Field(
         [],
-        description="Of a search by words and more: what it was not looked for by, since that model does not answer.",
+        description="What this answer does without, since that model does not answer: of a search by words and more, "
+        "a way of looking; with `rerank`, the reranking.",
     )
     facets: SearchFacets | None = Field(None, description="Where the search asks for some.")
     as_of: AwareDatetime | None = Field(None, description="With `fold`: what further pages send back.")

@@ -49,7 +49,7 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[State]:
         configure_logging(settings.log_level)
         configure_server_logging(access_log=settings.access_log)
-        async with open_services(settings) as services, _open_api(services) as api:
+        async with open_services(settings, reranks=True) as services, _open_api(services) as api:
             # What was loaded stays. To look through it for garbage, all of it at a time, stopped everything for 0.4 s.
             gc.collect()
             gc.freeze()

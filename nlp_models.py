@@ -19,6 +19,7 @@ from tuwen.encoders.loading import FoundModel, load_clip, load_sentence
 from tuwen.encoders.matryoshka import SizedName, sized_name
 from tuwen.encoders.prompts import NO_PROMPT, Prompts, prompts_of
 from tuwen.encoders.remote import FoundEndpoint, RemoteClip, RemoteTexts
+from tuwen.encoders.reranker import LocalReranker, RemoteReranker, Reranker
 from tuwen.errors import ModelMismatch, ModelUnavailable
 from tuwen.settings import Settings
 
@@ -225,6 +226,17 @@ def load_encoders(settings: Settings, found: FoundModels | None = None) -> Encod
     found = found or find_models(names_of(settings), settings)
     clip, text = load_clip(found.clip, settings), load_sentence(found.text, found.prompts, settings)
     return Encoders(clip, text, found.names, found.fingerprint)
+
+
+def load_reranker(settings: Settings) -> Reranker | None:
+    """None where RERANKER_MODEL names none. Raises ModelUnavailable."""
+    if not settings.reranker_model:
+        return None
+    if endpoint := endpoint_name(settings.reranker_model, "RERANKER_MODEL"):
+        return RemoteReranker(endpoint, settings)
+    return LocalReranker(
+        resolve_model(settings.reranker_model, settings.model_hub, "RERANKER_MODEL", FETCHERS), settings
+    )
 
 
 def _names_same(wanted: ModelNames, recorded: ModelNames) -> bool:

@@ -16,6 +16,7 @@ from transformers import (
     Qwen3Config,
     Qwen3Model,
     XLMRobertaConfig,
+    XLMRobertaForSequenceClassification,
     XLMRobertaModel,
 )
 from transformers.convert_slow_tokenizer import bytes_to_unicode
@@ -80,6 +81,20 @@ def save_bge_m3(folder: Path) -> Path:
     """BAAI/bge-m3: XLM-RoBERTa, and two heads beside it that are none of sentence-transformers' modules."""
     torch.manual_seed(0)
     folder.mkdir()
+    size = _save_xlm_roberta_tokenizer(folder)
+    shape = {**LARGE, "vocab_size": size, "max_position_embeddings": 8194, "type_vocab_size": 1}
+    config = XLMRobertaConfig(**shape, pad_token_id=1, architectures=["XLMRobertaModel"])  # type: ignore[arg-type]
+    torch.save(XLMRobertaModel(config).state_dict(), folder / "pytorch_model.bin")
+    config.save_pretrained(folder)
+    torch.save({"weight": torch.zeros(1, 1024)}, folder / "sparse_linear.pt")
+    _save_modules(folder, pooling="cls", dim=1024, normalize=True)
+    _write(folder / "sentence_bert_config.json", {"max_seq_length": 8192, "do_lower_case": False})
+    _write(folder / "config_sentence_transformers.json", {"__version__": {"sentence_transformers": "2.2.2"}})
+    return folder
+
+
+def _save_xlm_roberta_tokenizer(folder: Path) -> int:
+    """The number of its pieces."""
     pieces = ["<s>", "<pad>", "</s>", "<unk>", "▁", *dict.fromkeys(CHARACTERS), *"abcdefghijklmnopqrstuvwxyz", "<mask>"]
     tokenizer = Tokenizer(models.Unigram([(piece, -float(n)) for n, piece in enumerate(pieces)], unk_id=3))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
@@ -90,14 +105,18 @@ def save_bge_m3(folder: Path) -> Path:
     names = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>", "cls_token": "<s>"}
     names |= {"sep_token": "</s>", "mask_token": "<mask>", "tokenizer_class": "XLMRobertaTokenizer"}
     _write(folder / "tokenizer_config.json", {**names, "model_max_length": 8192})
-    shape = {**LARGE, "vocab_size": len(pieces), "max_position_embeddings": 8194, "type_vocab_size": 1}
-    config = XLMRobertaConfig(**shape, pad_token_id=1, architectures=["XLMRobertaModel"])  # type: ignore[arg-type]
-    torch.save(XLMRobertaModel(config).state_dict(), folder / "pytorch_model.bin")
-    config.save_pretrained(folder)
-    torch.save({"weight": torch.zeros(1, 1024)}, folder / "sparse_linear.pt")
-    _save_modules(folder, pooling="cls", dim=1024, normalize=True)
-    _write(folder / "sentence_bert_config.json", {"max_seq_length": 8192, "do_lower_case": False})
-    _write(folder / "config_sentence_transformers.json", {"__version__": {"sentence_transformers": "2.2.2"}})
+    return len(pieces)
+
+
+def save_bge_reranker(folder: Path, *, labels: int = 1) -> Path:
+    """BAAI/bge-reranker-v2-m3, narrower: what is new is its head."""
+    torch.manual_seed(0)
+    folder.mkdir()
+    size = _save_xlm_roberta_tokenizer(folder)
+    shape = {"hidden_size": 64, "num_attention_heads": 2, "intermediate_size": 128, "num_hidden_layers": 2}
+    shape |= {"vocab_size": size, "max_position_embeddings": 8194, "type_vocab_size": 1, "num_labels": labels}
+    config = XLMRobertaConfig(**shape, pad_token_id=1, initializer_range=0.3)  # type: ignore[arg-type]
+    XLMRobertaForSequenceClassification(config).save_pretrained(folder)
     return folder
 
 

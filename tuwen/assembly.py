@@ -19,6 +19,7 @@ from tuwen.database.engine import Database
 from tuwen.database.start import open_database
 from tuwen.encoders.base import Encoders, KnownIndex, ModelNames
 from tuwen.encoders.device import choose_threads
+from tuwen.encoders.reranker import Reranker
 from tuwen.encoders.service import EncodingService
 from tuwen.errors import DependencyUnavailable
 from tuwen.importing.importer import Importer
@@ -32,6 +33,7 @@ from tuwen.pictures.download import PictureFetcher
 from tuwen.pictures.store import ImageStore
 from tuwen.processes import Presence
 from tuwen.pulse import Pulses
+from tuwen.search.reranking import Reranking
 from tuwen.search.searcher import Searcher
 from tuwen.settings import VERSION, Settings
 from tuwen.twins.finder import DuplicateFinder
@@ -60,6 +62,7 @@ class Services(Stores):
     decoder: PictureDecoder
     fetcher: PictureFetcher
     registry: IndexRegistry
+    reranker: Reranker | None = None
     vector_counts: Counter[VectorCount] = field(default_factory=Counter)
     """Of this process, since it began."""
 
@@ -83,12 +86,13 @@ def open_stores(settings: Settings) -> Iterator[Stores]:
 
 
 @asynccontextmanager
-async def open_services(settings: Settings) -> AsyncIterator[Services]:
-    """The stores, and the models of the live index. Raises ConfigurationError."""
+async def open_services(settings: Settings, *, reranks: bool = False) -> AsyncIterator[Services]:
+    """The stores, the models of the live index, and for who searches the reranker. Raises ConfigurationError."""
     # Before torch is loaded, for the Python code that loads it.
     os.environ.update(thread_variables(choose_threads(settings.model_threads), os.environ))
     hand_over_soon()
-    from nlp_models import choose_models, find_models, load_encoders  # noqa: PLC0415  # torch and its kin take seconds
+    # torch and its kin take seconds
+    from nlp_models import choose_models, find_models, load_encoders, load_reranker  # noqa: PLC0415
 
     async with _on_a_thread(open_stores(settings)) as stores:
         loop = asyncio.get_running_loop()
@@ -100,6 +104,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             encoders = load_encoders(settings, find_models(names, settings))
             return asyncio.run_coroutine_threadsafe(_new_encoding(encoders, settings), loop).result()
 
+        reranker = await asyncio.to_thread(load_reranker, settings) if reranks else None
         encoding = EncodingService(await asyncio.to_thread(choose), settings)
         registry = IndexRegistry(stores.database, stores.vector_db, encoding, load)
         try:
@@ -109,7 +114,8 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         try:
             decoder = PictureDecoder(settings)
             async with PictureFetcher(settings) as fetcher:
-                yield Services(settings, stores.database, stores.vector_db, stores.images, decoder, fetcher, registry)
+                parts = stores.database, stores.vector_db, stores.images, decoder, fetcher, registry
+                yield Services(settings, *parts, reranker)
         finally:
             await registry.close()
 
@@ -145,6 +151,7 @@ def new_searcher(services: Services) -> Searcher:
         services.decoder,
         services.fetcher,
         services.registry,
+        Reranking(services.reranker, services.settings),
     )
 
 

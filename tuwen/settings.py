@@ -104,6 +104,9 @@ class Settings(LimitSettings):
     endpoint_timeout_s: float = Field(10.0, gt=0)
     endpoint_batch_size: int = Field(32, ge=1, le=256)
     endpoint_calls_at_once: int = Field(4, ge=1, le=64)
+    reranker_model: str = ""
+    reranker_endpoint_style: Literal["jina", "tei"] = "jina"
+    reranker_timeout_s: float = Field(3.0, gt=0)
     query_batch_size: int = Field(16, ge=1)
     query_queue_size: int = Field(256, ge=1)
     query_cache_size: int = Field(4096, ge=0)

@@ -149,7 +149,8 @@ class Metrics:
 
     def observe_search(self, response: SearchResponse, cache_counts: Mapping[str, int]) -> None:
         for step, milliseconds in response.took_ms:
-            self._search_seconds.labels(response.mode.value, step).observe(milliseconds / 1000)
+            if milliseconds is not None:  # a step that most searches don't have
+                self._search_seconds.labels(response.mode.value, step).observe(milliseconds / 1000)
         for result, count in cache_counts.items():
             self._query_cache.labels(result).inc(count)
 

@@ -1,4 +1,4 @@
-"""A server that speaks OpenAI's embeddings protocol (vLLM, TEI, Infinity, a cloud's): its name, and calls to it.
+"""A server that speaks OpenAI's embeddings protocol, or reranks (vLLM, TEI, Infinity, a cloud's), and calls to it.
 
 Calls block, from any thread; a loop of the endpoint's own has each under one deadline, connection and answer together.
 No proxy of the environment is asked, and no redirect followed: the key goes to the server that is named.
@@ -34,7 +34,7 @@ OF_THE_INPUT = frozenset({400, 413, 422})
 
 class EndpointName(NamedTuple):
     url: str
-    """To which `/embeddings` is added."""
+    """To which `/embeddings` or `/rerank` is added."""
     model: str
     size: int | None = None
     """Of its vectors, as it was found."""
@@ -73,9 +73,10 @@ def endpoint_name(name: str, setting: str) -> EndpointName | None:
 
 
 class Endpoint:
-    def __init__(self, name: EndpointName, settings: Settings, setting: str) -> None:
+    def __init__(self, name: EndpointName, settings: Settings, setting: str, path: str = "embeddings") -> None:
         """Asks nothing yet. Raises ModelUnavailable where the key can't be read."""
         self.name = name
+        self._path = path
         self._setting = setting
         self._timeout_s = settings.endpoint_timeout_s
         headers = {"User-Agent": f"tuwen/{VERSION}"}
@@ -100,7 +101,7 @@ class Endpoint:
         Raises ModelsUnavailable where it does not answer, or not as it should; ValueError where it refuses what it is
         given, or has no sound vector for it.
         """
-        answers = asyncio.run_coroutine_threadsafe(self._ask_all(requests, patient), self._loop).result()
+        answers = self.ask([{"encoding_format": "float", **request} for request in requests], patient=patient)
         rows = [self._vectors(answer, count) for answer, count in zip(answers, counts, strict=True)]
         if len({each.shape[1] for each in rows}) != 1:
             raise NotTheModel(f"{self._who} answers with vectors of several sizes.")
@@ -108,6 +109,10 @@ class Endpoint:
         if not (np.isfinite(vectors).all() and np.linalg.norm(vectors, axis=1).all()):
             raise ValueError(f"{self._who} answers with a vector without a direction")
         return unit_rows(vectors)
+
+    def ask(self, requests: Sequence[Mapping[str, Any]], *, patient: bool) -> list[Any]:
+        """What it answers to each, unchecked JSON. Raises as `embed`."""
+        return asyncio.run_coroutine_threadsafe(self._ask_all(requests, patient), self._loop).result()
 
     def require_size(self, vectors: Embeddings, size: int) -> Embeddings:
         """Raises NotTheModel."""
@@ -178,8 +183,8 @@ class Endpoint:
             self._silences = min(self._silences + 1, MOST_SILENCES)
 
     async def _exchange(self, request: Mapping[str, Any]) -> Any:
-        body = {"model": self.name.model, "encoding_format": "float", **request}
-        async with self._client.stream("POST", f"{self.name.url}/embeddings", json=body) as response:
+        body = {"model": self.name.model, **request}
+        async with self._client.stream("POST", f"{self.name.url}/{self._path}", json=body) as response:
             data = bytearray()
             async for chunk in response.aiter_bytes():
                 data += chunk

@@ -29,6 +29,7 @@ class ProductHit(NamedTuple):
     boosted_score: float | None = None
     matched_words: Sequence[str] = ()
     """Of its title, where words were looked for."""
+    rerank_score: float | None = None
 
 
 class BoundRows(NamedTuple):

@@ -3,6 +3,7 @@
 import copy
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Self
 
 from data_models import (
@@ -35,6 +36,7 @@ from tuwen.search.nearest import Found, Lookup
 from tuwen.search.order import Showing
 from tuwen.search.query import Query, require_one_query
 from tuwen.search.query_vectors import QueryVectors
+from tuwen.search.reranking import RERANKED, Reranking
 from tuwen.search.understanding import Understanding, needs_reading, understand
 from tuwen.search.wishes import Wishes
 from tuwen.settings import Settings
@@ -56,8 +58,9 @@ class Stopwatch:
         before, self._lap = self._lap, time.perf_counter()
         return round((self._lap - before) * 1000, 2)
 
-    def total_ms(self) -> float:
-        return round((time.perf_counter() - self._start) * 1000, 2)
+    def timings(self, encode: float, vector: float, metadata: float, rerank: float | None) -> SearchTimings:
+        total = round((time.perf_counter() - self._start) * 1000, 2)
+        return SearchTimings(encode=encode, vector=vector, metadata=metadata, rerank=rerank, total=total)
 
 
 class Searcher:
@@ -70,6 +73,7 @@ class Searcher:
         decoder: PictureDecoder,
         fetcher: PictureFetcher,
         registry: IndexRegistry,
+        reranking: Reranking,
     ) -> None:
         self._settings = settings
         self._database = database
@@ -77,6 +81,7 @@ class Searcher:
         self._images = images
         self.encoder = QueryEncoder(decoder, fetcher)
         self._registry = registry
+        self._reranking = reranking
         self._shop_id: str | None = None
         self._threads = WorkPool("preparing-queries", threads=SEARCH_THREADS, max_waiting=settings.query_queue_size)
         self._query_vectors = QueryVectors(database, vector_db, images, self.encoder, self._threads)
@@ -99,6 +104,7 @@ class Searcher:
     ) -> SearchResponse:
         """`image`: an upload, or a picture of ours. Raises InvalidInput without the one query that the mode needs."""
         require_one_query(request, image is not None)
+        self._reranking.require_if(request.rerank)
         if request.offset > self._settings.search_max_offset:
             raise InvalidInput.in_field(
                 "offset", f"is above {self._settings.search_max_offset}; refine the query instead"
@@ -113,7 +119,11 @@ class Searcher:
         found = await self._find(request, query, index, vectors, understood)
         metadata_ms = round(found.metadata_ms, 2)
         vector_ms = max(0.0, round(watch.lap_ms() - metadata_ms, 2))
-        shown = enumerate(found.hits[request.offset :], start=request.offset + 1)
+        missing = [WAYS[field] for field, vector in vectors.items() if not vector.size]
+        if reranks(request):
+            found = await self._reranked(understood.text, found, missing)
+        rerank_ms = watch.lap_ms() if request.rerank else None
+        shown = enumerate(found.hits[request.offset :][: request.top_k], start=request.offset + 1)
         hits = [SearchHit(rank=rank, **hit._asdict()) for rank, hit in shown]
         facets = None
         if request.facets or request.group_by:
@@ -125,10 +135,16 @@ class Searcher:
             facets=facets,
             as_of=request.as_of,
             understood=understood.as_answer,
-            missing=[WAYS[field] for field, vector in vectors.items() if not vector.size],
-            took_ms=SearchTimings(encode=encode_ms, vector=vector_ms, metadata=metadata_ms, total=watch.total_ms()),
+            missing=missing,
+            took_ms=watch.timings(encode_ms, vector_ms, metadata_ms, rerank_ms),
             index=IndexInfo(collection=index.collection, model=index.encoding.encoders.name),
         )
+
+    async def _reranked(self, text: str, found: Found, missing: list[SearchWay]) -> Found:
+        hits, is_done = await self._reranking.in_order(text, found.hits)
+        if not is_done:
+            missing.append("reranking")
+        return replace(found, hits=hits)
 
     async def _understood(self, request: SearchRequest) -> Understanding:
         if needs_reading(request):
@@ -163,6 +179,11 @@ class Searcher:
         return SearchFacets(candidates=len(found.candidates), are_all=found.are_all, counts=counts)
 
 
+def reranks(request: SearchRequest) -> bool:
+    """Pages behind what is reranked are as they would be without."""
+    return request.rerank and request.offset < RERANKED
+
+
 def _as_of_now(request: SearchRequest) -> SearchRequest:
     """The first of folded pages leaves out what the next ones do."""
     if not request.fold or request.as_of is not None:
@@ -194,7 +215,7 @@ def _as_lookup(
         vector,
         expression,
         Showing(
-            wanted=request.offset + request.top_k,
+            wanted=max(request.offset + request.top_k, RERANKED if reranks(request) else 0),
             candidates=RELEVANT if request.facets or request.sort or request.boost else 0,
             by_group=request.group_by is not None,
             folds=request.fold,
