@@ -29,7 +29,7 @@ test: $(VENV)/installed-dev ## Set up and run the tests
 	$(BIN)/python -m tests
 
 test-long: $(VENV)/installed-dev ## The tests that take minutes each, in full: faults, outages, kills at every step (an hour and a half)
-	LONG_TESTS=1 $(BIN)/python -m pytest -o faulthandler_timeout=3600 tests/faults tests/encoders/test_exports.py tests/demo/test_demo_generator.py tests/demo/test_several_pictures.py tests/test_benchmarks.py tests/test_reindex_command.py tests/test_starts.py tests/pictures tests/api/test_contract.py
+	LONG_TESTS=1 $(BIN)/python -m pytest -o faulthandler_timeout=3600 tests/faults tests/encoders/test_exports.py tests/demo/test_demo_generator.py tests/demo/test_several_pictures.py tests/test_benchmarks.py tests/test_reindex_command.py tests/test_starts.py tests/pictures tests/api/test_contract.py tests/importing/test_killed_imports.py
 
 faults: $(VENV)/installed-dev ## Kill, freeze and cut off the service's processes at random, and check that nothing is lost; MINUTES=2 SEED=
 	$(BIN)/python -m tests.faults --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(if $(STACK),--stack $(STACK))
