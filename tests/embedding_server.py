@@ -57,7 +57,7 @@ async def embeddings(request: Request) -> Response:
     for status in behaviour.get("statuses", []):
         behaviour["statuses"] = behaviour["statuses"][1:]
         if status != OK:
-            return JSONResponse({"error": {"message": "busy"}}, status, {"Retry-After": "1"})
+            return JSONResponse({"error": {"message": "busy", "sent": seen[-1]}}, status, {"Retry-After": "1"})
         break
     if behaviour.get("redirect"):
         return RedirectResponse(behaviour["redirect"], 307)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from PIL import Image
@@ -177,6 +178,19 @@ def test_who_indexes_asks_a_busy_one_again(encoders: Encoders, server: EndpointS
     started = time.monotonic()
     assert np.allclose(encoders.text.encode_documents(TEXTS), _expected(TEXTS), atol=1e-6)
     assert time.monotonic() - started > 2, "it was asked to wait a second each time"
+
+
+@pytest.mark.parametrize("status", [401, 413, 422])
+def test_what_a_server_repeats_is_said_without_key_and_text(
+    server: EndpointServer, tiny_models: dict[str, str], status: int
+) -> None:
+    settings = _settings(tiny_models, text_model=server.name, endpoint_api_key="sk-one")
+    text = load_encoders(settings).text
+    server.behave(statuses=[status])
+    with pytest.raises((ModelsUnavailable, ValueError), match=rf"refuses .*\({status}") as raised:
+        text.encode_queries(["a"])
+    assert "sk-one" not in str(raised.value)
+    assert status == httpx.codes.UNAUTHORIZED or '"a"' not in str(raised.value)
 
 
 @pytest.mark.parametrize(("behaviour", "text"), [({}, POISON), ({"nan": True}, "a")])

@@ -80,8 +80,9 @@ class Endpoint:
         self._setting = setting
         self._timeout_s = settings.endpoint_timeout_s
         headers = {"User-Agent": f"tuwen/{VERSION}"}
-        if key := _key(settings):
-            headers["Authorization"] = f"Bearer {key}"
+        self._key = _key(settings)
+        if self._key:
+            headers["Authorization"] = f"Bearer {self._key}"
         # An idle connection that the server closes at this very moment would fail a search.
         limits = httpx.Limits(max_connections=settings.endpoint_calls_at_once, keepalive_expiry=4.0)
         self._client = httpx.AsyncClient(
@@ -201,9 +202,12 @@ class Endpoint:
             raise ModelsUnavailable(f"{self._who} answers with what is no JSON.") from error
 
     def _refuse(self, status: int, data: bytes) -> None:
-        said = " ".join(data.decode("utf-8", errors="replace").split())
+        """Servers repeat what they were sent: search words stand in no log, and no key does."""
         if status in OF_THE_INPUT:
-            raise ValueError(f"{self._who} refuses it ({status}: {said})")
+            raise ValueError(f"{self._who} refuses it ({status})")
+        said = " ".join(data.decode("utf-8", errors="replace").split())
+        if self._key:
+            said = said.replace(self._key, "…")
         why = "its key (ENDPOINT_API_KEY)" if status in (401, 403) else "the request; no redirect is followed"
         raise ModelsUnavailable(f"{self._who} refuses {why} ({status}: {said}).")
 
