@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from data_models import Problem, Product
+from data_models import Problem, Product, SearchRequest
 from tests.conftest import picture
 from tests.processes import ROOT, environment, require_program
 from tuwen.api.failure_messages import OF_FAILURES
@@ -208,11 +208,12 @@ def test_settings_that_are_named_exist(name: str) -> None:
 
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_the_json_that_is_shown_has_the_right_fields(name: str) -> None:
-    error, product = blocks(name, "json")
+    error, product, composed = blocks(name, "json")
     assert set(json.loads(error)) == set(Problem.model_fields)
     assert set(json.loads(product)) == set(Product.model_fields)
     Problem.model_validate_json(error)
     Product.model_validate_json(product)
+    SearchRequest.model_validate_json(composed)
 
 
 def test_the_exported_schema_is_fresh() -> None:
