@@ -34,7 +34,9 @@ from tuwen.errors import AppError, MilvusFileInUse
 from tuwen.settings import PROJECT_ROOT, Settings, load_settings
 
 if TYPE_CHECKING:
+    from evaluation.calibration import Labelled
     from evaluation.queries import Query
+    from evaluation.run import Run
     from tuwen.database.engine import Database
     from tuwen.indexing.reconciliation import Drift
 
@@ -51,6 +53,7 @@ hint = partial(error_console.print, markup=False)
 DEMO_CATALOGUE = PROJECT_ROOT / "demo" / "catalogue.jsonl"
 DEMO_VIEWS = PROJECT_ROOT / "evaluation" / "views"
 OPENAPI_FILE = PROJECT_ROOT / "docs" / "openapi.json"
+TEXT_MODES, PICTURE_MODES = ("text_to_text", "text_to_image", "hybrid"), ("image_to_image", "image_to_text")
 COULD_NOT_LOOK = 2
 INTERRUPTED = 130
 ROWS_FAILED = 3
@@ -156,12 +159,12 @@ def evaluate(
     catalogue: Path = DEMO_CATALOGUE,
     views: Annotated[Path, typer.Option(help="Query pictures <sku>_<n>.webp, never indexed.")] = DEMO_VIEWS,
     sample: Annotated[int, typer.Option(help="Only so many queries or products, evenly spread; 0 for all.")] = 0,
+    min_score: Annotated[float, typer.Option(min=0, max=1, help="Below which nothing fits.")] = 0.15,
     api_url: ApiUrl = "",
     api_key: ApiKeyOption = "",
 ) -> None:
-    """Ask a running service, and say how well it finds: recall at 1, 5 and 10, mean reciprocal rank, nDCG at 10."""
-    from evaluation import charts, report, run  # noqa: PLC0415
-    from evaluation.measures import summarise  # noqa: PLC0415
+    """Ask a running service, and say how well it finds, and how well it tells that nothing fits."""
+    from evaluation import run  # noqa: PLC0415
 
     if write_catalogue is not None:
         _write_catalogue(queries, mode, write_catalogue)
@@ -170,7 +173,16 @@ def evaluate(
     asked = _queries_to_ask(queries, mode, catalogue, views, sample)
     with _service_client(api_url, api_key) as client, _progress("Searching", len(asked)) as advance:
         found = run.run_queries(client, asked, fields, advance)
+    _show_run(found, min_score, out, chart)
+
+
+def _show_run(found: "Run", min_score: float, out: Path | None, chart: Path | None) -> None:
+    from evaluation import charts, no_match, report, run  # noqa: PLC0415
+    from evaluation.measures import summarise  # noqa: PLC0415
+
     console.print(report.run_table(summarise(found.results)))
+    if separations := no_match.separations(found.results, min_score):
+        console.print(report.separation_table(separations, min_score))
     if out is not None:
         run.save_run(found, out)
     if chart is not None:
@@ -196,6 +208,47 @@ def _queries_to_ask(source: Path | None, mode: str, catalogue: Path, views: Path
 
 def _evenly(items: list[Item], sample: int) -> list[Item]:
     return items[:: max(1, len(items) // sample)][:sample] if sample else items
+
+
+@app.command()
+def calibrate(
+    queries: Annotated[
+        list[Path] | None,
+        typer.Option(help="A query file, as 'evaluate' takes them; again for each. Without: made of the catalogue."),
+    ] = None,
+    mode: Annotated[list[str] | None, typer.Option(help="Again for each; by default all that queries can ask.")] = None,
+    sample: Annotated[int, typer.Option(min=20, help="Without query files: ask for so many products.")] = 400,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Fit and say how good it is; keep nothing.")] = False,
+    out: Annotated[Path | None, typer.Option(help="What was fitted, as JSON.")] = None,
+    api_url: ApiUrl = "",
+    api_key: ApiKeyOption = "",
+) -> None:
+    """Fit by how much a hit's signals make it likely what was asked for, so that searches can say that nothing fits.
+
+    Needs the scope admin. Fitted for the models that answer: after a change of them, again.
+    """
+    from evaluation import calibration  # noqa: PLC0415
+
+    with _service_client(api_url, api_key) as client:
+        found = []
+        for each in mode or (TEXT_MODES if queries else (*TEXT_MODES, *PICTURE_MODES)):
+            asked = _searches_to_fit_on(client, queries or [], each, sample)
+            with _progress(each, len(asked)) as advance:
+                found.append(calibration.calibrate(client, each, asked, advance))
+        console.print(calibration.table(found))
+        if out is not None:
+            calibration.save(client, found, out)
+        for fitted in [] if dry_run else found:
+            calibration.store(client, fitted)
+    say("Nothing is kept." if dry_run else "Kept with the index; every process has it within two seconds.")
+
+
+def _searches_to_fit_on(client: httpx.Client, files: list[Path], mode: str, sample: int) -> "list[Labelled]":
+    from evaluation import calibration, datasets  # noqa: PLC0415
+
+    if files:
+        return calibration.labelled([query for file in files for query in datasets.read_queries(file, mode)])
+    return calibration.made_of_catalogue(client, mode, sample, calibration.what_no_shop_sells())
 
 
 @app.command()

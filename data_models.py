@@ -610,6 +610,13 @@ class SearchRequest(BaseModel):
         "attributes say the same, and lower those that say another. Null: where words are looked for, too (`hybrid`, "
         "`lexical`), and in `terms`; elsewhere a score is the similarity to the text as it stands, unless it is true.",
     )
+    min_score: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = Field(
+        None,
+        description="Hits whose `relevance` is below are left out, and `no_match` says whether all were. Needs a "
+        "calibration of this mode (`cli.py calibrate`), and a text or a picture; goes without `sort`.",
+    )
+    keep_below: bool = Field(False, description="With `min_score`: hits below it are shown all the same.")
+    relevance: bool = Field(False, description="Hits have their `relevance` and `signals`, as with `min_score`.")
     negation: bool = Field(
         True,
         description="What the text does not want (不要、不带、没有、without, no) is not looked for, and is lowered.",
@@ -625,10 +632,26 @@ class SearchRequest(BaseModel):
         "scope admin.",
     )
 
-    @field_validator("top_k", "offset", mode="before")
+    @field_validator("top_k", "offset", "min_score", mode="before")
     @classmethod
     def booleans_are_no_numbers(cls, number: object) -> object:
         return _no_boolean(number)
+
+    @field_validator("min_score")
+    @classmethod
+    def is_of_the_nearest(cls, min_score: float | None, others: ValidationInfo) -> float | None:
+        if min_score is not None and others.data.get("sort") is not None:
+            raise ValueError("goes without sort: the first of another order need not be the nearest")
+        if min_score is not None and (others.data.get("product_id") or others.data.get("terms")):
+            raise ValueError("goes with a text or a picture, not with product_id and terms")
+        return min_score
+
+    @field_validator("keep_below")
+    @classmethod
+    def goes_with_min_score(cls, keep_below: bool, others: ValidationInfo) -> bool:
+        if keep_below and others.data.get("min_score") is None:
+            raise ValueError("goes with min_score alone")
+        return keep_below
 
     @field_validator("lexical")
     @classmethod
@@ -654,6 +677,11 @@ class SearchRequest(BaseModel):
         return rerank
 
     @property
+    def is_judged(self) -> bool:
+        """Whether its hits are to say how likely each of them is what was asked for."""
+        return self.relevance or self.min_score is not None
+
+    @property
     def weighs_attributes(self) -> bool:
         return self.is_fused or bool(self.terms) if self.attribute_words is None else self.attribute_words
 
@@ -668,6 +696,16 @@ class SearchRequest(BaseModel):
         if boost and others.data.get("sort") is not None:
             raise ValueError("comes with sort; send one of the two")
         return boost
+
+
+class HitSignals(BaseModel):
+    """What a hit's relevance is made of. Null: not looked at in this mode, or its vectors are still to be made."""
+
+    title_cosine: float | None = Field(None, description="Of the query and the title.")
+    picture_cosine: float | None = Field(None, description="Of the query and the nearest of its pictures.")
+    words: float | None = Field(
+        None, description="How much of the text's words it has in its title, sku, category and attributes, 0 to 1."
+    )
 
 
 class SearchHit(BaseModel):
@@ -694,6 +732,14 @@ class SearchHit(BaseModel):
     group_size: int | None = Field(
         None, description="With `group_by`: products of its group in the whole catalogue, whatever the filters say."
     )
+    relevance: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="With `min_score` or `relevance`: how likely it is what was asked for, by the calibration of the "
+        "mode; null where there is none, or its vectors are still to be made.",
+    )
+    signals: HitSignals | None = Field(None, description="With `min_score` or `relevance`: what that is made of.")
 
 
 class SearchFacets(BaseModel):
@@ -737,6 +783,9 @@ SearchWay = Literal["meaning", "pictures", "reranking"]
 class SearchResponse(BaseModel):
     mode: SearchMode
     hits: list[SearchHit]
+    no_match: bool | None = Field(
+        None, description="With `min_score`, on the first page: whether none of its hits clears it, shown or not."
+    )
     understood: Understood | None = Field(
         None, description="Where the text names attributes or what is not wanted, and neither is switched off."
     )
@@ -965,6 +1014,60 @@ class RolledBackIndex(IndexInfo):
 
 class DroppedIndexes(BaseModel):
     collections: list[str] = Field(description="Dropped within seconds.")
+
+
+Weight = Annotated[float, Field(ge=0, le=1000, allow_inf_nan=False)]
+
+
+class RelevanceWeights(BaseModel):
+    """Of the signals of a hit, in log-odds: its relevance is 1 / (1 + exp(-(intercept + weights · signals)))."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    intercept: float = Field(ge=-1000, le=1000, allow_inf_nan=False)
+    title_cosine: Weight = 0.0
+    picture_cosine: Weight = 0.0
+    words: Weight = 0.0
+
+
+class FittedOn(BaseModel):
+    """What weights were fitted on, and how good they are on parts of it that they were not fitted on."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    queries: int = Field(ge=1)
+    hits: int = Field(ge=1)
+    auroc: float = Field(ge=0, le=1, description="How often a relevant hit has the higher relevance of two.")
+    log_loss: float = Field(ge=0, allow_inf_nan=False)
+    calibration_error: float = Field(
+        ge=0, le=1, description="By how much relevance and what was relevant differ, over ten parts of equal size."
+    )
+
+
+class NewCalibration(BaseModel):
+    """Of one mode, for the index that the fitted hits were of."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    collection: Annotated[str, StringConstraints(max_length=255)] = Field(
+        description="As the searches' `index.collection` said: for another index the weights would be wrong."
+    )
+    weights: RelevanceWeights
+    fitted_on: FittedOn
+
+
+class ModeCalibration(BaseModel):
+    weights: RelevanceWeights
+    fitted_on: FittedOn
+    fitted_at: AwareDatetime | None = Field(description="Null: it came with the models.")
+
+
+class Calibration(BaseModel):
+    """By mode, what the live index has."""
+
+    collection: str
+    fingerprint: str = Field(description="Of the models that made it.")
+    modes: dict[SearchMode, ModeCalibration]
 
 
 class ComponentHealth(BaseModel):

@@ -269,6 +269,23 @@ class VectorIndexRow(Base):
     status: orm.Mapped[Literal["building", "active", "retired", "dropping"]] = orm.mapped_column(sa.String(16))
     created_at: orm.Mapped[datetime] = orm.mapped_column(UtcDateTime, default=utc_now)
     activated_at: orm.Mapped[datetime | None] = orm.mapped_column(UtcDateTime)
+    calibration_version: orm.Mapped[int] = orm.mapped_column(default=0, server_default="0")
+    """Another one where its calibrations are."""
+
+
+class CalibrationRow(Base):
+    """How a search mode's signals become a relevance in an index; goes with it."""
+
+    __tablename__ = "calibration"
+    __table_args__ = (TABLE_OPTIONS,)
+
+    vector_index_id: orm.Mapped[int] = orm.mapped_column(
+        sa.ForeignKey("vector_index.id", ondelete="CASCADE"), primary_key=True, autoincrement=False
+    )
+    mode: orm.Mapped[str] = orm.mapped_column(sa.String(32), primary_key=True)
+    weights: orm.Mapped[dict[str, float]] = orm.mapped_column(sa.JSON)
+    fitted_on: orm.Mapped[dict[str, float]] = orm.mapped_column(sa.JSON)
+    fitted_at: orm.Mapped[datetime] = orm.mapped_column(UtcDateTime, default=utc_now)
 
 
 class ProductVectorRow(Base):

@@ -9,7 +9,7 @@ of the first ten those that should not be there.
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -43,8 +43,11 @@ class Judged:
     mode: str
     category: str
     measures: Mapping[str, float]
+    """None where no product is relevant: nothing could be found."""
     hits: Sequence[Key]
     """Best first; by their sku where they have one."""
+    highest: Mapping[str, float] = field(default_factory=dict)
+    """Of all hits, the highest relevance and signals, where they were asked for (`no_match.py`)."""
 
 
 @dataclass(frozen=True)
@@ -76,13 +79,13 @@ class Difference:
     """Two-sided, by Fisher's randomization of pairs: how often chance alone would differ as much."""
 
 
-def judged(query: Query, hits: Sequence[tuple[str | None, int]]) -> Judged:
+def judged(query: Query, hits: Sequence[tuple[str | None, int]], highest: Mapping[str, float] | None = None) -> Judged:
     """`hits`: sku and product_id of each, best first."""
     grades = [query.relevant.get(product_id, query.relevant.get(sku or "", 0)) for sku, product_id in hits[:DEPTH]]
     shown: list[Key] = [sku or product_id for sku, product_id in hits]
     unwanted = sum(product_id in query.unwanted or sku in query.unwanted for sku, product_id in hits[:DEPTH])
-    measures = measures_of(grades, list(query.relevant.values()), unwanted)
-    return Judged(query.query_id, query.mode, query.category, measures, shown)
+    measures = measures_of(grades, list(query.relevant.values()), unwanted) if query.relevant else {}
+    return Judged(query.query_id, query.mode, query.category, measures, shown, highest or {})
 
 
 def measures_of(grades: Sequence[int], relevant: Sequence[int], unwanted: int = 0) -> dict[str, float]:
@@ -106,8 +109,8 @@ def _dcg(grades: Sequence[int]) -> float:
 
 
 def summarise(results: Sequence[Judged]) -> list[Summary]:
-    """A row for each mode, and for each of its categories if there are several."""
-    found = []
+    """A row for each mode, and for each of its categories if there are several; of what has a relevant product."""
+    found, results = [], [result for result in results if result.measures]
     for mode in dict.fromkeys(result.mode for result in results):
         of_mode = [result for result in results if result.mode == mode]
         for category, of_category in _by_category(of_mode):
@@ -118,8 +121,8 @@ def summarise(results: Sequence[Judged]) -> list[Summary]:
 
 def compare(before: Sequence[Judged], after: Sequence[Judged]) -> list[Difference]:
     """Of the queries that both have, by their ids. Raises CatalogueError where there are none."""
-    earlier = {result.query_id: result for result in before}
-    both = [result for result in after if result.query_id in earlier]
+    earlier = {result.query_id: result for result in before if result.measures}
+    both = [result for result in after if result.query_id in earlier and result.measures]
     if not both:
         raise CatalogueError("The two runs have no query in common: are they of one file?")
     found = []
@@ -144,6 +147,12 @@ def _by_category(results: Sequence[Judged]) -> Iterator[tuple[str, Sequence[Judg
 
 def _values(results: Sequence[Judged]) -> Values:
     return np.array([[result.measures[name] for name in MEASURES] for result in results], np.float64)
+
+
+def interval_of(values: Values) -> tuple[float, float]:
+    """Of what resamples came to."""
+    low, high = np.percentile(values, INTERVAL)
+    return float(low), float(high)
 
 
 def _estimates(values: Values) -> dict[str, Estimate]:

@@ -2,9 +2,9 @@
 
 Our own format is JSON lines: `mode`, `text`, `image` (a path beside the file) or `terms` (those of `POST /search`, in
 which a `sku` may name a product), and `relevant`: a list of skus, of product_ids (numbers), or of objects with one of
-the two and a `grade` (1 where none is given). Or, as `cli.py reindex` takes them, `sku` or `product_id` of the one
-product. Further: `id`, `category`, `unwanted`: a list of those that should not be shown, and `search`, further fields
-of `POST /search`.
+the two and a `grade` (1 where none is given); empty where the catalogue has nothing for it. Or, as `cli.py reindex`
+takes them, `sku` or `product_id` of the one product. Further: `id`, `category`, `unwanted`: a list of those that should
+not be shown, and `search`, further fields of `POST /search`.
 """
 
 import json
@@ -27,7 +27,7 @@ class Query:
     """The same in every run, by which runs are compared."""
     mode: str
     relevant: Mapping[Key, int]
-    """Each with its grade, 1 or more."""
+    """Each with its grade, 1 or more. None of what the catalogue has not."""
     text: str | None = None
     picture: Callable[[], bytes] | None = None
     terms: Sequence[Mapping[str, Any]] = ()
@@ -68,7 +68,7 @@ def _query(record: Any, folder: Path, number: str, mode: str) -> Query:
     if record.get("terms") == []:
         raise TypeError("it has no terms")
     relevant = dict(_grades(record))
-    if not any(grade > 0 for grade in relevant.values()):
+    if record.get("relevant") != [] and not any(grade > 0 for grade in relevant.values()):
         raise TypeError("it names no relevant product")
     return Query(
         query_id=str(record.get("id", number)),

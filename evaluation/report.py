@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.table import Table
 
 from evaluation.measures import MEASURES, Difference, Estimate, Summary
+from evaluation.no_match import Separation
 from evaluation.run import write_json
 
 SHOWN = {"recall@1": "R@1", "recall@5": "R@5", "recall@10": "R@10", "mean_recall": "mean R"}
@@ -37,6 +38,25 @@ def comparison_table(differences: Sequence[Difference]) -> Table:
             f"{row.p_value:.4f}{surely}",
             str(row.queries),
         )
+    return table
+
+
+def separation_table(separations: Iterable[Separation], min_score: float) -> Table:
+    columns = (
+        "mode",
+        "by the highest",
+        "AUROC",
+        "right at its best threshold",
+        f"right at {min_score}",
+        "with",
+        "without",
+    )
+    table = Table(*columns, caption="whether any product fits; %, with 95 % intervals")
+    for row in separations:
+        at = f"{100 * row.right_at_min_score:.1f}" if row.right_at_min_score is not None else ""
+        best = f"{100 * row.best_right:.1f} ({row.best_threshold:.3f})"
+        counts = (str(row.with_product), str(row.without_product))
+        table.add_row(row.mode, row.signal.replace("_", " "), _with_interval(row.auroc), best, at, *counts)
     return table
 
 

@@ -35,18 +35,32 @@ def run_queries(
 ) -> Run:
     """`search`: further fields of each request. Raises CatalogueError if a search is refused."""
     began_at, indexes, results = datetime.now(UTC).isoformat(timespec="seconds"), [], []
+    if not all(query.relevant for query in queries):
+        search = {"relevance": True, **search}
     with ThreadPoolExecutor(SEARCHES_AT_ONCE) as pool:
-        answers = pool.map(lambda query: _search(client, query, search), queries)
+        answers = pool.map(lambda query: ask(client, query, search), queries)
         for query, answer in zip(queries, answers, strict=True):
             products = [hit["product"] for hit in answer["hits"]]
-            results.append(judged(query, [(product["sku"], product["product_id"]) for product in products]))
+            named = [(product["sku"], product["product_id"]) for product in products]
+            results.append(judged(query, named, highest_of(answer["hits"])))
             indexes.append(answer["index"])
             on_progress(len(results))
     collections, models = (list(dict.fromkeys(each[of] for each in indexes)) for of in ("collection", "model"))
     return Run(results, began_at, collections, models, search)
 
 
-def _search(client: httpx.Client, query: Query, search: Mapping[str, Any]) -> Any:
+def highest_of(hits: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Of all hits the highest relevance, and each signal's, where they were asked for."""
+    values: dict[str, float] = {}
+    for hit in hits:
+        for name, value in {"relevance": hit["relevance"], **(hit["signals"] or {})}.items():
+            if value is not None:
+                values[name] = max(values.get(name, value), value)
+    return values
+
+
+def ask(client: httpx.Client, query: Query, search: Mapping[str, Any]) -> Any:
+    """The answer. Raises CatalogueError if it is refused."""
     try:
         request = {"mode": query.mode, "top_k": DEPTH, **query.search, **search, **_asked(client, query)}
         return answer_of(client.post("/search", json=request))

@@ -192,6 +192,7 @@ class ApiClient:
         by_group: bool = False,
         fold: bool = False,
         as_of: datetime | None = None,
+        relevance: bool = False,
     ) -> SearchResponse:
         query: dict[str, Any] = {"mode": mode.value, "top_k": str(top_k), "offset": str(offset)}
         if facets:
@@ -201,9 +202,11 @@ class ApiClient:
         if by_group:
             query["group_by"] = "group_id"
         if fold:
-            query["fold"] = True
+            query["fold"] = "true"
         if as_of is not None:
             query["as_of"] = as_of.isoformat()
+        if relevance:
+            query["relevance"] = "true"
         if text is not None:
             query["text"] = text
         if words:

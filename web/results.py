@@ -20,6 +20,8 @@ from web.filters import NOTHING_CHOSEN, Chosen
 
 DEFAULT_TOP_K = 20
 CONNECTIONS = 4
+FITS_FROM = 0.15
+"""What is less likely than this to be what was asked for does not fit: docs/relevance.md says how it was chosen."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,11 @@ class Query:
     by_group: bool = False
     fold: bool = False
 
+    @property
+    def is_judged(self) -> bool:
+        """Whether it may be said that nothing fits: of the nearest, and of what a text asks for."""
+        return self.text is not None and self.sort is None
+
 
 @dataclass
 class Results:
@@ -51,9 +58,14 @@ class Results:
     as_of: datetime | None = None
     """Of the first page, for the others."""
     understood: Understood | None = None
+    nothing_fits: bool = False
+    """None of the first page's hits, as far as the service can tell: without a calibration it can't."""
 
     def fetch(self, client: ApiClient, facets: Sequence[str]) -> None:
-        response = self._fetch_page(client, facets)
+        response = self._fetch_page(client, facets, relevance=self.query.is_judged)
+        self.nothing_fits = bool(response.hits) and all(
+            hit.relevance is not None and hit.relevance < FITS_FROM for hit in response.hits
+        )
         assert response.facets is not None, "they were asked for"
         response.facets.counts.update(_without_their_own_filter(client, self.query))
         self.facets = response.facets
@@ -61,9 +73,9 @@ class Results:
     def fetch_more(self, client: ApiClient) -> None:
         self._fetch_page(client, [])
 
-    def _fetch_page(self, client: ApiClient, facets: Sequence[str]) -> SearchResponse:
-        top_k, offset = self.query.top_k, len(self.hits)
-        response = _search(client, self.query, top_k=top_k, offset=offset, facets=facets, as_of=self.as_of)
+    def _fetch_page(self, client: ApiClient, facets: Sequence[str], *, relevance: bool = False) -> SearchResponse:
+        page = {"top_k": self.query.top_k, "offset": len(self.hits)}
+        response = _search(client, self.query, **page, facets=facets, as_of=self.as_of, relevance=relevance)
         self.as_of = response.as_of
         self.hits += response.hits
         self.took_ms = response.took_ms
@@ -80,6 +92,7 @@ def _search(
     offset: int,
     facets: Sequence[str],
     as_of: datetime | None = None,
+    relevance: bool = False,
 ) -> SearchResponse:
     return client.search(
         query.mode,
@@ -95,6 +108,7 @@ def _search(
         by_group=query.by_group,
         fold=query.fold,
         as_of=as_of,
+        relevance=relevance,
     )
 
 

@@ -230,6 +230,8 @@ def _show_results(results: Results, view: View) -> None:
     if not results.hits:
         _explain_no_hits(results.query)
         return
+    if results.nothing_fits and not _nearest_are_wanted(results):
+        return
     _show_summary(results)
     if view == "grid":
         show_hit_grid(results.hits)
@@ -244,6 +246,21 @@ def _show_results(results: Results, view: View) -> None:
             show_error(error)
         else:
             st.rerun()
+
+
+def _nearest_are_wanted(results: Results) -> bool:
+    """Says that nothing fits, and asks whether what is nearest shall be shown all the same."""
+    key = f"{results.query.mode.value}_nearest_of"
+
+    def want() -> None:
+        st.session_state[key] = results.query
+
+    st.info(t("nothing_fits"), icon=":material/search_off:")
+    if st.session_state.get(key) == results.query:
+        return True
+    label = t("show_nearest", count=len(results.hits))
+    st.button(label, icon=":material/expand_more:", on_click=want)
+    return False
 
 
 def _show_facets(panel: FilterPanel, facets: SearchFacets | None) -> None:

@@ -255,6 +255,8 @@ TEXTS: dict[str, Text] = {
     "matched_words": Text("含：{words}", "has: {words}"),
     "more_results": Text("更多结果", "More results"),
     "no_more_results": Text("没有更多结果了", "That is all"),
+    "nothing_fits": Text("没有合适的商品。", "Nothing fits."),
+    "show_nearest": Text("仍然显示最接近的 {count} 件", "Show the nearest {count} all the same"),
     "no_hits": Text("没有找到结果。", "Nothing was found."),
     "no_hits_filtered": Text(
         "没有符合筛选条件的结果。去掉一些条件，或放宽价格再试。",

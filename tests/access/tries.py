@@ -42,7 +42,7 @@ class Names:
     def in_path(self, path: str) -> dict[str, object]:
         job_id = self.import_job_id if path.startswith("/product/import") else self.drawing_job_id
         job_id = self.report_job_id if path.startswith("/product/duplicates") else job_id
-        return vars(self) | {"job_id": job_id, "name": "admin"}
+        return vars(self) | {"job_id": job_id, "name": "admin", "mode": "hybrid"}
 
     def in_place_of(self, others: "Names", text: str) -> str:
         """What an answer says again of what was asked."""

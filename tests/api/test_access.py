@@ -31,8 +31,15 @@ from tuwen.errors import ConfigurationError
 PROXY, OPEN = "127.0.0.2", "127.0.0.3"
 ELSEWHERE = {"X-Forwarded-For": "203.0.113.9"}  # as the proxy says
 # What a route is asked for with, so that it does nothing, whoever is let in.
-WITH: dict[str, Any] = {"product_id": 999999, "sku": "NONE", "image_id": "none", "job_id": 999999, "name": "nobody"}
-WITH |= {"path": "none.png"}
+WITH: dict[str, Any] = {
+    "product_id": 999999,
+    "sku": "NONE",
+    "image_id": "none",
+    "job_id": 999999,
+    "name": "nobody",
+    "mode": "hybrid",
+}
+WITH |= {"path": "none.png", "mode": "hybrid"}
 DOCUMENTATION = ("/openapi.json",)
 MARKS = "<!-- routes -->", "<!-- end of routes -->"
 OTHER = "another shop's"

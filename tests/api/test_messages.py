@@ -23,6 +23,7 @@ PLACES = (
     "tuwen/generation",
     "tuwen/importing",
     "tuwen/twins",
+    "tuwen/vectors/calibrations.py",
     "tuwen/limit_settings.py",
 )
 RAISES = {"in_field", "ValueError", "FieldError", "MalformedRequest", "UnsupportedMediaType", "NotFound", "_refused"}

@@ -13,6 +13,7 @@ from clients.catalogue_import import read_catalogue
 from evaluation.catalogue_queries import queries_of
 from evaluation.datasets import read_queries
 from evaluation.measures import Summary, compare, summarise
+from evaluation.no_match import separations
 from evaluation.run import run_queries
 from tests.conftest import create_product, picture
 from tests.processes import ROOT, wait_until
@@ -92,6 +93,32 @@ def test_what_is_not_wanted_is_rarely_shown(shop: httpx.Client, mode: str) -> No
     print(f"{mode}: of the first ten show what is not wanted {shown}")
     assert shown["negated"] <= 0.4 * shown["plain"]
     assert rows["negated"]["right@5"].value >= rows["plain"]["right@5"].value
+
+
+@pytest.mark.parametrize("mode", ["hybrid", "text_to_image", "text_to_text"])
+def test_what_the_catalogue_has_not_is_told_from_what_it_has(shop: httpx.Client, mode: str) -> None:
+    """Every other query of the file that docs/relevance.md reports on, by the calibration that comes with the models:
+    better than the best threshold of a cosine."""
+    queries = read_queries(ROOT / "evaluation" / "query_files" / "no_match.jsonl", mode)[::2]
+    found = {each.signal: each for each in separations(run_queries(shop, queries, {}, lambda _: None).results, 0.15)}
+    print(f"{mode}: AUROC { ({name: round(each.auroc.value, 3) for name, each in found.items()}) }")
+    relevance = found.pop("relevance")
+    assert relevance.auroc.value >= 0.9
+    cosines = [each for name, each in found.items() if name.endswith("_cosine")]
+    assert cosines
+    for cosine in cosines:
+        assert relevance.auroc.value > cosine.auroc.value
+        assert relevance.best_right > cosine.best_right
+    assert relevance.right_at_min_score is not None
+    assert relevance.right_at_min_score >= 0.8
+
+
+def test_a_textbook_is_not_among_the_furniture(shop: httpx.Client) -> None:
+    asked = {"mode": "hybrid", "text": "量子力学教科书第三版", "min_score": 0.15}
+    found = shop.post("/search", json=asked).raise_for_status().json()
+    assert (found["no_match"], found["hits"]) == (True, [])
+    found = shop.post("/search", json={**asked, "text": "红色的沙发"}).raise_for_status().json()
+    assert found["no_match"] is False
 
 
 @pytest.mark.parametrize(

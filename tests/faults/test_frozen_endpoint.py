@@ -81,6 +81,25 @@ def test_one_that_hangs_takes_its_own_searches_alone(shop: Shop) -> None:
     shop.client.delete(f"/product/{created['product_id']}")
 
 
+def test_nothing_is_left_out_of_what_can_not_be_judged(shop: Shop) -> None:
+    measured = {"queries": 20, "hits": 100, "auroc": 0.9, "log_loss": 0.3, "calibration_error": 0.02}
+    weights = {"intercept": -9.0, "title_cosine": 0.1, "words": 0.1}
+    body = {"collection": shop.client.get("/calibration").json()["collection"], "weights": weights}
+    shop.client.put("/calibration/hybrid", json={**body, "fitted_on": measured}).raise_for_status()
+    asked = {"mode": "hybrid", "text": "红色布艺沙发", "min_score": 0.5}
+
+    def no_match() -> bool | None:
+        response = shop.client.post("/search", json=asked)
+        return response.json()["no_match"] if response.is_success else None
+
+    wait_until(lambda: no_match() is True, what="the calibration to be used")
+    with shop.endpoint.frozen():
+        titles, missing = shop.search(asked)
+        assert (titles[0], missing) == ("红色布艺沙发", ["meaning"])
+        assert no_match() is None
+    wait_until(lambda: no_match() is True, what="the endpoint to be asked again")
+
+
 def test_health_asks_one_that_nobody_has_asked_lately(shop: Shop) -> None:
     shop.search(MEANING)
     with shop.endpoint.frozen():

@@ -321,6 +321,31 @@ def test_a4_an_example_query_finds_pictures_and_more_of_them(tab: Page, pages_ur
     expect_pictures_loaded(tab, ".st-key-hit_grid")
 
 
+def test_nothing_fits_is_said_and_the_nearest_are_shown_on_request(
+    tab: Page, pages_url: str, catalogue: httpx.Client
+) -> None:
+    measured = {"queries": 20, "hits": 100, "auroc": 0.9, "log_loss": 0.3, "calibration_error": 0.02}
+    by_words = {"weights": {"intercept": -4.0, "words": 8.0}, "fitted_on": measured}
+    collection = catalogue.get("/calibration").json()["collection"]
+    catalogue.put("/calibration/hybrid", json={"collection": collection, **by_words}).raise_for_status()
+
+    def is_used() -> bool:
+        asked = {"mode": "hybrid", "text": "红色布艺沙发", "relevance": True}
+        return catalogue.post("/search", json=asked).json()["hits"][0]["relevance"] is not None
+
+    wait_until(is_used, timeout_s=10, what="the calibration to be used")
+    tab.goto(f"{pages_url}/hybrid")
+    search_text(tab, "想找什么", "量子力学教科书第三版")
+    expect(tab.get_by_text("没有合适的商品。")).to_be_visible()
+    expect(hit(tab, 1)).to_have_count(0)
+    tab.get_by_role("button", name="仍然显示最接近的 5 件").click()
+    expect(hit(tab, 5)).to_be_visible()
+    expect(tab.get_by_text("没有合适的商品。")).to_be_visible()
+    search_text(tab, "想找什么", "红色布艺沙发")
+    expect(hit(tab, 1)).to_contain_text("红色布艺沙发")
+    expect(tab.get_by_text("没有合适的商品。")).to_have_count(0)
+
+
 def test_the_apis_refusal_stands_in_its_own_words(tab: Page, pages_url: str, catalogue: httpx.Client) -> None:
     not_a_picture = b"a text file, whatever its name says"
     files = {"image": ("picture", not_a_picture)}

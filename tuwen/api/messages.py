@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 from tuwen.api.access_messages import OF_ACCESS, WORDS
 from tuwen.api.failure_messages import OF_FAILURES
 from tuwen.api.health_messages import OF_HEALTH
+from tuwen.api.relevance_messages import OF_RELEVANCE
 from tuwen.api.warning_messages import KINDS, OF_WARNINGS
 
 Language = Literal["en", "zh"]
@@ -24,6 +25,7 @@ Parameters = dict[str, int | str]
 # Code, English, Chinese. The narrower stands before the wider.
 OURS = (
     *OF_ACCESS,
+    *OF_RELEVANCE,
     ("missing_query", "mode {mode} needs exactly one of: {allowed}; this request has none of them.", "{mode} 模式需要且只需要其中一个：{allowed}；请求中一个也没有。"),
     ("other_query", "mode {mode} needs exactly one of: {allowed}; this request has {given}.", "{mode} 模式需要且只需要其中一个：{allowed}；请求中有 {given}。"),
     ("needs_one_query", "mode {mode} needs exactly one of: {allowed}", "{mode} 模式需要且只需要其中一个：{allowed}"),

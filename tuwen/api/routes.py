@@ -3,6 +3,7 @@
 from fastapi import FastAPI
 
 from tuwen.api import (
+    calibration,
     documentation,
     duplicates,
     generation,
@@ -32,6 +33,7 @@ RESOURCES = (
     images,
     operation,
     reindex,
+    calibration,
     keys,
     documentation,
 )

@@ -49,7 +49,7 @@ def terms_of_product(
     in hundredths."""
     found: dict[str, float] = {}
     fields = [(title, TITLE), (sku or "", SKU), (category or "", CATEGORY)]
-    fields += [(text, ATTRIBUTES) for text in _texts_in(attributes)]
+    fields += [(text, ATTRIBUTES) for text in texts_in(attributes)]
     for text, weight in fields:
         normalised = lexical_text(text)
         saturation = (K1 + 1) / (1 + K1 * (1 - B + B * len(normalised) / USUAL_LENGTH))
@@ -92,12 +92,13 @@ def parts_of(run: str) -> list[str]:
     return list(dict.fromkeys(part for part in (*pieces, *finer) if part != run))
 
 
-def _texts_in(value: object) -> Iterator[str]:
+def texts_in(value: object) -> Iterator[str]:
+    """Of attributes, however deep."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping | list):
         for each in value.values() if isinstance(value, Mapping) else value:
-            yield from _texts_in(each)
+            yield from texts_in(each)
 
 
 @cache

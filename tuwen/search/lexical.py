@@ -2,11 +2,11 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import NamedTuple
 
-from data_models import SearchFilters
+from data_models import Product, SearchFilters
 from tuwen.catalogue.terms import MOST_PRODUCTS, TermCounts, best_products, known_terms
 from tuwen.database.engine import Database, Session
 from tuwen.lexical.lexicon import Lexicon
@@ -20,6 +20,7 @@ from tuwen.lexical.query_terms import (
     sounds_instead_of,
 )
 from tuwen.lexical.terms import PINYIN, is_han, pairs_of, runs_of, sounds_of
+from tuwen.search.word_shares import Having, WordPart, parts_of_query, share_of, spellings_of
 from tuwen.texts import lexical_text
 
 # Products that the terms of one search have together: the rarest terms are taken first, and at least one.
@@ -67,6 +68,24 @@ class LexicalSearch:
                 self._counts.learn(session, {each.term for number in mine for each in asked[number]})
                 found |= {number: self._found(session, queries[number], asked[number]) for number in mine}
         return [found[number] for number in range(len(queries))]
+
+    def shares(self, database: Database, text: str, products: Sequence[Product]) -> list[float]:
+        """Of each product, how much of the text's words it has. Unlike in `WordHits` it is no matter where it has them
+        and how long its title is: who has all of them has 1. `database`: of the shop that asks."""
+        words = self._lexicon.words
+        as_it_stands = replace(words, synonyms={}, longest=0)
+        spellings = [query_terms(each, as_it_stands) for each in spellings_of(text, words)]
+        with database.read() as session:
+            self._counts.learn(session, {each.term for asked in spellings for each in asked})
+            weighed = [self._weighed(session, text, asked) for asked in spellings]
+        having = [Having.of(product) for product in products]
+        return [max(share_of(parts, each) for parts in weighed) for each in having]
+
+    def _weighed(self, session: Session, text: str, asked: Sequence[QueryTerm]) -> list[WordPart]:
+        counts = self._counts.of(session, [each.term for each in asked])
+        if unknown := {each.term for each in asked if each.term not in counts}:
+            asked = [*asked, *self._guesses(session, text, asked, unknown)]
+        return parts_of_query(asked, counts, self._counts.products(session))
 
     def _found(self, session: Session, query: WordQuery, asked: Sequence[QueryTerm]) -> WordHits:
         counts = self._counts.of(session, [each.term for each in asked])

@@ -30,6 +30,7 @@ from tuwen.pictures.download import PictureFetcher
 from tuwen.pictures.store import ImageStore
 from tuwen.search.encoding import QueryEncoder
 from tuwen.search.hybrid import HybridQuery, HybridSearch
+from tuwen.search.judging import Judge, Judged
 from tuwen.search.lexical import LexicalSearch
 from tuwen.search.lookup import Lookups
 from tuwen.search.nearest import Found, Lookup
@@ -40,7 +41,7 @@ from tuwen.search.reranking import RERANKED, Reranking
 from tuwen.search.understanding import Understanding, needs_reading, understand
 from tuwen.search.wishes import Wishes
 from tuwen.settings import Settings
-from tuwen.vectors.registry import IndexRegistry, LiveIndex
+from tuwen.vectors.registry import IndexRegistry, LiveIndex, ServedIndex
 from vector_db import VectorDB, VectorField, filter_expression
 
 SEARCH_THREADS = 8
@@ -91,6 +92,7 @@ class Searcher:
         self._lexicon = Lexicon(settings.lexicon_file)
         words = LexicalSearch(database, self._lexicon)
         self._hybrid = HybridSearch(database, self._lookups, words, lanes=lanes, queue_size=queue_size)
+        self._judge = Judge(database, vector_db, words, self._threads)
 
     def of_shop(self, shop_id: str) -> Self:
         """It waits together with the others."""
@@ -110,9 +112,7 @@ class Searcher:
                 "offset", f"is above {self._settings.search_max_offset}; refine the query instead"
             )
         watch, request = Stopwatch(), _as_of_now(request)
-        index = self._registry.known
-        if index is None:
-            index = await self._threads.run(self._registry.live)
+        index = await self._index_for(request)
         understood = await self._understood(request)
         query, vectors = await self._query_vectors.of(request, understood, image, is_stored, index)
         encode_ms = watch.lap_ms()
@@ -123,15 +123,13 @@ class Searcher:
         if reranks(request):
             found = await self._reranked(understood.text, found, missing)
         rerank_ms = watch.lap_ms() if request.rerank else None
-        shown = enumerate(found.hits[request.offset :][: request.top_k], start=request.offset + 1)
-        hits = [SearchHit(rank=rank, **hit._asdict()) for rank, hit in shown]
-        facets = None
-        if request.facets or request.group_by:
-            facets = await self._threads.run(self._count, request, found, hits)
+        judged, facets = await self._judged_and_counted(request, index, query, vectors, found)
+        if request.is_judged or request.facets or request.group_by:
             metadata_ms = round(metadata_ms + watch.lap_ms(), 2)
         return SearchResponse(
             mode=request.mode,
-            hits=hits,
+            hits=judged.hits,
+            no_match=judged.no_match,
             facets=facets,
             as_of=request.as_of,
             understood=understood.as_answer,
@@ -139,6 +137,15 @@ class Searcher:
             took_ms=watch.timings(encode_ms, vector_ms, metadata_ms, rerank_ms),
             index=IndexInfo(collection=index.collection, model=index.encoding.encoders.name),
         )
+
+    async def _index_for(self, request: SearchRequest) -> ServedIndex:
+        """The live one. Raises InvalidInput where it has no calibration for a `min_score`."""
+        index = self._registry.known
+        if index is None:
+            index = await self._threads.run(self._registry.live)
+        if request.is_judged:
+            await self._judge.require_calibrated(request, index)
+        return index
 
     async def _reranked(self, text: str, found: Found, missing: list[SearchWay]) -> Found:
         hits, is_done = await self._reranking.in_order(text, found.hits)
@@ -166,6 +173,24 @@ class Searcher:
         if request.is_fused:
             return await self._hybrid.find(HybridQuery(query.text or "", request.filters, lookups, understood.kind))
         return await self._lookups.find(lookups[0])
+
+    async def _judged_and_counted(
+        self,
+        request: SearchRequest,
+        index: ServedIndex,
+        query: Query,
+        vectors: Mapping[VectorField, Vector],
+        found: Found,
+    ) -> tuple[Judged, SearchFacets | None]:
+        """As far as the request asks for it."""
+        page = found.hits[request.offset :][: request.top_k]
+        hits = [SearchHit(rank=rank, **hit._asdict()) for rank, hit in enumerate(page, start=request.offset + 1)]
+        judged, facets = Judged(hits, None), None
+        if request.is_judged:
+            judged = await self._judge.judge(request, self._database, index, vectors, query.text, page, hits)
+        if request.facets or request.group_by:
+            facets = await self._threads.run(self._count, request, found, judged.hits)
+        return judged, facets
 
     def _count(self, request: SearchRequest, found: Found, hits: Sequence[SearchHit]) -> SearchFacets | None:
         with self._database.read_at_length() as session:

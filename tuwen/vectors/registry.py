@@ -40,8 +40,7 @@ from vector_db import VectorDB
 logger = logging.getLogger(__name__)
 
 LOOK_EVERY_S, LONGEST_LOOK_S = 1.0, 180.0  # a collection may have to be made
-LONGEST_LOAD_S = 900.0  # so long a change of the models waits for it
-LOAD_AGAIN_AFTER_S = 60.0  # a hub may have been away
+LONGEST_LOAD_S, LOAD_AGAIN_AFTER_S = 900.0, 60.0  # so long a change of the models waits; a hub may have been away
 MAKING = "making"  # in the lease's progress: a collection that was begun, and may be half made
 READY = "ready"
 
@@ -61,6 +60,7 @@ class ServedIndex(LiveIndex):
     encoding: EncodingService
     is_live: bool = True
     """False while it is being built."""
+    calibration_version: int = 0
 
 
 def require_live_index(database: Database, vector_db: VectorDB) -> LiveIndex:
@@ -148,7 +148,8 @@ class IndexRegistry:
             if models_of(row) != encoding.encoders.models and self._live is None:
                 self._write_models(row, encoding.encoders.models)
             before = self._live
-            self._live = ServedIndex(row.vector_index_id, row.collection, row.activated_at, encoding)
+            names = row.vector_index_id, row.collection, row.activated_at
+            self._live = ServedIndex(*names, encoding, calibration_version=row.calibration_version)
             if before is not None and before.vector_index_id != row.vector_index_id:
                 logger.info("The index is %s now, of %s", row.collection, encoding.encoders.name)
             return self._live
