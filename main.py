@@ -88,7 +88,7 @@ async def _open_api(services: Services) -> AsyncIterator[Api]:
         loops |= _embedded_loops(services, sender, relay)
     writer = ProductWriter(database, services.images, services.registry, settings.kafka_topic, relay.wake)
     searcher = new_searcher(services)
-    reindex_jobs = ReindexJobs(database, services.vector_db, services.registry)
+    reindex_jobs = ReindexJobs(settings, database, services.vector_db, services.registry)
     probes, metrics = Probes(services, presence), Metrics(database, presence)
     with told_to_stop() as stopping:
         jobs = GenerationJobs(

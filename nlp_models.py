@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tuwen.encoders.base import Encoders, KnownIndex, ModelNames, Precision
-from tuwen.encoders.endpoint import EndpointName, endpoint_name
+from tuwen.encoders.endpoint_name import EndpointName, endpoint_name
 from tuwen.encoders.hub import fetch_from_huggingface, fetch_from_modelscope, pinned_name, resolve_model
 from tuwen.encoders.loading import FoundModel, load_clip, load_sentence
 from tuwen.encoders.matryoshka import SizedName, sized_name
 from tuwen.encoders.prompts import NO_PROMPT, Prompts, prompts_of
-from tuwen.encoders.remote import FoundEndpoint, RemoteClip, RemoteTexts
+from tuwen.encoders.remote import FoundEndpoint, RemoteClip, RemoteTexts, size_of
 from tuwen.encoders.reranker import LocalReranker, RemoteReranker, Reranker
 from tuwen.errors import ModelMismatch, ModelUnavailable
 from tuwen.settings import Settings
@@ -49,9 +49,12 @@ class FoundModels:
     """As version 0.2.0 had it, which knew of one way only to use them."""
 
 
-def find_models(names: ModelNames, settings: Settings) -> FoundModels:
-    """Fetches what is not here. Raises ModelUnavailable, naming the setting, when one can't be had."""
-    clip, text = _find_clip(names, settings), _find_text(names, settings)
+def find_models(names: ModelNames, settings: Settings, *, is_recorded: bool = False) -> FoundModels:
+    """Fetches what is not here. Raises ModelUnavailable, naming the setting, when one can't be had.
+
+    `is_recorded`: an index has these very names, and so what an endpoint answers is known. Any other must answer.
+    """
+    clip, text = _find_clip(names, settings, is_recorded), _find_text(names, settings, is_recorded)
     prompts = _prompts(names, text.model)
     files = clip.digests, text.digests
     return FoundModels(
@@ -70,21 +73,23 @@ class _Found(NamedTuple):
     digests: list[bytes]
 
 
-def _find_clip(names: ModelNames, settings: Settings) -> _Found:
+def _find_clip(names: ModelNames, settings: Settings, is_recorded: bool) -> _Found:
     name = sized_name(names.clip)
     if endpoint := endpoint_name(name.model, "CLIP_MODEL"):
-        return _find_endpoint(endpoint, name.dimensions, lambda found: RemoteClip(found, settings))
+        style = settings.clip_endpoint_style  # which decides what is sent beside a picture, and so its vector
+        as_clip = partial(RemoteClip, settings=settings)
+        return _find_endpoint(endpoint, name.dimensions, as_clip, is_recorded, "" if style == "vllm" else f", {style}")
     path = resolve_model(names.clip, settings.model_hub, "CLIP_MODEL", FETCHERS)
     if path.suffix != ".pt" or path.is_dir():
         _require_one_of(CLIP_FILES, path, f"CLIP_MODEL={names.clip}")
     return _of_files(path, pinned_name(names.clip, path), names.precision, None)
 
 
-def _find_text(names: ModelNames, settings: Settings) -> _Found:
+def _find_text(names: ModelNames, settings: Settings, is_recorded: bool) -> _Found:
     name = sized_name(names.text)
     if endpoint := endpoint_name(name.model, "TEXT_MODEL"):
-        none = Prompts()
-        return _find_endpoint(endpoint, name.dimensions, lambda found: RemoteTexts(found, none, settings))
+        as_texts = partial(RemoteTexts, prompts=Prompts(), settings=settings)
+        return _find_endpoint(endpoint, name.dimensions, as_texts, is_recorded)
     path = resolve_model(name.model, settings.model_hub, "TEXT_MODEL", FETCHERS)
     _require_one_of(TEXT_FILES, path, f"TEXT_MODEL={names.text}")
     pinned = name._replace(model=pinned_name(name.model, path))
@@ -99,13 +104,20 @@ def _of_files(path: Path, pinned: str, precision: Precision | None, dimensions: 
 
 
 def _find_endpoint(
-    name: EndpointName, dimensions: int | None, encoder: Callable[[FoundEndpoint], RemoteClip | RemoteTexts]
+    name: EndpointName,
+    dimensions: int | None,
+    encoder: Callable[[FoundEndpoint], RemoteClip | RemoteTexts],
+    is_recorded: bool,
+    used: str = "",
 ) -> _Found:
     """Asks it how many numbers its vectors have, unless that is known. Where it stands makes them no others."""
-    size = dimensions or name.size or encoder(FoundEndpoint(name)).dim
+    size = dimensions or name.size
+    if size is None or not is_recorded:
+        asked = encoder(FoundEndpoint(name._replace(size=size), dimensions))
+        size = asked.dim if size is None else size_of(asked)
     found = FoundEndpoint(name._replace(size=size), dimensions)
     pinned = str(found.name if dimensions is None else SizedName(str(name._replace(size=None)), dimensions))
-    return _Found(found, pinned, [hashlib.sha256(f"endpoint's model: {name.model}, {size}".encode()).digest()])
+    return _Found(found, pinned, [hashlib.sha256(f"endpoint's model: {name.model}, {size}{used}".encode()).digest()])
 
 
 def choose_models(settings: Settings, active: KnownIndex | None, others: Sequence[KnownIndex]) -> FoundModels:
@@ -120,7 +132,8 @@ def choose_models(settings: Settings, active: KnownIndex | None, others: Sequenc
         wanted = replace(recorded, query_prompt=wanted.query_prompt)
     if active is not None and recorded is None:
         wanted = replace(wanted, precision=None)  # version 0.2.0 had no other
-    found = find_models(wanted, settings)
+    known = [each.models for each in (active, *others) if each is not None and each.models is not None]
+    found = find_models(wanted, settings, is_recorded=any(_names_same(wanted, each) for each in known))
     if active is None or found.fingerprint == active.fingerprint:
         return found
     if recorded is not None and not is_named and any(_is_of(found, wanted, other) for other in others):
@@ -129,14 +142,14 @@ def choose_models(settings: Settings, active: KnownIndex | None, others: Sequenc
             "CLIP_MODEL=%s and TEXT_MODEL=%s, %s, or change the index by 'python cli.py reindex'.",
             *(recorded.clip, recorded.text, how_to_set_prompts(recorded)),
         )
-        return find_models(recorded, settings)
+        return find_models(recorded, settings, is_recorded=True)
     if recorded is not None and is_named:
-        as_set = find_models(replace(wanted, document_prompt=settings.text_document_prompt), settings)
+        as_set = find_models(replace(wanted, document_prompt=settings.text_document_prompt), settings, is_recorded=True)
         if as_set.fingerprint == active.fingerprint:  # made before indexes named their prompts (migration 0010)
             return as_set
         raise ModelMismatch(
             f"{recorded.clip} and {recorded.text} give other vectors now than the index was built with: put their "
-            "files back to what they were, or import the catalogue into a new DATA_DIR. What "
+            "files (and CLIP_ENDPOINT_STYLE) back to what they were, or import the catalogue into a new DATA_DIR. What "
             "an upgrade of Tuwen itself changes, CHANGELOG.md says."
         )
     if recorded is None and found.fingerprint_of_files == active.fingerprint:
@@ -246,6 +259,8 @@ def _names_same(wanted: ModelNames, recorded: ModelNames) -> bool:
 
 def _names_this(name: str, recorded: str) -> bool:
     (wanted, dimensions), (model, recorded_dimensions) = sized_name(name), sized_name(recorded)
+    if endpoint := endpoint_name(wanted, "CLIP_MODEL or TEXT_MODEL"):
+        wanted = str(endpoint)  # without what it may end in
     is_same = model in (wanted, f"{Path(wanted).resolve()}") or model.startswith(f"{wanted}@")
     return is_same and dimensions == recorded_dimensions
 

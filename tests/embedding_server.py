@@ -4,9 +4,12 @@ Its vectors count characters, so that texts with common ones are near each other
 name. `POST /v1/control` says how it behaves from then on, `GET /v1/seen` what it was asked.
 """
 
+import asyncio
 import base64
+import gzip
 import hashlib
 import io
+import json
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -21,7 +24,9 @@ from starlette.routing import Route
 
 DIM = 64
 MOST_INPUTS = 32  # TEI's own limit
+LONGEST_PAIR = 60  # of a query and a title, in characters here
 POISON = "毒"
+NO_NUMBER = '{"data": [{"index": 0, "embedding": [NaN, 1.0]}]}'
 OK = 200
 COLOURS = {"红": (200, 30, 30), "蓝": (30, 30, 200), "绿": (30, 160, 30)}
 seen: list[dict[str, Any]] = []
@@ -61,6 +66,10 @@ async def embeddings(request: Request) -> Response:
         break
     if behaviour.get("redirect"):
         return RedirectResponse(behaviour["redirect"], 307)
+    await asyncio.sleep(behaviour.get("delay", 0))
+    raw = NO_NUMBER if "nan" in behaviour else behaviour.get("raw")
+    if raw is not None:
+        return Response(raw, media_type="application/json")
     inputs = inputs_of(body)
     if len(inputs) > MOST_INPUTS or any(POISON in text for text in inputs):
         return JSONResponse({"error": {"message": "too many or too long"}}, 413)
@@ -69,27 +78,37 @@ async def embeddings(request: Request) -> Response:
         {"object": "embedding", "index": number, "embedding": vector_of(text, dim)}
         for number, text in enumerate(inputs)
     ]
-    if "nan" in behaviour:
-        return Response('{"data": [{"index": 0, "embedding": [NaN, 1.0]}]}', media_type="application/json")
     if "drop" in behaviour:
         data.pop()
-    return JSONResponse({"object": "list", "model": body["model"], "data": data[::-1]})  # in no order
+    answer = {"object": "list", "model": body["model"], "data": data[::-1]}  # in no order
+    if "compressed" in behaviour:
+        return Response(gzip.compress(json.dumps(answer).encode()), headers={"Content-Encoding": "gzip"})
+    return JSONResponse(answer)
 
 
 async def rerank(request: Request) -> Response:
-    """By the characters that a title has in common with the query, those of Jina's and of TEI's shape."""
+    """By the characters that a title has in common with the query. Jina's shape below `/v1`, TEI's without it."""
     body = await request.json()
     seen.append({"key": request.headers.get("Authorization"), **body})
     for status in behaviour.pop("statuses", []):
         return JSONResponse({"error": {"message": "busy"}}, status)
-    titles = body.get("texts") or body["documents"]
+    if "raw" in behaviour:
+        return Response(behaviour["raw"], media_type="application/json")
+    is_tei = not request.url.path.startswith("/v1")
+    titles = body["texts" if is_tei else "documents"]
+    longest = max(len(body["query"]) + len(title) for title in titles)
+    if len(titles) > MOST_INPUTS or (is_tei and longest > LONGEST_PAIR and not body.get("truncate")):
+        return JSONResponse({"error": "too many, or too long", "error_type": "Validation"}, 422)
     scores = [len(set(body["query"]) & set(title)) / len(set(title)) for title in titles]
     if "drop" in behaviour:
         scores.pop()
-    name = "score" if "texts" in body else "relevance_score"
+    if "nan" in behaviour:
+        scores[0] = float("nan")
+    name = "score" if is_tei else "relevance_score"
     ranked = sorted(enumerate(scores), key=lambda each: -each[1])
     rows = [{"index": number, name: score} for number, score in ranked]
-    return JSONResponse(rows if "texts" in body else {"model": body["model"], "results": rows})
+    answer = rows if is_tei else {"model": body["model"], "results": rows}
+    return Response(json.dumps(answer), media_type="application/json")  # not a number, too
 
 
 async def control(request: Request) -> Response:
@@ -107,6 +126,7 @@ async def what_was_seen(_: Request) -> Response:
 ROUTES = [
     Route("/v1/embeddings", embeddings, methods=["POST"]),
     Route("/v1/rerank", rerank, methods=["POST"]),
+    Route("/rerank", rerank, methods=["POST"]),
     Route("/v1/control", control, methods=["POST"]),
     Route("/v1/seen", what_was_seen),
 ]

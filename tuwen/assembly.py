@@ -19,9 +19,10 @@ from tuwen.database.engine import Database
 from tuwen.database.start import open_database
 from tuwen.encoders.base import Encoders, KnownIndex, ModelNames
 from tuwen.encoders.device import choose_threads
+from tuwen.encoders.endpoint_name import unnamed_server
 from tuwen.encoders.reranker import Reranker
 from tuwen.encoders.service import EncodingService
-from tuwen.errors import DependencyUnavailable
+from tuwen.errors import DependencyUnavailable, ModelUnavailable
 from tuwen.importing.importer import Importer
 from tuwen.indexing.encoding import VectorCount
 from tuwen.indexing.ingest import Ingestor
@@ -101,7 +102,7 @@ async def open_services(settings: Settings, *, reranks: bool = False) -> AsyncIt
             return load_encoders(settings, choose_models(settings, *_known_indexes(stores.database)))
 
         def load(names: ModelNames) -> EncodingService:
-            encoders = load_encoders(settings, find_models(names, settings))
+            encoders = load_encoders(settings, find_models(names, settings, is_recorded=True))
             return asyncio.run_coroutine_threadsafe(_new_encoding(encoders, settings), loop).result()
 
         reranker = await asyncio.to_thread(load_reranker, settings) if reranks else None
@@ -175,6 +176,10 @@ def new_reindexer(services: Services) -> Reindexer:
     settings = services.settings
 
     def find(names: ModelNames) -> Models:
+        for setting, model in (("CLIP_MODEL", names.clip), ("TEXT_MODEL", names.text)):
+            server = unnamed_server(model, settings)
+            if server is not None:  # of a job that a process of other settings took
+                raise ModelUnavailable(f"{setting}: no setting of this process names {server}; ENDPOINT_SERVERS may.")
         found = find_models(names_to_build(names.clip, names.text, settings), settings)
         return Models(found.names, found.fingerprint)
 

@@ -19,6 +19,7 @@ VERSION = "0.2.0"
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 SKU_COLUMN_LENGTH, CATEGORY_COLUMN_LENGTH, GROUP_COLUMN_LENGTH = 64, 100, 64
 MAX_GUIDANCE = 50.0
+ServerAddress = Annotated[str, Field(pattern=r"^https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?$")]
 HostName = Annotated[str, Field(pattern=r"^[a-z0-9_-]+(\.[a-z0-9_-]+)*$")]
 
 # Which file, besides the environment; empty: none.
@@ -101,6 +102,7 @@ class Settings(LimitSettings):
     clip_endpoint_style: Literal["vllm", "infinity"] = "vllm"
     endpoint_api_key: SecretStr = SecretStr("")
     endpoint_api_key_file: Path | None = None
+    endpoint_servers: Annotated[tuple[ServerAddress, ...], NoDecode] = ()
     endpoint_timeout_s: float = Field(10.0, gt=0)
     endpoint_batch_size: int = Field(32, ge=1, le=256)
     endpoint_calls_at_once: int = Field(4, ge=1, le=64)
@@ -135,7 +137,9 @@ class Settings(LimitSettings):
     reconcile_grace_s: float = Field(600.0, ge=10)
     reconcile_large_share: float = Field(0.1, ge=0, le=1)
 
-    @field_validator("cors_allow_origins", "open_to", "host_names", "trusted_proxies", mode="before")
+    @field_validator(
+        "cors_allow_origins", "open_to", "host_names", "trusted_proxies", "endpoint_servers", mode="before"
+    )
     @classmethod
     def split_commas(cls, value: object) -> object:
         return split_at_commas(value)

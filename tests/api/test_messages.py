@@ -24,6 +24,7 @@ PLACES = (
     "tuwen/importing",
     "tuwen/twins",
     "tuwen/vectors/calibrations.py",
+    "tuwen/indexing/reindex_jobs.py",
     "tuwen/limit_settings.py",
 )
 RAISES = {"in_field", "ValueError", "FieldError", "MalformedRequest", "UnsupportedMediaType", "NotFound", "_refused"}

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
@@ -132,6 +133,20 @@ def test_a_title_that_the_endpoint_refuses_fails_alone(shop: Shop) -> None:
     assert status[poisoned["product_id"]]["index_status"] == "failed"
     for each in (poisoned, sound):
         shop.client.delete(f"/product/{each['product_id']}")
+
+
+def test_a_change_of_the_models_sends_the_key_to_no_other_server(shop: Shop, tmp_path: Path) -> None:
+    with running_endpoint(tmp_path) as other:
+        for field in ("clip_model", "text_model"):
+            request = {"clip_model": "a", "text_model": "b", field: other.name}
+            refused = shop.client.post("/reindex", json=request)
+            server = other.url.removesuffix("/v1")
+            assert (refused.status_code, refused.json()["errors"][0]["code"]) == (422, "unnamed_server")
+            said = f"{field}: names {server}, and no setting does; ENDPOINT_SERVERS may"
+            assert refused.json()["detail"] == said
+        assert other.seen() == []
+    job = shop.client.post("/reindex", json={"clip_model": "/nowhere", "text_model": f"{shop.endpoint.url}#m"})
+    assert job.status_code == httpx.codes.ACCEPTED, "another model of the same server"
 
 
 @pytest.mark.parametrize("style", ["vllm", "infinity"])

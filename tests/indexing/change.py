@@ -18,7 +18,7 @@ class Change:
 
     def __init__(self, shop: Shop) -> None:
         self.shop, services = shop, shop.services
-        self.jobs = ReindexJobs(services.database, services.vector_db, services.registry)
+        self.jobs = ReindexJobs(services.settings, services.database, services.vector_db, services.registry)
 
     def begin(self, **request: Any) -> ReindexJob:
         return self.jobs.create(ReindexRequest(**request))

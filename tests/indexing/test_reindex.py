@@ -16,11 +16,13 @@ from data_models import ReindexJob, ReindexQuery, ReindexRequest, SearchMode, Se
 from orm_models import ProcessRow, ProductRow, ProductVectorRow, VectorIndexRow, utc_now
 from tests.indexing.change import TITLES, Change, fill
 from tests.indexing.shop import Shop, load_on, run
+from tests.servers import running_endpoint
 from tuwen.assembly import new_reindexer
 from tuwen.errors import IndexChanged, NotCancellable, ReindexConflict, VectorDBUnavailable
 from tuwen.indexing.queries import requeue
 from tuwen.indexing.reindex_attempts import JobReport, begin_attempt
 from tuwen.indexing.reindex_gate import ReindexGate
+from tuwen.indexing.reindex_jobs import ReindexJobs
 from tuwen.settings import Settings
 from tuwen.vectors.indexes import activate
 from tuwen.vectors.registry import IndexRegistry
@@ -204,6 +206,25 @@ def test_models_that_cannot_be_had_or_are_in_use_and_a_cancelled_change_leave_al
         assert change.indexes() == {before.collection: "active"}
         assert not shop.services.vector_db.has_collection(str(job.collection))
         assert await shop.found("红色沙发") == TITLES[:1]
+
+    run(settings, scenario)
+
+
+def test_an_endpoint_that_another_process_took_is_asked_by_none_whose_settings_do_not_name_it(
+    settings: Settings, other_models: dict[str, str], tmp_path: Path
+) -> None:
+    async def scenario(shop: Shop) -> None:
+        with running_endpoint(tmp_path / "endpoint") as endpoint:
+            server = endpoint.url.removesuffix("/v1")
+            change, services = Change(shop), shop.services
+            allows = settings.model_copy(update={"endpoint_servers": (server,)})
+            jobs = ReindexJobs(allows, services.database, services.vector_db, services.registry)
+            job = jobs.create(ReindexRequest(**{**other_models, "text_model": endpoint.name}))
+            await new_reindexer(services).take_turn()
+            job = change.jobs.read(job.job_id)
+            said = f"TEXT_MODEL: no setting of this process names {server}; ENDPOINT_SERVERS may."
+            assert (job.status, job.error) == ("failed", said)
+            assert endpoint.seen() == []
 
     run(settings, scenario)
 

@@ -14,7 +14,8 @@ import transformers
 
 from nlp_models import load_reranker
 from tests.conftest import create_product, picture, wait_until_indexed
-from tests.processes import running_api
+from tests.embedding_server import MOST_INPUTS
+from tests.processes import running_api, wait_until
 from tests.published_models import save_bge_m3, save_bge_reranker
 from tests.servers import EndpointServer, running_endpoint
 from tuwen.errors import ModelsUnavailable, ModelUnavailable
@@ -122,7 +123,8 @@ def test_each_page_up_to_the_50th_hit_asks_once_and_no_other_does(shop: Shop) ->
         shop.search(offset=offset, rerank=True)
     shop.search()
     calls = [call for call in shop.endpoint.seen() if "documents" in call]
-    assert [(call["query"], len(call["documents"])) for call in calls] == [(QUERY, 50)] * 2
+    assert {call["query"] for call in calls} == {QUERY}
+    assert sorted(len(call["documents"]) for call in calls) == [50 - MOST_INPUTS] * 2 + [MOST_INPUTS] * 2
 
 
 def test_what_is_not_wanted_stays_behind(shop: Shop) -> None:
@@ -143,7 +145,20 @@ def test_what_is_not_wanted_stays_behind(shop: Shop) -> None:
             shop.client.delete(f"/product/{each['product_id']}")
 
 
-@pytest.mark.parametrize("behaviour", [{"drop": True}, {"statuses": [503]}, {"statuses": [422]}])
+@pytest.mark.parametrize(
+    "behaviour",
+    [
+        {"drop": True},
+        {"statuses": [503]},
+        {"statuses": [422]},
+        {"nan": True},
+        {"raw": "[]"},
+        {"raw": "null"},
+        {"raw": "[" * 100_000},
+        {"raw": '{"results": [{"index": Infinity, "relevance_score": 1}]}'},
+        {"raw": f'{{"results": [{{"index": 0, "relevance_score": 1{"0" * 400}}}]}}'},
+    ],
+)
 def test_without_scores_hits_are_as_they_were_and_the_answer_says_so(shop: Shop, behaviour: dict[str, Any]) -> None:
     plain = shop.search()  # whose vector is cached
     shop.endpoint.behave(**behaviour)
@@ -158,6 +173,11 @@ def test_a_reranker_that_hangs_costs_its_deadline(shop: Shop) -> None:
         answer = shop.search(rerank=True)
         assert (_ids(answer), answer["missing"]) == (_ids(plain), ["reranking"])
         assert time.monotonic() - started < 2
+        started = time.monotonic()
+        for _ in range(5):
+            assert shop.search(rerank=True)["missing"] == ["reranking"]
+        assert time.monotonic() - started < 3, "its silence is known, and not each search pays for it"
+    wait_until(lambda: shop.search(rerank=True)["missing"] == [], what="the reranker to be asked again")
 
 
 @pytest.mark.parametrize(
@@ -183,9 +203,17 @@ def test_it_is_off_where_no_model_is_named(api: httpx.Client) -> None:
 
 def test_text_embeddings_inference_is_asked_in_its_own_words(tmp_path: Path) -> None:
     with running_endpoint(tmp_path) as endpoint:
-        reranker = load_reranker(_settings(endpoint.name, reranker_endpoint_style="tei", endpoint_api_key="sk-one"))
+        name = endpoint.name.replace("/v1#", "#")
+        reranker = load_reranker(_settings(name, reranker_endpoint_style="tei", endpoint_api_key="sk-one"))
         assert reranker is not None
         scores = reranker.scores(QUERY, TITLES, NOBODY)
         assert sorted(scores, reverse=True) == [scores[3], scores[0], scores[1], scores[2]]
         [call] = endpoint.seen()
         assert (call["key"], call["query"], call["texts"]) == ("Bearer sk-one", QUERY, TITLES)
+        long = [*TITLES, "软" * 100] * 10  # 50, as a search has
+        assert reranker.scores(QUERY, long, NOBODY) == [*scores, 0.0] * 10
+        assert sorted(len(call["texts"]) for call in endpoint.seen()) == [50 - MOST_INPUTS, MOST_INPUTS]
+        for score in ('"0.5"', "true", "null", "[0.5]", "NaN, NaN"):
+            endpoint.behave(raw=f'[{{"index": 0, "score": {score}}}]')
+            with pytest.raises(ModelsUnavailable, match=r"no score for each of 1 titles|no JSON"):
+                reranker.scores(QUERY, TITLES[:1], NOBODY)

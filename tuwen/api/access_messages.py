@@ -18,6 +18,7 @@ OF_ACCESS = (
     ("name_taken", "another API key has the name {name}; revoke that one, or use another name", "另一个 API 密钥已使用名称 {name}；请先吊销它，或换一个名称"),
     ("admin_of_shop", "has admin, which is of the whole service, and not of one shop", "含有 admin，而它属于整个服务，不属于某一家店"),
     ("too_many_keys", "is one too many: there are {limit} API keys; revoke some", "太多了：已有 {limit} 个 API 密钥；请先吊销一些"),
+    ("unnamed_server", "names {server}, and no setting does; ENDPOINT_SERVERS may", "指向 {server}，而没有任何设置写明它；可以写进 ENDPOINT_SERVERS"),
     ("wrong_limits", "must be limits as search=50/second, write=20/10 seconds, generate=100/day: of search, write, admin or generate, each in a second, minute, hour or day, or several", "必须是这样的限额：search=50/second, write=20/10 seconds, generate=100/day；种类为 search、write、admin 或 generate，时间为 second、minute、hour、day 或其若干倍"),
     ("wrong_moment", "must be a moment within the next 50 years", "必须是今后 50 年内的时刻"),
     ("wrong_moment", "is {text}; write a date, as 2027-01-01, or days, as 90d", "是 {text}；请写日期，如 2027-01-01，或天数，如 90d"),

@@ -6,41 +6,30 @@ No proxy of the environment is asked, and no redirect followed: the key goes to 
 
 import asyncio
 import json
-import re
 import threading
 import time
 import weakref
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, nullcontext
+from typing import Any, Literal
 
 import httpx
 import numpy as np
 from numpy.typing import NDArray
 
-from tuwen.encoders.base import Embeddings, unit_rows
+from tuwen.encoders.base import Embeddings
+from tuwen.encoders.endpoint_name import EndpointName
 from tuwen.errors import ModelsUnavailable, ModelUnavailable
 from tuwen.settings import VERSION, Settings
 
-ADDRESS = re.compile(r"https?://", re.IGNORECASE)
-SIZED = re.compile(r"(?P<model>.+)@(?P<size>[1-9][0-9]{0,4})")
 MOST_BYTES = 64_000_000  # 256 vectors of 4,096 numbers, written out in 20 characters, take a third of that
 # Who fills an index waits for a server that is busy for a moment; whoever searches does not.
 ATTEMPTS, FIRST_PAUSE_S, LONGEST_PAUSE_S = 4, 0.5, 5.0
 # After a silence nobody waits for the next deadline in vain, until one call finds it well.
 SHORTEST_REST_S, LONGEST_REST_S, MOST_SILENCES = 1.0, 30.0, 5
+NUMBERS = "fiu"  # numpy's kinds of them; texts and booleans are others, and so is what float64 can't hold
 BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
 OF_THE_INPUT = frozenset({400, 413, 422})
-
-
-class EndpointName(NamedTuple):
-    url: str
-    """To which `/embeddings` or `/rerank` is added."""
-    model: str
-    size: int | None = None
-    """Of its vectors, as it was found."""
-
-    def __str__(self) -> str:
-        return f"{self.url}#{self.model}" + (f"@{self.size}" if self.size else "")
 
 
 class NotTheModel(ModelsUnavailable):
@@ -53,42 +42,34 @@ class _Busy(Exception):
         self.retry_after_s = retry_after_s
 
 
-def endpoint_name(name: str, setting: str) -> EndpointName | None:
-    """`http://host:8000/v1#model`; None for what is no address. Raises ModelUnavailable for one that can't be used."""
-    if not ADDRESS.match(name):
-        return None
-    address, _, model = name.partition("#")
-    try:
-        url = httpx.URL(address)
-    except httpx.InvalidURL as error:
-        raise ModelUnavailable(f"{setting}: that is no address of an endpoint: {error}") from error
-    if url.userinfo or url.query or not url.host or not model:
-        raise ModelUnavailable(
-            f"{setting}: an endpoint is written http://host:8000/v1#model, without a name or password "
-            "(ENDPOINT_API_KEY has the key)"
-        )
-    sized = SIZED.fullmatch(model)
-    bare = address.rstrip("/")
-    return EndpointName(bare, sized["model"], int(sized["size"])) if sized else EndpointName(bare, model)
-
-
 class Endpoint:
-    def __init__(self, name: EndpointName, settings: Settings, setting: str, path: str = "embeddings") -> None:
+    def __init__(
+        self,
+        name: EndpointName,
+        settings: Settings,
+        setting: str,
+        path: str = "embeddings",
+        deadline: Literal["endpoint_timeout_s", "reranker_timeout_s"] = "endpoint_timeout_s",
+    ) -> None:
         """Asks nothing yet. Raises ModelUnavailable where the key can't be read."""
         self.name = name
         self._path = path
         self._setting = setting
-        self._timeout_s = settings.endpoint_timeout_s
-        headers = {"User-Agent": f"tuwen/{VERSION}"}
-        self._key = _key(settings)
-        if self._key:
-            headers["Authorization"] = f"Bearer {self._key}"
+        self._deadline = deadline.upper()
+        self._timeout_s: float = getattr(settings, deadline)
+        # Compressed, a few kilobytes could stand for gigabytes.
+        headers = {"User-Agent": f"tuwen/{VERSION}", "Accept-Encoding": "identity"}
+        if key := _key(settings):
+            headers["Authorization"] = f"Bearer {key}"
         # An idle connection that the server closes at this very moment would fail a search.
         limits = httpx.Limits(max_connections=settings.endpoint_calls_at_once, keepalive_expiry=4.0)
         self._client = httpx.AsyncClient(
             headers=headers, limits=limits, timeout=self._timeout_s, trust_env=False, follow_redirects=False
         )
-        self._calls = asyncio.Semaphore(settings.endpoint_calls_at_once)
+        at_once = settings.endpoint_calls_at_once
+        self._slots = asyncio.Semaphore(at_once)
+        # One is for searches; where there is no other, they stand behind one call of the index and not behind all.
+        self._patient_slots = asyncio.Semaphore(max(1, at_once - 1))
         self._silences = 0
         self._rests_until = 0.0
         self._is_tried = False
@@ -107,9 +88,11 @@ class Endpoint:
         if len({each.shape[1] for each in rows}) != 1:
             raise NotTheModel(f"{self._who} answers with vectors of several sizes.")
         vectors = np.concatenate(rows)
-        if not (np.isfinite(vectors).all() and np.linalg.norm(vectors, axis=1).all()):
+        with np.errstate(over="ignore"):  # of which a length that is not finite tells
+            lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+        if not (np.isfinite(lengths).all() and lengths.all()):
             raise ValueError(f"{self._who} answers with a vector without a direction")
-        return unit_rows(vectors)
+        return np.asarray(vectors / lengths, np.float32)
 
     def ask(self, requests: Sequence[Mapping[str, Any]], *, patient: bool) -> list[Any]:
         """What it answers to each, unchecked JSON. Raises as `embed`."""
@@ -139,14 +122,12 @@ class Endpoint:
     async def _ask(self, request: Mapping[str, Any], patient: bool) -> Any:
         pause_s = FIRST_PAUSE_S
         for attempt in range(ATTEMPTS if patient else 1, 0, -1):
-            async with self._calls:
-                self._require_awake()
-                try:
-                    return await self._post(request)
-                except _Busy as busy:
-                    if attempt == 1:
-                        raise ModelsUnavailable(f"{self._who} is in trouble: {busy}.") from busy
-                    pause_s = max(pause_s, busy.retry_after_s)
+            try:
+                return await self._post(request, patient)
+            except _Busy as busy:
+                if attempt == 1:
+                    raise ModelsUnavailable(f"{self._who} is in trouble: {busy}.") from busy
+                pause_s = max(pause_s, busy.retry_after_s)
             await asyncio.sleep(min(pause_s, LONGEST_PAUSE_S))
             pause_s *= 2
         raise AssertionError("the last attempt answers or raises")
@@ -159,22 +140,38 @@ class Endpoint:
             raise ModelsUnavailable(f"{self._who} did not answer a moment ago, and is tried again within seconds.")
         self._is_tried = True
 
-    async def _post(self, request: Mapping[str, Any]) -> Any:
+    async def _post(self, request: Mapping[str, Any], patient: bool) -> Any:
+        """A search's deadline is for all of it, its wait for a slot, too. Who indexes waits for the calls before it,
+        each of which has a deadline, and then has one of its own.
+        """
+        now, since = asyncio.get_running_loop().time, None
         try:
-            async with asyncio.timeout(self._timeout_s):  # for all of it
-                answer = await self._exchange(request)
+            async with asyncio.timeout(None if patient else self._timeout_s) as deadline, self._slot(patient):
+                self._require_awake()
+                since = now()
+                if patient:
+                    deadline.reschedule(since + self._timeout_s)
+                return await self._exchange(request)
         except TimeoutError as error:
+            if since is None or now() - since < self._timeout_s / 2:  # too short a time to call it silent
+                raise ModelsUnavailable(
+                    f"{self._who} is in trouble: the calls before this one take too long (ENDPOINT_CALLS_AT_ONCE)."
+                ) from error
             self._rest()
             raise ModelsUnavailable(
-                f"{self._who} has not answered within {self._timeout_s:g} s (ENDPOINT_TIMEOUT_S)."
+                f"{self._who} has not answered within {self._timeout_s:g} s ({self._deadline})."
             ) from error
         except httpx.HTTPError as error:
             self._rest()
-            reason = str(error) or type(error).__name__
-            raise ModelsUnavailable(f"{self._who} can't be reached: {reason}.") from error
+            raise ModelsUnavailable(f"{self._who} can't be reached: {_reason(error)}.") from error
         finally:
-            self._is_tried = False
-        return answer
+            if since is not None:
+                self._is_tried = False
+
+    @asynccontextmanager
+    async def _slot(self, patient: bool) -> AsyncIterator[None]:
+        async with self._patient_slots if patient else nullcontext(), self._slots:
+            yield
 
     def _rest(self) -> None:
         """Twice as long after each silence; several calls that wait beside each other hear the same one."""
@@ -186,47 +183,56 @@ class Endpoint:
     async def _exchange(self, request: Mapping[str, Any]) -> Any:
         body = {"model": self.name.model, **request}
         async with self._client.stream("POST", f"{self.name.url}/{self._path}", json=body) as response:
+            if response.status_code != httpx.codes.OK:
+                self._silences = 0
+                raise self._refusal(response.status_code, response.headers.get("Retry-After"))
+            if response.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
+                raise ModelsUnavailable(f"{self._who} answers compressed, and was asked not to.")
             data = bytearray()
-            async for chunk in response.aiter_bytes():
+            async for chunk in response.aiter_raw():
                 data += chunk
                 if len(data) > MOST_BYTES:
                     raise ModelsUnavailable(f"{self._who} answers with more than {MOST_BYTES // 10**6} MB.")
         self._silences = 0
-        if response.status_code in BUSY:
-            raise _Busy(response.status_code, _seconds(response.headers.get("Retry-After")))
-        if response.status_code != httpx.codes.OK:
-            self._refuse(response.status_code, bytes(data[:500]))
         try:
             return json.loads(data)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ModelsUnavailable(f"{self._who} answers with what is no JSON.") from error
 
-    def _refuse(self, status: int, data: bytes) -> None:
-        """Servers repeat what they were sent: search words stand in no log, and no key does."""
+    def _refusal(self, status: int, retry_after: str | None) -> Exception:
+        """By the status alone: bodies repeat what was sent, and search words and keys stand in no log."""
+        if status in BUSY:
+            return _Busy(status, _seconds(retry_after))
         if status in OF_THE_INPUT:
-            raise ValueError(f"{self._who} refuses it ({status})")
-        said = " ".join(data.decode("utf-8", errors="replace").split())
-        if self._key:
-            said = said.replace(self._key, "…")
+            return ValueError(f"{self._who} refuses it ({status})")
         why = "its key (ENDPOINT_API_KEY)" if status in (401, 403) else "the request; no redirect is followed"
-        raise ModelsUnavailable(f"{self._who} refuses {why} ({status}: {said}).")
+        return ModelsUnavailable(f"{self._who} refuses {why} ({status}).")
 
-    def _vectors(self, answer: Any, count: int) -> NDArray[np.float32]:
+    def _vectors(self, answer: Any, count: int) -> NDArray[np.floating]:
         """[count, size], in the order of `index`, whatever order they come in."""
         try:
             rows = sorted(answer["data"], key=lambda row: int(row["index"]))
             numbers = [int(row["index"]) for row in rows]
-            vectors = np.array([row["embedding"] for row in rows], np.float32)
-        except (LookupError, TypeError, ValueError) as error:
-            raise ModelsUnavailable(f"{self._who} answers with what are no embeddings: {error!r}.") from error
-        if numbers != list(range(count)) or len(vectors.shape) != len(("count", "size")):
-            raise ModelsUnavailable(f"{self._who} was asked for {count} vectors, and answers with {numbers}.")
-        return vectors
+            vectors = np.array([row["embedding"] for row in rows])
+        except (LookupError, TypeError, ValueError, OverflowError) as error:
+            raise ModelsUnavailable(f"{self._who} answers with what are no embeddings.") from error
+        if numbers != list(range(count)):
+            raise ModelsUnavailable(f"{self._who} was asked for {count} vectors, and answers with {len(rows)} others.")
+        if vectors.ndim != len(("count", "size")) or vectors.dtype.kind not in NUMBERS:
+            raise ModelsUnavailable(f"{self._who} answers with vectors that are not of numbers alone.")
+        return vectors.astype(np.float64)
 
 
 def _seconds(retry_after: str | None) -> float:
     """0 where it names a date, or nothing."""
     return float(retry_after) if retry_after and retry_after.isdecimal() else 0.0
+
+
+def _reason(error: httpx.HTTPError) -> str:
+    """Without the bytes of a server that does not speak HTTP."""
+    if isinstance(error, httpx.RemoteProtocolError):
+        return "it closes the connection, or what it sends is no HTTP"
+    return str(error) or type(error).__name__
 
 
 def _key(settings: Settings) -> str:

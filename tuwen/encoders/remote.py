@@ -3,7 +3,7 @@
 import base64
 import io
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -11,7 +11,8 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from tuwen.encoders.base import Embeddings, ImageTextEncoder, PreparedPicture
-from tuwen.encoders.endpoint import Endpoint, EndpointName, NotTheModel
+from tuwen.encoders.endpoint import Endpoint, NotTheModel
+from tuwen.encoders.endpoint_name import EndpointName
 from tuwen.encoders.picture import prepare_picture
 from tuwen.encoders.prompts import Prompts
 from tuwen.encoders.self_test import PICTURE, SHORT_TEXT, least_cosine
@@ -47,7 +48,7 @@ class RemoteTexts:
         self._prompts = prompts
         self._batch_size = settings.endpoint_batch_size
         self._size = found.name.size
-        self.dim = found.name.size or _size_of(self.probe, "TEXT_MODEL")
+        self.dim = found.name.size or size_of(self)
 
     def encode_queries(self, texts: Sequence[str]) -> Embeddings:
         return self._encode([self._prompts.query + text for text in texts], patient=False)
@@ -78,7 +79,7 @@ class RemoteClip(ImageTextEncoder):
         self._speaks_infinity = settings.clip_endpoint_style == "infinity"
         self._batch_size = settings.endpoint_batch_size
         self._size = found.name.size
-        self.dim = found.name.size or _size_of(self.probe, "CLIP_MODEL")
+        self.dim = found.name.size or size_of(self)
 
     def encode_texts(self, texts: Sequence[str]) -> Embeddings:
         return self._encode_texts(texts, patient=False)
@@ -107,7 +108,7 @@ class RemoteClip(ImageTextEncoder):
         """Raises ValueError where it gives a picture and a text the same."""
         text, picture = self.encode_texts([SHORT_TEXT]), self.encode_images([PICTURE])
         if text.shape != picture.shape or least_cosine(text, picture) > DIFFERENT:
-            raise ValueError("it gives a picture no vector of its own in the space of its texts")
+            raise ValueError("CLIP_MODEL: it gives a picture no vector of its own in the space of its texts")
         return text
 
     def _encode_texts(self, texts: Sequence[str], *, patient: bool) -> Embeddings:
@@ -153,14 +154,14 @@ def _asked(found: FoundEndpoint) -> dict[str, int]:
     return {} if found.dimensions is None else {"dimensions": found.dimensions}
 
 
-def _size_of(probe: Callable[[], Embeddings], setting: str) -> int:
-    """Of an endpoint that no index knows yet. Raises ModelUnavailable."""
+def size_of(encoder: RemoteTexts | RemoteClip) -> int:
+    """Of an endpoint that no index knows yet. Raises ModelUnavailable, where it is not the size that is known, too."""
     try:
-        return int(probe().shape[1])
+        return int(encoder.probe().shape[1])
     except ModelsUnavailable as error:
         raise ModelUnavailable(error.detail) from error
     except ValueError as error:
-        raise ModelUnavailable(f"{setting}: {error}") from error
+        raise ModelUnavailable(str(error)) from error
 
 
 def require_size_if_it_answers(encoder: RemoteTexts | RemoteClip) -> None:

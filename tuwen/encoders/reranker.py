@@ -4,12 +4,13 @@ import json
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
 from tuwen.encoders.device import choose_device, limit_torch
-from tuwen.encoders.endpoint import Endpoint, EndpointName
+from tuwen.encoders.endpoint import NUMBERS, Endpoint
+from tuwen.encoders.endpoint_name import EndpointName
 from tuwen.errors import ModelsUnavailable, ModelUnavailable
 from tuwen.settings import Settings
 
@@ -65,7 +66,7 @@ class LocalReranker:
             pairs = [(query, title) for title in titles[start : start + AT_ONCE]]
             try:
                 scores += self._model.predict(pairs, batch_size=AT_ONCE, show_progress_bar=False).tolist()
-            except (RuntimeError, MemoryError) as error:
+            except Exception as error:  # libraries raise whatever they like
                 raise ModelsUnavailable(f"The reranker fails: {error!r}") from error
         return scores
 
@@ -76,31 +77,41 @@ class RemoteReranker:
     is_remote = True
 
     def __init__(self, name: EndpointName, settings: Settings) -> None:
-        self._endpoint = Endpoint(name, settings, "RERANKER_MODEL", path="rerank")
+        # Nobody waits for longer than for the reranker: past that it counts as silent.
+        is_shorter = settings.reranker_timeout_s < settings.endpoint_timeout_s
+        deadline: Literal["endpoint_timeout_s", "reranker_timeout_s"] = (
+            "reranker_timeout_s" if is_shorter else "endpoint_timeout_s"
+        )
+        self._endpoint = Endpoint(name, settings, "RERANKER_MODEL", "rerank", deadline)
         self._speaks_tei = settings.reranker_endpoint_style == "tei"
+        self._batch_size = settings.endpoint_batch_size
 
     def scores(self, query: str, titles: Sequence[str], given_up: threading.Event) -> list[float]:
         if given_up.is_set():
             raise ModelsUnavailable("The reranker was not waited for any more.")
-        asked: dict[str, Any] = {"query": query}
-        asked |= {"texts": list(titles)} if self._speaks_tei else {"documents": list(titles), "return_documents": False}
+        batches = [list(titles[start : start + self._batch_size]) for start in range(0, len(titles), self._batch_size)]
         try:
-            [answer] = self._endpoint.ask([asked], patient=False)
+            answers = self._endpoint.ask([self._asked(query, batch) for batch in batches], patient=False)
         except ValueError as error:  # it refuses the request
             raise ModelsUnavailable(str(error)) from error
-        return self._read(answer, len(titles))
+        read = (self._read(answer, len(batch)) for answer, batch in zip(answers, batches, strict=True))
+        return [score for scores in read for score in scores]
+
+    def _asked(self, query: str, titles: list[str]) -> dict[str, Any]:
+        if self._speaks_tei:  # which refuses a pair that is too long, unless it may cut it off
+            return {"query": query, "texts": titles, "truncate": True}
+        return {"query": query, "documents": titles, "return_documents": False}
 
     def _read(self, answer: Any, count: int) -> list[float]:
-        rows, score = (answer, "score") if self._speaks_tei else (answer.get("results"), "relevance_score")
         try:
-            found = {int(row["index"]): float(row[score]) for row in rows}
-        except (LookupError, TypeError, ValueError, AttributeError) as error:
-            raise ModelsUnavailable(
-                f"RERANKER_MODEL: the endpoint answers with what are no scores: {error!r}"
-            ) from error
-        if sorted(found) != list(range(count)) or not np.isfinite(list(found.values())).all():
+            rows, name = (answer, "score") if self._speaks_tei else (answer["results"], "relevance_score")
+            found = {row["index"]: row[name] for row in rows}
+            scores = np.array([found[number] for number in range(count)])
+        except (LookupError, TypeError, ValueError, OverflowError) as error:
+            raise ModelsUnavailable(f"RERANKER_MODEL: the endpoint has no score for each of {count} titles.") from error
+        if len(found) != count or scores.shape != (count,) or scores.dtype.kind not in NUMBERS:
             raise ModelsUnavailable(f"RERANKER_MODEL: the endpoint has no score for each of {count} titles.")
-        return [found[number] for number in range(count)]
+        return list(map(float, scores))
 
 
 def _require_kind(folder: Path) -> None:

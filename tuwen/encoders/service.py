@@ -94,7 +94,7 @@ class EncodingService:
         for_texts, for_pictures = (Lane(prepare_thread, settings) for _ in range(2))
         for_titles = Lane(stand_behind, settings, least_bulk=TITLES_AT_ONCE)
         # Whoever waits for another machine holds up nobody who does not ask it.
-        elsewhere = Lane(_as_it_is, settings), Lane(_as_it_is, settings)
+        elsewhere = [Lane(_as_it_is, settings) for _ in range(3)]
         clip_lane = elsewhere[0] if clip.is_remote else for_texts
         text_lane = elsewhere[1] if text.is_remote else for_texts
         self._lanes = (for_texts, for_pictures, for_titles, *elsewhere)
@@ -110,13 +110,17 @@ class EncodingService:
         document_lane, document_lock = of_its_own if text.indexes_apart else (for_pictures, text_lock)
         documents = partial(_encode, document_lock, _of_normalised(text.encode_documents))
         self.clip_images = _batcher(for_pictures, pictures, a_picture, Urgency.LONG_QUERY, of_index)
+        self.clip_pictures = self.clip_images
+        if clip.is_remote:  # whose calls for the index are patient, and bear others beside them
+            asked = partial(_encode, threading.Lock(), clip.encode_prepared)
+            self.clip_pictures = _batcher(elsewhere[2], asked, a_picture, Urgency.LONG_QUERY, is_remote=True)
         self.clip_texts = _batcher(title_lane, titles, KNOWN_GOOD_TEXT)
         self.clip_queries = _batcher(clip_lane, clip_texts, KNOWN_GOOD_TEXT, is_remote=clip.is_remote)
         self.text_queries = _batcher(text_lane, queries, KNOWN_GOOD_TEXT, is_remote=text.is_remote)
         self.text_documents = _batcher(document_lane, documents, KNOWN_GOOD_TEXT)
         texts = (self.clip_texts, self.clip_queries, self.text_queries, self.text_documents)
-        self._batchers = (self.clip_images, *texts)
-        of_clip, of_text = (self.clip_images, self.clip_queries), (self.text_queries,)
+        self._batchers = (self.clip_images, *((self.clip_pictures,) if clip.is_remote else ()), *texts)
+        of_clip, of_text = (self.clip_pictures, self.clip_queries), (self.text_queries,)
         self._for_queries = (*(() if clip.is_remote else of_clip), *(() if text.is_remote else of_text))
         self._cache: LRUCache[Hashable, Vector] = LRUCache(settings.query_cache_size)
         self._cache_counts: Counter[str] = Counter()
@@ -140,7 +144,7 @@ class EncodingService:
             raise EncodingFailed(f"The model can't encode this: {error!r}") from error
 
     async def query_image(self, picture: PreparedPicture, sha256: str) -> Vector:
-        return await self._cached(self.clip_images, ("image", sha256), picture)
+        return await self._cached(self.clip_pictures, ("image", sha256), picture)
 
     def cached_image(self, sha256: str) -> Vector | None:
         """Spares a known picture its decoding."""
@@ -159,8 +163,7 @@ class EncodingService:
             await batcher.check(for_queries_alone=for_queries_alone)
 
     async def close(self) -> None:
-        for batcher in self._batchers:
-            await batcher.close()
+        await asyncio.gather(*(batcher.close() for batcher in self._batchers))
         for lane in self._lanes:
             lane.executor.shutdown()
 

@@ -12,9 +12,11 @@ from data_models import DroppedIndexes, ReindexJob, ReindexRequest, RolledBackIn
 from orm_models import JobRow, VectorIndexRow, utc_now
 from tuwen.database.engine import Database
 from tuwen.database.jobs import cancel_job, find_job
-from tuwen.errors import GateClosed, IndexChanged, NotFound, ReindexConflict
+from tuwen.encoders.endpoint_name import unnamed_server
+from tuwen.errors import GateClosed, IndexChanged, InvalidInput, NotFound, ReindexConflict
 from tuwen.indexing.reindex_attempts import drop_all, drop_opened, next_job
 from tuwen.indexing.reindex_gate import processes_without
+from tuwen.settings import Settings
 from tuwen.vectors.indexes import activate, indexes_with
 from tuwen.vectors.registry import IndexRegistry
 from vector_db import VectorDB
@@ -23,16 +25,22 @@ from vector_db import VectorDB
 class ReindexJobs:
     """One at a time. Blocks."""
 
-    def __init__(self, database: Database, vector_db: VectorDB, registry: IndexRegistry) -> None:
+    def __init__(self, settings: Settings, database: Database, vector_db: VectorDB, registry: IndexRegistry) -> None:
+        self._settings = settings
         self._database = database
         self._vector_db = vector_db
         self._registry = registry
 
     def create(self, request: ReindexRequest) -> ReindexJob:
-        """Raises ReindexConflict while another is under way, or a retired index still takes its place in memory.
+        """Raises InvalidInput for an endpoint of a server that no setting names; ReindexConflict while another is under
+        way, or a retired index still takes its place in memory.
 
         The very same that is under way is given again: whoever lost sight of it finds it so.
         """
+        for field, model in (("clip_model", request.clip_model), ("text_model", request.text_model)):
+            server = unnamed_server(model, self._settings)
+            if server is not None:
+                raise InvalidInput.in_field(field, f"names {server}, and no setting does; ENDPOINT_SERVERS may")
         with self._database.write() as session:
             same = _under_way(session)
             if same is not None and ReindexRequest.model_validate(same.request) == request:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import threading
 import time
 from collections.abc import Sequence
@@ -42,6 +43,9 @@ class Reranking:
         first, others = hits[:RERANKED], list(hits[RERANKED:])
         scores = await self._scores(query, [hit.product.title for hit in first])
         if scores is None:
+            return list(hits), False
+        if not all(map(math.isfinite, scores)):  # by which nothing can be put in order
+            self._say("it gives a score that is not finite")
             return list(hits), False
         scored = [hit._replace(rerank_score=score) for hit, score in zip(first, scores, strict=True)]
         scored.sort(key=lambda hit: (_is_lowered(hit), -(hit.rerank_score or 0.0)))
