@@ -272,8 +272,9 @@ def test_what_speaks_no_http_is_not_repeated(tiny_models: dict[str, str]) -> Non
 def _greet(listening: socket.socket) -> None:
     connection, _ = listening.accept()
     with connection:
-        connection.recv(100)
         connection.sendall(b"SSH-2.0-internal\r\n\r\n")
+        while connection.recv(1000):  # else it would be reset
+            pass
 
 
 def test_a_search_does_not_stand_behind_the_index(server: EndpointServer, tiny_models: dict[str, str]) -> None:
