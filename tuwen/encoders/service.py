@@ -110,10 +110,7 @@ class EncodingService:
         document_lane, document_lock = of_its_own if text.indexes_apart else (for_pictures, text_lock)
         documents = partial(_encode, document_lock, _of_normalised(text.encode_documents))
         self.clip_images = _batcher(for_pictures, pictures, a_picture, Urgency.LONG_QUERY, of_index)
-        self.clip_pictures = self.clip_images
-        if clip.is_remote:  # whose calls for the index are patient, and bear others beside them
-            asked = partial(_encode, threading.Lock(), clip.encode_prepared)
-            self.clip_pictures = _batcher(elsewhere[2], asked, a_picture, Urgency.LONG_QUERY, is_remote=True)
+        self.clip_pictures = self._remote_pictures(elsewhere[2], a_picture) if clip.is_remote else self.clip_images
         self.clip_texts = _batcher(title_lane, titles, KNOWN_GOOD_TEXT)
         self.clip_queries = _batcher(clip_lane, clip_texts, KNOWN_GOOD_TEXT, is_remote=clip.is_remote)
         self.text_queries = _batcher(text_lane, queries, KNOWN_GOOD_TEXT, is_remote=text.is_remote)
@@ -124,6 +121,11 @@ class EncodingService:
         self._for_queries = (*(() if clip.is_remote else of_clip), *(() if text.is_remote else of_text))
         self._cache: LRUCache[Hashable, Vector] = LRUCache(settings.query_cache_size)
         self._cache_counts: Counter[str] = Counter()
+
+    def _remote_pictures(self, lane: Lane, known_good: PreparedPicture) -> MicroBatcher[PreparedPicture, Vector]:
+        """Pictures that are searched for: calls for the index are patient, and bear others beside them."""
+        pictures = partial(_encode, threading.Lock(), self.encoders.clip.encode_prepared)
+        return _batcher(lane, pictures, known_good, Urgency.LONG_QUERY, is_remote=True)
 
     async def query_clip_text(self, text: str) -> Vector:
         return await self._cached(self.clip_queries, ("clip", normalise_text(text)), text)
