@@ -4,11 +4,11 @@
     python -m training.finetune_clip --clip-model MODEL --pairs http://127.0.0.1:8000 --out DIR
 
 MODEL is a folder in transformers' format: Chinese-CLIP, CLIP, SigLIP, or the demo's. `--pairs` is a file as
-`demo/catalogue.jsonl`, or a service, whose products are read with the key in API_KEY. A tenth of the titles is kept out
-to report on, another to choose by: between the model as it was and as it is tuned, the mixture of their weights that
-finds best there is written, which is the model itself where tuning brought nothing. Stop it when you like: the same
-command goes on from the last checkpoint (every 5 minutes, and on Ctrl-C). Then: CLIP_MODEL=DIR, or
-`cli.py reindex --clip-model DIR`.
+`demo/catalogue.jsonl`, or a service, whose products are read with the key in API_KEY. A tenth of the products is kept
+out to report on, another to choose by: between the model as it was and as it is tuned, the mixture of their weights
+that finds best there is written, which is the model itself where tuning brought nothing. Stop it when you like: the
+same command goes on from the last checkpoint (every 5 minutes, and on Ctrl-C), with the pairs that it began with. All
+that is in DIR.run, and may go once the model is written. Then: CLIP_MODEL=DIR, or `cli.py reindex --clip-model DIR`.
 """
 
 import argparse
@@ -18,35 +18,30 @@ import os
 import random
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import peft
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from clients.catalogue_import import CatalogueError
-from training.finetune_pairs import Pair, augmented, batch_of, opened, read_pairs, split
+from training.finetune_pairs import DECODED_AT_ONCE, Pair, augmented, batch_of, digest_of, opened, read_pairs, split
+from training.finetune_recall import asked_among, choose_mixture, recalls
 from training.loop import Loop, LoopSettings, OtherRunError, Stopped
 from tuwen.encoders.base import PreparedPicture
 from tuwen.encoders.device import choose_device
-from tuwen.encoders.picture import prepare_picture
 from tuwen.encoders.transformers_clip import TransformersClip
+from tuwen.errors import AppError
 
 logger = logging.getLogger(__name__)
 
-RECALL_AT = (1, 5, 10)
-MOST_CANDIDATES = 5_000  # pictures and titles that a report's queries choose among
-SHARES = (0.25, 0.5, 0.75, 1.0)  # of the tuned weights in a mixture
 MOST_SCALE = 100.0  # of similarities, as in CLIP
-ENCODED_AT_ONCE = 16
-DECODERS = 4
 
 
 @dataclass(frozen=True)
@@ -63,6 +58,12 @@ class Options:
     device: str
     seed: int
 
+    @property
+    def run(self) -> Path:
+        """What a run goes on from. Not in `out`, all of whose files decide the model's fingerprint."""
+        out = self.out.resolve()
+        return out.with_name(f"{out.name}.run")
+
 
 class Trainable(nn.Module):
     """The parameters that are learnt, which alone are averaged and kept in a checkpoint."""
@@ -78,16 +79,17 @@ class Tuning:
     def __init__(self, clip: TransformersClip, pairs: Sequence[Pair], options: Options) -> None:
         self._clip, self._pairs, self._options = clip, pairs, options
         self._model = clip.model
-        self._decoders = ThreadPoolExecutor(DECODERS)
+        self._decoders = ThreadPoolExecutor(DECODED_AT_ONCE)
         if options.lora:
             linear = [name for name, module in self._model.named_modules() if isinstance(module, nn.Linear)]
             recipe = peft.LoraConfig(r=options.lora, lora_alpha=2 * options.lora, target_modules=linear)
             self._model = peft.LoraModel(self._model, recipe, "default")
         self._trainable = Trainable(self._model)
-        made_from = {"pairs": str(len(pairs)), "model": str(options.clip_model.resolve()), "lora": str(options.lora)}
+        made_from = {"pairs": digest_of(pairs), "model": str(options.clip_model.resolve())}
+        made_from |= {name: str(getattr(options, name)) for name in ("lora", "batch", "seed")}
         steps = options.epochs * max(1, len(pairs) // options.batch)
         settings = LoopSettings(options.batch, options.learning_rate, steps=steps, warmup=max(1, steps // 10))
-        self._loop = Loop(self._trainable, settings, options.out / "checkpoint.pt", made_from)
+        self._loop = Loop(self._trainable, settings, options.run / "checkpoint.pt", made_from)
 
     def run(self) -> None:
         """Raises Stopped once its checkpoint is written."""
@@ -116,8 +118,7 @@ class Tuning:
         return contrastive_loss(similarities, [pair.title for pair in pairs])
 
     def _prepared(self, pair: Pair, seed: int) -> PreparedPicture:
-        picture = prepare_picture(opened(pair.picture), pad_to_square=False)
-        return self._clip.prepare(augmented(picture, random.Random(seed)))
+        return self._clip.prepare(augmented(opened(pair.picture), random.Random(seed)))
 
 
 def contrastive_loss(similarities: Tensor, titles: Sequence[str]) -> Tensor:
@@ -131,59 +132,11 @@ def contrastive_loss(similarities: Tensor, titles: Sequence[str]) -> Tensor:
 
 def _half_precision(device: str) -> AbstractContextManager[Any]:
     """bfloat16, where the device computes in it; its range is that of float32, so that no gradient vanishes."""
-    is_native = torch.cuda.is_bf16_supported(including_emulation=False) if device.startswith("cuda") else False
+    if not device.startswith("cuda"):
+        return nullcontext()
+    with torch.cuda.device(device):  # of several, which need not be alike
+        is_native = torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.autocast("cuda", torch.bfloat16) if is_native else nullcontext()
-
-
-# --- What it brings --------------------------------------------------------------------------------------------------
-
-
-def recalls(clip: TransformersClip, asked: Sequence[Pair], among: Sequence[Pair]) -> dict[str, float]:
-    """By direction and rank: queries with a hit of their own title, in percent. `among`: these, and others."""
-    pictures = np.concatenate([clip.encode_prepared(some) for some in _prepared(clip, among)])
-    titles = clip.encode_texts([pair.title for pair in among])
-    known = {pair.title: number for number, pair in enumerate(among)}
-    of = np.array([known[pair.title] for pair in among])
-    found: dict[str, float] = {}
-    for direction, queries, candidates in (
-        ("title → picture", titles, pictures),
-        ("picture → title", pictures, titles),
-    ):
-        similarities = queries[: len(asked)] @ candidates.T
-        best = np.argsort(-similarities, axis=1)[:, : max(RECALL_AT)]
-        hits = of[best] == of[: len(asked), None]
-        found |= {f"{direction} R@{rank}": 100 * float(hits[:, :rank].any(1).mean()) for rank in RECALL_AT}
-    return found
-
-
-def _prepared(clip: TransformersClip, pairs: Sequence[Pair]) -> Iterator[list[PreparedPicture]]:
-    for start in range(0, len(pairs), ENCODED_AT_ONCE):
-        yield [clip.prepare(opened(pair.picture)) for pair in pairs[start : start + ENCODED_AT_ONCE]]
-
-
-def choose_mixture(
-    clip: TransformersClip, before: Mapping[str, Tensor], asked: Sequence[Pair], among: Sequence[Pair]
-) -> float:
-    """Leaves in `clip` the mixture that finds best, and returns its share of the tuned weights. (WiSE-FT, Wortsman and
-    others, CVPR 2022: it keeps what the model knew of all else.)"""
-    tuned = {name: weights.clone() for name, weights in clip.model.state_dict().items()}
-    best_share, best = 0.0, -1.0
-    for share in (0.0, *SHARES):
-        _mix(clip.model, before, tuned, share)
-        mean = float(np.mean([*recalls(clip, asked, among).values()]))
-        logger.info("%3.0f %% of the tuned weights: mean recall %.1f on the part to choose by", 100 * share, mean)
-        if mean > best:
-            best_share, best = share, mean
-    _mix(clip.model, before, tuned, best_share)
-    return best_share
-
-
-def _mix(model: nn.Module, before: Mapping[str, Tensor], tuned: Mapping[str, Tensor], share: float) -> None:
-    mixed = {
-        name: torch.lerp(before[name], weights, share) if share and weights.is_floating_point() else before[name]
-        for name, weights in tuned.items()
-    }
-    model.load_state_dict(mixed)
 
 
 # --- The command -----------------------------------------------------------------------------------------------------
@@ -191,7 +144,8 @@ def _mix(model: nn.Module, before: Mapping[str, Tensor], tuned: Mapping[str, Ten
 
 def save(clip: TransformersClip, base: Path, out: Path, report: Mapping[str, Any]) -> None:
     """In the precision of `base`, with its tokenizer and its way of preparing pictures."""
-    precision = json.loads((base / "config.json").read_text("utf-8")).get("dtype") or "float32"
+    config = json.loads((base / "config.json").read_text("utf-8"))
+    precision = config.get("dtype") or config.get("torch_dtype") or "float32"  # before transformers 4.56
     clip.model.to(getattr(torch, precision)).save_pretrained(out)
     for file in base.iterdir():
         if file.is_file() and file.suffix in (".json", ".txt", ".model") and not (out / file.name).exists():
@@ -203,15 +157,14 @@ def tune(options: Options, pairs: Sequence[Pair]) -> dict[str, Any]:
     """Raises Stopped, OtherRunError, CatalogueError."""
     parts = split(pairs)
     if not parts.to_learn or not parts.to_choose or not parts.to_report:
-        raise CatalogueError(f"{len(pairs)} pairs are too few: each of the three parts needs some titles.")
+        raise CatalogueError(f"{len(pairs)} pairs are too few: each of the three parts needs some.")
     clip = TransformersClip(options.clip_model, choose_device(options.device))
-    others = parts.to_learn[:MOST_CANDIDATES]
-    to_report, to_choose = [*parts.to_report, *others], [*parts.to_choose, *others]
-    before = recalls(clip, parts.to_report, to_report)
+    to_report, to_choose = (asked_among(part, parts.to_learn) for part in (parts.to_report, parts.to_choose))
+    before = recalls(clip, *to_report)
     weights = {name: each.detach().clone() for name, each in clip.model.state_dict().items()}
     Tuning(clip, parts.to_learn, options).run()
-    share = choose_mixture(clip, weights, parts.to_choose, to_choose)
-    after = recalls(clip, parts.to_report, to_report)
+    share = choose_mixture(clip, weights, *to_choose)
+    after = recalls(clip, *to_report)
     counts = {name: len(part) for name, part in parts._asdict().items()}
     asked = {name: str(value) for name, value in asdict(options).items()}
     report = {"options": asked, "pairs": counts, "share of tuned weights": share, "before": before, "after": after}
@@ -223,7 +176,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clip-model", type=Path, required=True, help="folder of the model to begin with")
     parser.add_argument("--pairs", required=True, help="a catalogue file, or the address of a service")
-    parser.add_argument("--out", type=Path, required=True, help="a new folder, for the model and its checkpoint")
+    parser.add_argument("--out", type=Path, required=True, help="a new folder for the model; DIR.run is the run's")
     parser.add_argument("--lora", type=int, default=0, metavar="RANK", help="learn changes of this rank alone; 0: all")
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--batch", type=int, default=64, help="pairs that are told from each other; more is better")
@@ -231,14 +184,16 @@ def main() -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
     parser.add_argument("--seed", type=int, default=0)
     options = Options(**vars(parser.parse_args()))
+    if options.out.resolve() == options.clip_model.resolve():
+        parser.error("--out is --clip-model, which would be lost: name a new folder")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
-        pairs = read_pairs(options.pairs, os.environ.get("API_KEY", ""), options.out / "pictures")
+        pairs = read_pairs(options.pairs, os.environ.get("API_KEY", ""), options.run)
         report = tune(options, pairs)
-    except (CatalogueError, OtherRunError, OSError) as error:
+    except (AppError, OtherRunError, OSError) as error:
         sys.exit(f"error: {error}")
-    except Stopped:
+    except (Stopped, KeyboardInterrupt):  # the latter before the first step, and after the last one
         sys.exit("stopped; the same command goes on from here")
     for name, value in report["before"].items():
         print(f"{name:25} {value:5.1f} → {report['after'][name]:5.1f}")

@@ -49,7 +49,7 @@ class Stopped(Exception):
 
 
 class OtherRunError(Exception):
-    """The checkpoint was made from other data or another text encoder."""
+    """The checkpoint was made from something else."""
 
 
 class Loop(Generic[Model]):
@@ -181,7 +181,7 @@ class Loop(Generic[Model]):
         part.replace(self.checkpoint)  # so that a run that is killed while writing keeps the one before
 
     def _load(self) -> None:
-        state: dict[str, Any] = torch.load(self.checkpoint, weights_only=True)
+        state: dict[str, Any] = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
         if state["made_from"] != self.made_from:
             raise OtherRunError(
                 f"{self.checkpoint} was made from {state['made_from']}, and this run has {self.made_from}; "
