@@ -72,7 +72,7 @@ def choose_mixture(
     """Leaves in `clip` the mixture that finds best, and returns its share of the tuned weights. (WiSE-FT, Wortsman and
     others, CVPR 2022: it keeps what the model knew of all else.)"""
     tuned = {name: weights.clone() for name, weights in clip.model.state_dict().items()}
-    shares = (0.0, *SHARES)
+    shares: tuple[float, ...] = (0.0, *SHARES)
     if not all(bool(weights.isfinite().all()) for weights in tuned.values()):
         logger.warning("some tuned weights are no finite numbers, so that none is taken: try a lower --learning-rate")
         shares = (0.0,)

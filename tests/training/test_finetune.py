@@ -284,9 +284,10 @@ def test_the_device_that_computes_is_asked_for_bfloat16(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(torch.cuda, "device", Device)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: Device.current == "cuda:1")
-    monkeypatch.setattr(torch, "autocast", lambda *_: "bfloat16")
-    assert _half_precision("cuda:1") == "bfloat16"
-    assert all(isinstance(_half_precision(other), nullcontext) for other in ("cuda:0", "cpu"))
+    half = nullcontext("bfloat16")
+    monkeypatch.setattr(torch, "autocast", lambda *_: half)
+    assert _half_precision("cuda:1") is half
+    assert all(_half_precision(other) is not half for other in ("cuda:0", "cpu"))
 
 
 def test_a_checkpoint_of_a_device_that_is_gone_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
