@@ -784,7 +784,10 @@ class SearchResponse(BaseModel):
     mode: SearchMode
     hits: list[SearchHit]
     no_match: bool | None = Field(
-        None, description="With `min_score`, on the first page: whether none of its hits clears it, shown or not."
+        None,
+        description="With `min_score` or `relevance`, on the first page: whether none of its hits clears that, or else "
+        "the threshold of the mode's calibration. Null where it is not known: without a calibration, while a model is "
+        "away, or where hits are still to be indexed.",
     )
     understood: Understood | None = Field(
         None, description="Where the text names attributes or what is not wanted, and neither is switched off."
@@ -1037,6 +1040,13 @@ class FittedOn(BaseModel):
 
     queries: int = Field(ge=1)
     hits: int = Field(ge=1)
+    threshold: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Under which nothing fits: what tells these queries with a product from those without one best. "
+        "Null where all had one.",
+    )
     auroc: float = Field(ge=0, le=1, description="How often a relevant hit has the higher relevance of two.")
     log_loss: float = Field(ge=0, allow_inf_nan=False)
     calibration_error: float = Field(

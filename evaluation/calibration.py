@@ -54,8 +54,8 @@ class Calibrated:
         return {"intercept": round(self.fit.intercept, DIGITS)} | {n: round(float(w), DIGITS) for n, w in weights}
 
     @property
-    def fitted_on(self) -> dict[str, float]:
-        measured = {name: round(value, DIGITS) for name, value in asdict(self.quality).items()}
+    def fitted_on(self) -> dict[str, float | None]:
+        measured = {n: None if v is None else round(v, DIGITS) for n, v in asdict(self.quality).items()}
         return {"queries": self.queries, "hits": self.hits, **measured}
 
 
@@ -130,11 +130,12 @@ def save(client: httpx.Client, found: Sequence[Calibrated], file: Path) -> None:
 
 
 def table(found: Sequence[Calibrated]) -> Table:
-    columns = ("mode", "queries", "hits", "AUROC", "log loss", "calibration error", "log-odds")
+    columns = ("mode", "queries", "hits", "AUROC", "log loss", "calibration error", "threshold", "log-odds")
     shown = Table(*columns, caption="each hit judged by what was fitted without its query")
     for each in found:
         of = each.quality
-        measured = (f"{of.auroc:.3f}", f"{of.log_loss:.3f}", f"{of.calibration_error:.3f}")
+        measured = [f"{of.auroc:.3f}", f"{of.log_loss:.3f}", f"{of.calibration_error:.3f}"]
+        measured.append("" if of.threshold is None else f"{of.threshold:.2f}")
         weights = each.weights
         formula = f"{weights.pop('intercept'):+.2f} " + " ".join(f"{w:+.2f}·{n}" for n, w in weights.items() if w)
         shown.add_row(each.mode, str(each.queries), str(each.hits), *measured, formula)

@@ -14,6 +14,7 @@ FOLDS, BINS = 5, 10
 PENALTY = 1.0  # of weights in units of their signal's spread, against hits that weigh one query together
 STEPS, CLOSE_ENOUGH = 100, 1e-10
 SHORTEST = 1e-9
+LEAST_OF_EITHER = 10  # queries, of which a threshold says anything
 
 Values = npt.NDArray[np.float64]
 
@@ -50,6 +51,8 @@ class Quality:
     auroc: float
     log_loss: float
     calibration_error: float
+    threshold: float | None
+    """Of the highest relevance of a query's hits: what tells best whether any is relevant. None where all have one."""
 
 
 def fit(pairs: Pairs) -> Fit:
@@ -86,7 +89,28 @@ def quality(relevance: Values, pairs: Pairs) -> Quality:
         auroc(relevance[pairs.is_relevant > 0], relevance[pairs.is_relevant == 0]),
         float((weights * losses).sum() / weights.sum()),
         error / float(weights.sum()),
+        best_threshold(*_highest(relevance, pairs)),
     )
+
+
+def _highest(relevance: Values, pairs: Pairs) -> tuple[Values, Values]:
+    """[queries]: the highest relevance of its hits, and whether one of them is relevant."""
+    highest, has_one = (np.zeros(int(pairs.queries.max()) + 1) for _ in range(2))
+    np.maximum.at(highest, pairs.queries, relevance)
+    np.maximum.at(has_one, pairs.queries, pairs.is_relevant)
+    asked = np.unique(pairs.queries)
+    return highest[asked], has_one[asked]
+
+
+def best_threshold(highest: Values, has_one: Values) -> float | None:
+    """Between the two values of it where the shares of either kind that are judged rightly are highest together."""
+    with_one, without = highest[has_one > 0], highest[has_one == 0]
+    if min(with_one.size, without.size) < LEAST_OF_EITHER:
+        return None
+    values = np.unique(highest)
+    between = np.concatenate([[0.0], (values[1:] + values[:-1]) / 2])
+    rights = [(with_one >= each).mean() + (without < each).mean() for each in between]
+    return float(between[int(np.argmax(rights))])
 
 
 def auroc(positives: Values, negatives: Values) -> float:

@@ -188,13 +188,15 @@ def _as_records(category: str, made: Sequence[Made]) -> Iterator[Record]:
 
 
 def missing(half: int) -> Iterator[Record]:
-    chance = random.Random(SEED)  # the same for both, so that none is in both
-    for sort, texts in _read_missing().items():
-        shuffled = chance.sample(texts, len(texts))
-        for text in shuffled[half::2][: OF_MISSING[sort]]:
+    of_attributes = random.Random(f"{SEED} {half}")
+    for sort, things in read_missing().items():
+        halves: tuple[list[str], list[str]] = ([], [])
+        for names in random.Random(f"{SEED} {sort}").sample(things, len(things)):  # the same for both halves
+            min(halves, key=len).extend(names)
+        for text in halves[half][: OF_MISSING[sort]]:
             asked = text
-            if sort in WITH_ATTRIBUTE and chance.random() < ATTRIBUTES_AMONG:
-                asked = _with_attribute(text, chance)
+            if sort in WITH_ATTRIBUTE and of_attributes.random() < ATTRIBUTES_AMONG:
+                asked = _with_attribute(text, of_attributes)
             yield {"mode": "hybrid", "text": asked, "relevant": [], "category": sort}
 
 
@@ -205,15 +207,16 @@ def _with_attribute(text: str, chance: random.Random) -> str:
     return chance.choice(FORMS[:3]).format(word, text)
 
 
-def _read_missing() -> dict[str, list[str]]:
-    texts: dict[str, list[str]] = {}
+def read_missing() -> dict[str, list[list[str]]]:
+    """By sort, things with all their names: a thing is in one file, whatever it is called there."""
+    things: dict[str, list[list[str]]] = {}
     sort = ""
     for line in MISSING.read_text(encoding="utf-8").splitlines():
         if line.startswith("# "):
             sort = line[2:]
         else:
-            texts.setdefault(sort, []).extend(line.split(" | "))
-    return texts
+            things.setdefault(sort, []).extend(names.split(" = ") for names in line.split(" | "))
+    return things
 
 
 def main() -> None:

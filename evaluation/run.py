@@ -63,9 +63,13 @@ def ask(client: httpx.Client, query: Query, search: Mapping[str, Any]) -> Any:
     """The answer. Raises CatalogueError if it is refused."""
     try:
         request = {"mode": query.mode, "top_k": DEPTH, **query.search, **search, **_asked(client, query)}
-        return answer_of(client.post("/search", json=request))
+        answer = answer_of(client.post("/search", json=request))
     except CatalogueError as error:
         raise CatalogueError(f"The query {query.query_id} was refused: {error.detail}") from error
+    if answer["missing"]:  # what a model would have found counts for nothing against it
+        away = ", ".join(answer["missing"])
+        raise CatalogueError(f"The query {query.query_id} was answered without {away}; ask again once all is there.")
+    return answer
 
 
 def _asked(client: httpx.Client, query: Query) -> dict[str, Any]:

@@ -101,7 +101,7 @@ def broken_picture(api_folder: Path, product: Mapping[str, Any]) -> Iterator[Non
         path.write_bytes(whole)
 
 
-def wait_until_indexed(client: httpx.Client, *, timeout_s: float = 30.0) -> None:
+def wait_until_indexed(client: httpx.Client, *, timeout_s: float = 60.0) -> None:
     def none_pending() -> bool:
         return bool(client.get("/product/list", params={"index_status": "pending"}).json()["total"] == 0)
 

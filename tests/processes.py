@@ -43,7 +43,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_until(condition: Callable[[], bool], *, timeout_s: float = 30.0, what: str) -> None:
+def wait_until(condition: Callable[[], bool], *, timeout_s: float = 60.0, what: str) -> None:
     started = time.monotonic()
     while not condition():
         waited_s = time.monotonic() - started

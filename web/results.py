@@ -20,8 +20,6 @@ from web.filters import NOTHING_CHOSEN, Chosen
 
 DEFAULT_TOP_K = 20
 CONNECTIONS = 4
-FITS_FROM = 0.15
-"""What is less likely than this to be what was asked for does not fit: docs/relevance.md says how it was chosen."""
 
 
 @dataclass(frozen=True)
@@ -63,9 +61,7 @@ class Results:
 
     def fetch(self, client: ApiClient, facets: Sequence[str]) -> None:
         response = self._fetch_page(client, facets, relevance=self.query.is_judged)
-        self.nothing_fits = bool(response.hits) and all(
-            hit.relevance is not None and hit.relevance < FITS_FROM for hit in response.hits
-        )
+        self.nothing_fits = bool(response.no_match)
         assert response.facets is not None, "they were asked for"
         response.facets.counts.update(_without_their_own_filter(client, self.query))
         self.facets = response.facets

@@ -418,7 +418,7 @@ def test_a_milvus_lite_that_hangs_at_the_first_call_is_met_later(tmp_path: Path)
     with pytest.raises(VectorDBUnavailable):
         db.check()
     child.resume()
-    wait_until(lambda: answers(db), timeout_s=10, what="Milvus Lite to answer")
+    wait_until(lambda: answers(db), timeout_s=30, what="Milvus Lite to answer")
     assert lite_processes_of(os.getpid(), tmp_path) == [child]
     db.close()
 

@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 from scipy import stats  # type: ignore[import-untyped]
 
-from evaluation.fitting import Pairs, auroc, cross_validated, fit, quality
+from evaluation.fitting import Pairs, auroc, best_threshold, cross_validated, fit, quality
+from evaluation.make_no_match_queries import read_missing
+from evaluation.make_queries import FOLDER
 from evaluation.measures import Judged
 from evaluation.no_match import separations
+from evaluation.queries import read_query_file
 from tests.conftest import create_product, picture, wait_until_indexed
 from tests.demo.test_demo_command import assert_one_sentence, run_cli
 from tests.evaluation.test_evaluate import COLOURS, write_lines
@@ -136,7 +139,7 @@ def test_a_service_has_what_was_fitted_on_query_files(catalogue: httpx.Client, t
         response = catalogue.post("/search", json=asked)
         return response.status_code == httpx.codes.OK and response.json()["no_match"] is True
 
-    wait_until(knows_nothing_fits, timeout_s=10, what="the calibration to be used")
+    wait_until(knows_nothing_fits, timeout_s=30, what="the calibration to be used")
     run = run_cli("evaluate", str(queries), "--out", str(tmp_path / "run.json"), *service)
     assert run.returncode == 0, run.stdout + run.stderr
     assert "whether any product fits" in run.stdout
@@ -160,3 +163,24 @@ def test_too_little_to_fit_on_says_so(catalogue: httpx.Client, tmp_path: Path) -
     service = ("--api-url", str(catalogue.base_url))
     refused = run_cli("calibrate", "--queries", str(queries), "--mode", "hybrid", *service)
     assert_one_sentence(refused, "hybrid has 1 queries", "that takes 20")
+
+
+def test_what_is_missing_in_one_file_is_missing_in_no_other() -> None:
+    """Under no name: else what is held out would have been fitted on."""
+    things = [thing for of_sort in read_missing().values() for thing in of_sort]
+    asked = [
+        {str(query.text) for query in read_query_file(FOLDER / f"{name}.jsonl", "") if not query.relevant}
+        for name in ("no_match", "no_match_tuning")
+    ]
+    halves = [{thing[0] for thing in things if texts.intersection(thing)} for texts in asked]
+    assert [len(texts) for texts in asked] == [200, 200]
+    assert min(map(len, halves)) > 80
+    assert halves[0].isdisjoint(halves[1])
+    assert asked[0].isdisjoint(asked[1])
+
+
+def test_the_threshold_tells_queries_with_a_product_from_those_without() -> None:
+    highest, has_one = np.repeat([0.9, 0.8, 0.3, 0.25, 0.2, 0.1], 4), np.repeat([1, 1, 1, 0, 0, 0], 4)
+    assert best_threshold(highest, has_one) == pytest.approx(0.275)
+    assert best_threshold(highest, np.ones(24)) is None
+    assert best_threshold(highest[:16], has_one[:16]) is None, "four say nothing"

@@ -64,7 +64,7 @@ def test_a_frozen_mariadb_holds_no_request_for_ever(shop: tuple[httpx.Client, sa
         assert client.get("/health").json()["components"]["database"]["status"] == "down"
     finally:
         os.kill(pid, signal.SIGCONT)
-    wait_until(lambda: create(client).is_success, timeout_s=20, what="creates to work again")
+    wait_until(lambda: create(client).is_success, timeout_s=40, what="creates to work again")
     wait_until_indexed(client, timeout_s=60)
 
 

@@ -124,7 +124,7 @@ def test_searches_are_refused_in_time_and_everything_else_goes_on(shop: tuple[st
         assert others[name].statuses() <= statuses, name  # 200: drawn already
         assert others[name].slowest() < 2.0, name
     with httpx.Client(base_url=url, timeout=30, trust_env=False) as client:
-        wait_until(lambda: search(client).is_success, timeout_s=10, what="searches to work again")
+        wait_until(lambda: search(client).is_success, timeout_s=30, what="searches to work again")
         wait_until_indexed(client, timeout_s=60)
 
 

@@ -46,7 +46,7 @@ def import_file(client: httpx.Client, data: bytes, mode: str = "create", name: s
     return wait_for_job(client, response.json())
 
 
-def wait_for_job(client: httpx.Client, job: dict[str, Any], timeout_s: float = 30.0) -> dict[str, Any]:
+def wait_for_job(client: httpx.Client, job: dict[str, Any], timeout_s: float = 60.0) -> dict[str, Any]:
     def has_ended() -> bool:
         job.update(client.get(job["status_url"]).json())
         return job["status"] in ("done", "failed", "cancelled")

@@ -140,7 +140,7 @@ def test_the_shops_own_words_are_read_while_it_runs(api: httpx.Client, lexicon: 
         hit = search(api, "随行杯")[0]
         return bool((hit["product"]["sku"], hit["matched_words"]) == ("CUP-1", ["不锈钢保温杯"]))
 
-    wait_until(is_found, timeout_s=10, what="the file to be read anew")
+    wait_until(is_found, timeout_s=30, what="the file to be read anew")
     lexicon.write_bytes("坏".encode("gbk"))
     until = time.monotonic() + 2.5  # by then it has looked at the file again
     while time.monotonic() < until:

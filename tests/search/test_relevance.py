@@ -10,6 +10,7 @@ import pytest
 
 from tests.conftest import create_product, picture, wait_until_indexed
 from tests.processes import running_api, wait_until
+from tuwen.search.judging import no_match_of
 
 TITLES = {
     "SOFA-1": "三人布艺沙发",
@@ -45,9 +46,10 @@ def answer(api: httpx.Client, text: str, mode: str = "hybrid", **fields: Any) ->
     return found
 
 
-def calibrate(api: httpx.Client, mode: str, **weights: float) -> httpx.Response:
+def calibrate(api: httpx.Client, mode: str, *, threshold: float | None = None, **weights: float) -> httpx.Response:
     collection = api.get("/calibration").json()["collection"]
-    body = {"collection": collection, "weights": weights, "fitted_on": FITTED_ON}
+    fitted_on = {**FITTED_ON, "threshold": threshold}
+    body = {"collection": collection, "weights": weights, "fitted_on": fitted_on}
     return api.put(f"/calibration/{mode}", json=body)
 
 
@@ -65,7 +67,7 @@ def in_use(api: httpx.Client, mode: str, **weights: float) -> None:
         log_odds = weights["intercept"] + sum(weights.get(name, 0.0) * (signals[name] or 0.0) for name in signals)
         return hit["relevance"] is not None and abs(hit["relevance"] - 1 / (1 + 2.718281828459045**-log_odds)) < 1e-3
 
-    wait_until(is_used, timeout_s=10, what="the new calibration to be used")
+    wait_until(is_used, timeout_s=30, what="the new calibration to be used")
 
 
 def skus(found: dict[str, Any]) -> list[str]:
@@ -112,7 +114,30 @@ def test_nothing_fits(api: httpx.Client) -> None:
     nearest = answer(api, "量子力学教科书第三版", min_score=0.5, keep_below=True)
     assert nearest["no_match"] is True
     assert len(nearest["hits"]) == len(TITLES)
-    assert answer(api, "量子力学教科书第三版", relevance=True)["no_match"] is None
+    assert answer(api, "量子力学教科书第三版", relevance=True)["no_match"] is None, "there is no threshold"
+    assert calibrate(api, "hybrid", threshold=0.5, **BY_WORDS).status_code == httpx.codes.OK
+    wait_until(
+        lambda: answer(api, "量子力学教科书第三版", relevance=True)["no_match"] is True, what="the threshold to be used"
+    )
+    shown = answer(api, "量子力学教科书第三版", relevance=True)
+    assert len(shown["hits"]) == len(TITLES), "nothing is left out without min_score"
+    assert answer(api, "沙发", relevance=True)["no_match"] is False
+
+
+@pytest.mark.parametrize(
+    ("relevance", "is_none"),
+    [([0.2, 0.4], True), ([0.2, 0.5], False), ([None, 0.9], False), ([None, 0.2], None), ([None], None), ([], True)],
+)
+def test_of_what_is_still_to_be_indexed_nothing_is_known(relevance: list[float | None], is_none: bool | None) -> None:
+    """Its words are there at once: it may be the very product."""
+    assert no_match_of(relevance, 0.5) is is_none
+
+
+def test_a_mode_has_no_weights_of_signals_that_it_has_not(api: httpx.Client) -> None:
+    for mode, weight in (("text_to_text", "picture_cosine"), ("image_to_image", "words")):
+        refused = calibrate(api, mode, intercept=0.0, **{weight: 1.0})
+        [error] = refused.json()["errors"]
+        assert (error["field"], error["code"]) == (f"weights.{weight}", "no_such_signal")
 
 
 def test_relevance_is_the_same_on_every_page(api: httpx.Client) -> None:
@@ -181,7 +206,7 @@ def test_pictures_have_a_cosine_alone(api: httpx.Client) -> None:
         response = api.post("/search", data={"mode": "image_to_image", "min_score": "0.5"}, files=files)
         return response.status_code == httpx.codes.OK
 
-    wait_until(answered, timeout_s=10, what="the new calibration to be used")
+    wait_until(answered, timeout_s=30, what="the new calibration to be used")
     found = api.post("/search", data={"mode": "image_to_image", "min_score": "0.5"}, files=files).json()
     assert found["no_match"] is False
     assert found["hits"][0]["signals"] == {

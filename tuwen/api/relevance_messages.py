@@ -20,6 +20,11 @@ OF_RELEVANCE = (
     ),
     ("only_with_min_score", "goes with min_score alone", "只能与 min_score 一起使用"),
     (
+        "no_such_signal",
+        "is of a signal that hits of {mode} have not",
+        "是 {mode} 的结果没有的信号的权重",
+    ),
+    (
         "other_index",
         "is not the index that answers; fit on searches of that one",
         "不是正在使用的索引；请用该索引的搜索结果来拟合",

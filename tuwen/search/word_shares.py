@@ -4,19 +4,22 @@ A word counts by how rare it is; one that no product has counts most, and is mis
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import NamedTuple, Self
+from inspect import unwrap
+from typing import NamedTuple, Self, TypeVar
 
 from data_models import Product
 from tuwen.lexical.lexicon import Words
-from tuwen.lexical.query_terms import QueryTerm
+from tuwen.lexical.query_terms import CORRECTED, SOUND, QueryTerm
 from tuwen.lexical.terms import PINYIN, SEPARATORS, is_han, parts_of, runs_of, sounds_of, texts_in
 from tuwen.texts import lexical_text
 
+Read = TypeVar("Read")
+
 MOST_SPELLINGS = 4  # of a query, with synonyms in the place of its words
-KEPT_TEXTS = 16_384
+KEPT_TEXTS, LONGEST_KEPT = 16_384, 200  # texts, and characters of one
 
 
 @dataclass
@@ -26,8 +29,12 @@ class WordPart:
     weight: float = 0.0
     terms: list[str] = field(default_factory=list)
     """Each of which is as good."""
+    guesses: list[str] = field(default_factory=list)
+    """By which a word may have been meant that no product has."""
     sounds: list[str] = field(default_factory=list)
     """Of which all should be there."""
+    of_sounds: float = 0.0
+    """What they count where all are."""
 
 
 class _Text(NamedTuple):
@@ -47,11 +54,11 @@ class Having:
     @classmethod
     def of(cls, product: Product) -> Self:
         texts = (product.title, product.sku or "", product.category or "", *texts_in(product.attributes))
-        return cls([_read(text) for text in texts if text])
+        return cls([_kept(_read, text) for text in texts if text])
 
     def has(self, term: str) -> bool:
         if term.startswith(PINYIN):
-            return any(term in _sounds_in(each.text) for each in self.texts)
+            return any(term in _kept(_sounds_in, each.text) for each in self.texts)
         if is_han(term):
             return any(term in each.text for each in self.texts)
         return any(term in each.words for each in self.texts)
@@ -76,6 +83,9 @@ def parts_of_query(asked: Sequence[QueryTerm], counts: Mapping[str, int], produc
         part = parts.setdefault(each.instead_of or each.term, WordPart())
         if each.term.startswith(PINYIN):
             part.sounds.append(each.term)
+            part.of_sounds = SOUND if is_han(each.instead_of) else 1.0  # shafa is 沙发, and 沙法 may be
+        elif each.instead_of:
+            part.guesses.append(each.term)
         else:
             part.terms.append(each.term)
         if not each.instead_of:
@@ -92,7 +102,15 @@ def share_of(parts: Sequence[WordPart], having: Having) -> float:
 def _had(part: WordPart, having: Having) -> float:
     if any(having.has(term) for term in part.terms):
         return 1.0
-    return sum(having.has(sound) for sound in part.sounds) / len(part.sounds) if part.sounds else 0.0
+    if any(having.has(term) for term in part.guesses):
+        return CORRECTED
+    had = sum(having.has(sound) for sound in part.sounds)
+    return part.of_sounds * had / len(part.sounds) if part.sounds else 0.0
+
+
+def _kept(read: Callable[[str], Read], text: str) -> Read:
+    """Of long texts, which are a product's own, nothing is kept: so many of them would fill the memory."""
+    return read(text) if len(text) <= LONGEST_KEPT else unwrap(read)(text)
 
 
 @lru_cache(KEPT_TEXTS)

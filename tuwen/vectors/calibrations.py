@@ -4,7 +4,7 @@ Whoever writes raises the index's `calibration_version`, by which every process 
 commits: the caller's `Database.write()` block is the transaction.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -15,6 +15,14 @@ from orm_models import CalibrationRow, VectorIndexRow, utc_now
 from tuwen.errors import InvalidInput
 from tuwen.vectors.indexes import active_index
 
+SIGNALS_OF: Mapping[SearchMode, Collection[str]] = {
+    SearchMode.TEXT_TO_TEXT: ("title_cosine", "words"),
+    SearchMode.TEXT_TO_IMAGE: ("picture_cosine", "words"),
+    SearchMode.IMAGE_TO_TEXT: ("title_cosine",),
+    SearchMode.IMAGE_TO_IMAGE: ("picture_cosine",),
+    SearchMode.HYBRID: ("title_cosine", "picture_cosine", "words"),
+}
+
 
 def calibrations_of(session: orm.Session, vector_index_id: int) -> dict[SearchMode, ModeCalibration]:
     rows = session.scalars(sa.select(CalibrationRow).where(CalibrationRow.vector_index_id == vector_index_id))
@@ -23,6 +31,10 @@ def calibrations_of(session: orm.Session, vector_index_id: int) -> dict[SearchMo
 
 def store_calibration(session: orm.Session, mode: SearchMode, new: NewCalibration) -> ModeCalibration:
     """For the active index, in place of what this mode had. Raises InvalidInput where the index is another by now."""
+    given = new.weights.model_dump(exclude={"intercept"})
+    wrong = [name for name, weight in given.items() if weight and name not in SIGNALS_OF[mode]]
+    if wrong:
+        raise InvalidInput.in_field(f"weights.{wrong[0]}", f"is of a signal that hits of {mode.value} have not")
     active = active_index(session)
     if active is None or active.collection != new.collection:
         raise InvalidInput.in_field("collection", "is not the index that answers; fit on searches of that one")
