@@ -14,7 +14,6 @@ from sqlalchemy import orm
 
 from data_models import AttributeFilter, Boost, Facet, Scalar, SearchFilters
 from orm_models import ProductRow
-from tests.servers import new_mysql_database
 from tests.test_lite_filters import VALUES, Table, is_number, same
 from tuwen.catalogue.attributes import LONGEST_COUNTED
 from tuwen.catalogue.boosts import Boosting, lifts
@@ -41,18 +40,6 @@ MORE_VALUES: list[Any] = [
     [1, 1.0, "a", "a"],
     [None, "A"],
 ]
-
-
-@pytest.fixture(scope="module", params=["sqlite", "mariadb"])
-def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
-    if request.param == "sqlite":
-        dsn = f"sqlite:///{tmp_path_factory.mktemp('filters') / 'tuwen.db'}"
-    else:
-        dsn = new_mysql_database(request.getfixturevalue("mariadb"))
-    opened = Database(dsn)
-    opened.migrate()
-    yield opened
-    opened.close()
 
 
 def fill(database: Database, products: Sequence[dict[str, Any]]) -> None:

@@ -1,6 +1,5 @@
 """The terms of products on SQLite and MariaDB: written, counted, scored, swept."""
 
-from collections.abc import Iterator
 from decimal import Decimal
 
 import pytest
@@ -9,7 +8,6 @@ import sqlalchemy as sa
 from data_models import SearchFilters
 from orm_models import ProductRow, ProductTermRow
 from tests.contract.test_database import add_product
-from tests.servers import new_mysql_database
 from tuwen.catalogue.changes import apply_changes
 from tuwen.catalogue.terms import best_products, count_products, known_terms, write_terms
 from tuwen.database.engine import Database
@@ -17,18 +15,6 @@ from tuwen.indexing.missing_terms import make_missing_terms
 from tuwen.lexical.lexicon import Lexicon
 from tuwen.lexical.terms import VERSION
 from tuwen.search.lexical import LexicalSearch, WordQuery
-
-
-@pytest.fixture(scope="module", params=["sqlite", "mariadb"])
-def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
-    if request.param == "sqlite":
-        dsn = f"sqlite:///{tmp_path_factory.mktemp('terms') / 'tuwen.db'}"
-    else:
-        dsn = new_mysql_database(request.getfixturevalue("mariadb"))
-    opened = Database(dsn)
-    opened.migrate()
-    yield opened
-    opened.close()
 
 
 @pytest.fixture(autouse=True)

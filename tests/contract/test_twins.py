@@ -1,31 +1,16 @@
 """The keys of products with the same picture on SQLite and MariaDB, where pictures change while they are compared."""
 
-from collections.abc import Iterator
-
 import pytest
 import sqlalchemy as sa
 
 from orm_models import ProductRow
 from tests.contract.test_database import add_product
-from tests.servers import new_mysql_database
 from tuwen.catalogue.twins import find_same, forget_picture, settle, twin_key
 from tuwen.database.engine import Database
 from tuwen.twins.reports import DuplicateReports
 
 SHOP = "default"
 FIRST, SECOND, OTHER = "1" * 64, "2" * 64, "3" * 64
-
-
-@pytest.fixture(scope="module", params=["sqlite", "mariadb"])
-def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
-    if request.param == "sqlite":
-        dsn = f"sqlite:///{tmp_path_factory.mktemp('twins') / 'tuwen.db'}"
-    else:
-        dsn = new_mysql_database(request.getfixturevalue("mariadb"))
-    opened = Database(dsn)
-    opened.migrate()
-    yield opened
-    opened.close()
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,5 @@
 """What errors say of `min_score` and of calibrations, as `messages.py` has it."""
 
-# a row of the table is a line
-
 OF_RELEVANCE = (
     (
         "not_calibrated",
