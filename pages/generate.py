@@ -10,7 +10,7 @@ from web.product_form import forget_what_is_known, show_now, wait_until_indexed,
 from web.texts import EXAMPLE_PROMPTS, t
 
 REFRESH_S = 0.5
-PROMPT_KEY, EXAMPLE_KEY = "generate_prompt", "generate_example"
+PROMPT_KEY, EXAMPLE_KEY, JOB_KEY = "generate_prompt", "generate_example", "generate_job"
 
 
 def show_generate() -> None:
@@ -18,11 +18,13 @@ def show_generate() -> None:
     request = ask_for_request()
     if request is not None:
         try:
-            st.query_params["job_id"] = str(api_client().generate(request).job_id)
+            # Kept before the address is changed: what is clicked meanwhile runs the page anew with the address before.
+            st.session_state[JOB_KEY] = str(api_client().generate(request).job_id)
+            st.query_params["job_id"] = st.session_state[JOB_KEY]
         except ApiError as error:
             show_error(error)
     # The address names the job, so that reloading the page or sharing the link shows it again.
-    wanted = st.query_params.get("job_id", "")
+    wanted = st.query_params.get("job_id") or st.session_state.get(JOB_KEY, "")
     if wanted.isdecimal():
         show_job(int(wanted))
 
@@ -34,18 +36,20 @@ def ask_for_request() -> GenerateRequest | None:
         st.session_state[PROMPT_KEY] = st.session_state[EXAMPLE_KEY]
         st.session_state[EXAMPLE_KEY] = None  # so that the same one can be clicked again
 
-    prompt = st.text_area(t("prompt"), key=PROMPT_KEY, placeholder=t("prompt_placeholder"), height=80).strip()
     st.pills(t("examples"), EXAMPLE_PROMPTS, key=EXAMPLE_KEY, on_change=take_example)
-    with st.expander(t("generate_options"), icon=":material/tune:"):
-        left, middle, right = st.columns(3)
-        num_images = left.slider(t("num_images"), 1, 4, 1, key="generate_num_images")
-        seed = left.number_input(t("seed"), 0, 2**32 - 1, None, key="generate_seed", help=t("seed_help"))
-        width = middle.number_input(t("width"), 64, None, None, step=8, key="generate_width", help=t("model_default"))
-        height = middle.number_input(t("height"), 64, None, None, step=8, key="generate_height")
-        steps = right.number_input(t("steps"), 1, None, None, key="generate_steps", help=t("model_default"))
-        guidance = right.number_input(t("guidance"), 0.0, None, None, step=0.5, key="generate_guidance")
-        negative_prompt = st.text_input(t("negative_prompt"), key="generate_negative_prompt").strip()
-    if not st.button(t("draw"), type="primary", icon=":material/brush:"):
+    with st.form("generate_form", border=False):  # all at once, or a field that is left runs the page under the click
+        prompt = st.text_area(t("prompt"), key=PROMPT_KEY, placeholder=t("prompt_placeholder"), height=80).strip()
+        with st.expander(t("generate_options"), icon=":material/tune:"):
+            left, middle, right = st.columns(3)
+            num_images = left.slider(t("num_images"), 1, 4, 1, key="generate_num_images")
+            seed = left.number_input(t("seed"), 0, 2**32 - 1, None, key="generate_seed", help=t("seed_help"))
+            width = middle.number_input(t("width"), 64, None, None, 8, key="generate_width", help=t("model_default"))
+            height = middle.number_input(t("height"), 64, None, None, 8, key="generate_height")
+            steps = right.number_input(t("steps"), 1, None, None, key="generate_steps", help=t("model_default"))
+            guidance = right.number_input(t("guidance"), 0.0, None, None, 0.5, key="generate_guidance")
+            negative_prompt = st.text_input(t("negative_prompt"), key="generate_negative_prompt").strip()
+        wants = st.form_submit_button(t("draw"), type="primary", icon=":material/brush:")
+    if not wants:
         return None
     return GenerateRequest.model_construct(
         prompt=prompt,

@@ -22,7 +22,13 @@ LIBRARIES = [
     "diffusers",
     "faiss",
     "fastapi.testclient",
+    "fastapi_cli.cli",
+    "limits.strategies",
+    "openpyxl",
+    "openvino",
     "pandas",
+    "prometheus_client",
+    "pydantic_settings",
     "pymilvus",
     "s3fs",
     "sentence_transformers",
@@ -83,6 +89,7 @@ def run_to_its_end(command: list[str], env: dict[str, str], timeout_s: float) ->
 
 
 def _run(command: list[str], env: dict[str, str], log: str, errors: str) -> None:
+    gc.freeze()  # what is loaded already is neither looked through again nor copied for it
     os.setsid()
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     for number, path in ((1, log), (2, errors)):

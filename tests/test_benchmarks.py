@@ -17,6 +17,9 @@ from benchmarks.gpu import NO_GPU
 from tests.conftest import create_product, wait_until_indexed
 from tests.processes import ROOT, environment, require_program
 
+# What these start takes half a minute of a core each, so that the common run leaves them out.
+LEFT_OUT = NOT_QUICK if os.environ.get("LONG_TESTS") else NOT_QUICK | {"evening", "ingest", "search_load"}
+
 
 def report_of(module: str, report: Path, *options: str) -> dict[str, Any]:
     require_program("wrk")
@@ -39,7 +42,7 @@ def test_the_load_of_searches_is_measured(api: httpx.Client, tmp_path: Path) -> 
     assert 0 < result["p50_ms"] <= result["p99_ms"]
 
 
-@pytest.mark.parametrize("name", sorted(set(RUNS) - NOT_QUICK))
+@pytest.mark.parametrize("name", sorted(set(RUNS) - LEFT_OUT))
 def test_each_benchmark_writes_what_it_measured(name: str, tmp_path: Path) -> None:
     report = report_of(RUNS[name][0], tmp_path / "report.json", "--quick")
     assert report["quick"]
