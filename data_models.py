@@ -626,6 +626,12 @@ class SearchRequest(BaseModel):
         description="Reads the titles of the first 50 once more, each together with the text, and puts these 50 in the "
         "order of that. Needs RERANKER_MODEL.",
     )
+    explain: bool = Field(
+        False,
+        description="Hits have their `explanation`: the rank and score of each way of looking, and, where pictures are "
+        "looked through, of the first 3 what in the picture fits the query. Slow: a map takes the model as long as 37 "
+        "pictures, behind other searches.",
+    )
     exact: bool = Field(
         False,
         description="Looks at all vectors instead of the index's guess, to measure what that misses. Slow: needs the "
@@ -678,8 +684,8 @@ class SearchRequest(BaseModel):
 
     @property
     def is_judged(self) -> bool:
-        """Whether its hits are to say how likely each of them is what was asked for."""
-        return self.relevance or self.min_score is not None
+        """Whether its hits are to say how likely each of them is what was asked for, and by what."""
+        return self.relevance or self.explain or self.min_score is not None
 
     @property
     def weighs_attributes(self) -> bool:
@@ -705,6 +711,49 @@ class HitSignals(BaseModel):
     picture_cosine: float | None = Field(None, description="Of the query and the nearest of its pictures.")
     words: float | None = Field(
         None, description="How much of the text's words it has in its title, sku, category and attributes, 0 to 1."
+    )
+
+
+Way = Literal["meaning", "words", "pictures"]
+
+
+class HitWay(BaseModel):
+    """What one way of looking says of a hit."""
+
+    way: Way
+    rank: int = Field(
+        description="1 for the first product that it found within the filters, whatever the hits are ordered, grouped "
+        "or folded by."
+    )
+    score: float | None = Field(
+        None,
+        description="Cosine of the query and the title (`meaning`; in A3 CLIP's) or picture (`pictures`); how much of "
+        "the query's words it has, 0 to 1 (`words`).",
+    )
+    share: float = Field(description="What it gives of the hit's `score`; 1 where it is the only way.")
+
+
+class RelevanceMap(BaseModel):
+    """What in a picture fits the query: by how much less it does with a part of it hidden. Of its thumbnail."""
+
+    image_id: str
+    score: float = Field(description="Cosine of the query and the whole picture.")
+    cells: list[list[float]] = Field(
+        description="Rows of the picture from above, each from the left: how much the cosine falls, on average, with "
+        "two by two of these hidden, this one among them. Below 0: it is nearer without."
+    )
+    png_base64: str = Field(description="The picture in grey, with red on what fits.")
+
+
+class Explanation(BaseModel):
+    ways: list[HitWay] = Field(
+        description="Those that found it. None: it stands behind the first of all ways (of a fused search), or is not "
+        "among the nearest 1,000 (of another)."
+    )
+    relevance_map: RelevanceMap | None = Field(
+        None,
+        description="Of the first 3 hits of a search that looks through pictures; further ones with `offset`. Of the "
+        "picture that matched, in a fused search of the main one. Null, too, where `missing` has `relevance_maps`.",
     )
 
 
@@ -736,10 +785,13 @@ class SearchHit(BaseModel):
         None,
         ge=0,
         le=1,
-        description="With `min_score` or `relevance`: how likely it is what was asked for, by the calibration of the "
-        "mode; null where there is none, or its vectors are still to be made.",
+        description="With `min_score`, `relevance` or `explain`: how likely it is what was asked for, by the "
+        "calibration of the mode; null where there is none, or its vectors are still to be made.",
     )
-    signals: HitSignals | None = Field(None, description="With `min_score` or `relevance`: what that is made of.")
+    signals: HitSignals | None = Field(
+        None, description="With `min_score`, `relevance` or `explain`: what that is made of."
+    )
+    explanation: Explanation | None = Field(None, description="With `explain`.")
 
 
 class SearchFacets(BaseModel):
@@ -755,6 +807,7 @@ class SearchTimings(BaseModel):
     vector: float
     metadata: float
     rerank: float | None = Field(None, description="With `rerank`.")
+    explain: float | None = Field(None, description="With `explain`: the maps.")
     total: float
 
 
@@ -777,7 +830,7 @@ class Understood(BaseModel):
     attributes: list[NamedAttribute] = Field(description="Named by what is wanted.")
 
 
-SearchWay = Literal["meaning", "pictures", "reranking"]
+SearchWay = Literal["meaning", "pictures", "reranking", "relevance_maps"]
 
 
 class SearchResponse(BaseModel):
@@ -785,9 +838,9 @@ class SearchResponse(BaseModel):
     hits: list[SearchHit]
     no_match: bool | None = Field(
         None,
-        description="With `min_score` or `relevance`, on the first page: whether none of its hits clears that, or else "
-        "the threshold of the mode's calibration. Null where it is not known: without a calibration, while a model is "
-        "away, or where hits are still to be indexed.",
+        description="With `min_score`, `relevance` or `explain`, on the first page: whether none of its hits clears "
+        "that, or else the threshold of the mode's calibration. Null where it is not known: without a calibration, "
+        "while a model is away, or where hits are still to be indexed.",
     )
     understood: Understood | None = Field(
         None, description="Where the text names attributes or what is not wanted, and neither is switched off."
@@ -795,7 +848,7 @@ class SearchResponse(BaseModel):
     missing: list[SearchWay] = Field(
         [],
         description="What this answer does without, since that model does not answer: of a search by words and more, "
-        "a way of looking; with `rerank`, the reranking.",
+        "a way of looking; with `rerank`, the reranking; with `explain`, a map that was not made.",
     )
     facets: SearchFacets | None = Field(None, description="Where the search asks for some.")
     as_of: AwareDatetime | None = Field(None, description="With `fold`: what further pages send back.")

@@ -3,7 +3,7 @@
 import html
 import io
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -157,8 +157,10 @@ def load_thumbnails(pictured: Iterable[Product | ProductImage]) -> list[bytes]:
 # --- Products --------------------------------------------------------------------------------------------------------
 
 
-def show_hit_grid(hits: Sequence[SearchHit], key: str = "") -> None:
-    """`key` tells several grids on one page apart."""
+def show_hit_grid(
+    hits: Sequence[SearchHit], key: str = "", offer_more: Callable[[SearchHit], None] = lambda _: None
+) -> None:
+    """`key` tells several grids on one page apart. `offer_more` stands at the end of each card."""
     with st.container(key=f"hit_grid{key}", horizontal=True):
         for hit, picture in zip(hits, load_thumbnails(hit.image or hit.product for hit in hits), strict=True):
             with st.container(border=True, height="stretch", gap="xsmall", key=f"hit_{hit.rank}{key}"):
@@ -166,9 +168,10 @@ def show_hit_grid(hits: Sequence[SearchHit], key: str = "") -> None:
                 st.html(f'<div class="tuwen-grid">{_score(hit)}{product_summary(hit.product, with_keys=False)}</div>')
                 offer_variants(hit, key)
                 show_product_links(hit.product)
+                offer_more(hit)
 
 
-def show_hit_list(hits: Sequence[SearchHit]) -> None:
+def show_hit_list(hits: Sequence[SearchHit], offer_more: Callable[[SearchHit], None]) -> None:
     for hit, picture in zip(hits, load_thumbnails(hit.image or hit.product for hit in hits), strict=True):
         with st.container(border=True, horizontal=True, vertical_alignment="center", wrap=False, key=f"hit_{hit.rank}"):
             st.image(picture, width=88, alt=hit.product.title)
@@ -176,6 +179,7 @@ def show_hit_list(hits: Sequence[SearchHit]) -> None:
                 st.html(product_summary(hit.product) + _score(hit))
                 offer_variants(hit)
                 show_product_links(hit.product)
+                offer_more(hit)
 
 
 def show_product_links(product: Product) -> None:

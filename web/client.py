@@ -193,6 +193,7 @@ class ApiClient:
         fold: bool = False,
         as_of: datetime | None = None,
         relevance: bool = False,
+        explain: bool = False,
     ) -> SearchResponse:
         query: dict[str, Any] = {"mode": mode.value, "top_k": str(top_k), "offset": str(offset)}
         if facets:
@@ -207,6 +208,8 @@ class ApiClient:
             query["as_of"] = as_of.isoformat()
         if relevance:
             query["relevance"] = "true"
+        if explain:
+            query["explain"] = "true"
         if text is not None:
             query["text"] = text
         if words:

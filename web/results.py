@@ -70,8 +70,15 @@ class Results:
         self._fetch_page(client, [])
 
     def _fetch_page(self, client: ApiClient, facets: Sequence[str], *, relevance: bool = False) -> SearchResponse:
-        page = {"top_k": self.query.top_k, "offset": len(self.hits)}
-        response = _search(client, self.query, **page, facets=facets, as_of=self.as_of, relevance=relevance)
+        response = search(
+            client,
+            self.query,
+            top_k=self.query.top_k,
+            offset=len(self.hits),
+            facets=facets,
+            as_of=self.as_of,
+            relevance=relevance,
+        )
         self.as_of = response.as_of
         self.hits += response.hits
         self.took_ms = response.took_ms
@@ -80,7 +87,7 @@ class Results:
         return response
 
 
-def _search(
+def search(
     client: ApiClient,
     query: Query,
     *,
@@ -89,6 +96,7 @@ def _search(
     facets: Sequence[str],
     as_of: datetime | None = None,
     relevance: bool = False,
+    explain: bool = False,
 ) -> SearchResponse:
     return client.search(
         query.mode,
@@ -105,6 +113,7 @@ def _search(
         fold=query.fold,
         as_of=as_of,
         relevance=relevance,
+        explain=explain,
     )
 
 
@@ -113,7 +122,7 @@ def _without_their_own_filter(client: ApiClient, query: Query) -> dict[str, Face
 
     def count(name: str) -> Facet:
         wider = replace(query, chosen=query.chosen.without(name), sort=None, by_group=False, fold=False)
-        found = _search(client, wider, top_k=1, offset=0, facets=[name]).facets
+        found = search(client, wider, top_k=1, offset=0, facets=[name]).facets
         assert found is not None, "they were asked for"
         return found.counts[name]
 

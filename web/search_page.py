@@ -21,6 +21,7 @@ from web.cards import (
 from web.client import ApiError
 from web.filters import FilterPanel, choose, chosen_in, facets_to_show
 from web.frame import run_page
+from web.reasons import reasons_of
 from web.results import DEFAULT_TOP_K, Query, Results
 from web.texts import EXAMPLE_QUERIES, t
 
@@ -233,10 +234,11 @@ def _show_results(results: Results, view: View) -> None:
     if results.nothing_fits and not _nearest_are_wanted(results):
         return
     _show_summary(results)
+    offer_reasons = reasons_of(results.query, results.as_of)
     if view == "grid":
-        show_hit_grid(results.hits)
+        show_hit_grid(results.hits, offer_more=offer_reasons)
     else:
-        show_hit_list(results.hits)
+        show_hit_list(results.hits, offer_reasons)
     if results.is_complete:
         st.caption(t("no_more_results"), text_alignment="center")
     elif st.button(t("more_results"), icon=":material/expand_more:", width="stretch"):

@@ -242,6 +242,29 @@ TEXTS: dict[str, Text] = {
     "results": Text("显示 {count} 个结果，用时 {total:.0f} 毫秒", "{count} hits shown, {total:.0f} ms"),
     "understood_wanted": Text("优先：{words}", "Preferred: {words}"),
     "understood_unwanted": Text("排在后面：{words}", "Put last: {words}"),
+    "why": Text("为什么", "Why"),
+    "why_title": Text("为什么找到：{title}", "Why this was found: {title}"),
+    "why_asking": Text("正在查看……", "Looking ..."),
+    "why_changed": Text(
+        "结果的顺序已经变了，请重新搜索。", "The order of the results has changed meanwhile; search again."
+    ),
+    "why_behind": Text(
+        "各种方式最前面的结果里都没有它；它按文字含义排在这些结果之后。",
+        "None of the ways has it among its first; it stands behind those, by meaning.",
+    ),
+    "why_way": Text("查找方式", "Way of looking"),
+    "why_rank": Text("名次", "Rank"),
+    "why_score": Text("得分", "Score"),
+    "why_share": Text("占相似度", "Share of the score"),
+    "way_meaning": Text("标题含义", "Meaning of the title"),
+    "way_words": Text("词语", "Words"),
+    "way_pictures": Text("图片", "Pictures"),
+    "why_relevance": Text("相关的可能性：{percent}%", "Likely to be relevant: {percent} %"),
+    "why_map": Text(
+        "红色处遮住后，图片与查询的相似度下降最多。",
+        "Red: where the picture is less like the query once that is hidden.",
+    ),
+    "why_no_map": Text("现在看不到图片的哪一部分符合查询。", "What in the picture fits can't be looked at now."),
     "word_separator": Text("、", ", "),
     "results_steps": Text(
         "编码 {encode:.0f} · 向量检索 {vector:.0f} · 读取商品 {metadata:.0f} 毫秒",

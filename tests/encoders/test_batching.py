@@ -1,7 +1,9 @@
 """The micro-batcher: batches gather, queries go first, nobody waits for ever."""
 
 import asyncio
+import gc
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -248,6 +250,31 @@ def test_nobody_works_for_a_caller_who_hung_up() -> None:
         stays = asyncio.create_task(batcher.query("stays"))
         await asyncio.sleep(0)
         gone.cancel()
+        model.go.set()
+        assert [await held, await stays] == ["A", "STAYS"]
+
+    assert run(scenario).batches == [["a"], ["stays"]]
+
+
+def test_what_was_sent_by_a_caller_who_hung_up_takes_no_memory_while_the_model_is_busy() -> None:
+    class Large(str):
+        pass
+
+    async def scenario(model: Model, batcher: MicroBatcher[str, str]) -> None:
+        model.go.clear()
+        held = asyncio.create_task(batcher.query("a"))
+        await model.holds_work()
+        item = Large("gone")
+        kept = weakref.ref(item)
+        gone = asyncio.create_task(batcher.bulk(item))
+        del item
+        await asyncio.sleep(0)
+        gone.cancel()
+        await asyncio.wait([gone])
+        del gone
+        gc.collect()
+        assert kept() is None
+        stays = asyncio.create_task(batcher.bulk("stays"))
         model.go.set()
         assert [await held, await stays] == ["A", "STAYS"]
 

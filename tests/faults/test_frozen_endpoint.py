@@ -166,7 +166,11 @@ def test_a_service_whose_models_are_both_elsewhere(tmp_path_factory: pytest.Temp
                 create_product(client, f"{name}色的东西", picture(colour))
             wait_until_indexed(client)
             shop = Shop(client, endpoint)
-            assert shop.search({"mode": "text_to_image", "text": "蓝"})[0][0] == "蓝色的东西"
+            asked = {"mode": "text_to_image", "text": "蓝"}
+            titles, missing = shop.search(asked)
+            assert (titles[0], missing) == ("蓝色的东西", [])
+            titles, missing = shop.search({**asked, "explain": True})
+            assert (titles[0], missing) == ("蓝色的东西", ["relevance_maps"]), "each view would be a call"
             files = {"image": ("picture.png", picture(COLOURS["绿"]))}
             found = client.post("/search", data={"mode": "image_to_image"}, files=files).json()
             assert found["hits"][0]["product"]["title"] == "绿色的东西"

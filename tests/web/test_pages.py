@@ -235,6 +235,20 @@ def test_what_a_query_was_read_as_stands_above_the_hits(tab: Page, pages_url: st
     expect(tab.get_by_text("优先")).to_have_count(0)
 
 
+def test_why_a_hit_is_one_is_told_on_request(tab: Page, pages_url: str) -> None:
+    tab.goto(f"{pages_url}/hybrid")
+    search_text(tab, "想找什么", "黑色木椅子")
+    expect(hit(tab, 1)).to_contain_text("黑色木椅子")
+    hit(tab, 1).get_by_role("button", name="为什么").click()
+    reasons = tab.get_by_role("dialog")
+    expect(reasons).to_contain_text("为什么找到：黑色木椅子")
+    for way in ("标题含义", "图片", "词语"):
+        expect(reasons.get_by_role("row").filter(has_text=way)).to_be_visible()
+    expect(reasons.get_by_text("红色处遮住后")).to_be_visible()
+    expect(reasons.locator("img")).to_have_count(1)
+    tab.wait_for_function("document.querySelector('[role=dialog] img').naturalWidth > 0")
+
+
 def test_a2_a_title_finds_its_own_product_first_and_options_narrow_the_rest(tab: Page, pages_url: str) -> None:
     tab.goto(f"{pages_url}/text_to_text")
     search_text(tab, "想找什么", "绿色皮质沙发")

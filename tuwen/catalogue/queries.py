@@ -1,8 +1,8 @@
 """What is asked of the product table. Never commits: the caller's `Database.write()` block is the transaction."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import sqlalchemy as sa
 from sqlalchemy import orm
@@ -14,6 +14,8 @@ from tuwen.texts import canonical_text
 
 Group = tuple[str, str]
 """Shop and group_id: variants of one product."""
+ProductTexts: TypeAlias = Mapping[int, tuple[str, Mapping[str, Any]]]
+"""By product, its title and its attributes."""
 OLDEST_AMONG = 1000  # so that a long backlog costs no more
 SORT_COLUMNS = ("product_id", "title", "price", "created_at", "updated_at")
 
@@ -82,8 +84,7 @@ def sort_values(session: orm.Session, product_ids: Collection[int], sort: str) -
     return dict(session.execute(statement).all())
 
 
-def texts_of(session: orm.Session, product_ids: Collection[int]) -> dict[int, tuple[str, dict[str, Any]]]:
-    """By product, its title and its attributes."""
+def texts_of(session: orm.Session, product_ids: Collection[int]) -> ProductTexts:
     columns = sa.select(ProductRow.product_id, ProductRow.title, ProductRow.attributes)
     rows = session.execute(columns.where(ProductRow.product_id.in_(product_ids)))
     return {product_id: (title, attributes) for product_id, title, attributes in rows}

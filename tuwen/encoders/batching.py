@@ -154,7 +154,11 @@ class MicroBatcher(Generic[Item, Result]):
         waiting: _Waiting[Item, Result] = _Waiting(item)
         queue.append(waiting)
         self._wakeup.set()
-        return await waiting.future
+        try:
+            return await waiting.future
+        except asyncio.CancelledError:
+            del waiting.item  # which may be large; its place in the queue, by which turns are claimed, stays
+            raise
 
     async def _run(self) -> None:
         try:

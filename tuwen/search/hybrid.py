@@ -6,17 +6,18 @@ Behind it comes what is further by meaning.
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from data_models import Product, SearchFilters
+from data_models import Product, SearchFilters, Way
+from tuwen.catalogue.queries import ProductTexts, texts_of
 from tuwen.database.engine import Database
 from tuwen.search.hits import BoundRows, HitMaker, ProductHit
 from tuwen.search.lexical import LexicalSearch, WordHits, WordQuery, matched_words
 from tuwen.search.lookup import Lookups
 from tuwen.search.nearest import Found, Lookup
-from tuwen.search.order import Ranked, Showing, order_values
+from tuwen.search.order import WISHED, Part, Ranked, Showing, order_values
 from tuwen.search.turns import Turns
 
 # Two of Milvus's rows more are asked for (`nearest.py`), and one product that says whether these are all.
@@ -26,6 +27,7 @@ FILTERED_LANES = 4
 # `evaluation/query_files/tuning.jsonl`; that of words is by how much of the query a product has, to this power.
 RRF_CONSTANT = 10
 DENSE, PICTURES, WORDS, SHARPNESS = 1.0, 0.1, 4.0, 2.0
+WAYS: tuple[Way, ...] = "meaning", "pictures"
 
 
 @dataclass(frozen=True)
@@ -78,11 +80,13 @@ class HybridSearch:
             asyncio.gather(*(self._find_leg(_leg(lookup, depth)) for lookup in query.lookups)),
             (self._filtered_words if query.filters != SearchFilters() else self._words).ask(words),
         )
-        fused = await self._grouped(first, fuse(legs, by_words, first.without_product_ids))
+        # Whatever else is counted or sorted, so that pages with facets and without have the same order.
+        parts = parts_of(legs, by_words, first.without_product_ids, max(LEG_DEPTH, first.showing.lifted))
+        fused = await self._grouped(first, fuse(parts, _products_of(legs[0], by_words, first.without_product_ids)))
         are_all = legs[0].are_all
         while not are_all and first.showing.shown_of(fused) < first.showing.wanted:
             fused, are_all = await self._with_further(first, fused)
-        return await self._endings.ask(_Ending(first, fused, legs, by_words))
+        return replace(await self._endings.ask(_Ending(first, fused, legs, by_words)), parts=parts)
 
     async def _find_leg(self, leg: Lookup) -> Found:
         return await self._lookups.find(leg) if leg.vector.size else Found([], 0.0, are_all=True)
@@ -110,7 +114,8 @@ class HybridSearch:
 
     def _found_all(self, endings: Sequence[_Ending]) -> list[Found]:
         started = time.perf_counter()
-        ordered = [self._ordered(ending) for ending in endings]
+        texts = self._wished_texts(endings)
+        ordered = [self._ordered(ending, texts.get(ending.lookup.shop_id)) for ending in endings]
         shown: dict[BoundRows, set[int]] = {}
         for ending, ranked in zip(endings, ordered, strict=True):
             first = [each.product_id for each in ranked[: ending.lookup.showing.wanted]]
@@ -123,10 +128,23 @@ class HybridSearch:
         took_ms = (time.perf_counter() - started) * 1000
         return [_as_found(ending, its, took_ms) for ending, its in zip(endings, hits, strict=True)]
 
-    def _ordered(self, ending: _Ending) -> list[Ranked]:
+    def _wished_texts(self, endings: Sequence[_Ending]) -> dict[str | None, ProductTexts]:
+        """Of all of them at once: those who ask at the same time ask for much the same."""
+        product_ids: dict[str | None, set[int]] = {}
+        for ending in endings:
+            if ending.lookup.showing.wishes is not None:
+                first = (each.product_id for each in ending.fused[:WISHED])
+                product_ids.setdefault(ending.lookup.shop_id, set()).update(first)
+        texts = {}
+        for shop_id, wanted in product_ids.items():
+            with self._database.of_shop(shop_id).read() as session:
+                texts[shop_id] = texts_of(session, wanted)
+        return texts
+
+    def _ordered(self, ending: _Ending, texts: ProductTexts | None) -> list[Ranked]:
         lookup, showing, fused = ending.lookup, ending.lookup.showing, ending.fused
         known = [each.product_id for each in fused[: showing.least]]
-        values = order_values(self._database.of_shop(lookup.shop_id), showing, known)
+        values = order_values(self._database.of_shop(lookup.shop_id), showing, known, texts)
         return showing.in_order(fused, values)
 
     def _made(self, ending: _Ending, ordered: Sequence[Ranked], products: Mapping[int, Product]) -> list[ProductHit]:
@@ -158,17 +176,34 @@ def _leg(lookup: Lookup, depth: int) -> Lookup:
     return replace(lookup, showing=Showing(wanted=0, candidates=depth))
 
 
-def fuse(legs: Sequence[Found], words: WordHits, without: frozenset[int]) -> list[Ranked]:
-    """`legs`: by meaning, and by pictures if that was asked. Scores are shares of what the first of every leg has."""
+def _products_of(by_meaning: Found, words: WordHits, without: frozenset[int]) -> Iterator[int]:
+    yield from by_meaning.candidates
+    yield from (product_id for product_id, _ in words.products if product_id not in without)
+
+
+def fuse(parts: Iterable[Part], further: Iterable[int]) -> list[Ranked]:
+    """`further`: products that stand behind those with a part, unless they have one."""
     scores: dict[int, float] = {}
-    weights = (DENSE, PICTURES)[: len(legs)]
-    for weight, leg in zip(weights, legs, strict=True):
-        for rank, product_id in enumerate(leg.candidates, start=1):
-            scores[product_id] = scores.get(product_id, 0.0) + weight / (RRF_CONSTANT + rank)
-    for rank, (product_id, share) in enumerate(words.products, start=1):
-        scores[product_id] = scores.get(product_id, 0.0) + WORDS * share**SHARPNESS / (RRF_CONSTANT + rank)
-    highest = (sum(weights) + WORDS) / (RRF_CONSTANT + 1)
+    for part in parts:
+        scores[part.product_id] = scores.get(part.product_id, 0.0) + part.score
     ranked = sorted(scores.items(), key=lambda each: (-each[1], each[0]))
-    return [
-        Ranked(product_id, None, min(1.0, score / highest)) for product_id, score in ranked if product_id not in without
+    ranked += [(product_id, 0.0) for product_id in dict.fromkeys(further) if product_id not in scores]
+    return [Ranked(product_id, None, min(1.0, score)) for product_id, score in ranked]
+
+
+def parts_of(legs: Sequence[Found], words: WordHits, without: frozenset[int], depth: int) -> list[Part]:
+    """`legs`: by meaning, and by pictures if that was asked; of each the first `depth` count, however many are there.
+    Scores are shares of what the first of every leg has."""
+    weights = (DENSE, PICTURES)[: len(legs)]
+    highest = (sum(weights) + WORDS) / (RRF_CONSTANT + 1)
+    parts = [
+        Part(way, product_id, rank, weight / (RRF_CONSTANT + rank) / highest)
+        for way, weight, leg in zip(WAYS, weights, legs, strict=False)
+        for rank, product_id in enumerate(leg.candidates[:depth], start=1)
     ]
+    found = [each for each in words.products if each[0] not in without][:depth]
+    parts += [
+        Part("words", product_id, rank, WORDS * share**SHARPNESS / (RRF_CONSTANT + rank) / highest)
+        for rank, (product_id, share) in enumerate(found, start=1)
+    ]
+    return parts

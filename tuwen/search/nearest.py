@@ -15,7 +15,7 @@ from tuwen.database.engine import Database
 from tuwen.encoders.base import Vector
 from tuwen.errors import VectorDBUnavailable, VectorsRejected
 from tuwen.search.hits import Bound, BoundRows, HitMaker, Nearest, ProductHit
-from tuwen.search.order import Showing, order_values
+from tuwen.search.order import Part, Showing, order_values
 from tuwen.vectors.registry import LiveIndex
 from vector_db import MAX_SEARCH_LIMIT, RowKey, VectorDB, VectorField, VectorHit
 
@@ -76,6 +76,8 @@ class Found:
     """Product ids, as many as were to be named."""
     are_all: bool = False
     """Where some were: no others fit."""
+    parts: Sequence[Part] = ()
+    """Of a search of several ways, what each gave."""
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
-from data_models import SearchSort
+from data_models import SearchSort, Way
 from tuwen.catalogue.boosts import Boosting, lifts
-from tuwen.catalogue.queries import Group, sort_values, texts_of
+from tuwen.catalogue.queries import Group, ProductTexts, sort_values, texts_of
 from tuwen.database.engine import Database
 from tuwen.search.hits import Nearest
 from tuwen.search.wishes import Wishes
@@ -25,6 +25,15 @@ class Ranked(NamedTuple):
     score: float
     boosted_score: float | None = None
     twin_key: int | None = None
+
+
+class Part(NamedTuple):
+    """What one way of looking gives of a product's score."""
+
+    way: Way
+    product_id: int
+    rank: int
+    score: float
 
 
 AnyRanked = TypeVar("AnyRanked", Nearest, Ranked)
@@ -53,6 +62,11 @@ class Showing:
     def least(self) -> int:
         """Products that have to be known, one more than them."""
         return max(self.candidates, WISHED) if self.wishes else self.candidates
+
+    @property
+    def lifted(self) -> int:
+        """So many of the nearest are put in another order by what their scores are multiplied with."""
+        return max(self.candidates if self.boosting else 0, WISHED if self.wishes else 0)
 
     @property
     def needed(self) -> int:
@@ -123,15 +137,23 @@ def _sorted(nearest: Sequence[AnyRanked], values: Mapping[int, Any], *, descendi
     return with_value + [each for each in nearest if values.get(each.product_id) is None]
 
 
-def order_values(database: Database, showing: Showing, candidates: Sequence[int]) -> Mapping[int, Any]:
-    """By product, what it is sorted or lifted by."""
+def order_values(
+    database: Database, showing: Showing, candidates: Sequence[int], texts: ProductTexts | None = None
+) -> Mapping[int, Any]:
+    """By product, what it is sorted or lifted by. `texts`: of the first WISHED candidates, where they are known."""
     if showing.sort is None and showing.boosting is None and showing.wishes is None:
         return {}
-    with database.read() as session:
-        if showing.sort is not None:
-            return sort_values(session, candidates, showing.sort)
-        boosted = lifts(session, candidates, showing.boosting) if showing.boosting else {}
-        wished = showing.wishes.lifts(texts_of(session, candidates[:WISHED])) if showing.wishes else {}
+    boosted, wished = dict[int, float](), dict[int, float]()
+    if showing.sort is not None or showing.boosting is not None or texts is None:
+        with database.read() as session:
+            if showing.sort is not None:
+                return sort_values(session, candidates, showing.sort)
+            if showing.boosting is not None:
+                boosted = lifts(session, candidates, showing.boosting)
+            if showing.wishes is not None and texts is None:
+                texts = texts_of(session, candidates[:WISHED])
+    if showing.wishes is not None and texts is not None:
+        wished = showing.wishes.lifts({each: texts[each] for each in candidates[:WISHED] if each in texts})
     return {each: (1 + boosted.get(each, 0.0)) * (1 + wished.get(each, 0.0)) - 1 for each in candidates}
 
 

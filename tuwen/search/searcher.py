@@ -29,6 +29,7 @@ from tuwen.pictures.decoder import PictureDecoder
 from tuwen.pictures.download import PictureFetcher
 from tuwen.pictures.store import ImageStore
 from tuwen.search.encoding import QueryEncoder
+from tuwen.search.explaining import Explainer
 from tuwen.search.hybrid import HybridQuery, HybridSearch
 from tuwen.search.judging import Judge, Judged
 from tuwen.search.lexical import LexicalSearch
@@ -59,9 +60,13 @@ class Stopwatch:
         before, self._lap = self._lap, time.perf_counter()
         return round((self._lap - before) * 1000, 2)
 
-    def timings(self, encode: float, vector: float, metadata: float, rerank: float | None) -> SearchTimings:
+    def timings(
+        self, encode: float, vector: float, metadata: float, rerank: float | None, explain: float | None
+    ) -> SearchTimings:
         total = round((time.perf_counter() - self._start) * 1000, 2)
-        return SearchTimings(encode=encode, vector=vector, metadata=metadata, rerank=rerank, total=total)
+        return SearchTimings(
+            encode=encode, vector=vector, metadata=metadata, rerank=rerank, explain=explain, total=total
+        )
 
 
 class Searcher:
@@ -93,6 +98,7 @@ class Searcher:
         words = LexicalSearch(database, self._lexicon)
         self._hybrid = HybridSearch(database, self._lookups, words, lanes=lanes, queue_size=queue_size)
         self._judge = Judge(database, vector_db, words, self._threads)
+        self._explainer = Explainer(images, decoder)
 
     def of_shop(self, shop_id: str) -> Self:
         """It waits together with the others."""
@@ -126,6 +132,9 @@ class Searcher:
         judged, facets = await self._judged_and_counted(request, index, query, vectors, found)
         if request.is_judged or request.facets or request.group_by:
             metadata_ms = round(metadata_ms + watch.lap_ms(), 2)
+        if request.explain and not await self._explainer.explain(request, vectors, index.encoding, found, judged.hits):
+            missing.append("relevance_maps")
+        explain_ms = watch.lap_ms() if request.explain else None
         return SearchResponse(
             mode=request.mode,
             hits=judged.hits,
@@ -134,7 +143,7 @@ class Searcher:
             as_of=request.as_of,
             understood=understood.as_answer,
             missing=missing,
-            took_ms=watch.timings(encode_ms, vector_ms, metadata_ms, rerank_ms),
+            took_ms=watch.timings(encode_ms, vector_ms, metadata_ms, rerank_ms, explain_ms),
             index=IndexInfo(collection=index.collection, model=index.encoding.encoders.name),
         )
 
@@ -216,6 +225,12 @@ def _as_of_now(request: SearchRequest) -> SearchRequest:
     return request.model_copy(update={"as_of": utc_now()})
 
 
+def _candidates(request: SearchRequest) -> int:
+    # By them a hit's rank is known, whatever lifts it; a fused search has the ranks of its ways.
+    is_explained = request.explain and not request.is_fused
+    return RELEVANT if request.facets or request.sort or request.boost or is_explained else 0
+
+
 def _as_lookup(
     request: SearchRequest,
     query: Query,
@@ -241,7 +256,7 @@ def _as_lookup(
         expression,
         Showing(
             wanted=max(request.offset + request.top_k, RERANKED if reranks(request) else 0),
-            candidates=RELEVANT if request.facets or request.sort or request.boost else 0,
+            candidates=_candidates(request),
             by_group=request.group_by is not None,
             folds=request.fold,
             sort=request.sort,
