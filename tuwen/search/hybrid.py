@@ -22,6 +22,7 @@ from tuwen.search.turns import Turns
 
 # Two of Milvus's rows more are asked for (`nearest.py`), and one product that says whether these are all.
 LEG_DEPTH = 29
+PICTURES_DEPTH = 13  # which weigh least, and cost as much: further ones changed no figure on the files for tuning
 FILTERED_LANES = 4
 # Reciprocal rank fusion (Cormack and others, SIGIR 2009). The constant and the weights were chosen on
 # `evaluation/query_files/tuning.jsonl`; that of words is by how much of the query a product has, to this power.
@@ -77,7 +78,7 @@ class HybridSearch:
         depth = max(LEG_DEPTH, first.showing.least)
         words = WordQuery(query.text, query.filters, depth, first.shop_id, first.as_of, query.kind)
         legs, by_words = await asyncio.gather(
-            asyncio.gather(*(self._find_leg(_leg(lookup, depth)) for lookup in query.lookups)),
+            asyncio.gather(*map(self._find_leg, _legs(query.lookups, depth))),
             (self._filtered_words if query.filters != SearchFilters() else self._words).ask(words),
         )
         # Whatever else is counted or sorted, so that pages with facets and without have the same order.
@@ -170,6 +171,12 @@ def _as_found(ending: _Ending, hits: list[ProductHit], took_ms: float) -> Found:
     candidates = tuple(each.product_id for each in fused[: showing.candidates])
     are_all = legs[0].are_all and len(fused) <= showing.candidates
     return Found(hits, max(leg.metadata_ms for leg in legs) + took_ms, candidates, are_all)
+
+
+def _legs(lookups: Sequence[Lookup], depth: int) -> Iterator[Lookup]:
+    by_meaning, *by_pictures = lookups
+    yield _leg(by_meaning, depth)
+    yield from (_leg(each, PICTURES_DEPTH) for each in by_pictures)
 
 
 def _leg(lookup: Lookup, depth: int) -> Lookup:
