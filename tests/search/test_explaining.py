@@ -1,5 +1,6 @@
 """Why a hit is one: the ranks and shares of the ways that found it, and what in its picture fits the query."""
 
+import asyncio
 import base64
 import io
 import json
@@ -14,19 +15,23 @@ import pytest
 from PIL import Image, ImageDraw
 
 from tests.conftest import create_product, picture, wait_until_indexed
+from tuwen.encoders.base import Vector
+from tuwen.errors import EncodingFailed
+from tuwen.search.encoding import at_once
 from tuwen.search.relevance_map import CELLS, MAPPED_VIEWS, relevance_map_of, views_of
 
 COLOURS, KINDS = (
     ("红色", "黑色", "白色", "蓝色", "绿色"),
     ("沙发", "椅子", "餐桌", "台灯", "书柜", "地毯", "床垫", "花瓶"),
 )
-TITLES = [f"{colour}{kind}" for colour in COLOURS for kind in KINDS]
+SERIES = "星河"
+TITLES = [f"{SERIES}{colour}{kind}" for colour in COLOURS for kind in KINDS]
 
 
 @pytest.fixture(scope="module")
 def filled(api: httpx.Client) -> httpx.Client:
-    """More products than each way of a fused search counts. Groups of three; every fourth has the picture of the one
-    before."""
+    """All have one word, and are more than each way of a fused search counts. Groups of three; every fourth has the
+    picture of the one before."""
     for number, title in enumerate(TITLES):
         drawn = number - (number % 4 == 3)
         create_product(
@@ -87,15 +92,50 @@ def test_shares_of_all_ways_make_the_score_and_each_has_its_rank(filled: httpx.C
     assert [by_meaning[rank] for rank in range(1, 6)] == [id_of(hit) for hit in nearest]
 
 
-def test_a_fused_search_has_one_order_with_facets_and_without_and_explains_what_is_behind(filled: httpx.Client) -> None:
-    query = {"mode": "hybrid", "text": "沙发"}
-    counted = found(filled, **query, top_k=100, facets=["category"])["hits"]
+@pytest.mark.parametrize("text", [SERIES, "沙发", "红色沙发", None])
+@pytest.mark.parametrize("showing", [{}, {"fold": True}, {"group_by": "group_id"}])
+def test_a_fused_search_has_one_order_with_facets_and_without(
+    filled: httpx.Client, text: str | None, showing: dict[str, object]
+) -> None:
+    asked = (
+        {"text": text} if text else {"product_id": id_of(found(filled, mode="text_to_text", text="沙发")["hits"][0])}
+    )
+    query = {"mode": "hybrid", **asked, **showing}
+    whole = found(filled, **query, top_k=100, facets=["category"])
     pages = [hit for offset in range(0, 40, 10) for hit in found(filled, **query, top_k=10, offset=offset)["hits"]]
-    assert [(id_of(hit), hit["score"]) for hit in counted] == [(id_of(hit), hit["score"]) for hit in pages]
-    explained = found(filled, **query, top_k=100, explain=True)["hits"]
-    assert {bool(hit["explanation"]["ways"]) for hit in explained} == {True, False}
-    for hit in explained:
+    assert [(id_of(hit), hit["score"]) for hit in whole["hits"]] == [(id_of(hit), hit["score"]) for hit in pages]
+    assert whole["facets"]["candidates"] == len(TITLES) - (text is None)
+    assert whole["facets"]["are_all"]
+
+
+def test_whatever_is_found_by_words_is_sorted(filled: httpx.Client) -> None:
+    hits = found(filled, mode="hybrid", text=SERIES, sort="price", top_k=100)["hits"]
+    assert [float(hit["product"]["price"]) for hit in hits] == [number + 1 for number in range(len(TITLES))]
+
+
+def test_what_stands_behind_all_ways_has_none(filled: httpx.Client) -> None:
+    hits = found(filled, mode="hybrid", text="沙发", top_k=100, explain=True)["hits"]
+    assert {bool(hit["explanation"]["ways"]) for hit in hits} == {True, False}
+    for hit in hits:
         assert bool(hit["explanation"]["ways"]) == (hit["score"] > 0)
+
+
+def test_a_deadline_holds_after_one_of_several_failed() -> None:
+    async def fail() -> Vector:
+        raise EncodingFailed("a view")
+
+    async def slow() -> Vector:
+        await asyncio.sleep(60)
+        raise AssertionError("it is given up")
+
+    async def first_fails_second_is_slow() -> None:
+        async with asyncio.timeout(0.2):
+            with pytest.raises(EncodingFailed):
+                await at_once([fail(), slow()])
+            await at_once([slow()])
+
+    with pytest.raises(TimeoutError):
+        asyncio.run(first_fails_second_is_slow())
 
 
 @pytest.mark.parametrize(
@@ -206,29 +246,3 @@ def test_cells_fall_where_what_is_looked_for_stands() -> None:
     drawn = np.asarray(Image.open(io.BytesIO(base64.b64decode(its.png_base64))), np.float32)
     assert (drawn[40:60, 40:60, 0] - drawn[40:60, 40:60, 1]).mean() > 100
     assert np.ptp(drawn[150:, 150:], axis=2).mean() < 1
-
-
-def test_the_demo_models_see_which_half_of_a_picture_is_asked_for(shop: httpx.Client) -> None:
-    halves = {"沙发": "沙发", "台灯": "灯具"}
-    side = 240
-    pair = Image.new("RGB", (2 * side, side), "white")
-    for number, (kind, category) in enumerate(halves.items()):
-        hit = found(shop, mode="text_to_image", text=kind, filters={"category": [category]})["hits"][0]
-        half = Image.open(io.BytesIO(shop.get(hit["product"]["image_url"]).content)).convert("RGB")
-        half.thumbnail((side, side))
-        pair.paste(half, (number * side, 0))
-    data = io.BytesIO()
-    pair.save(data, "PNG")
-    product = create_product(shop, "一对", data.getvalue(), category="一对")
-    try:
-        wait_until_indexed(shop)
-        lefts = []
-        for kind in halves:
-            answer = found(shop, mode="text_to_image", text=kind, filters={"category": ["一对"]}, explain=True)
-            its = map_of(answer["hits"][0])
-            assert its is not None
-            cells = np.array(its["cells"]).clip(0)
-            lefts.append(cells[:, :3].sum() / (cells[:, :3].sum() + cells[:, 4:].sum()))
-        assert lefts[0] > 0.5 > lefts[1]
-    finally:
-        shop.delete(f"/product/{product['product_id']}").raise_for_status()

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from data_models import Explanation, HitSignals, HitWay, ProductImage, RelevanceMap, SearchHit, SearchRequest, Way
 from tuwen.background import WorkPool
 from tuwen.catalogue.representation import image_url
+from tuwen.cores import stand_behind
 from tuwen.encoders.base import Vector
 from tuwen.encoders.service import EncodingService
 from tuwen.errors import AppError, NotFound
@@ -21,7 +22,7 @@ from vector_db import VectorField
 logger = logging.getLogger(__name__)
 
 MAPPED = 3  # pictures of an answer
-VIEWS_AT_ONCE = 4  # as many as one turn of the index takes: its own pictures wait behind no more
+VIEWS_AT_ONCE = 4  # about as many as one turn of the index takes: its own pictures wait behind no more
 TIMEOUT_S, TURN_WAIT_S = 20.0, 2.0
 LOG_EVERY_S = 60.0
 WAYS: Mapping[VectorField, Way] = {
@@ -31,13 +32,17 @@ WAYS: Mapping[VectorField, Way] = {
 }
 
 
+class _TooSlow(Exception):
+    """With this model on this machine no map would come in time: the first views say so."""
+
+
 class Explainer:
     """Looks at one answer's pictures at a time, on threads of its own: a picture store that hangs holds no search."""
 
     def __init__(self, images: ImageStore, decoder: PictureDecoder) -> None:
         self._images = images
         self._decoder = decoder
-        self._threads = WorkPool("explaining", threads=2, max_waiting=2)
+        self._threads = WorkPool("explaining", threads=2, max_waiting=2, prepare_thread=stand_behind)
         self._turn = asyncio.Semaphore(1)
         self._said_at = -LOG_EVERY_S
 
@@ -55,8 +60,10 @@ class Explainer:
         for hit, explanation in zip(hits, explanations, strict=True):
             hit.explanation = explanation
         query = vectors.get("image_clip_vector")
-        if query is None or not query.size or not hits:
+        if query is None or not hits:
             return True
+        if not query.size:  # the model is away
+            return False
         if encoding.encoders.clip.is_remote:  # each view is a call that somebody pays, and the index's lane
             return False
         try:
@@ -69,8 +76,8 @@ class Explainer:
                 made = [
                     await self._map(*each, query, encoding) for each in zip(hits[:MAPPED], explanations, strict=False)
                 ]
-        except TimeoutError:
-            self._say(f"they have not come within {TIMEOUT_S:g} s")
+        except (TimeoutError, _TooSlow):
+            self._say(f"they do not come within {TIMEOUT_S:g} s")
             return False
         finally:
             self._turn.release()
@@ -96,12 +103,15 @@ class Explainer:
             return self._images.original_of(path)
 
     async def _drawn(self, image_id: str, data: bytes, query: Vector, encoding: EncodingService) -> RelevanceMap:
-        picture, views = await self._decoder.query_picture(data, views_of, is_stored=True)
+        started = time.monotonic()
+        picture, views = await self._decoder.stored_picture(data, views_of)
         vectors: list[Vector] = []
         for begin in range(0, len(views), VIEWS_AT_ONCE):
             some = views[begin : begin + VIEWS_AT_ONCE]
             prepared = await self._threads.run(lambda: [encoding.prepare(each) for each in some])  # noqa: B023
             vectors += await at_once(encoding.clip_images.bulk(each) for each in prepared)
+            if (time.monotonic() - started) * len(views) / len(vectors) > TIMEOUT_S:
+                raise _TooSlow
         return await self._threads.run(relevance_map_of, image_id, picture, query, vectors)
 
     def _say(self, why: str) -> None:

@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import NamedTuple
 
 from data_models import Product, SearchFilters, Way
@@ -48,6 +49,8 @@ class _Ending(NamedTuple):
     fused: Sequence[Ranked]
     legs: Sequence[Found]
     words: WordHits
+    counted: Sequence[int]
+    """Products of all ways, the first of each way first."""
 
 
 class _Grouping(NamedTuple):
@@ -76,18 +79,21 @@ class HybridSearch:
         """Raises what `Lookups.find` does."""
         [first, *_] = query.lookups
         depth = max(LEG_DEPTH, first.showing.least)
-        words = WordQuery(query.text, query.filters, depth, first.shop_id, first.as_of, query.kind)
+        without = first.without_product_ids
+        words = WordQuery(query.text, query.filters, depth + len(without), first.shop_id, first.as_of, query.kind)
         legs, by_words = await asyncio.gather(
             asyncio.gather(*map(self._find_leg, _legs(query.lookups, depth))),
             (self._filtered_words if query.filters != SearchFilters() else self._words).ask(words),
         )
-        # Whatever else is counted or sorted, so that pages with facets and without have the same order.
-        parts = parts_of(legs, by_words, first.without_product_ids, max(LEG_DEPTH, first.showing.lifted))
-        fused = await self._grouped(first, fuse(parts, _products_of(legs[0], by_words, first.without_product_ids)))
+        # Whatever is counted besides, so that pages with facets and without have the same order.
+        parts = parts_of(legs, by_words, without, max(LEG_DEPTH, first.showing.lifted))
+        of_words = [product_id for product_id, _ in by_words.products if product_id not in without]
+        fused = await self._grouped(first, fuse(parts, [*legs[0].candidates, *of_words]))
+        counted = list(dict.fromkeys(chain((part.product_id for part in parts), of_words, legs[0].candidates)))
         are_all = legs[0].are_all
         while not are_all and first.showing.shown_of(fused) < first.showing.wanted:
             fused, are_all = await self._with_further(first, fused)
-        return replace(await self._endings.ask(_Ending(first, fused, legs, by_words)), parts=parts)
+        return replace(await self._endings.ask(_Ending(first, fused, legs, by_words, counted)), parts=parts)
 
     async def _find_leg(self, leg: Lookup) -> Found:
         return await self._lookups.find(leg) if leg.vector.size else Found([], 0.0, are_all=True)
@@ -133,7 +139,7 @@ class HybridSearch:
         """Of all of them at once: those who ask at the same time ask for much the same."""
         product_ids: dict[str | None, set[int]] = {}
         for ending in endings:
-            if ending.lookup.showing.wishes is not None:
+            if ending.lookup.showing.wishes is not None and ending.lookup.showing.sort is None:
                 first = (each.product_id for each in ending.fused[:WISHED])
                 product_ids.setdefault(ending.lookup.shop_id, set()).update(first)
         texts = {}
@@ -167,25 +173,21 @@ class HybridSearch:
 
 
 def _as_found(ending: _Ending, hits: list[ProductHit], took_ms: float) -> Found:
-    showing, fused, legs = ending.lookup.showing, ending.fused, ending.legs
-    candidates = tuple(each.product_id for each in fused[: showing.candidates])
-    are_all = legs[0].are_all and len(fused) <= showing.candidates
+    showing, legs = ending.lookup.showing, ending.legs
+    candidates = tuple(ending.counted[: showing.candidates])
+    deepest = legs[0] if ending.lookup.vector.size else legs[-1]  # the model of the meaning may be away
+    are_all = deepest.are_all and len(ending.counted) <= showing.candidates
     return Found(hits, max(leg.metadata_ms for leg in legs) + took_ms, candidates, are_all)
 
 
 def _legs(lookups: Sequence[Lookup], depth: int) -> Iterator[Lookup]:
     by_meaning, *by_pictures = lookups
     yield _leg(by_meaning, depth)
-    yield from (_leg(each, PICTURES_DEPTH) for each in by_pictures)
+    yield from (_leg(each, PICTURES_DEPTH if by_meaning.vector.size else depth) for each in by_pictures)
 
 
 def _leg(lookup: Lookup, depth: int) -> Lookup:
     return replace(lookup, showing=Showing(wanted=0, candidates=depth))
-
-
-def _products_of(by_meaning: Found, words: WordHits, without: frozenset[int]) -> Iterator[int]:
-    yield from by_meaning.candidates
-    yield from (product_id for product_id, _ in words.products if product_id not in without)
 
 
 def fuse(parts: Iterable[Part], further: Iterable[int]) -> list[Ranked]:

@@ -65,8 +65,8 @@ class Showing:
 
     @property
     def lifted(self) -> int:
-        """So many of the nearest are put in another order by what their scores are multiplied with."""
-        return max(self.candidates if self.boosting else 0, WISHED if self.wishes else 0)
+        """So many of the nearest are put in another order."""
+        return max(self.candidates if self.is_ordered else 0, WISHED if self.wishes else 0)
 
     @property
     def needed(self) -> int:
