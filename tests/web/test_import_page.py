@@ -11,7 +11,7 @@ from playwright.sync_api import BrowserContext, Page, expect
 
 from tests.conftest import broken_picture, create_product, picture, wait_until_indexed
 from tests.importing.files import csv_of, zip_of
-from tests.web.test_pages import DESKTOP, browser, open_tab, row, running_pages  # noqa: F401  # a fixture
+from tests.web.test_pages import DESKTOP, browser, open_tab, row, running_pages, while_it_is_live  # noqa: F401  # a fixture
 from tuwen.importing.columns import field_of
 from web.texts import IMPORT_TEMPLATES, Language
 
@@ -111,9 +111,10 @@ def test_an_import_is_followed_and_cancelled(tab: Page, pages_url: str) -> None:
     lines = b"".join(b'{"sku": "CN-%d", "title": "x"}\n' % number for number in range(200_000))
     tab.goto(f"{pages_url}/import_products")
     send(tab, "many.jsonl", lines)
-    expect(tab.get_by_text("导入中")).to_be_visible()
-    tab.get_by_role("button", name="取消").click()
-    expect(tab.get_by_text("已取消，已导入的保留")).to_be_visible()
+    with while_it_is_live(tab):
+        expect(tab.get_by_text("导入中")).to_be_visible()
+        tab.get_by_role("button", name="取消").click()
+        expect(tab.get_by_text("已取消，已导入的保留")).to_be_visible()
 
 
 def test_all_that_failed_are_indexed_again(tab: Page, pages_url: str, api: httpx.Client, api_folder: Path) -> None:
