@@ -249,8 +249,8 @@ TEXTS: dict[str, Text] = {
         "结果的顺序已经变了，请重新搜索。", "The order of the results has changed meanwhile; search again."
     ),
     "why_behind": Text(
-        "各种方式最前面的结果里都没有它；它按文字含义排在这些结果之后。",
-        "None of the ways has it among its first; it stands behind those, by meaning.",
+        "各种方式最前面的结果里都没有它。",
+        "None of the ways of looking has it among its first.",
     ),
     "why_way": Text("查找方式", "Way of looking"),
     "why_rank": Text("名次", "Rank"),

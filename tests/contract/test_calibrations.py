@@ -1,13 +1,10 @@
 """The table of calibrations on SQLite and MariaDB: one a mode of an index, replaced by the next, gone with it."""
 
-from collections.abc import Iterator
-
 import pytest
 import sqlalchemy as sa
 
 from data_models import FittedOn, NewCalibration, RelevanceWeights, SearchMode
 from orm_models import CalibrationRow, VectorIndexRow
-from tests.servers import new_mysql_database
 from tuwen.database.engine import Database
 from tuwen.errors import InvalidInput
 from tuwen.vectors.calibrations import calibrations_of, store_calibration
@@ -16,16 +13,10 @@ from tuwen.vectors.indexes import activate
 FITTED_ON = FittedOn(queries=20, hits=100, auroc=0.9, log_loss=0.3, calibration_error=0.02)
 
 
-@pytest.fixture(params=["sqlite", "mariadb"])
-def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
-    if request.param == "sqlite":
-        dsn = f"sqlite:///{tmp_path_factory.mktemp('calibrations') / 'tuwen.db'}"
-    else:
-        dsn = new_mysql_database(request.getfixturevalue("mariadb"))
-    opened = Database(dsn)
-    opened.migrate()
-    yield opened
-    opened.close()
+@pytest.fixture(autouse=True)
+def _no_index_of_the_test_before(database: Database) -> None:
+    with database.write() as session:
+        session.execute(sa.delete(VectorIndexRow))
 
 
 def new_index(database: Database, collection: str, status: str) -> int:

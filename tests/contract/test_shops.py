@@ -1,7 +1,7 @@
 """A session of one shop, on SQLite and on MariaDB: what it reads, counts and changes, whatever is asked of it."""
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, get_args
@@ -23,7 +23,6 @@ from orm_models import (
     VectorIndexRow,
 )
 from tests.contract.test_database import plan_of
-from tests.servers import new_mysql_database
 from tuwen.catalogue.boosts import Boosting, lifts
 from tuwen.catalogue.facets import count_facets, count_facets_among
 from tuwen.catalogue.filters import Selection
@@ -60,17 +59,10 @@ PRODUCTS = 5  # of each shop, one after another in turn
 FACETS = ["category", "price", "attributes", "attributes.颜色", "attributes.标签"]
 
 
-@pytest.fixture(scope="module", params=["sqlite", "mariadb"])
-def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
-    if request.param == "sqlite":
-        dsn = f"sqlite:///{tmp_path_factory.mktemp('shops') / 'tuwen.db'}"
-    else:
-        dsn = new_mysql_database(request.getfixturevalue("mariadb"))
-    opened = Database(dsn)
-    opened.migrate()
-    fill(opened)
-    yield opened
-    opened.close()
+@pytest.fixture(scope="module")
+def database(database: Database) -> Database:
+    fill(database)
+    return database
 
 
 def ids_of(shop_id: str) -> list[int]:

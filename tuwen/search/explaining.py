@@ -4,8 +4,9 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
-from data_models import Explanation, HitSignals, HitWay, ProductImage, RelevanceMap, SearchHit, SearchRequest, Way
+from data_models import Explanation, HitSignals, HitWay, ProductImage, RelevanceMap, SearchHit, SearchRequest
 from tuwen.background import WorkPool
 from tuwen.catalogue.representation import image_url
 from tuwen.cores import stand_behind
@@ -25,7 +26,7 @@ MAPPED = 3  # pictures of an answer
 VIEWS_AT_ONCE = 4  # about as many as one turn of the index takes: its own pictures wait behind no more
 TIMEOUT_S, TURN_WAIT_S = 20.0, 2.0
 LOG_EVERY_S = 60.0
-WAYS: Mapping[VectorField, Way] = {
+WAYS: Mapping[VectorField, Literal["meaning", "pictures"]] = {
     "text_bge_vector": "meaning",
     "text_clip_vector": "meaning",
     "image_clip_vector": "pictures",

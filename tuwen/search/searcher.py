@@ -29,7 +29,7 @@ from tuwen.pictures.decoder import PictureDecoder
 from tuwen.pictures.download import PictureFetcher
 from tuwen.pictures.store import ImageStore
 from tuwen.search.encoding import QueryEncoder
-from tuwen.search.explaining import Explainer
+from tuwen.search.explaining import WAYS, Explainer
 from tuwen.search.hybrid import HybridQuery, HybridSearch
 from tuwen.search.judging import Judge, Judged
 from tuwen.search.lexical import LexicalSearch
@@ -46,7 +46,6 @@ from tuwen.vectors.registry import IndexRegistry, LiveIndex, ServedIndex
 from vector_db import VectorDB, VectorField, filter_expression
 
 SEARCH_THREADS = 8
-WAYS: Mapping[VectorField, SearchWay] = {"text_bge_vector": "meaning", "image_clip_vector": "pictures"}
 RELEVANT = 1000  # a vector search has no end: so many of the nearest are counted, and put in another order
 
 
@@ -125,7 +124,7 @@ class Searcher:
         found = await self._find(request, query, index, vectors, understood)
         metadata_ms = round(found.metadata_ms, 2)
         vector_ms = max(0.0, round(watch.lap_ms() - metadata_ms, 2))
-        missing = [WAYS[field] for field, vector in vectors.items() if not vector.size]
+        missing: list[SearchWay] = [WAYS[field] for field, vector in vectors.items() if not vector.size]
         if reranks(request):
             found = await self._reranked(understood.text, found, missing)
         rerank_ms = watch.lap_ms() if request.rerank else None
