@@ -38,6 +38,8 @@ def _show(query: Query, as_of: datetime | None, hit: SearchHit) -> None:
     [explained] = answer.hits
     assert explained.explanation is not None, "it was asked for"
     _show_ways(explained.explanation)
+    if explained.boosted_score is not None:
+        st.caption(t("why_boosted", score=explained.boosted_score))
     if explained.matched_words:
         st.caption(t("matched_words", words=t("word_separator").join(map(as_plain, explained.matched_words))))
     if explained.relevance is not None:

@@ -259,6 +259,10 @@ TEXTS: dict[str, Text] = {
     "way_meaning": Text("标题含义", "Meaning of the title"),
     "way_words": Text("词语", "Words"),
     "way_pictures": Text("图片", "Pictures"),
+    "why_boosted": Text(
+        "查询中的颜色、材质、不要的东西等把相似度调整为 {score:.3f}，结果按它排列。",
+        "What the query names (colours, materials, what is not wanted) makes the score {score:.3f}; hits stand by it.",
+    ),
     "why_relevance": Text("相关的可能性：{percent}%", "Likely to be relevant: {percent} %"),
     "why_map": Text(
         "红色处遮住后，图片与查询的相似度下降最多。",

@@ -253,6 +253,7 @@ def test_why_a_hit_is_one_is_told_on_request(tab: Page, pages_url: str) -> None:
     expect(reasons).to_contain_text("为什么找到：黑色木椅子")
     for way in ("标题含义", "图片", "词语"):
         expect(reasons.get_by_role("row").filter(has_text=way)).to_be_visible()
+    expect(reasons.get_by_text("把相似度调整为")).to_be_visible()  # 黑色, 木
     expect(reasons.get_by_text("红色处遮住后")).to_be_visible()
     expect(reasons.locator("img")).to_have_count(1)
     tab.wait_for_function("document.querySelector('[role=dialog] img').naturalWidth > 0")
