@@ -95,6 +95,13 @@ def save_tiny_naflex(folder: Path, *, seed: int = 0) -> Path:
     return folder
 
 
+def save_siglip_tokenizer(folder: Path) -> int:
+    """`tokenizer.json` alone; how many words it knows."""
+    tokenizer = _siglip_tokenizer()
+    tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
+    return len(tokenizer)
+
+
 def _siglip_text(tokenizer: Siglip2Tokenizer) -> dict[str, int]:
     tokens = {"vocab_size": len(tokenizer), "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 2}
     return {**SIGLIP_LAYERS, **tokens, "max_position_embeddings": SIGLIP_CONTEXT}

@@ -191,12 +191,12 @@ def _exported_sentence(prompts: Prompts, threads: int, folder: Path) -> TextEnco
 def _clip_in_torch(path: Path, device: str, half: str) -> ImageTextEncoder:
     import torch  # noqa: PLC0415
 
-    from tuwen.encoders.transformers_clip import TransformersClip  # noqa: PLC0415
+    from tuwen.encoders.fg_clip import open_clip  # noqa: PLC0415
 
-    encoder = TransformersClip(path, device)
+    encoder = open_clip(path, device)
     require_sound_clip(encoder)
     if half != "float32":
-        faster = TransformersClip(path, device, getattr(torch, half))
+        faster = open_clip(path, device, getattr(torch, half))
         if least_cosine(clip_probes(encoder), clip_probes(faster)) >= AS_GOOD:
             return faster
     return encoder

@@ -26,17 +26,9 @@ class TransformersClip(ImageTextEncoder):
         self.device = device
         self._dtype = dtype
         self.pin_memory = device.startswith("cuda")
-        model = transformers.AutoModel.from_pretrained(folder, dtype=dtype, trust_remote_code=False)
-        self.model = model.to(device).eval()
-        _pool_by_mean(self.model)
-        processor = transformers.AutoProcessor.from_pretrained(  # type: ignore[no-untyped-call]
-            folder, trust_remote_code=False
-        )
-        self.tokenizer = processor.tokenizer
-        # PIL resizes as in training; torchvision, which transformers prefers once it is installed, moves vectors 2e-3.
-        self.image_processor = transformers.AutoImageProcessor.from_pretrained(  # type: ignore[no-untyped-call]
-            folder, backend="pil", trust_remote_code=False
-        )
+        self.model = self._load_model(folder).to(device).eval()
+        self.tokenizer = self._load_tokenizer(folder)
+        self.image_processor = self._load_image_processor(folder)
         self.pad_to_square = bool(getattr(self.image_processor, "do_center_crop", False))
         self._max_tokens = self._context_length()
         text_model = getattr(self.model.config.text_config, "model_type", "")
@@ -87,6 +79,22 @@ class TransformersClip(ImageTextEncoder):
             list(texts), padding=self._padding, truncation=True, max_length=self._max_tokens, return_tensors="pt"
         )
         return tokens
+
+    def _load_model(self, folder: Path) -> Any:
+        model = transformers.AutoModel.from_pretrained(folder, dtype=self._dtype, trust_remote_code=False)
+        _pool_by_mean(model)
+        return model
+
+    def _load_tokenizer(self, folder: Path) -> Any:
+        return transformers.AutoProcessor.from_pretrained(  # type: ignore[no-untyped-call]
+            folder, trust_remote_code=False
+        ).tokenizer
+
+    def _load_image_processor(self, folder: Path) -> Any:
+        # PIL resizes as in training; torchvision, which transformers prefers once it is installed, moves vectors 2e-3.
+        return transformers.AutoImageProcessor.from_pretrained(  # type: ignore[no-untyped-call]
+            folder, backend="pil", trust_remote_code=False
+        )
 
     def _context_length(self) -> int:
         config = self.model.config

@@ -28,6 +28,7 @@ from tuwen.encoders.exported.encoders import (
 from tuwen.encoders.exported.network import Network, PictureNetwork, with_precise_beginning, write_network
 from tuwen.encoders.exported.pixels import PixelRecipe
 from tuwen.encoders.exported.texts import ARRAYS, TOKENIZER_FILE, Texts, TokenRecipe
+from tuwen.encoders.fg_clip import open_clip
 from tuwen.encoders.picture import prepare_picture
 from tuwen.encoders.prompts import Prompts
 from tuwen.encoders.self_test import LONG_TEXT, PICTURE, SHORT_TEXT, clip_probes, least_cosine
@@ -92,7 +93,7 @@ class MeanOfTokens(torch.nn.Module):
 
 @torch.no_grad()
 def export_clip(model: Path, folder: Path) -> None:
-    clip = TransformersClip(model, "cpu")
+    clip = open_clip(model, "cpu")
     recipe = pixel_recipe(clip)
     tokens = clip.tokenize(EXAMPLES)
     names = _known(tokens)
