@@ -2,7 +2,6 @@
 Routes stand in `tuwen/api/`, by resource.
 """
 
-import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -32,6 +31,7 @@ from tuwen.assembly import (
 )
 from tuwen.background import Loop, running_loops, told_to_stop
 from tuwen.catalogue.products import ProductWriter
+from tuwen.cores import keep_what_is_loaded
 from tuwen.generation.child_process import GenerationProcess
 from tuwen.generation.jobs import GenerationJobs
 from tuwen.importing.jobs import ImportJobs
@@ -50,9 +50,7 @@ def create_app(settings: Settings) -> FastAPI:
         configure_logging(settings.log_level)
         configure_server_logging(access_log=settings.access_log)
         async with open_services(settings, reranks=True) as services, _open_api(services) as api:
-            # What was loaded stays. To look through it for garbage, all of it at a time, stopped everything for 0.4 s.
-            gc.collect()
-            gc.freeze()
+            keep_what_is_loaded()
             yield {"api": api}
 
     app = FastAPI(

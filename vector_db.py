@@ -295,7 +295,7 @@ class VectorDB:
                 timeout=self._timeout_s,
             ),
         )
-        return [[VectorHit(_key(hit["id"], hit["entity"]), float(hit["distance"])) for hit in hits] for hits in results]
+        return [_vector_hits(hits) for hits in results]
 
     def stored_vectors(
         self, collection: str, fields: Sequence[VectorField], rows: Collection[RowKey]
@@ -579,6 +579,13 @@ def _comparable_category(category: str) -> str:
 def _literal(value: Scalar) -> str:
     """Escaped as little as must be: of JSON's escapes Milvus Lite knows these alone; the rest both take as it is."""
     return f'"{value.translate(ESCAPES)}"' if isinstance(value, str) else json.dumps(value)
+
+
+def _vector_hits(hits: Any) -> list[VectorHit]:
+    """Of one vector, as pymilvus has them: a list of dicts, whose own way to a key takes ten times a dict's."""
+    entities = (dict.__getitem__(hit, "entity") for hit in hits)
+    found = zip(hits.ids, hits.distances, entities, strict=True)
+    return [VectorHit(_key(milvus_id, entity), score) for milvus_id, score, entity in found]
 
 
 def _key(milvus_id: object, entity: Mapping[str, Any]) -> RowKey:

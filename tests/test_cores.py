@@ -1,5 +1,6 @@
 """How many cores a process has: what cgroups say, and how many threads then compute."""
 
+import gc
 import json
 import os
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.processes import ROOT, environment
-from tuwen.cores import available_cores, hand_over_soon, stand_behind, thread_variables
+from tuwen.cores import available_cores, hand_over_soon, keep_what_is_loaded, stand_behind, thread_variables
 
 ALL = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 OWN = os.getpriority(os.PRIO_PROCESS, 0) if sys.platform == "linux" else 0
@@ -220,6 +221,16 @@ def test_windows_waits_by_whole_milliseconds(monkeypatch: pytest.MonkeyPatch, pl
         assert sys.getswitchinterval() == pytest.approx(interval_s)
     finally:
         sys.setswitchinterval(before)
+
+
+def test_what_is_loaded_is_no_longer_looked_through_for_garbage() -> None:
+    frozen, before = gc.get_freeze_count(), gc.get_threshold()
+    try:
+        keep_what_is_loaded()
+        assert gc.get_freeze_count() > frozen
+        assert gc.get_count()[0] < gc.get_threshold()[0] == 20_000
+    finally:
+        gc.set_threshold(*before)
 
 
 @pytest.fixture

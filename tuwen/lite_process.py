@@ -3,7 +3,6 @@
 The child's life is a pipe from its parent: at the pipe's end it closes its files, also after a kill -9 of the parent.
 """
 
-import gc
 import importlib.util
 import json
 import logging
@@ -18,7 +17,13 @@ from importlib.abc import MetaPathFinder
 from pathlib import Path
 from typing import Any, TextIO
 
-from tuwen.cores import available_cores, hand_over_soon, started_ordinarily, thread_variables
+from tuwen.cores import (
+    available_cores,
+    hand_over_soon,
+    keep_what_is_loaded,
+    started_ordinarily,
+    thread_variables,
+)
 
 ROOT = Path(__file__).parents[1]
 DURABLE = "--durable"
@@ -150,8 +155,7 @@ def serve(path: str, *, durable: bool) -> None:
         _say(answer, error=str(error) or type(error).__name__)
         return
     lite_storage.open_all(db, is_alive=partial(_say, answer, **GOES_ON))
-    gc.collect()
-    gc.freeze()  # what was imported stays; to look through it for garbage stops every search
+    keep_what_is_loaded()
     is_open.set()
     _say(answer, port=port)
     parent.join()

@@ -134,7 +134,7 @@ def best_products(
         fitting = sa.select(found.c.product_id, found.c.score).where(ProductRow.product_id == found.c.product_id)
         best_first = fitting.where(*conditions).order_by(found.c.score.desc(), found.c.product_id)
         rows = session.execute(best_first.limit(sa.bindparam("limit", type_=sa.Integer)), parameters)
-    return [(row.product_id, float(row.score)) for row in rows]
+    return [(row.product_id, float(row.score)) for row in rows.all()]
 
 
 def _products_of(session: orm.Session) -> int:

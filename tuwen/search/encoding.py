@@ -93,6 +93,8 @@ async def _steered(
     text: str, shares: Mapping[str, float], field: VectorField, encoding: EncodingService, is_fused: bool
 ) -> Vector:
     try:
+        if not shares:
+            return await encode_text(text, field, encoding)
         vector, *others = await asyncio.gather(*(encode_text(each, field, encoding) for each in (text, *shares)))
     except ModelsUnavailable:
         if is_fused:

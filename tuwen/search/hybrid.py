@@ -12,14 +12,16 @@ from itertools import chain
 from typing import NamedTuple
 
 from data_models import Product, SearchFilters, Way
-from tuwen.catalogue.queries import ProductTexts, texts_of
+from tuwen.catalogue.queries import texts_of
 from tuwen.database.engine import Database
+from tuwen.lexical.lexicon import Words
 from tuwen.search.hits import BoundRows, HitMaker, ProductHit
 from tuwen.search.lexical import LexicalSearch, WordHits, WordQuery, matched_words
 from tuwen.search.lookup import Lookups
 from tuwen.search.nearest import Found, Lookup
 from tuwen.search.order import WISHED, Part, Ranked, Showing, order_values
 from tuwen.search.turns import Turns
+from tuwen.search.wishes import Read, read_all
 
 # Two of Milvus's rows more are asked for (`nearest.py`), and one product that says whether these are all.
 LEG_DEPTH = 29
@@ -53,6 +55,11 @@ class _Ending(NamedTuple):
     """Products of all ways, the first of each way first."""
 
 
+class _Reader(NamedTuple):
+    shop_id: str | None
+    words: Words
+
+
 class _Grouping(NamedTuple):
     rows: BoundRows
     ranked: Sequence[Ranked]
@@ -81,10 +88,10 @@ class HybridSearch:
         depth = max(LEG_DEPTH, first.showing.least)
         without = first.without_product_ids
         words = WordQuery(query.text, query.filters, depth + len(without), first.shop_id, first.as_of, query.kind)
-        legs, by_words = await asyncio.gather(
-            asyncio.gather(*map(self._find_leg, _legs(query.lookups, depth))),
-            (self._filtered_words if query.filters != SearchFilters() else self._words).ask(words),
-        )
+        looking = (self._filtered_words if query.filters != SearchFilters() else self._words).begin(words)
+        walking = [self._begin_leg(leg) for leg in _legs(query.lookups, depth)]
+        await asyncio.gather(looking, *walking)
+        by_words, legs = looking.result(), [each.result() for each in walking]
         # Whatever is counted besides, so that pages with facets and without have the same order.
         parts = parts_of(legs, by_words, without, max(LEG_DEPTH, first.showing.lifted))
         of_words = [product_id for product_id, _ in by_words.products if product_id not in without]
@@ -95,8 +102,12 @@ class HybridSearch:
             fused, are_all = await self._with_further(first, fused)
         return replace(await self._endings.ask(_Ending(first, fused, legs, by_words, counted)), parts=parts)
 
-    async def _find_leg(self, leg: Lookup) -> Found:
-        return await self._lookups.find(leg) if leg.vector.size else Found([], 0.0, are_all=True)
+    def _begin_leg(self, leg: Lookup) -> asyncio.Future[Found]:
+        if leg.vector.size:
+            return self._lookups.begin(leg)
+        nothing = asyncio.get_running_loop().create_future()
+        nothing.set_result(Found([], 0.0, are_all=True))
+        return nothing
 
     async def _with_further(self, lookup: Lookup, fused: list[Ranked]) -> tuple[list[Ranked], bool]:
         """Pages past all legs: what they have is left out of the search by meaning, whose order goes on behind it. And
@@ -121,8 +132,8 @@ class HybridSearch:
 
     def _found_all(self, endings: Sequence[_Ending]) -> list[Found]:
         started = time.perf_counter()
-        texts = self._wished_texts(endings)
-        ordered = [self._ordered(ending, texts.get(ending.lookup.shop_id)) for ending in endings]
+        read = self._read(endings)
+        ordered = [self._ordered(ending, read.get(_reader(ending))) for ending in endings]
         shown: dict[BoundRows, set[int]] = {}
         for ending, ranked in zip(endings, ordered, strict=True):
             first = [each.product_id for each in ranked[: ending.lookup.showing.wanted]]
@@ -135,23 +146,25 @@ class HybridSearch:
         took_ms = (time.perf_counter() - started) * 1000
         return [_as_found(ending, its, took_ms) for ending, its in zip(endings, hits, strict=True)]
 
-    def _wished_texts(self, endings: Sequence[_Ending]) -> dict[str | None, ProductTexts]:
-        """Of all of them at once: those who ask at the same time ask for much the same."""
-        product_ids: dict[str | None, set[int]] = {}
+    def _read(self, endings: Sequence[_Ending]) -> dict[_Reader | None, Mapping[int, Read]]:
+        """What products say, for whom wishes for something of them: those who ask at the same time ask for much the
+        same ones."""
+        product_ids: dict[_Reader, set[int]] = {}
         for ending in endings:
-            if ending.lookup.showing.wishes is not None and ending.lookup.showing.sort is None:
+            if (reader := _reader(ending)) is not None:
                 first = (each.product_id for each in ending.fused[:WISHED])
-                product_ids.setdefault(ending.lookup.shop_id, set()).update(first)
-        texts = {}
-        for shop_id, wanted in product_ids.items():
-            with self._database.of_shop(shop_id).read() as session:
-                texts[shop_id] = texts_of(session, wanted)
-        return texts
+                product_ids.setdefault(reader, set()).update(first)
+        read: dict[_Reader | None, Mapping[int, Read]] = {}
+        for reader, wanted in product_ids.items():
+            with self._database.of_shop(reader.shop_id).read() as session:
+                texts = texts_of(session, wanted)
+            read[reader] = read_all(texts, reader.words)
+        return read
 
-    def _ordered(self, ending: _Ending, texts: ProductTexts | None) -> list[Ranked]:
+    def _ordered(self, ending: _Ending, read: Mapping[int, Read] | None) -> list[Ranked]:
         lookup, showing, fused = ending.lookup, ending.lookup.showing, ending.fused
         known = [each.product_id for each in fused[: showing.least]]
-        values = order_values(self._database.of_shop(lookup.shop_id), showing, known, texts)
+        values = order_values(self._database.of_shop(lookup.shop_id), showing, known, read)
         return showing.in_order(fused, values)
 
     def _made(self, ending: _Ending, ordered: Sequence[Ranked], products: Mapping[int, Product]) -> list[ProductHit]:
@@ -170,6 +183,14 @@ class HybridSearch:
                 following = [each.product_id for each in waiting[: wanted - len(hits)]]
                 products = self._hits.products(ending.lookup.rows, following)
         return hits
+
+
+def _reader(ending: _Ending) -> _Reader | None:
+    """Of what products say; None: nobody asks that."""
+    showing = ending.lookup.showing
+    if showing.wishes is None or showing.sort is not None:
+        return None
+    return _Reader(ending.lookup.shop_id, showing.wishes.words)
 
 
 def _as_found(ending: _Ending, hits: list[ProductHit], took_ms: float) -> Found:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import lru_cache
 from typing import NamedTuple
 
 from data_models import Product, SearchFilters
@@ -27,6 +28,7 @@ from tuwen.texts import lexical_text
 MOST_READ = 6000
 # Of words that name attributes, which have a say of their own; chosen on `query_files/attributes_tuning.jsonl`.
 BESIDE_KIND = 0.3
+KEPT_TITLES = 16_384
 MOST_CORRECTED, MOST_CORRECTIONS = 3, 5  # words of a query, each some hundred spellings; and those that are kept
 
 
@@ -150,8 +152,13 @@ def matched_words(title: str, terms: Set[str]) -> list[str]:
     return list(_words_in(title, terms, has_sounds=any(term.startswith(PINYIN) for term in terms)))
 
 
+@lru_cache(KEPT_TITLES)
+def _runs_in(title: str) -> tuple[str, ...]:
+    return tuple(runs_of(lexical_text(title)))
+
+
 def _words_in(title: str, terms: Set[str], *, has_sounds: bool) -> Iterator[str]:
-    for run in runs_of(lexical_text(title)):
+    for run in _runs_in(title):
         if not is_han(run):
             pieces = [run, *run.replace("-", " ").replace("_", " ").replace(".", " ").replace("/", " ").split()]
             joined = "".join(pieces[1:])

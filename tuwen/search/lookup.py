@@ -50,17 +50,21 @@ class Lookups:
 
     async def find(self, lookup: Lookup) -> Found:
         """Raises Overloaded, VectorDBUnavailable, VectorsRejected or DatabaseUnavailable."""
-        waiting = len(self._cheap) + len(self._costly)
+        return await self.begin(lookup)
+
+    def begin(self, lookup: Lookup) -> asyncio.Future[Found]:
+        """The same; what is to be found. Who waits for several at once needs no task for each."""
+        mine, waiting = _Waiting(Step.first(lookup)), len(self._cheap) + len(self._costly)
         if waiting >= self._queue_size:
-            raise Overloaded(f"{waiting} searches wait for Milvus already; try again in a second.")
-        mine = _Waiting(Step.first(lookup))
+            mine.future.set_exception(Overloaded(f"{waiting} searches wait for Milvus already; try again in a second."))
+            return mine.future
         self._wait(mine)
         if self._free_lanes:
             self._free_lanes -= 1
             task = asyncio.create_task(self._work(), context=context_of_no_request())
             self._at_work.add(task)
             task.add_done_callback(self._at_work.discard)
-        return await mine.future
+        return mine.future
 
     def _wait(self, waiting: _Waiting) -> None:
         (self._cheap if waiting.step.is_cheap else self._costly).append(waiting)

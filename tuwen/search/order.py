@@ -7,10 +7,10 @@ from typing import Any, NamedTuple, TypeVar
 
 from data_models import SearchSort, Way
 from tuwen.catalogue.boosts import Boosting, lifts
-from tuwen.catalogue.queries import Group, ProductTexts, sort_values, texts_of
+from tuwen.catalogue.queries import Group, sort_values, texts_of
 from tuwen.database.engine import Database
 from tuwen.search.hits import Nearest
-from tuwen.search.wishes import Wishes
+from tuwen.search.wishes import Read, Wishes, read_all
 
 # So many of the nearest are put in order by what a query's words wish, and what is further stands behind them. Milvus
 # is asked for 64 rows, which is cheap (`nearest.py`); twice as many found no more on the files for tuning.
@@ -79,15 +79,16 @@ class Showing:
         kept: dict[int, Nearest] = {}
         seen: set[Hashable] = set()
         shown = 0
+        shows_each, least, needed = not self.by_group and not self.folds, self.least, self.needed
         for each in nearest:
             if each.product_id in kept:
                 continue
-            is_first = self._is_first(each, seen)
-            if not is_first and len(kept) > self.least:
+            is_first = shows_each or self._is_first(each, seen)
+            if not is_first and len(kept) > least:
                 continue
             kept[each.product_id] = each
             shown += is_first
-            if self._is_enough(len(kept), shown):
+            if len(kept) >= needed and self._is_enough(len(kept), shown):
                 break
         return list(kept.values())
 
@@ -138,22 +139,22 @@ def _sorted(nearest: Sequence[AnyRanked], values: Mapping[int, Any], *, descendi
 
 
 def order_values(
-    database: Database, showing: Showing, candidates: Sequence[int], texts: ProductTexts | None = None
+    database: Database, showing: Showing, candidates: Sequence[int], read: Mapping[int, Read] | None = None
 ) -> Mapping[int, Any]:
-    """By product, what it is sorted or lifted by. `texts`: of the first WISHED candidates, where they are known."""
+    """By product, what it is sorted or lifted by. `read`: what the first WISHED candidates say, where it is known."""
     if showing.sort is None and showing.boosting is None and showing.wishes is None:
         return {}
     boosted, wished = dict[int, float](), dict[int, float]()
-    if showing.sort is not None or showing.boosting is not None or texts is None:
+    if showing.sort is not None or showing.boosting is not None or read is None:
         with database.read() as session:
             if showing.sort is not None:
                 return sort_values(session, candidates, showing.sort)
             if showing.boosting is not None:
                 boosted = lifts(session, candidates, showing.boosting)
-            if showing.wishes is not None and texts is None:
-                texts = texts_of(session, candidates[:WISHED])
-    if showing.wishes is not None and texts is not None:
-        wished = showing.wishes.lifts({each: texts[each] for each in candidates[:WISHED] if each in texts})
+            if showing.wishes is not None and read is None:
+                read = read_all(texts_of(session, candidates[:WISHED]), showing.wishes.words)
+    if showing.wishes is not None and read is not None:
+        wished = {each: showing.wishes.lift(read[each]) for each in candidates[:WISHED] if each in read}
     return {each: (1 + boosted.get(each, 0.0)) * (1 + wished.get(each, 0.0)) - 1 for each in candidates}
 
 

@@ -43,17 +43,22 @@ class Turns(Generic[Asked, Answer]):
 
     async def ask(self, asked: Asked) -> Answer:
         """Raises Overloaded at once where too much waits already, and what `answer_all` does."""
+        return await self.begin(asked)
+
+    def begin(self, asked: Asked) -> asyncio.Future[Answer]:
+        """The same; the answer to come. Who waits for several at once needs no task for each."""
+        mine: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         if len(self._waiting) >= self._queue_size:
-            raise Overloaded(f"{len(self._waiting)} searches wait for {self._name} already; try again in a second.")
-        mine = asyncio.get_running_loop().create_future()
+            waiting = f"{len(self._waiting)} searches wait for {self._name} already"
+            mine.set_exception(Overloaded(f"{waiting}; try again in a second."))
+            return mine
         self._waiting.append((asked, mine))
         if self._free_lanes:
             self._free_lanes -= 1
             task = asyncio.create_task(self._work(), context=context_of_no_request())
             self._at_work.add(task)
             task.add_done_callback(self._at_work.discard)
-        answer: Answer = await mine
-        return answer
+        return mine
 
     async def _work(self) -> None:
         try:

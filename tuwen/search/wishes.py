@@ -42,6 +42,14 @@ class Said(NamedTuple):
     """无扶手: what it says that the product has not."""
 
 
+class Read(NamedTuple):
+    """What a product's texts say, the title first, each with whether it speaks of the product itself."""
+
+    said: Sequence[tuple[Said, bool]]
+    telling: Sequence[tuple[Said, bool]]
+    """Those that name attributes."""
+
+
 class Unwanted(NamedTuple):
     """One thing that is not wanted."""
 
@@ -62,17 +70,23 @@ class Wishes:
     phrase: str
     """The wanted text as it stands: a title that has it says all of it."""
 
-    def lifts(self, texts: Mapping[int, tuple[str, Mapping[str, Any]]]) -> dict[int, float]:
-        """By product, of whose title and attributes these are: shares of its score."""
-        return {product_id: self.lift(title, attributes) for product_id, (title, attributes) in texts.items()}
-
-    def lift(self, title: str, attributes: Mapping[str, Any]) -> float:
-        said = [(_said(title, self.words), True)]
-        said += [(_said(text, self.words), _is_of_itself(name)) for name, text in _texts(attributes)]
-        wanted = sum(_agreement(each, said) for each in self.wanted)
-        wanted += bool(self.wanted) and self.phrase in said[0][0].text
-        unwanted = sum(_shown(each, said) for each in self.unwanted)
+    def lift(self, read: Read) -> float:
+        """Of a product, in shares of its score."""
+        wanted = sum(_agreement(each, read.telling) for each in self.wanted)
+        wanted += bool(self.wanted) and self.phrase in read.said[0][0].text
+        unwanted = sum(_shown(each, read.said) for each in self.unwanted)
         return max(LEAST_LIFT, self.weight * wanted + unwanted)
+
+
+def read_all(texts: Mapping[int, tuple[str, Mapping[str, Any]]], words: Words) -> dict[int, Read]:
+    """`texts`: of each product its title and attributes."""
+    return {product_id: read_product(title, attributes, words) for product_id, (title, attributes) in texts.items()}
+
+
+def read_product(title: str, attributes: Mapping[str, Any], words: Words) -> Read:
+    said = [(_said(title, words), True)]
+    said += [(_said(text, words), _is_of_itself(name)) for name, text in _texts(attributes)]
+    return Read(said, [each for each in said if each[0].of_itself or each[0].in_detail])
 
 
 def unwanted_of(phrase: str, words: Words) -> Unwanted:

@@ -79,7 +79,7 @@ def products_bound_to(
     while remaining:
         some, remaining = remaining[:MAX_IDS_A_STATEMENT], remaining[MAX_IDS_A_STATEMENT:]
         asked = of_shop | {"vector_index_id": vector_index_id, "milvus_ids": [row.milvus_id for row in some]}
-        found = session.connection().execute(statement, asked)
+        found = session.connection().execute(statement, asked).all()
         bound |= {RowKey(product.milvus_id, product.product_id, product.row_token): product for product in found}
     return {row: bound[row] for row in rows if row in bound}
 
@@ -91,7 +91,7 @@ def products_with_binding(session: orm.Session, vector_index_id: int, product_id
     statement, shop_id = _PRODUCTS_WITH_BINDING, shop_of(session)
     if shop_id is not None:
         statement, asked["shop_id"] = _PRODUCTS_OF_SHOP_WITH_BINDING, shop_id
-    return list(session.connection().execute(statement, asked))
+    return list(session.connection().execute(statement, asked).all())
 
 
 def counts_in(field: VectorField, product: sa.Row[Any]) -> bool:
