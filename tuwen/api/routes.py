@@ -20,15 +20,15 @@ from tuwen.api import (
 )
 from tuwen.api.parameters import STRICT
 
-# In this order: of two paths that fit, the first is taken.
+# In this order: of two paths that fit, the first is taken. All are gone through, and searches are asked for most.
 RESOURCES = (
+    search,
     imports,
     duplicates,
     products,
     product_images,
     retry,
     skus,
-    search,
     generation,
     images,
     operation,
