@@ -36,6 +36,7 @@ from training.finetune_recall import asked_among, choose_mixture, recalls
 from training.loop import Loop, LoopSettings, OtherRunError, Stopped
 from tuwen.encoders.base import PreparedPicture
 from tuwen.encoders.device import choose_device
+from tuwen.encoders.fg_clip import is_fg_clip
 from tuwen.encoders.transformers_clip import TransformersClip
 from tuwen.errors import AppError
 
@@ -158,6 +159,8 @@ def tune(options: Options, pairs: Sequence[Pair]) -> dict[str, Any]:
     parts = split(pairs)
     if not parts.to_learn or not parts.to_choose or not parts.to_report:
         raise CatalogueError(f"{len(pairs)} pairs are too few: each of the three parts needs some.")
+    if is_fg_clip(options.clip_model):
+        raise CatalogueError("FG-CLIP 2 is not tuned here: it has a text tower of its own for long texts.")
     clip = TransformersClip(options.clip_model, choose_device(options.device))
     to_report, to_choose = (asked_among(part, parts.to_learn) for part in (parts.to_report, parts.to_choose))
     before = recalls(clip, *to_report)

@@ -91,7 +91,12 @@ class WorkPool:
             self._let_go()
             raise
         future.add_done_callback(self._let_go)
-        return await asyncio.wrap_future(future)
+        try:
+            return await asyncio.wrap_future(future)
+        finally:
+            del (
+                future
+            )  # with its error it holds this frame, which holds it, and an upload: none waits for the collector
 
     def _let_go(self, _: Future[Any] | None = None) -> None:
         with self._lock:

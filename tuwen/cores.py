@@ -26,7 +26,7 @@ NICENESS, MOST_NICENESS = 5, 19
 # Python's own is 5 ms: so long each hand-over takes while another thread has something to compute, and a search has
 # many of them. Windows waits by whole milliseconds, and of less than one not at all.
 SWITCH_INTERVAL_S, WINDOWS_SWITCH_INTERVAL_S = 0.0005, 0.001
-OBJECTS_UNTIL_GARBAGE = 20_000  # Python's own: 700, at which a ninth of a search's time went there
+OBJECTS_UNTIL_GARBAGE = 5_000  # Python 3.11's own: 700, at which a ninth of a search's time went there
 _ordinary_lock = threading.Lock()
 
 

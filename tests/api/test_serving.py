@@ -2,6 +2,8 @@
 
 import base64
 import http.server
+import io
+import os
 import signal
 import socket
 import threading
@@ -13,7 +15,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import httpx
+import psutil
 import pytest
+from PIL import Image
 
 from tests.conftest import create_product, picture, wait_until_indexed
 from tests.processes import running_api, running_api_process, stop
@@ -220,3 +224,32 @@ def test_a_proxy_for_the_internet_is_not_in_the_way_of_the_embedded_engines(
         create_product(client, "红色沙发")
         wait_until_indexed(client)
         assert client.post("/search", json={"mode": "text_to_text", "text": "红色沙发"}).json()["hits"]
+
+
+def test_broken_uploads_leave_nothing_in_memory(tmp_path: Path, tiny_models: dict[str, str]) -> None:
+    """Not until the garbage collector comes, either: on a quiet service it does after hundreds of them."""
+    side, file = 1400, io.BytesIO()
+    Image.frombytes("RGB", (side, side), os.urandom(3 * side * side)).save(file, "PNG", compress_level=0)
+    cut_off, no_picture = file.getvalue()[:-1_000_000], b"no picture" + bytes(8_000_000)
+    with (
+        running_api_process(tmp_path, **tiny_models) as (url, process),
+        httpx.Client(base_url=url, timeout=60, trust_env=False) as client,
+    ):
+
+        def send(data: bytes) -> set[int]:
+            files = {"image": ("picture.png", data)}
+            answers = (
+                client.post("/search", data={"mode": "image_to_image"}, files=files),
+                client.post("/product", data={"title": "沙发"}, files=files),
+            )
+            return {answer.status_code for answer in answers}
+
+        def resident_mib() -> float:
+            return sum(each.memory_info().rss for each in [psutil.Process(process.pid)]) / 2**20
+
+        for data in (cut_off, no_picture) * 3:
+            send(data)
+        before = resident_mib()
+        for data in (cut_off, no_picture) * 20:
+            assert send(data) <= {400, 415, 422}
+        assert resident_mib() < before + 60

@@ -175,10 +175,19 @@ def test_weights_in_several_files_and_of_less_precision(tmp_path: Path, clip: Fg
     split = save_tiny_fg_clip(tmp_path / "split")
     weights = load_file(split / "model.safetensors")
     (split / "model.safetensors").unlink()
-    for number, names in enumerate((list(weights)[::2], list(weights)[1::2]), 1):
-        part = {name: weights[name].bfloat16() for name in names}
-        save_file(part, split / f"model-{number:05}-of-00002.safetensors")
+    weight_map = {name: f"model-{number % 2 + 1:05}-of-00002.safetensors" for number, name in enumerate(weights)}
+    for file in set(weight_map.values()):
+        part = {name: weights[name].bfloat16() for name in weights if weight_map[name] == file}
+        save_file(part, split / file)
+    (split / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
     assert (FgClip(split, "cpu").encode_texts(TEXTS) * clip.encode_texts(TEXTS)).sum(1).min() > 0.999
+
+
+def test_other_weights_beside_the_models_are_not_taken(tmp_path: Path, clip: FgClip) -> None:
+    folder = save_tiny_fg_clip(tmp_path / "fg-clip2")
+    others = {name: torch.zeros_like(weight) for name, weight in load_file(folder / "model.safetensors").items()}
+    save_file(others, folder / "model_ema.safetensors")
+    assert (FgClip(folder, "cpu").encode_texts(TEXTS) * clip.encode_texts(TEXTS)).sum(1).min() > 0.9999
 
 
 @pytest.mark.parametrize(

@@ -72,3 +72,4 @@ def test_too_many_are_refused_at_once() -> None:
     *answered, refused = asyncio.run(ask())
     assert answered == [0, 2, 4]
     assert isinstance(refused, Overloaded)
+    assert [number for turn in work.turns for number in turn] == [0, 1, 2]  # and 3 was never queued

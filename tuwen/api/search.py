@@ -62,6 +62,7 @@ async def _unless_gone(request: Request, search: Coroutine[Any, Any, SearchRespo
     finally:
         gone.cancel()
         searching.cancel()  # if it is under way still
+        del searching  # as in `WorkPool.run`
 
 
 async def _hangs_up(request: Request) -> None:

@@ -24,6 +24,7 @@ Item = TypeVar("Item")
 Key = TypeVar("Key", bound=Hashable)
 
 MODEL_TYPE = "fgclip2"
+WEIGHTS = "model.safetensors"
 # Of Fgclip2Model in modeling_fgclip2.py: what no search takes. Training adds scales of other names (train_fgclip2.py).
 UNUSED = ("boxtext_head.", "dense_feature_head.", "logit_bias", "logit_scale")
 # The patches that a picture is scaled to, by those that it has (determine_max_value in the model card).
@@ -48,7 +49,8 @@ def is_fg_clip(folder: Path) -> bool:
 class FgClip(TransformersClip):
     """A text of up to 64 tokens is a short one, any other a long one of at most 196, as the model card has it.
 
-    So is each picture scaled by its own size, up to 1,024 patches. Neither depends on what stands beside it.
+    So is each picture scaled by its own size, up to 1,024 patches: that of what it is given, which the service has cut
+    down to `DECODE_SIDE` before. Neither depends on what stands beside it.
     """
 
     def prepare(self, image: Image.Image) -> PreparedPicture:
@@ -157,11 +159,19 @@ def _configuration(folder: Path) -> dict[str, Any]:
     return configuration
 
 
+def _weight_files(folder: Path) -> list[Path]:
+    """No others that lie beside them: a copy in another precision, or of other steps of the training."""
+    if (folder / WEIGHTS).exists():
+        return [folder / WEIGHTS]
+    try:
+        index: dict[str, Any] = json.loads((folder / f"{WEIGHTS}.index.json").read_text(encoding="utf-8"))
+        return [folder / Path(name).name for name in sorted(set(index["weight_map"].values()))]
+    except FileNotFoundError:
+        raise ValueError(f"it has no {WEIGHTS}") from None
+
+
 def _weights(folder: Path) -> dict[str, torch.Tensor]:
-    files = sorted(folder.glob("model*.safetensors"))  # several, if they are large
-    if not files:
-        raise ValueError("it has no model.safetensors")
-    weights = chain.from_iterable(load_file(file).items() for file in files)
+    weights = chain.from_iterable(load_file(file).items() for file in _weight_files(folder))
     return {name: weight for name, weight in weights if not name.startswith(UNUSED)}
 
 

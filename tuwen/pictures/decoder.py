@@ -98,7 +98,10 @@ class PictureDecoder:
         # when whoever asked for it has hung up.
         working = asyncio.ensure_future(threads.run(self._decode_and, use, data, side, trim))
         working.add_done_callback(partial(self._end, pixels))
-        return await asyncio.shield(working)
+        try:
+            return await asyncio.shield(working)
+        finally:
+            del working  # as in `WorkPool.run`
 
     def _end(self, pixels: int, working: asyncio.Future[object]) -> None:
         self._budget.give_back(pixels)

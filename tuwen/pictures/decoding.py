@@ -78,7 +78,10 @@ def read_header(data: bytes, side: int = DECODE_SIDE) -> Header:
         except UnreadableImage as error:
             failed = failed or error
     assert failed is not None, "there is one reading at least"
-    raise failed
+    try:
+        raise failed
+    finally:
+        del failed  # it holds this frame, which holds it, and the upload
 
 
 def decode(data: bytes, *, side: int = DECODE_SIDE, trim: bool = False) -> Decoded:
@@ -96,7 +99,10 @@ def decode(data: bytes, *, side: int = DECODE_SIDE, trim: bool = False) -> Decod
     if whole is not None:
         return _decode(whole, image_format, data, side=side, trim=trim)
     assert failed is not None, "there is one reading at least"
-    raise failed
+    try:
+        raise failed
+    finally:
+        del failed  # it holds this frame, which holds it, and the upload
 
 
 def decode_image(data: bytes, *, side: int = DECODE_SIDE, trim: bool = False) -> Image.Image:

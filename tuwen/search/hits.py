@@ -5,7 +5,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from data_models import Product, ProductImage
 from orm_models import MAIN
@@ -89,6 +89,9 @@ class Nearest(NamedTuple):
     """Of a candidate it is made once that is to be shown: a thousand of them took 80 ms, for ten on a page."""
     boosted_score: float | None = None
     twin_key: int | None = None
+
+    def boosted(self, score: float) -> Self:
+        return self._replace(boosted_score=score)
 
 
 class HitMaker:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from data_models import Product, SearchFilters, Way
 from tuwen.catalogue.queries import texts_of
@@ -52,7 +52,7 @@ class _Ending(NamedTuple):
     legs: Sequence[Found]
     words: WordHits
     counted: Sequence[int]
-    """Products of all ways, the first of each way first."""
+    """Where candidates are asked for, products of all ways, the first of each way first."""
 
 
 class _Reader(NamedTuple):
@@ -90,13 +90,20 @@ class HybridSearch:
         words = WordQuery(query.text, query.filters, depth + len(without), first.shop_id, first.as_of, query.kind)
         looking = (self._filtered_words if query.filters != SearchFilters() else self._words).begin(words)
         walking = [self._begin_leg(leg) for leg in _legs(query.lookups, depth)]
-        await asyncio.gather(looking, *walking)
+        all_ways: list[asyncio.Future[Any]] = [looking, *walking]
+        try:
+            await asyncio.gather(*all_ways)
+        finally:
+            for each in all_ways:  # where one fails the others are given up, and take nobody's place
+                each.cancel()
         by_words, legs = looking.result(), [each.result() for each in walking]
         # Whatever is counted besides, so that pages with facets and without have the same order.
         parts = parts_of(legs, by_words, without, max(LEG_DEPTH, first.showing.lifted))
         of_words = [product_id for product_id, _ in by_words.products if product_id not in without]
         fused = await self._grouped(first, fuse(parts, [*legs[0].candidates, *of_words]))
-        counted = list(dict.fromkeys(chain((part.product_id for part in parts), of_words, legs[0].candidates)))
+        counted: list[int] = []
+        if first.showing.candidates:
+            counted += dict.fromkeys(chain((part.product_id for part in parts), of_words, legs[0].candidates))
         are_all = legs[0].are_all
         while not are_all and first.showing.shown_of(fused) < first.showing.wanted:
             fused, are_all = await self._with_further(first, fused)

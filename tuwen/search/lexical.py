@@ -28,7 +28,7 @@ from tuwen.texts import lexical_text
 MOST_READ = 6000
 # Of words that name attributes, which have a say of their own; chosen on `query_files/attributes_tuning.jsonl`.
 BESIDE_KIND = 0.3
-KEPT_TITLES = 16_384
+KEPT_TITLES = 2_048
 MOST_CORRECTED, MOST_CORRECTIONS = 3, 5  # words of a query, each some hundred spellings; and those that are kept
 
 

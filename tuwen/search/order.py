@@ -3,7 +3,7 @@ another order."""
 
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 from data_models import SearchSort, Way
 from tuwen.catalogue.boosts import Boosting, lifts
@@ -25,6 +25,10 @@ class Ranked(NamedTuple):
     score: float
     boosted_score: float | None = None
     twin_key: int | None = None
+
+    def boosted(self, score: float) -> Self:
+        """`_replace` takes three times as long, of sixty products a search."""
+        return self.__class__(self.product_id, self.group, self.score, score, self.twin_key)
 
 
 class Part(NamedTuple):
@@ -160,7 +164,5 @@ def order_values(
 
 def _boosted(nearest: Sequence[AnyRanked], values: Mapping[int, float]) -> list[AnyRanked]:
     """What is unlike the query (a score below 0) is lifted by as much, and not pushed down."""
-    boosted = [
-        each._replace(boosted_score=each.score + abs(each.score) * values.get(each.product_id, 0.0)) for each in nearest
-    ]
+    boosted = [each.boosted(each.score + abs(each.score) * values.get(each.product_id, 0.0)) for each in nearest]
     return sorted(boosted, key=lambda each: -(each.boosted_score or 0.0))

@@ -6,7 +6,7 @@ lowers it, and silence does nothing. A title's first part speaks of the product,
 """
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -48,6 +48,8 @@ class Read(NamedTuple):
     said: Sequence[tuple[Said, bool]]
     telling: Sequence[tuple[Said, bool]]
     """Those that name attributes."""
+    kinds: Set[str]
+    """Of all of these."""
 
 
 class Unwanted(NamedTuple):
@@ -72,7 +74,7 @@ class Wishes:
 
     def lift(self, read: Read) -> float:
         """Of a product, in shares of its score."""
-        wanted = sum(_agreement(each, read.telling) for each in self.wanted)
+        wanted = sum(_agreement(each, read.telling) for each in self.wanted if each.kind in read.kinds)
         wanted += bool(self.wanted) and self.phrase in read.said[0][0].text
         unwanted = sum(_shown(each, read.said) for each in self.unwanted)
         return max(LEAST_LIFT, self.weight * wanted + unwanted)
@@ -86,7 +88,8 @@ def read_all(texts: Mapping[int, tuple[str, Mapping[str, Any]]], words: Words) -
 def read_product(title: str, attributes: Mapping[str, Any], words: Words) -> Read:
     said = [(_said(title, words), True)]
     said += [(_said(text, words), _is_of_itself(name)) for name, text in _texts(attributes)]
-    return Read(said, [each for each in said if each[0].of_itself or each[0].in_detail])
+    telling = [each for each in said if each[0].of_itself or each[0].in_detail]
+    return Read(said, telling, {each.kind for text, _ in telling for each in (*text.of_itself, *text.in_detail)})
 
 
 def unwanted_of(phrase: str, words: Words) -> Unwanted:
