@@ -224,14 +224,12 @@ def test_windows_waits_by_whole_milliseconds(monkeypatch: pytest.MonkeyPatch, pl
 
 
 def test_what_is_loaded_is_no_longer_looked_through_for_garbage() -> None:
-    frozen, before = gc.get_freeze_count(), gc.get_threshold()
+    frozen = gc.get_freeze_count()
     try:
         keep_what_is_loaded()
         assert gc.get_freeze_count() > frozen
-        assert gc.get_count()[0] < gc.get_threshold()[0] == 5_000
     finally:
         gc.unfreeze()
-        gc.set_threshold(*before)
 
 
 @pytest.fixture

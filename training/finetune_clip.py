@@ -156,11 +156,11 @@ def save(clip: TransformersClip, base: Path, out: Path, report: Mapping[str, Any
 
 def tune(options: Options, pairs: Sequence[Pair]) -> dict[str, Any]:
     """Raises Stopped, OtherRunError, CatalogueError."""
+    if is_fg_clip(options.clip_model):
+        raise CatalogueError("FG-CLIP 2 is not tuned here: it has a text tower of its own for long texts.")
     parts = split(pairs)
     if not parts.to_learn or not parts.to_choose or not parts.to_report:
         raise CatalogueError(f"{len(pairs)} pairs are too few: each of the three parts needs some.")
-    if is_fg_clip(options.clip_model):
-        raise CatalogueError("FG-CLIP 2 is not tuned here: it has a text tower of its own for long texts.")
     clip = TransformersClip(options.clip_model, choose_device(options.device))
     to_report, to_choose = (asked_among(part, parts.to_learn) for part in (parts.to_report, parts.to_choose))
     before = recalls(clip, *to_report)

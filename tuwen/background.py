@@ -94,9 +94,8 @@ class WorkPool:
         try:
             return await asyncio.wrap_future(future)
         finally:
-            del (
-                future
-            )  # with its error it holds this frame, which holds it, and an upload: none waits for the collector
+            # With its error it holds this frame, which holds it, and an upload: none waits for the garbage collector.
+            del future
 
     def _let_go(self, _: Future[Any] | None = None) -> None:
         with self._lock:

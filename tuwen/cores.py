@@ -26,7 +26,6 @@ NICENESS, MOST_NICENESS = 5, 19
 # Python's own is 5 ms: so long each hand-over takes while another thread has something to compute, and a search has
 # many of them. Windows waits by whole milliseconds, and of less than one not at all.
 SWITCH_INTERVAL_S, WINDOWS_SWITCH_INTERVAL_S = 0.0005, 0.001
-OBJECTS_UNTIL_GARBAGE = 5_000  # Python 3.11's own: 700, at which a ninth of a search's time went there
 _ordinary_lock = threading.Lock()
 
 
@@ -91,11 +90,9 @@ def hand_over_soon() -> None:
 
 
 def keep_what_is_loaded() -> None:
-    """Out of what is looked through for garbage, which stopped everything for 0.4 s each time. And what came since is
-    looked through less often than Python would: the searches of one moment have thousands of objects, all in use."""
+    """Out of what is looked through for garbage, which stopped everything for 0.4 s each time."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(OBJECTS_UNTIL_GARBAGE)
 
 
 def _quotas(proc: Path) -> Iterator[float]:

@@ -64,6 +64,7 @@ async def patiently(waiting: Awaitable[Result]) -> Result:
         return future.result()
     finally:
         future.cancel()
+        del future  # as in `WorkPool.run`
 
 
 class Pulses:

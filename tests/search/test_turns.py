@@ -73,3 +73,21 @@ def test_too_many_are_refused_at_once() -> None:
     assert answered == [0, 2, 4]
     assert isinstance(refused, Overloaded)
     assert [number for turn in work.turns for number in turn] == [0, 1, 2]  # and 3 was never queued
+
+
+def test_who_hung_up_takes_nobodys_place() -> None:
+    work = Work()
+
+    async def ask() -> list[int]:
+        turns = Turns("doubling", work.double_all, lanes=1, queue_size=2)
+        first = asyncio.create_task(turns.ask(0))
+        await asyncio.to_thread(work.has_begun.wait, 30)
+        for number in (1, 2):
+            turns.begin(number).cancel()
+        third = asyncio.create_task(turns.ask(3))
+        await asyncio.sleep(0)
+        work.may_end.set()
+        return [*await asyncio.gather(first, third)]
+
+    assert asyncio.run(ask()) == [0, 6]
+    assert work.turns == [[0], [3]]

@@ -159,6 +159,8 @@ class MicroBatcher(Generic[Item, Result]):
         except asyncio.CancelledError:
             del waiting.item  # which may be large; its place in the queue, by which turns are claimed, stays
             raise
+        finally:
+            del waiting  # as in `WorkPool.run`
 
     async def _run(self) -> None:
         try:

@@ -5,8 +5,8 @@ upright, of the first picture that is not blank. In a running service only `deco
 much is decoded at once.
 """
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple, TypeVar
 
 from PIL import Image
 
@@ -43,6 +43,7 @@ JPEG_COPIES_PER_CHANNEL = 0.5
 LARGEST_DRAFT = 8  # libjpeg decodes to a half, a quarter or an eighth at once
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom
+Read = TypeVar("Read")
 
 
 class Header(NamedTuple):
@@ -69,19 +70,14 @@ class Decoded(NamedTuple):
 
 def read_header(data: bytes, side: int = DECODE_SIDE) -> Header:
     """Raises UnsupportedImageType, UnreadableImage, or ImageTooLarge for an absurd size."""
-    image_format, failed = format_of(data), None
+    image_format = format_of(data)
     require_few_pieces(data, image_format)
-    for reading in readings(data, image_format):
-        try:
-            image = open_picture(reading, image_format)
-            return Header(image_format, *image.size, pixels_to_decode(image, reading, side))
-        except UnreadableImage as error:
-            failed = failed or error
-    assert failed is not None, "there is one reading at least"
-    try:
-        raise failed
-    finally:
-        del failed  # it holds this frame, which holds it, and the upload
+
+    def read(reading: bytes) -> Header:
+        image = open_picture(reading, image_format)
+        return Header(image_format, *image.size, pixels_to_decode(image, reading, side))
+
+    return _first_that_reads(readings(data, image_format), read)
 
 
 def decode(data: bytes, *, side: int = DECODE_SIDE, trim: bool = False) -> Decoded:
@@ -89,20 +85,33 @@ def decode(data: bytes, *, side: int = DECODE_SIDE, trim: bool = False) -> Decod
 
     `trim` cuts transparent margins off first, so that a small product on a large empty canvas keeps its pixels.
     """
-    image_format, failed = format_of(data), None
-    for reading in readings(data, image_format):
-        try:
-            return _decode(reading, image_format, data, side=side, trim=trim)
-        except UnreadableImage as error:
-            failed = failed or error
-    whole = with_its_end(data, REDUCING_GAP * side) if image_format == "JPEG" else None
-    if whole is not None:
-        return _decode(whole, image_format, data, side=side, trim=trim)
-    assert failed is not None, "there is one reading at least"
+    image_format = format_of(data)
+
+    def read(reading: bytes) -> Decoded:
+        return _decode(reading, image_format, data, side=side, trim=trim)
+
     try:
+        return _first_that_reads(readings(data, image_format), read)
+    except UnreadableImage:
+        whole = with_its_end(data, REDUCING_GAP * side) if image_format == "JPEG" else None
+        if whole is None:
+            raise
+    return read(whole)
+
+
+def _first_that_reads(all_readings: Iterable[bytes], read: Callable[[bytes], Read]) -> Read:
+    """Raises what the first one met, where none does."""
+    failed: UnreadableImage | None = None
+    try:
+        for reading in all_readings:
+            try:
+                return read(reading)
+            except UnreadableImage as error:
+                failed = failed or error
+        assert failed is not None, "there is one reading at least"
         raise failed
     finally:
-        del failed  # it holds this frame, which holds it, and the upload
+        del failed  # it holds this frame, which holds it, and the upload, until the garbage collector comes
 
 
 def decode_image(data: bytes, *, side: int = DECODE_SIDE, trim: bool = False) -> Image.Image:

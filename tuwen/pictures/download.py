@@ -128,14 +128,13 @@ class PictureFetcher:
 
     async def _body(self, response: httpcore.Response, announced: bytes) -> bytes:
         limit = self._settings.upload_max_bytes
-        too_large = ImageTooLarge.in_field("image_url", f"has more than {limit:,} bytes")
         if announced.isdigit() and int(announced) > limit:
-            raise too_large
+            raise _too_large(limit)
         data = bytearray()
         async for chunk in response.aiter_stream():
             data += chunk
             if len(data) > limit:
-                raise too_large
+                raise _too_large(limit)
         return bytes(data)
 
     def _require_allowed(self, url: httpx.URL) -> None:
@@ -151,6 +150,10 @@ class PictureFetcher:
         if port is None or url.scheme not in PORTS or url.userinfo or self._hosts.isdisjoint(allowed):
             hosts = ", ".join(self._settings.image_url_hosts)
             raise InvalidInput.in_field("image_url", f"must be http or https on one of: {hosts}")
+
+
+def _too_large(limit: int) -> ImageTooLarge:
+    return ImageTooLarge.in_field("image_url", f"has more than {limit:,} bytes")
 
 
 def _parsed(url: str, base: httpx.URL | None = None) -> httpx.URL:

@@ -77,6 +77,7 @@ async def at_once(encoding: Iterable[Coroutine[Any, Any, Vector]]) -> list[Vecto
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
+        tasks.clear()  # one that failed has an error that holds this frame, and with it pictures (`WorkPool.run`)
 
 
 async def _of_texts(

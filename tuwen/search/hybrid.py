@@ -88,15 +88,9 @@ class HybridSearch:
         depth = max(LEG_DEPTH, first.showing.least)
         without = first.without_product_ids
         words = WordQuery(query.text, query.filters, depth + len(without), first.shop_id, first.as_of, query.kind)
-        looking = (self._filtered_words if query.filters != SearchFilters() else self._words).begin(words)
-        walking = [self._begin_leg(leg) for leg in _legs(query.lookups, depth)]
-        all_ways: list[asyncio.Future[Any]] = [looking, *walking]
-        try:
-            await asyncio.gather(*all_ways)
-        finally:
-            for each in all_ways:  # where one fails the others are given up, and take nobody's place
-                each.cancel()
-        by_words, legs = looking.result(), [each.result() for each in walking]
+        turns = self._words if query.filters == SearchFilters() else self._filtered_words
+        legs: list[Found]
+        by_words, *legs = await _all_of([turns.begin(words), *map(self._begin_leg, _legs(query.lookups, depth))])
         # Whatever is counted besides, so that pages with facets and without have the same order.
         parts = parts_of(legs, by_words, without, max(LEG_DEPTH, first.showing.lifted))
         of_words = [product_id for product_id, _ in by_words.products if product_id not in without]
@@ -190,6 +184,15 @@ class HybridSearch:
                 following = [each.product_id for each in waiting[: wanted - len(hits)]]
                 products = self._hits.products(ending.lookup.rows, following)
         return hits
+
+
+async def _all_of(ways: list[asyncio.Future[Any]]) -> list[Any]:
+    """Where one fails the others are given up."""
+    try:
+        return await asyncio.gather(*ways)
+    finally:
+        while ways:  # and none of them is held by this frame, which its error holds
+            ways.pop().cancel()
 
 
 def _reader(ending: _Ending) -> _Reader | None:

@@ -54,7 +54,10 @@ class Lookups:
 
     def begin(self, lookup: Lookup) -> asyncio.Future[Found]:
         """The same; what is to be found. Who waits for several at once needs no task for each."""
-        mine, waiting = _Waiting(Step.first(lookup)), len(self._cheap) + len(self._costly)
+        mine = _Waiting(Step.first(lookup))
+        if len(self._cheap) + len(self._costly) >= self._queue_size:  # those who hung up take nobody's place
+            self._cheap, self._costly = map(_still_waiting, (self._cheap, self._costly))
+        waiting = len(self._cheap) + len(self._costly)
         if waiting >= self._queue_size:
             mine.future.set_exception(Overloaded(f"{waiting} searches wait for Milvus already; try again in a second."))
             return mine.future
@@ -102,6 +105,10 @@ class Lookups:
                 waiting.step = outcome
                 self._wait(waiting)
         await asyncio.sleep(0)  # who was answered, and asks again at once, is before the costly
+
+
+def _still_waiting(queue: deque[_Waiting]) -> deque[_Waiting]:
+    return deque(each for each in queue if not each.future.done())
 
 
 def _taken_from(queue: deque[_Waiting]) -> list[_Waiting]:

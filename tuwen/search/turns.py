@@ -48,6 +48,8 @@ class Turns(Generic[Asked, Answer]):
     def begin(self, asked: Asked) -> asyncio.Future[Answer]:
         """The same; the answer to come. Who waits for several at once needs no task for each."""
         mine: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        if len(self._waiting) >= self._queue_size:  # those who hung up take nobody's place
+            self._waiting = deque(each for each in self._waiting if not each[1].done())
         if len(self._waiting) >= self._queue_size:
             waiting = f"{len(self._waiting)} searches wait for {self._name} already"
             mine.set_exception(Overloaded(f"{waiting}; try again in a second."))
