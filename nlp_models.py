@@ -21,7 +21,7 @@ from tuwen.encoders.prompts import NO_PROMPT, Prompts, prompts_of
 from tuwen.encoders.remote import FoundEndpoint, RemoteClip, RemoteTexts, size_of
 from tuwen.encoders.reranker import LocalReranker, RemoteReranker, Reranker
 from tuwen.errors import ModelMismatch, ModelUnavailable
-from tuwen.settings import Settings
+from tuwen.settings import DEMO_CLIP, FIRST_DEMO_CLIP, Settings
 
 logger = logging.getLogger(__name__)
 
@@ -122,19 +122,32 @@ def _find_endpoint(
 
 def choose_models(settings: Settings, active: KnownIndex | None, others: Sequence[KnownIndex]) -> FoundModels:
     """The active index's models. Raises ModelMismatch where the settings name some that no index was made with."""
-    wanted = names_of(settings)
-    recorded = active.models if active else None
+    if active is None:
+        wanted = names_of(settings)
+        return find_models(wanted, settings, is_recorded=_is_recorded(wanted, others))
+    wanted = _editioned(names_of(settings), active, others, settings)
+    found = _choose(wanted, settings, active, others)
+    if found.fingerprint == active.fingerprint and wanted.clip == str(FIRST_DEMO_CLIP) != settings.clip_model:
+        logger.info(
+            "The index goes on with the first edition of the demo models, which made it. The second finds more: "
+            "python cli.py reindex --clip-model %s --text-model %s",
+            *(DEMO_CLIP, settings.text_model),
+        )
+    return found
+
+
+def _choose(wanted: ModelNames, settings: Settings, active: KnownIndex, others: Sequence[KnownIndex]) -> FoundModels:
+    recorded = active.models
     is_named = recorded is not None and _names_same(wanted, recorded)
     if recorded is not None and is_named:
         _tell_of_other_prompts(wanted, recorded)
         _tell_of_other_precision(wanted, recorded)
         # A hub's newer revision does not come in by a restart, nor does another document prompt, or int8.
         wanted = replace(recorded, query_prompt=wanted.query_prompt)
-    if active is not None and recorded is None:
+    if recorded is None:
         wanted = replace(wanted, precision=None)  # version 0.2.0 had no other
-    known = [each.models for each in (active, *others) if each is not None and each.models is not None]
-    found = find_models(wanted, settings, is_recorded=any(_names_same(wanted, each) for each in known))
-    if active is None or found.fingerprint == active.fingerprint:
+    found = find_models(wanted, settings, is_recorded=_is_recorded(wanted, (active, *others)))
+    if found.fingerprint == active.fingerprint:
         return found
     if recorded is not None and not is_named and any(_is_of(found, wanted, other) for other in others):
         logger.warning(
@@ -162,6 +175,26 @@ def choose_models(settings: Settings, active: KnownIndex | None, others: Sequenc
     )
 
 
+def _editioned(wanted: ModelNames, active: KnownIndex, others: Sequence[KnownIndex], settings: Settings) -> ModelNames:
+    """Settings that name the demo model mean the edition that made the active index: an upgrade changes no models.
+    Where it is of neither, they mean the first one as long as there are indexes of that one alone."""
+    if Path(wanted.clip).resolve() != DEMO_CLIP.resolve():
+        return wanted
+    first = replace(wanted, clip=str(FIRST_DEMO_CLIP))
+    if active.models is None:  # version 0.2.0 recorded no names
+        found = find_models(replace(first, precision=None), settings)
+        return first if active.fingerprint in (found.fingerprint, found.fingerprint_of_files) else wanted
+    deciding = (active,) if _is_made_by(active, DEMO_CLIP) or _is_made_by(active, FIRST_DEMO_CLIP) else others
+    is_second, is_first = (any(_is_made_by(index, clip) for index in deciding) for clip in (DEMO_CLIP, FIRST_DEMO_CLIP))
+    return first if is_first and not is_second else wanted
+
+
+def _is_made_by(index: KnownIndex, clip: Path) -> bool:
+    """Wherever the installation was then."""
+    recorded = Path(index.models.clip if index.models else "")
+    return recorded.parts[-2:] == clip.parts[-2:] or recorded == clip.resolve()
+
+
 def names_of(settings: Settings) -> ModelNames:
     prompts = settings.text_query_prompt, settings.text_document_prompt
     precision = settings.encoder_precision
@@ -179,6 +212,10 @@ def names_to_build(clip: str, text: str, settings: Settings) -> ModelNames:
 def how_to_set_prompts(names: ModelNames) -> str:
     prompts = {"TEXT_QUERY_PROMPT": names.query_prompt, "TEXT_DOCUMENT_PROMPT": names.document_prompt}
     return " and ".join(f'{name}="{prompt}"' if prompt else f"remove {name}" for name, prompt in prompts.items())
+
+
+def _is_recorded(wanted: ModelNames, indexes: Sequence[KnownIndex]) -> bool:
+    return any(index.models is not None and _names_same(wanted, index.models) for index in indexes)
 
 
 def _is_of(found: FoundModels, wanted: ModelNames, index: KnownIndex) -> bool:

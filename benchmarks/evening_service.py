@@ -21,7 +21,7 @@ from starlette.concurrency import run_in_threadpool
 from transformers import AutoModel, AutoProcessor
 
 ROOT = Path(__file__).resolve().parent.parent
-MODEL = ROOT / "models" / "demo-clip"
+MODEL = ROOT / "models" / "demo-clip-2"
 TOP_K = 10
 
 Nearest = Callable[[list[float]], list[tuple[int, float]]]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.load import titles
-from tuwen.settings import PROJECT_ROOT
+from tuwen.settings import DEMO_CLIP, PROJECT_ROOT
 
 if TYPE_CHECKING:
     from transformers import BertTokenizer
@@ -31,7 +31,7 @@ def model_settings(models: str) -> dict[str, object]:
 
 
 def clip_folder(models: str) -> Path:
-    return real_clip() if models == "real" else PROJECT_ROOT / "models" / "demo-clip"
+    return real_clip() if models == "real" else DEMO_CLIP
 
 
 def text_folder(models: str) -> Path:

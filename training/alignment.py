@@ -37,12 +37,14 @@ class CaptionedPicture:
     """Features of all views of one thing, float16 [views, 1280], and its captions.
 
     Pictures of one concept are positives of each other; `instance` pictures take part in the instance term too.
+    Those of one `looks` are one thing in several colours.
     """
 
     concept: str
     features: NDArray[np.float16]
     captions: tuple[Caption, ...]
     instance: bool = False
+    looks: str = ""
 
 
 @dataclass(frozen=True)
@@ -70,10 +72,22 @@ class Collection:
         for concept, captions in zip(self._concept, self._captions, strict=True):
             self._has_text[concept, captions] = True
         self.instances = np.array([i for i, p in enumerate(pictures) if p.instance and len(p.features) > 1], np.int64)
+        looks: dict[str, list[int]] = {}
+        for i, picture in enumerate(pictures):
+            if picture.looks:
+                looks.setdefault(picture.looks, []).append(i)
+        self.looks = [np.array(rows) for rows in looks.values()]
 
-    def sample(self, size: int, rng: np.random.Generator, sampling: NDArray[np.float64] | None = None) -> Batch:
+    def sample(self, size: int, rng: np.random.Generator) -> Batch:
         """A random view and a random caption of `size` random pictures."""
-        chosen = rng.choice(len(self.pictures), min(size, len(self.pictures)), replace=False, p=sampling)
+        return self._batch(rng.choice(len(self.pictures), min(size, len(self.pictures)), replace=False), rng)
+
+    def sample_looks(self, things: int, rng: np.random.Generator) -> Batch:
+        """A random caption of every look of some things, so that only the colour's word tells them apart."""
+        chosen = rng.choice(len(self.looks), min(things, len(self.looks)), replace=False)
+        return self._batch(np.concatenate([self.looks[i] for i in chosen]), rng)
+
+    def _batch(self, chosen: NDArray[np.int64], rng: np.random.Generator) -> Batch:
         text_rows = np.array([rng.choice(self._captions[i], p=self._probabilities[i]) for i in chosen])
         positive = self._has_text[self._concept[chosen]][:, text_rows]
         return Batch(self._views(chosen, rng), text_rows, torch.from_numpy(positive))
@@ -95,27 +109,39 @@ class Collection:
 
 @dataclass(frozen=True)
 class ClassKnowledge:
-    """The ImageNet classifier ([1000, 1280], [1000]) and, for each class, the rows of its names in a text table."""
+    """The ImageNet classifier ([1000, 1280], [1000]) and, for each class, the rows of its names in a text table.
+
+    `concept_rows` [names] are the rows of all known names, `concept_shares` [names, 1000] how far each is which class.
+    """
 
     weight: Tensor
     bias: Tensor
     name_rows: Sequence[Sequence[int]]
+    concept_rows: Tensor
+    concept_shares: Tensor
 
     def pool_names(self, text_table: Tensor) -> Tensor:
         """[texts, dim] -> [1000, dim], the mean over each class's names."""
         return torch.stack([text_table[list(rows)].mean(0) for rows in self.name_rows])
 
-    def text_features(self, embeddings: Tensor) -> Tensor:
-        """Teacher embeddings [texts, 384] -> what the text head maps, [texts, 384 + 1000].
-
-        Beside the embedding stands which classes the text names: a softmax over its cosines to all class names. Through
-        it a text near a class's name reaches the classifier's weight vector, which no linear map of embeddings does.
-        """
-        names = torch.tensor([(row, number) for number, rows in enumerate(self.name_rows) for row in rows])
+    def guess(self, embeddings: Tensor) -> NDArray[np.float32]:
+        """Which classes each text names, float32 [texts, 1000], by a softmax over its cosines to all known names."""
         directions = functional.normalize(embeddings, dim=-1)
-        near = functional.softmax(directions @ directions[names[:, 0]].T / NAME_TEMPERATURE, dim=-1)
-        named = torch.zeros(len(embeddings), len(self.name_rows)).index_add_(1, names[:, 1], near)
-        return torch.cat([EMBEDDING_SCALE * embeddings, NAMED_SCALE * named], dim=1)
+        names = directions[self.concept_rows]
+        near = [
+            functional.softmax(directions[part] @ names.T / NAME_TEMPERATURE, dim=-1) @ self.concept_shares
+            for part in batched(len(embeddings), 4096)
+        ]
+        guessed: NDArray[np.float32] = torch.cat(near).numpy()
+        return guessed
+
+
+def text_features(embeddings: Tensor, named: NDArray[np.float32]) -> Tensor:
+    """Teacher embeddings [texts, 384] and what they name [texts, 1000] -> what the text head maps, side by side.
+
+    Through the second a text reaches the classifier's weight vectors, which no linear map of embeddings does.
+    """
+    return torch.cat([EMBEDDING_SCALE * embeddings, NAMED_SCALE * torch.from_numpy(named)], dim=1)
 
 
 def pseudo_pictures(
@@ -161,7 +187,7 @@ class Heads(nn.Module):
         return functional.normalize(self.picture(features), dim=-1)
 
     def embed_texts(self, features: Tensor) -> Tensor:
-        """Unit vectors [n, dim] of `ClassKnowledge.text_features`."""
+        """Unit vectors [n, dim] of `text_features`."""
         return functional.normalize(self.text(features), dim=-1)
 
 
@@ -178,6 +204,17 @@ def class_divergence(
     """KL divergence of picture-to-class-name similarities from the classifier's own probabilities."""
     target = functional.softmax(features @ known.weight.T + known.bias, dim=-1)
     logits = heads.scale.exp() * pictures @ class_texts.T
+    return functional.kl_div(functional.log_softmax(logits, dim=-1), target, reduction="batchmean")
+
+
+def concept_divergence(
+    heads: Heads, features: Tensor, pictures: Tensor, concept_texts: Tensor, some: Tensor, known: ClassKnowledge
+) -> Tensor:
+    """The same with some of the known names, each as likely as its share of the classifier's classes makes it."""
+    probabilities = functional.softmax(features @ known.weight.T + known.bias, dim=-1)
+    target = probabilities @ known.concept_shares[some].T
+    target = target / target.sum(1, keepdim=True).clamp(min=1e-6)
+    logits = heads.scale.exp() * pictures @ concept_texts.T
     return functional.kl_div(functional.log_softmax(logits, dim=-1), target, reduction="batchmean")
 
 
@@ -200,6 +237,10 @@ class AlignmentSettings:
     class_weight: float = 0.3
     parallel_weight: float = 0.3
     instance_weight: float = 0.3
+    concepts: int = 768
+    concept_weight: float = 0.3
+    colour_things: int = 48
+    colour_weight: float = 0.5
     seed: int = 0
 
 
@@ -228,11 +269,26 @@ def train_heads(
         loss = loss + settings.class_weight * class_divergence(
             heads, batch.features[some], pictures[some], heads.embed_texts(class_names), known
         )
+        names = torch.from_numpy(
+            rng.choice(len(known.concept_rows), min(settings.concepts, len(known.concept_rows)), replace=False)
+        )
+        loss = loss + settings.concept_weight * concept_divergence(
+            heads,
+            batch.features[some],
+            pictures[some],
+            heads.embed_texts(text_table[known.concept_rows[names]]),
+            names,
+            known,
+        )
         loss = loss + settings.parallel_weight * _parallel_loss(heads, text_table, parallel, rng)
         if len(collection.instances):
             loss = loss + settings.instance_weight * instance_loss(
                 heads, *collection.sample_instances(settings.instance_batch, rng)
             )
+        if collection.looks:
+            looks = collection.sample_looks(settings.colour_things, rng)
+            logits = heads.embed_pictures(looks.features) @ heads.embed_texts(text_table[looks.text_rows]).T
+            loss = loss + settings.colour_weight * multi_positive_loss(heads.scale.exp() * logits, looks.positive)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]  # torch has no type here
         optimizer.step()

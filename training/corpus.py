@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 TITLES = REPOSITORY / "demo" / "titles.csv"
+CATALOGUE = REPOSITORY / "demo" / "catalogue.jsonl"
 CATALOGUE_PICTURES = REPOSITORY / "demo" / "images"
 GENERAL_VIEWS, CATALOGUE_VIEWS = (0,), (0, 1)  # 0 is the plain view, others are augmented
 HELD_OUT_SOURCE = "fluent-3d"

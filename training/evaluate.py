@@ -56,7 +56,7 @@ def _open(path: Path) -> Image.Image:
 def catalogue_report(models: Path) -> str:
     """The four search modes, as lines of text."""
     products = [p for p in read_products(TITLES) if (CATALOGUE_PICTURES / f"{p.sku}.webp").exists()]
-    clip = DualEncoder(models / "demo-clip")
+    clip = DualEncoder(models / "demo-clip-2")
     pictures = clip.embed_pictures([CATALOGUE_PICTURES / f"{p.sku}.webp" for p in products])
     lines = [f"A1 own picture: {recall_at(pictures @ pictures.T, np.eye(len(products), dtype=bool))}"]
     lines += _further_views(clip, products, pictures)

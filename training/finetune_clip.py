@@ -8,7 +8,8 @@ MODEL is a folder in transformers' format: Chinese-CLIP, CLIP, SigLIP, or the de
 out to report on, another to choose by: between the model as it was and as it is tuned, the mixture of their weights
 that finds best there is written, which is the model itself where tuning brought nothing. Stop it when you like: the
 same command goes on from the last checkpoint (every 5 minutes, and on Ctrl-C), with the pairs that it began with. All
-that is in DIR.run, and may go once the model is written. Then: CLIP_MODEL=DIR, or `cli.py reindex --clip-model DIR`.
+that is in DIR.run, and may go once the model is written. Then: CLIP_MODEL=DIR, or
+`cli.py reindex --clip-model DIR --text-model …`.
 """
 
 import argparse

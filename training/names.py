@@ -34,6 +34,16 @@ def read_lexicon(path: Path = DATA / "lexicon.tsv") -> Lexicon:
     return Lexicon(entries)
 
 
+def read_things() -> list[tuple[str, str]]:
+    """(English, Chinese) names of everything that the lists know, `/` between synonyms."""
+    return _rows(DATA / "lexicon.tsv") + _rows(DATA / "things.tsv")
+
+
+def read_looks() -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
+    """(names in both languages, English names of the ImageNet classes that look like them)."""
+    return [(tuple(names.split("/")), tuple(classes.split("/"))) for names, classes in _rows(DATA / "looks.tsv")]
+
+
 @dataclass(frozen=True)
 class ImageNetClass:
     """A class of ILSVRC 2012, in the order of the classifier's outputs."""

@@ -6,6 +6,7 @@ Its word embeddings start from a bag of words that was distilled first, which is
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from training.alignment import (
     ClassKnowledge,
     Collection,
     Heads,
-    class_divergence,
+    concept_divergence,
     instance_loss,
     multi_positive_loss,
 )
@@ -105,9 +106,10 @@ class DistillationSettings:
     """Epochs over all texts; the temperature is that of the contrastive term against the teacher's batch."""
 
     bag_epochs: int = 8
-    epochs: int = 4
+    epochs: int = 8
     batch: int = 512
     learning_rate: float = 1e-3
+    word_learning_rate: float = 4e-3  # most words are in few batches
     temperature: float = 0.05
     seed: int = 0
 
@@ -150,9 +152,12 @@ def distil_tower(
         words = tower.bert.embeddings.word_embeddings.weight
         words.copy_(word_vectors / word_vectors.std())
         words[0] = 0
-    optimizer = torch.optim.AdamW(tower.parameters(), lr=settings.learning_rate, weight_decay=0.01)
+    others = [weights for weights in tower.parameters() if weights is not words]
+    groups: list[dict[str, Any]] = [{"params": [words]}, {"params": others}]
+    rates = [settings.word_learning_rate, settings.learning_rate]
+    optimizer = torch.optim.AdamW(groups, weight_decay=0.01)
     steps = settings.epochs * -(-len(targets) // settings.batch)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.learning_rate, steps, pct_start=0.1)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, steps, pct_start=0.1)
     for step, rows in enumerate(_shuffled(len(targets), settings.batch, settings.epochs, settings.seed)):
         loss = distillation_loss(tower.embed(tokens, rows), targets[rows], settings.temperature)
         optimizer.zero_grad()
@@ -179,11 +184,13 @@ class TuningSettings:
     steps: int = 220
     batch: int = 288
     distilled: int = 160
-    class_names: int = 96
+    names: int = 128
     learning_rate: float = 3e-4
     distillation_weight: float = 1.0
-    class_weight: float = 0.3
+    name_weight: float = 0.3
     instance_weight: float = 0.3
+    colour_things: int = 24
+    colour_weight: float = 0.5
     seed: int = 0
 
 
@@ -207,19 +214,22 @@ def tune_on_pictures(
     for step in range(settings.steps):
         batch = collection.sample(settings.batch, rng)
         pictures = heads.embed_pictures(batch.features)
-        some_classes = rng.choice(len(known.name_rows), settings.class_names, replace=False)
-        names = np.array([rng.choice(known.name_rows[i]) for i in some_classes])
+        some = rng.choice(len(known.concept_rows), min(settings.names, len(known.concept_rows)), replace=False)
+        names = known.concept_rows[some].numpy()
         others = rng.choice(len(targets), min(settings.distilled, len(targets)), replace=False)
         embedded = tower.embed(tokens, np.concatenate([batch.text_rows, names, others]))
-        texts, class_texts, distilled = torch.split(embedded, [len(batch.text_rows), len(names), len(others)])
+        texts, named, distilled = torch.split(embedded, [len(batch.text_rows), len(names), len(others)])
         loss = multi_positive_loss(heads.scale.exp() * pictures @ texts.T, batch.positive)
         loss = loss + settings.distillation_weight * distillation_loss(distilled, targets[others], 0.05)
-        part = ClassKnowledge(
-            known.weight[some_classes], known.bias[some_classes], [known.name_rows[i] for i in some_classes]
+        loss = loss + settings.name_weight * concept_divergence(
+            heads, batch.features, pictures, named, torch.from_numpy(some), known
         )
-        loss = loss + settings.class_weight * class_divergence(heads, batch.features, pictures, class_texts, part)
         if len(collection.instances):
             loss = loss + settings.instance_weight * instance_loss(heads, *collection.sample_instances(192, rng))
+        if collection.looks:
+            looks = collection.sample_looks(settings.colour_things, rng)
+            logits = heads.embed_pictures(looks.features) @ tower.embed(tokens, looks.text_rows).T
+            loss = loss + settings.colour_weight * multi_positive_loss(heads.scale.exp() * logits, looks.positive)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]  # torch has no type here
         nn.utils.clip_grad_norm_(parameters, 1.0)

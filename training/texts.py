@@ -15,6 +15,20 @@ FIRST_ARTEFACT = 398  # ImageNet's classes before it are animals
 
 
 NOUN_LENGTHS = range(2, 6)  # characters
+LONGEST_IN_PHRASES = {True: 8, False: 24}  # characters of a Chinese name, and of an English one
+CHINESE_PHRASES = ["一只{}", "一个{}", "一条{}", "一辆{}", "一把{}", "一张{}", "一台{}", "一件{}", "一朵{}", "一棵{}"]
+CHINESE_PHRASES += ["一些{}", "小{}", "{}照片", "{}图片", "{}的照片", "{}特写", "一张{}的照片"]
+ENGLISH_PHRASES = [
+    "the {}",
+    "one {}",
+    "some {}",
+    "a small {}",
+    "this {}",
+    "photo of {}",
+    "photo of the {}",
+    "{} picture",
+]
+ENGLISH_PHRASES += ["a {}", "a {}", "a {}", "a photo of a {}"]  # "an" before a vowel
 UNITS = (
     ("厘米", "cm"),
     ("cm", "cm"),
@@ -84,6 +98,26 @@ def english_nouns(wordnet: Path) -> list[str]:
             words = [fields[4 + 2 * i].replace("_", " ") for i in range(int(fields[3], 16))]
             nouns += [word for word in words if word.islower() and word.count(" ") <= 1]
     return list(dict.fromkeys(nouns))
+
+
+def in_phrases(texts: Sequence[str], known: Sequence[int], count: int, seed: int = 0) -> tuple[list[str], list[int]]:
+    """`count` random short texts, and the `known` rows twice, in phrases that change little of what a picture must show
+    ("一只猫", "photo of a cat"); and the rows that they are of."""
+    rng = random.Random(seed)
+    short = [row for row, text in enumerate(texts) if len(text) <= LONGEST_IN_PHRASES[_is_chinese(text)]]
+    rows = [*rng.choices(short, k=count), *known, *known]
+    phrases = [rng.choice(CHINESE_PHRASES if _is_chinese(texts[row]) else ENGLISH_PHRASES) for row in rows]
+    return [_with_article(phrase, texts[row]) for phrase, row in zip(phrases, rows, strict=True)], rows
+
+
+def _with_article(phrase: str, name: str) -> str:
+    if phrase.endswith("a {}") and name[0].lower() in "aeiou":
+        phrase = phrase.removesuffix("a {}") + "an {}"
+    return phrase.format(name)
+
+
+def _is_chinese(text: str) -> bool:
+    return any("\u4e00" <= character <= "\u9fff" for character in text)
 
 
 def unique(*groups: Iterable[str]) -> list[str]:

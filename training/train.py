@@ -1,6 +1,6 @@
-"""The one command: fetch the data, make features, train the two demo models, export them.
+"""The one command: fetch the data, make features, train the demo CLIP, export it.
 
-    python -m training.train --data DIR --out models/ [--held-out]
+    python -m training.train --data DIR --out models/ [--held-out] [--text-model]
 
 Every stage before training is cached below DIR. With `--held-out` nothing is exported: a fifth of the furniture and a
 source of general pictures are kept out of training, and their numbers are printed.
@@ -32,9 +32,13 @@ from training.alignment import (
     Collection,
     Heads,
     pseudo_pictures,
+    text_features,
     train_heads,
 )
-from training.corpus import REPOSITORY, Corpus, build_corpus
+from training.collect import read_products
+from training.coloured import add_looks, coloured_products
+from training.concepts import NamedConcepts, WordNet
+from training.corpus import CATALOGUE, REPOSITORY, TITLES, Corpus, build_corpus
 from training.export import assemble_dual_encoder, save_dual_encoder, save_static_text_model
 from training.report import held_out_report, unit
 from training.static_text import StaticSettings, train_static
@@ -54,7 +58,8 @@ from training.vocabulary import build_tokenizer
 
 logger = logging.getLogger(__name__)
 
-VOCABULARY_SIZE = 14_000
+VOCABULARY_SIZE, TEXT_MODEL_VOCABULARY_SIZE = 30_000, 14_000
+PHRASES = 20_000
 COMPOSED_TITLES = 4_750
 CHINESE_NOUNS = 24_000
 
@@ -66,6 +71,7 @@ class Options:
     data: Path
     out: Path
     held_out: bool
+    text_model: bool
 
 
 @dataclass(frozen=True)
@@ -83,12 +89,11 @@ class TextTable:
 
 @dataclass(frozen=True)
 class Models:
-    """Everything that training gives."""
+    """The dual encoder, but for the frozen picture network."""
 
     heads: Heads
     tower: TextTower
     tokenizer: Tokenizer
-    word_vectors: Tensor
 
     def embed_pictures(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Unit vectors of picture features."""
@@ -99,8 +104,16 @@ class Models:
         """Unit vectors of the dual encoder's text tower."""
         return embed_texts(self.tower, TokenTable(self.tokenizer, wanted), range(len(wanted)))
 
-    def embed_static(self, wanted: list[str]) -> NDArray[np.float32]:
-        """Unit vectors of the text-to-text model."""
+
+@dataclass(frozen=True)
+class TextModel:
+    """The text-to-text model: word vectors [words, 192], averaged."""
+
+    word_vectors: Tensor
+    tokenizer: Tokenizer
+
+    def embed(self, wanted: list[str]) -> NDArray[np.float32]:
+        """Unit vectors [n, 192]."""
         ids, offsets = TokenTable(self.tokenizer, wanted).bags(range(len(wanted)))
         return unit(functional.embedding_bag(ids, self.word_vectors, offsets).numpy())
 
@@ -111,6 +124,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="packages and features are cached here")
     parser.add_argument("--out", type=Path, required=True, help="folder of the models, e.g. models/")
     parser.add_argument("--held-out", action="store_true", help="measure on what training never sees; export nothing")
+    parser.add_argument("--text-model", action="store_true", help="make demo-bge anew, too, which no index outlives")
     options = Options(**vars(parser.parse_args()))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     jieba.setLogLevel(logging.WARNING)
@@ -139,16 +153,21 @@ def run(options: Options) -> None:
     with stage("picture features"):
         encoder = compile_encoder(vision)
         corpus = build_corpus(packages, renders, encoder, options.data, hold_out=options.held_out)
+        products = read_products(TITLES)
+        add_looks(corpus.pictures, products, coloured_products(products, CATALOGUE, encoder, options.data))
+    wordnet = WordNet(packages[fetch.WORDNET.name] / "usr/share/wordnet")
     nouns = texts.english_nouns(packages[fetch.WORDNET.name] / "usr/share/wordnet/data.noun")
     nouns += texts.chinese_nouns(Path(jieba.__file__).with_name("dict.txt"), CHINESE_NOUNS)
-    models = train_models(corpus, classifier, nouns, Teacher(options.data / "teacher.npz"))
-    if options.held_out:
-        print(held_out_report(corpus, models.embed_pictures, models.embed_texts, models.embed_static))
+    models, table = train_models(corpus, classifier, nouns, wordnet, Teacher(options.data / "teacher.npz"))
+    text_model = train_text_model(table) if options.held_out or options.text_model else None
+    if options.held_out and text_model:
+        print(held_out_report(corpus, models.embed_pictures, models.embed_texts, text_model.embed))
         return
     with stage("export"):
         dual_encoder = assemble_dual_encoder(vision, models.heads.picture, models.tower, models.heads.scale.detach())
-        save_dual_encoder(dual_encoder, models.tokenizer, options.out / "demo-clip")
-        save_static_text_model(models.word_vectors, models.tokenizer, options.out / "demo-bge")
+        save_dual_encoder(dual_encoder, models.tokenizer, options.out / "demo-clip-2")
+        if text_model:
+            save_static_text_model(text_model.word_vectors, text_model.tokenizer, options.out / "demo-bge")
 
 
 def render_training_views(folder: Path) -> Path:
@@ -160,31 +179,64 @@ def render_training_views(folder: Path) -> Path:
     return folder / "renders"
 
 
-def train_models(corpus: Corpus, classifier: nn.Linear, nouns: list[str], teacher: Teacher) -> Models:
-    """Heads on the teacher, then the text tower and the text-to-text model distilled from it."""
+def train_models(
+    corpus: Corpus,
+    classifier: nn.Linear,
+    nouns: list[str],
+    wordnet: WordNet,
+    teacher: Teacher,
+) -> tuple[Models, TextTable]:
+    """Heads on the teacher, then the text tower distilled from it and tuned; and the texts."""
     classes = names.read_imagenet_classes()
+    concepts = NamedConcepts(wordnet, classes, names.read_things(), names.read_looks())
     collection = build_collection(corpus, classifier, classes)
     with stage("teacher"):
-        table = build_text_table(corpus, collection, classes, nouns, teacher)
+        table = build_text_table(corpus, collection, classes, [*nouns, *concepts.names], teacher)
     rows = table.numbers()
     class_rows = [[rows[name] for name in (*c.names_zh, *c.names_en)] for c in classes]
-    known = ClassKnowledge(classifier.weight.detach(), classifier.bias.detach(), class_rows)
+    lower = {text.lower(): row for text, row in rows.items()}
+    known = ClassKnowledge(
+        classifier.weight.detach(),
+        classifier.bias.detach(),
+        class_rows,
+        torch.tensor([lower[name] for name in concepts.names]),
+        torch.from_numpy(concepts.table),
+    )
     with stage("heads"):
-        text_features = known.text_features(_centred(table.teacher))
-        heads = train_heads(collection, text_features, known, table.parallel, AlignmentSettings())
+        embeddings = _centred(table.teacher)
+        features = text_features(embeddings, concepts.shares(table.texts, known.guess(embeddings)))
+        heads = train_heads(collection, features, known, table.parallel, AlignmentSettings())
         with torch.no_grad():
-            targets = heads.embed_texts(text_features)
-    tokenizer = build_tokenizer(table.texts, VOCABULARY_SIZE, lambda run: jieba.cut(run, HMM=False))
-    tokens, vocab_size = TokenTable(tokenizer, table.texts), tokenizer.get_vocab_size()
+            targets = heads.embed_texts(features)
     with stage("text tower"):
-        settings = DistillationSettings()
-        word_vectors = distil_bag(tokens, vocab_size, targets, settings)
-        tower = distil_tower(tokens, vocab_size, targets, word_vectors, settings)
+        tower, tokenizer = train_tower(table.texts, targets, known.concept_rows.tolist())
     with stage("tuning on pictures"):
+        tokens = TokenTable(tokenizer, table.texts)
         tune_on_pictures(tower, heads, collection, tokens, targets, known, TuningSettings())
+    return Models(heads, tower, tokenizer), table
+
+
+def train_text_model(table: TextTable) -> TextModel:
+    """It learns the teacher's similarities, and that a Chinese and an English title mean the same."""
     with stage("text-to-text model"):
-        static = train_static(tokens, vocab_size, table.teacher, table.parallel, StaticSettings())
-    return Models(heads, tower, tokenizer, static)
+        tokenizer = new_tokenizer(table.texts, TEXT_MODEL_VOCABULARY_SIZE)
+        tokens, words = TokenTable(tokenizer, table.texts), tokenizer.get_vocab_size()
+        return TextModel(train_static(tokens, words, table.teacher, table.parallel, StaticSettings()), tokenizer)
+
+
+def train_tower(trained: list[str], targets: Tensor, known: list[int]) -> tuple[TextTower, Tokenizer]:
+    """Distilled from unit vectors [texts, 512]; the `known` rows are names that pictures are known by."""
+    phrases, rows = texts.in_phrases(trained, known, PHRASES)
+    trained, targets = [*trained, *phrases], torch.cat([targets, targets[rows]])
+    tokenizer = new_tokenizer(trained, VOCABULARY_SIZE)
+    tokens, vocab_size = TokenTable(tokenizer, trained), tokenizer.get_vocab_size()
+    word_vectors = distil_bag(tokens, vocab_size, targets, DistillationSettings())
+    return distil_tower(tokens, vocab_size, targets, word_vectors, DistillationSettings()), tokenizer
+
+
+def new_tokenizer(trained: list[str], vocabulary_size: int) -> Tokenizer:
+    """Of these texts' words, as jieba cuts them."""
+    return build_tokenizer(trained, vocabulary_size, lambda run: jieba.cut(run, HMM=False))
 
 
 def build_collection(corpus: Corpus, classifier: nn.Linear, classes: list[names.ImageNetClass]) -> Collection:
@@ -202,7 +254,15 @@ def build_text_table(
     """Captions first, as `Collection` numbers them; then names, composed titles and common nouns."""
     lexicon, qualities = names.read_lexicon(), names.read_lexicon(names.DATA / "qualities.tsv")
     goods = texts.noun_pairs(lexicon, classes)
-    pairs = [*corpus.parallel, *goods, *((zh, en) for en, chinese in qualities.entries.items() for zh in chinese)]
+    things = [
+        (zh, en) for english, chinese in names.read_things() for zh in chinese.split("/") for en in english.split("/")
+    ]
+    pairs = [
+        *corpus.parallel,
+        *goods,
+        *things,
+        *((zh, en) for en, chinese in qualities.entries.items() for zh in chinese),
+    ]
     pairs += [(zh, en) for c in classes for zh in c.names_zh for en in c.names_en]
     pairs += texts.compose_titles(goods, COMPOSED_TITLES)
     table = texts.unique(collection.texts, (text for pair in pairs for text in pair), nouns)

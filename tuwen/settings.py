@@ -17,6 +17,7 @@ from tuwen.limit_settings import LimitSettings, split_at_commas
 
 VERSION = "0.2.0"
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
+DEMO_CLIP, FIRST_DEMO_CLIP = PROJECT_ROOT / "models" / "demo-clip-2", PROJECT_ROOT / "models" / "demo-clip"
 SKU_COLUMN_LENGTH, CATEGORY_COLUMN_LENGTH, GROUP_COLUMN_LENGTH = 64, 100, 64
 MAX_GUIDANCE = 50.0
 ServerAddress = Annotated[str, Field(pattern=r"^https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?$")]
@@ -89,7 +90,7 @@ class Settings(LimitSettings):
     disk_min_free_mb: int = Field(500, ge=0)
 
     # Models
-    clip_model: str = str(PROJECT_ROOT / "models" / "demo-clip")
+    clip_model: str = str(DEMO_CLIP)
     text_model: str = str(PROJECT_ROOT / "models" / "demo-bge")
     model_hub: Literal["huggingface", "modelscope", "none"] = "huggingface"
     model_device: str = "auto"

@@ -34,7 +34,7 @@ from tuwen.encoders.transformers_clip import TransformersClip
 from tuwen.errors import ModelUnavailable
 from tuwen.settings import Settings
 
-DEMO = ModelNames(str(ROOT / "models" / "demo-clip"), str(ROOT / "models" / "demo-bge"))
+DEMO = ModelNames(str(ROOT / "models" / "demo-clip-2"), str(ROOT / "models" / "demo-bge"))
 # Of all lengths and out of order; truncated, empty, in capitals, with spaces around it.
 TEXTS = ["红色布艺沙发" * 9, "a", "", " Red SOFA\t", "蓝色木椅 现代简约", "很长" * 400, "red", "黑白灰" * 5]
 

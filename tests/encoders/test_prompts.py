@@ -1,6 +1,8 @@
 """What a sentence model is sent in front of queries and titles, and what that does to the fingerprint."""
 
 import hashlib
+import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from tuwen.encoders.base import KnownIndex, ModelNames, Vector
 from tuwen.encoders.loading import FoundModel
 from tuwen.encoders.sentence import SentenceEncoder
 from tuwen.errors import ModelMismatch
-from tuwen.settings import Settings
+from tuwen.settings import DEMO_CLIP, FIRST_DEMO_CLIP, Settings
 
 TITLE = "红色布艺沙发"
 E5 = {"query": "query: ", "passage": "passage: "}
@@ -158,3 +160,63 @@ def test_an_index_that_names_no_prompts_yet_goes_on_with_those_of_the_settings(t
     unnamed = KnownIndex(found.fingerprint, ModelNames(found.names.clip, found.names.text))
     chosen = choose_models(settings, unnamed, [])
     assert (chosen.fingerprint, chosen.names.document_prompt) == (found.fingerprint, "标题 ")
+
+
+def test_an_index_of_the_first_demo_models_goes_on_with_them(caplog: pytest.LogCaptureFixture) -> None:
+    """With the settings of all who set none: of 0.2.0, which recorded no names, of a moved folder, and of later."""
+    caplog.set_level(logging.INFO)
+    settings = Settings(_env_file=None)
+    first = find_models(replace(names_of(settings), clip=str(FIRST_DEMO_CLIP)), settings)
+    moved = ModelNames("/before/models/demo-clip", "/before/models/demo-bge")
+    for names in (None, moved, first.names):
+        caplog.clear()
+        index = KnownIndex(FINGERPRINT_OF_0_2_0, names)
+        assert choose_models(settings, index, []).fingerprint == FINGERPRINT_OF_0_2_0
+        assert "python cli.py reindex --clip-model" in caplog.text
+    second = find_models(names_of(settings), settings)
+    of_first, of_second = (KnownIndex(found.fingerprint, found.names) for found in (first, second))
+    caplog.clear()
+    assert choose_models(settings, of_second, [of_first]).names.clip == str(DEMO_CLIP)
+    assert choose_models(settings, None, []).fingerprint == second.fingerprint != first.fingerprint
+    assert not caplog.text
+    # While the second is filled, and after a rollback, the active one decides.
+    assert choose_models(settings, of_first, [of_second]).fingerprint == first.fingerprint
+    assert "name the models of another index" not in caplog.text
+
+
+def test_whoever_left_the_first_demo_models_goes_on_with_what_came_after(
+    tiny_models: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Settings that named none named the retired index's models until the upgrade, and were told so."""
+    settings = Settings(_env_file=None)
+    others = _settings(tiny_models["CLIP_MODEL"], Path(tiny_models["TEXT_MODEL"]))
+    now = find_models(names_of(others), others)
+    first = find_models(replace(names_of(settings), clip=str(FIRST_DEMO_CLIP)), settings)
+    retired = KnownIndex(first.fingerprint, first.names)
+    assert choose_models(settings, KnownIndex(now.fingerprint, now.names), [retired]).fingerprint == now.fingerprint
+    assert "name the models of another index" in caplog.text
+    # A model of one's own that has the name of an edition is none.
+    own = KnownIndex("1" * 64, ModelNames("/srv/tuned/demo-clip-2", settings.text_model))
+    assert choose_models(settings, retired, [own]).fingerprint == first.fingerprint
+
+
+def test_a_linked_folder_of_models_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "models").symlink_to(ROOT / "models")
+    monkeypatch.setattr("nlp_models.DEMO_CLIP", tmp_path / "models" / DEMO_CLIP.name)
+    monkeypatch.setattr("nlp_models.FIRST_DEMO_CLIP", tmp_path / "models" / FIRST_DEMO_CLIP.name)
+    settings = Settings(_env_file=None, clip_model=str(tmp_path / "models" / DEMO_CLIP.name))
+    assert choose_models(settings, KnownIndex(FINGERPRINT_OF_0_2_0, None), []).fingerprint == FINGERPRINT_OF_0_2_0
+
+
+def test_other_models_than_the_demos_have_no_editions(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    settings = Settings(_env_file=None)
+    with pytest.raises(ModelMismatch, match="other models than the index was built with"):
+        choose_models(settings, KnownIndex("0" * 64, None), [])
+    elsewhere = ModelNames("/models/chinese-clip", settings.text_model)
+    with pytest.raises(ModelMismatch, match="set both back to /models/chinese-clip"):
+        choose_models(settings, KnownIndex("0" * 64, elsewhere), [])
+    changed = replace(names_of(settings), clip=str(FIRST_DEMO_CLIP), text="/models/bge")
+    with pytest.raises(ModelMismatch, match="set both back"):
+        choose_models(settings, KnownIndex("0" * 64, changed), [])
+    assert "first edition" not in caplog.text

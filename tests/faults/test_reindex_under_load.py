@@ -92,9 +92,9 @@ def load(url: str, texts: list[str], until: threading.Event) -> Iterator[Load]:
 @pytest.fixture
 def second_models(tmp_path: Path) -> dict[str, str]:
     """Other models than those of the service: the demo's picture model, told apart by a file."""
-    shutil.copytree(ROOT / "models" / "demo-clip", tmp_path / "demo-clip-2")
-    (tmp_path / "demo-clip-2" / "of-another-day.json").write_text("{}")
-    return {"clip_model": str(tmp_path / "demo-clip-2"), "text_model": str(ROOT / "models" / "demo-bge")}
+    shutil.copytree(ROOT / "models" / "demo-clip-2", tmp_path / "copy")
+    (tmp_path / "copy" / "of-another-day.json").write_text("{}")
+    return {"clip_model": str(tmp_path / "copy"), "text_model": str(ROOT / "models" / "demo-bge")}
 
 
 def fill(client: catalogue_import.ServiceClient) -> list[str]:

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import sys
+import threading
 import time
 import tracemalloc
 from collections.abc import Mapping
@@ -318,11 +319,20 @@ def test_ctrl_c_before_the_first_step_is_no_traceback(
     os.mkfifo(tmp_path / "pairs")  # which is read until the signal comes
     argv = ["tune", f"--clip-model={base}", f"--pairs={tmp_path / 'pairs'}", f"--out={tmp_path / 'out'}"]
     monkeypatch.setattr(sys, "argv", argv)
+    ended, main_thread = threading.Event(), threading.get_ident()
+
+    def interrupt() -> None:
+        with (tmp_path / "pairs").open("w"):  # once it is read
+            signal.pthread_kill(main_thread, signal.SIGALRM)
+            ended.wait(60)
+
     before = signal.signal(signal.SIGALRM, signal.default_int_handler)
-    signal.setitimer(signal.ITIMER_REAL, 0.5)
+    thread = threading.Thread(target=interrupt)
+    thread.start()
     try:
         with pytest.raises(SystemExit, match="the same command goes on"):
             main()
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        ended.set()
+        thread.join()
         signal.signal(signal.SIGALRM, before)

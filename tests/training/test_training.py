@@ -1,5 +1,6 @@
 """The training pipeline's real steps on a few generated pictures and texts: no network, no downloaded weights."""
 
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,14 @@ from training.alignment import (
     Collection,
     Heads,
     pseudo_pictures,
+    text_features,
     train_heads,
 )
-from training.collect import components, held_out_components
+from training.collect import Product, components, held_out_components
+from training.coloured import add_looks
+from training.concepts import NamedConcepts, WordNet, find_class_synsets
 from training.export import assemble_dual_encoder, save_dual_encoder, save_static_text_model
-from training.names import DATA, read_imagenet_classes, read_lexicon
+from training.names import DATA, ImageNetClass, read_imagenet_classes, read_lexicon, read_looks, read_things
 from training.pictures import augment, make_thumbnail
 from training.report import near_copies, recall_at, unit
 from training.sources import stamp_pictures
@@ -39,7 +43,7 @@ from training.text_tower import (
     embed_texts,
     tune_on_pictures,
 )
-from training.texts import chinese_nouns, compose_titles, english_nouns, noun_pairs
+from training.texts import chinese_nouns, compose_titles, english_nouns, in_phrases, noun_pairs
 from training.vision import FEATURE_DIM, compile_encoder, extract_features
 from training.vocabulary import build_tokenizer
 
@@ -103,7 +107,8 @@ def tokenizer() -> Tokenizer:
 def knowledge(collection: Collection) -> ClassKnowledge:
     """A classifier of four classes whose names are the first four texts."""
     generator = torch.Generator().manual_seed(0)
-    return ClassKnowledge(torch.randn(4, FEATURE_DIM, generator=generator), torch.zeros(4), [[0], [1], [2], [3]])
+    weight = torch.randn(4, FEATURE_DIM, generator=generator)
+    return ClassKnowledge(weight, torch.zeros(4), [[0], [1], [2], [3]], torch.arange(4), torch.eye(4))
 
 
 @pytest.fixture(scope="module")
@@ -113,17 +118,16 @@ def trained(pictures: list[CaptionedPicture], tokenizer: Tokenizer) -> tuple[Hea
     teacher = torch.randn(len(collection.texts), 32, generator=torch.Generator().manual_seed(1))
     parallel = torch.tensor([[2 * i, 2 * i + 1] for i in range(len(TITLES))])
     known = knowledge(collection)
-    text_features = known.text_features(teacher)
-    heads = train_heads(
-        collection, text_features, known, parallel, AlignmentSettings(steps=60, class_weight=0.01, learning_rate=2e-3)
-    )
+    features = text_features(teacher, known.guess(teacher))
+    settings = AlignmentSettings(steps=60, class_weight=0.01, concepts=3, concept_weight=0.01, learning_rate=2e-3)
+    heads = train_heads(collection, features, known, parallel, settings)
     with torch.no_grad():
-        targets = heads.embed_texts(text_features)
+        targets = heads.embed_texts(features)
     tokens = TokenTable(tokenizer, collection.texts)
-    settings = DistillationSettings(bag_epochs=20, epochs=20)
-    words = distil_bag(tokens, tokenizer.get_vocab_size(), targets, settings)
-    tower = distil_tower(tokens, tokenizer.get_vocab_size(), targets, words, settings)
-    tuning = TuningSettings(steps=20, batch=8, class_names=2, class_weight=0.01)
+    distillation = DistillationSettings(bag_epochs=20, epochs=20)
+    words = distil_bag(tokens, tokenizer.get_vocab_size(), targets, distillation)
+    tower = distil_tower(tokens, tokenizer.get_vocab_size(), targets, words, distillation)
+    tuning = TuningSettings(steps=20, batch=8, names=2, name_weight=0.01)
     tune_on_pictures(tower, heads, collection, tokens, targets, knowledge(collection), tuning)
     return heads, tower, tokens, collection
 
@@ -141,6 +145,17 @@ def test_matching_pictures_and_texts_score_above_mismatches(
     others = similarity[~np.eye(len(similarity), dtype=bool)].mean()
     assert matching > others + 0.1
     assert recall_at(similarity, np.eye(len(similarity), dtype=bool), (1,)).recall[0] >= 75
+
+
+def test_names_are_put_in_phrases_of_their_language() -> None:
+    texts = ["猫", "cat", "一" * 9, "深棕色皮质沙发 带扶手"]
+    phrases, rows = in_phrases(texts, [1], 200)
+    assert len(phrases) == len(rows) == 202
+    assert rows[200:] == [1, 1]
+    assert set(rows) == {0, 1}
+    assert all(texts[row] in phrase and phrase != texts[row] for phrase, row in zip(phrases, rows, strict=True))
+    assert {"一只猫", "猫照片", "a cat", "photo of cat"} <= set(phrases)
+    assert (phrases, rows) == in_phrases(texts, [1], 200)
 
 
 def test_exported_dual_encoder_gives_the_same_embeddings(
@@ -243,8 +258,9 @@ def test_untrained_heads_find_the_class_that_a_text_names() -> None:
     generator = torch.Generator().manual_seed(0)
     names = torch.randn(4, 32, generator=generator)
     embeddings = torch.cat([names, names + 0.1 * torch.randn(4, 32, generator=generator)])
-    known = ClassKnowledge(torch.randn(4, FEATURE_DIM, generator=generator), torch.zeros(4), [[0], [1], [2], [3]])
-    features = known.text_features(embeddings)
+    weight = torch.randn(4, FEATURE_DIM, generator=generator)
+    known = ClassKnowledge(weight, torch.zeros(4), [[0], [1], [2], [3]], torch.arange(4), torch.eye(4))
+    features = text_features(embeddings, known.guess(embeddings))
     heads = Heads(FEATURE_DIM, features.shape[1])
     heads.start_from_classifier(known.weight, torch.rand(FEATURE_DIM, generator=generator))
     with torch.no_grad():
@@ -288,3 +304,82 @@ def test_hand_written_names_are_whole() -> None:
     titles = compose_titles(noun_pairs(lexicon, classes), 20)
     assert titles == compose_titles(noun_pairs(lexicon, classes), 20)
     assert all(chinese and english.isascii() for chinese, english in titles)
+
+
+WORDNET = {  # name: lexicographer file, wider kinds; the order is that of the offsets
+    "entity": ("03", ()),
+    "animal": ("05", ("entity",)),
+    "bird": ("05", ("animal",)),
+    "crane/bird": ("05", ("bird",)),
+    "heron": ("05", ("bird",)),
+    "dog": ("05", ("animal",)),
+    "poodle": ("05", ("dog",)),
+    "beagle": ("05", ("dog",)),
+    "device": ("06", ("entity",)),
+    "crane/device": ("06", ("device",)),
+    "duck/meat": ("13", ("entity",)),
+    "duck/bird": ("05", ("bird",)),
+}
+
+
+@pytest.fixture(scope="module")
+def wordnet(tmp_path_factory: pytest.TempPathFactory) -> WordNet:
+    """A dozen nouns in WordNet's own file format; a slash sets the senses of one name apart."""
+    folder = tmp_path_factory.mktemp("wordnet")
+    offsets = {name: 1000 + 10 * row for row, name in enumerate(WORDNET)}
+    lines = ["  1 This software and database is being provided to you"]
+    senses: dict[str, list[int]] = {}
+    for name, (file, kinds) in WORDNET.items():
+        word = name.partition("/")[0]
+        pointers = " ".join(f"@ {offsets[kind]:08} n 0000" for kind in kinds)
+        lines.append(f"{offsets[name]:08} {file} n 01 {word} 0 {len(kinds):03} {pointers} | what it is")
+        senses.setdefault(word, []).append(offsets[name])
+    index = [f"{word} n {len(o)} 1 @ {len(o)} 0 {' '.join(f'{x:08}' for x in o)}" for word, o in senses.items()]
+    (folder / "data.noun").write_text("\n".join(lines) + "\n", encoding="latin-1")
+    (folder / "index.noun").write_text("\n".join(index) + "\n", encoding="latin-1")
+    return WordNet(folder)
+
+
+CLASSES = [ImageNetClass((en,), (zh,)) for en, zh in (("crane", "鹤"), ("poodle", "贵宾犬"), ("crane", "起重机"))]
+
+
+def test_classes_are_told_apart_by_their_order_in_wordnet(wordnet: WordNet) -> None:
+    found = find_class_synsets(CLASSES, wordnet)
+    assert [wordnet.synsets[offset or 0].file for offset in found] == ["05", "05", "06"]
+
+
+def test_a_sense_is_chosen_by_the_kind_that_stands_behind_it(wordnet: WordNet) -> None:
+    files = {name: wordnet.synsets[wordnet.pictured(name) or 0].file for name in ("crane device", "crane", "duck")}
+    assert files == {"crane device": "06", "crane": "05", "duck": "05"}
+    assert wordnet.pictured("unicorn") is None
+
+
+def test_a_name_that_is_no_class_has_the_classes_of_its_kind(wordnet: WordNet) -> None:
+    looks = [(("吊臂",), ("poodle",))]
+    concepts = NamedConcepts(wordnet, CLASSES, [("heron", "鹭/白鹭"), ("dog", "狗")], looks)
+    guessed = np.full((7, 3), 1 / 3, np.float32)
+    shares = concepts.shares(["白鹭", "heron", "beagle", "黑色小狗", "吊臂", "没有的", "dog with a crane"], guessed)
+    assert shares.argmax(1).tolist()[:5] == [0, 0, 1, 1, 1]
+    assert shares[5].tolist() == guessed[5].tolist()
+    assert shares[6].argmax() == 1
+    assert np.allclose(shares.sum(1), 1)
+
+
+def test_the_word_lists_name_classes_that_there_are() -> None:
+    known = {name for c in read_imagenet_classes() for name in c.names_en}
+    assert [name for _, classes in read_looks() for name in classes if name not in known] == []
+    assert len(read_things()) > 1800
+
+
+def test_colours_stand_beside_the_thing_they_were_painted_on(pictures: list[CaptionedPicture]) -> None:
+    """A batch of looks has a thing in its colours, and each caption names one of them."""
+    product = Product("p1", "木椅", "wooden chair", "椅凳", "Chair", "椅子")
+    own = CaptionedPicture("product:p1", pictures[0].features, (Caption("木椅"),), instance=True)
+    painted = CaptionedPicture("product:p1-red", pictures[1].features, (Caption("红色椅子"),), looks="p1")
+    blue = replace(painted, concept="product:p1-blue", captions=(Caption("蓝色椅子"),))
+    stray = CaptionedPicture("product:p2-red", pictures[1].features, (Caption("红色桌子"),), looks="p2")
+    mixed = [own]
+    add_looks(mixed, [product], [painted, blue, stray])
+    assert [picture.concept for picture in mixed] == ["product:p1", "product:p1-red", "product:p1-blue"]
+    batch = Collection(mixed).sample_looks(5, np.random.default_rng(0))
+    assert batch.positive.tolist() == [[True, False], [False, True]]

@@ -1,0 +1,245 @@
+"""What things are called and what kind of thing each is: hand-written names, joined to WordNet's tree of kinds.
+
+Through the tree a name that is no ImageNet class says which classes look like it: 狗 all breeds, 白鹭 herons.
+"""
+
+import bisect
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.names import ImageNetClass
+
+PICTURED_FILES = ("05", "06", "13", "20", "17", "18", "08")  # animals, artefacts, food, plants, places, people, bodies
+ANIMAL, ARTEFACT, FOOD, PERSON = "05", "06", "13", "18"
+USUAL_SENSES = 3
+KNOWN_SHARE, END_SHARE = 0.7, 0.5  # the rest is guessed from the teacher
+NARROWNESS = 1.5  # how much less a class counts that only shares a wider kind
+
+
+@dataclass(frozen=True)
+class Synset:
+    """A WordNet noun: its lexicographer file, its names, its wider kinds' offsets; an instance is one single thing."""
+
+    file: str
+    names: tuple[str, ...]
+    kinds: tuple[int, ...]
+    instance: bool
+
+
+class WordNet:
+    """Nouns by offset, and the senses of each name, the usual one first."""
+
+    def __init__(self, folder: Path) -> None:
+        self.synsets = _read_synsets(folder / "data.noun")
+        self._senses = _read_senses(folder / "index.noun")
+
+    def senses(self, name: str) -> tuple[int, ...]:
+        """Offsets of the synsets that a name (singular or plural) has, the usual one first; none is an empty tuple."""
+        key = name.lower().strip().replace(" ", "_")
+        for form in (key, key.replace("-", "_"), key.replace("_", "-"), key.replace("_", ""), key.removesuffix("s")):
+            if form in self._senses:
+                return self._senses[form]
+        return ()
+
+    def pictured(self, name: str) -> int | None:
+        """The usual sense that can be seen; of "crane bird", which has none, the crane that is a bird.
+
+        A person is meant only where nothing else usually is; an animal is meant, not its meat.
+        """
+        seen = [s for s in self.senses(name) if self.synsets[s].file in PICTURED_FILES and self._is_kind(s)]
+        head, _, kind = name.rpartition(" ")
+        if not seen and head:
+            of_kind = [s for s in self.senses(head) if self._is_a(s, kind)]
+            seen = of_kind or [s for s in self.senses(kind) if self.synsets[s].file in PICTURED_FILES]
+        usual = seen[:USUAL_SENSES]
+        files = [self.synsets[s].file for s in usual]
+        if ANIMAL in files and files[0] in (FOOD, PERSON) and ARTEFACT not in files[: files.index(ANIMAL)]:
+            animal = usual[files.index(ANIMAL)]
+            if files[0] == FOOD or self.synsets[animal].names[0] == name.lower():  # a poster is no post horse
+                return animal
+        things = [s for s, file in zip(usual, files, strict=True) if file not in (PERSON, ANIMAL)]
+        return next(iter(things if files[:1] == [PERSON] else seen), seen[0] if seen else None)
+
+    def _is_kind(self, offset: int) -> bool:
+        """Not one single river, person or town, whose names are written with a capital."""
+        return not self.synsets[offset].instance
+
+    def _is_a(self, offset: int, kind: str) -> bool:
+        return any(kind in self.synsets[wider].names for wider in self.ancestors(offset))
+
+    def ancestors(self, offset: int) -> set[int]:
+        """A synset and all wider kinds of it."""
+        found, open_ = {offset}, [offset]
+        while open_:
+            for kind in self.synsets[open_.pop()].kinds:
+                if kind not in found:
+                    found.add(kind)
+                    open_.append(kind)
+        return found
+
+
+def _read_synsets(path: Path) -> dict[int, Synset]:
+    synsets = {}
+    for line in path.read_text(encoding="latin-1").splitlines():
+        if not line.startswith(" "):  # the licence's lines do
+            fields = line.partition(" | ")[0].split()
+            names = int(fields[3], 16)
+            pointers = fields[5 + 2 * names :]
+            kinds = tuple(int(pointers[i + 1]) for i in range(0, len(pointers), 4) if pointers[i] in {"@", "@i"})
+            words = tuple(word.replace("_", " ") for word in fields[4 : 4 + 2 * names : 2])
+            synsets[int(fields[0])] = Synset(fields[1], words, kinds, "@i" in pointers)
+    return synsets
+
+
+def _read_senses(path: Path) -> dict[str, tuple[int, ...]]:
+    senses = {}
+    for line in path.read_text(encoding="latin-1").splitlines():
+        if not line.startswith(" "):
+            fields = line.split()
+            senses[fields[0]] = tuple(int(offset) for offset in fields[-int(fields[2]) :])
+    return senses
+
+
+def find_class_synsets(classes: Sequence[ImageNetClass], wordnet: WordNet) -> list[int | None]:
+    """The synset of each class. They stand in the order of their offsets, which tells a crane (bird) from a crane."""
+    candidates: list[tuple[int, int, int]] = []  # class, offset, how well its names fit
+    for number, own in enumerate(classes):
+        fits: dict[int, int] = {}
+        for name in own.names_en:
+            words = name.split(" ")
+            parts = [name, " ".join(words[:-1]), " ".join(words[1:])] if len(words) > 1 else [name]
+            for part, weight in zip(parts, (3, 2, 1), strict=False):
+                for offset in wordnet.senses(part) if part else ():
+                    fits[offset] = fits.get(offset, 0) + weight
+        candidates += [(number, offset, fit) for offset, fit in sorted(fits.items(), reverse=True)]
+    return _heaviest_ascent(candidates, len(classes))
+
+
+def _heaviest_ascent(candidates: Sequence[tuple[int, int, int]], count: int) -> list[int | None]:
+    """Choose at most one offset a class so that offsets ascend and as much as possible fits."""
+    offsets: list[int] = []  # a staircase: ascending offsets, each with the best weight that a chain up to it has
+    weights: list[int] = []
+    chains: list[tuple[int, int, object]] = []
+    for number, offset, fit in candidates:  # a class's own offsets descend, so that no two of them are in one chain
+        place = bisect.bisect_left(offsets, offset)
+        weight = fit + 2 + (weights[place - 1] if place else 0)
+        if place < len(offsets) and offsets[place] == offset and weights[place] >= weight:
+            continue
+        chain = (number, offset, chains[place - 1] if place else None)
+        end = place
+        while end < len(offsets) and weights[end] <= weight:
+            end += 1
+        offsets[place:end], weights[place:end], chains[place:end] = [offset], [weight], [chain]
+    found: list[int | None] = [None] * count
+    link: object = chains[-1] if chains else None
+    while isinstance(link, tuple):
+        found[link[0]] = link[1]
+        link = link[2]
+    return found
+
+
+class ClassTree:
+    """How much each ImageNet class looks like a synset, by how narrow the narrowest kind is that both are of."""
+
+    def __init__(self, wordnet: WordNet, class_synsets: Sequence[int | None]) -> None:
+        self._wordnet = wordnet
+        self._count = len(class_synsets)
+        self._below: dict[int, list[int]] = {}
+        for number, offset in enumerate(class_synsets):
+            for kind in wordnet.ancestors(offset) if offset is not None else ():
+                self._below.setdefault(kind, []).append(number)
+
+    def likeness(self, offset: int) -> NDArray[np.float32]:
+        """float32 [classes], at most 1 for a class of the synset itself; all 0 where no kind is shared."""
+        alike = np.zeros(self._count, np.float32)
+        for kind in self._wordnet.ancestors(offset):
+            below = self._below.get(kind, [])
+            if below:
+                value = 1.0 if kind == offset else len(below) ** -NARROWNESS
+                alike[below] = np.maximum(alike[below], value)
+        return alike
+
+
+class NamedConcepts:
+    """What a text names, as shares of the ImageNet classes: looked up where a name is known, else guessed."""
+
+    def __init__(
+        self,
+        wordnet: WordNet,
+        classes: Sequence[ImageNetClass],
+        lines: Iterable[tuple[str, str]],
+        looks: Iterable[tuple[tuple[str, ...], tuple[str, ...]]],
+    ) -> None:
+        synsets = find_class_synsets(classes, wordnet)
+        tree = ClassTree(wordnet, synsets)
+        known: dict[str, list[NDArray[np.float32]]] = {}
+        for number, (own, synset) in enumerate(zip(classes, synsets, strict=True)):
+            alike = np.zeros(len(classes), np.float32) if synset is None else tree.likeness(synset)
+            alike[number] = 1.0
+            for name in (*own.names_zh, *own.names_en):
+                known.setdefault(name.lower(), []).append(_shares(alike))
+        for english, chinese in lines:
+            senses = [wordnet.pictured(name) for name in english.split("/")]
+            likenesses = [tree.likeness(sense) for sense in senses if sense is not None]
+            if any(alike.any() for alike in likenesses):
+                for name in (*english.split("/"), *chinese.split("/")):
+                    known.setdefault(name.lower(), []).append(_shares(np.max(likenesses, axis=0)))
+        numbers = {name.lower(): number for number, own in enumerate(classes) for name in own.names_en}
+        for things, alike_classes in looks:
+            alike = np.zeros(len(classes), np.float32)
+            alike[[numbers[name.lower()] for name in alike_classes]] = 1.0
+            for name in things:
+                known.setdefault(name.lower(), []).append(_shares(alike))
+        self._rows = {name: row for row, name in enumerate(known)}
+        self._table = np.stack([np.mean(shares, axis=0) for shares in known.values()])
+        self._wordnet, self._tree = wordnet, tree
+
+    @property
+    def names(self) -> list[str]:
+        """All names of the hand-written lists and of the classes."""
+        return list(self._rows)
+
+    @property
+    def table(self) -> NDArray[np.float32]:
+        """Each name's shares, [names, classes]."""
+        return self._table
+
+    def shares(self, texts: Sequence[str], guessed: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Shares of the classes for each text, [texts, classes]; `guessed` stands in for what is not known."""
+        mixed = guessed.copy()
+        for row, text in enumerate(texts):
+            known = self.known(text)
+            end = self._known_end(text) if known is None else None
+            if known is not None:
+                mixed[row] = KNOWN_SHARE * known + (1 - KNOWN_SHARE) * guessed[row]
+            elif end is not None:
+                mixed[row] = END_SHARE * end + (1 - END_SHARE) * guessed[row]
+        return mixed
+
+    def known(self, name: str) -> NDArray[np.float32] | None:
+        """The shares of a name of the lists or of WordNet."""
+        row = self._rows.get(name.lower().strip())
+        if row is not None:
+            listed: NDArray[np.float32] = self._table[row]
+            return listed
+        if name.isascii() and self._wordnet.senses(name) and (sense := self._wordnet.pictured(name)) is not None:
+            alike = self._tree.likeness(sense)
+            return _shares(alike) if alike.any() else None
+        return None
+
+    def _known_end(self, text: str) -> NDArray[np.float32] | None:
+        """The shares of the longest known end of a name's first part: sofas for 深灰色布艺沙发 or "dark grey sofa"."""
+        name = "" if text.isascii() else re.split(r"[ ，,、（(：:]", text, maxsplit=1)[0]
+        words = re.split(r" with | for | in | of | \d|[,(]", text.lower(), maxsplit=1)[0].split() if not name else []
+        ends = [name[i:] for i in range(len(name))] + [" ".join(words[i:]) for i in range(len(words))]
+        return next((self._table[self._rows[end]] for end in ends if end in self._rows), None)
+
+
+def _shares(alike: NDArray[np.float32]) -> NDArray[np.float32]:
+    shares: NDArray[np.float32] = alike / alike.sum()
+    return shares
