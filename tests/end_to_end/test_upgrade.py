@@ -4,6 +4,7 @@ Its own code wrote it, with the built-in models, through the API: two products a
 picture drawn and made a product.
 """
 
+import re
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ import httpx
 import pytest
 
 from tests.conftest import create_product, picture, wait_until_indexed
+from tests.demo.test_demo_command import run_cli
 from tests.processes import ROOT, running_api, wait_until
 
 # As /product/list answered when the folder was made: id → title, milvus_id, version.
@@ -118,6 +120,22 @@ def test_what_0_2_0_encoded_is_kept_where_it_is_the_same(old_shop: httpx.Client)
     within = {"category": ["客厅"], "price_min": 1899, "price_max": 1899}
     hits = search(old_shop, mode="text_to_text", text="红色布艺沙发", filters=within)
     assert [(hit["product"]["product_id"], round(hit["score"], 4)) for hit in hits] == [(1, 1.0)]
+
+
+def test_the_command_in_the_log_brings_the_second_edition_of_the_demo_models(tmp_path: Path) -> None:
+    with open_old_shop(tmp_path) as client:
+        said = re.search(r"python cli.py (reindex .*)", (tmp_path / "api.log").read_text(encoding="utf-8"))
+        assert said, "the log names the command"
+        changed = run_cli(*said[1].split(), API_URL=str(client.base_url))
+        assert changed.returncode == 0, changed.stdout + changed.stderr
+        assert search(client, mode="text_to_image", text="沙发")
+        after = client.get("/health").json()["index"]["collection"]
+        assert after != COLLECTION
+    with running_api(tmp_path) as url, httpx.Client(base_url=url, timeout=60, trust_env=False) as client:
+        assert client.get("/health").json()["index"]["collection"] == after
+        best = search(client, mode="text_to_image", text="沙发")[0]["product"]["product_id"]
+        assert "沙发" in PRODUCTS[best][0]
+    assert (tmp_path / "api.log").read_text(encoding="utf-8").count(said[0]) == 1  # there is nothing left to say
 
 
 def test_limits_that_were_lowered_since_hold_for_what_comes_in_alone(tmp_path: Path) -> None:
