@@ -87,7 +87,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "vector_db": BASE | {"tuwen.encoders.base", "tuwen.lite_process"},
     "tuwen.pictures": BASE | {"tuwen.background", "tuwen.budget"},
     "tuwen.encoders": BASE,
-    "tuwen.lexical": {"tuwen.errors", "tuwen.texts"},
+    "tuwen.lexical": {"tuwen.cores", "tuwen.errors", "tuwen.texts"},
     "nlp_models": BASE | {"tuwen.encoders"},
     "tuwen.messaging": BASE | {"tuwen.background", "tuwen.pulse", "orm_models", "tuwen.database"},
     "tuwen.vectors": BASE

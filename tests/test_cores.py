@@ -223,6 +223,13 @@ def test_windows_waits_by_whole_milliseconds(monkeypatch: pytest.MonkeyPatch, pl
         sys.setswitchinterval(before)
 
 
+def test_what_searches_by_words_load_is_not_looked_through_either() -> None:
+    """Pinyin's tables, which a start does not wait for: 190,000 objects and more."""
+    script = "import gc; from tuwen.lexical.terms import sounds_of; assert sounds_of('沙发') == ['~shafa']; "
+    script += "print(gc.get_freeze_count() > 100_000 > len(gc.get_objects()))"
+    assert subprocess.check_output([sys.executable, "-c", script], cwd=ROOT, env=environment(), text=True) == "True\n"
+
+
 def test_what_is_loaded_is_no_longer_looked_through_for_garbage() -> None:
     frozen = gc.get_freeze_count()
     try:

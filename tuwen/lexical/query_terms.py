@@ -130,6 +130,4 @@ def syllables_of(word: str) -> list[str]:
 
 @cache
 def _syllables() -> frozenset[str]:
-    from pypinyin import Style, lazy_pinyin  # noqa: PLC0415  # as in `terms.py`
-
-    return frozenset(lazy_pinyin([chr(code) for code in range(0x4E00, 0x9FA6)], style=Style.NORMAL))
+    return frozenset(terms.lazy_pinyin()([chr(code) for code in range(0x4E00, 0x9FA6)]))

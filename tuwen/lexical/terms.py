@@ -6,16 +6,19 @@ of the shop's own has no say here, only in queries (`lexicon.py`): products need
 """
 
 import re
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from tuwen.cores import keep_what_is_loaded
 from tuwen.texts import lexical_text
 
 if TYPE_CHECKING:  # both are loaded when they are needed: 1.5 s and 100 MB that a start need not wait for
     import rjieba
 
+LOADING = threading.Lock()  # by several searches at once, of which each is the first
 VERSION = 1
 """Of what this module makes of a product. Raised, all products' terms are made anew."""
 TERM_LENGTH = 64
@@ -79,9 +82,7 @@ def pairs_of(run: str) -> list[str]:
 
 def sounds_of(run: str) -> list[str]:
     """Of Chinese, each pair in pinyin without tones: ~shafa of 沙发."""
-    from pypinyin import lazy_pinyin  # noqa: PLC0415
-
-    syllables = lazy_pinyin(run)
+    syllables = lazy_pinyin()(run)
     return [f"{PINYIN}{first}{second}" for first, second in pairwise(syllables)]
 
 
@@ -99,6 +100,21 @@ def texts_in(value: object) -> Iterator[str]:
     elif isinstance(value, Mapping | list):
         for each in value.values() if isinstance(value, Mapping) else value:
             yield from texts_in(each)
+
+
+def lazy_pinyin() -> Callable[[str | list[str]], list[str]]:
+    """pypinyin's own, without tones."""
+    with LOADING:
+        return _loaded_pinyin()
+
+
+@cache
+def _loaded_pinyin() -> Callable[[str | list[str]], list[str]]:
+    from pypinyin import lazy_pinyin as syllables_of  # noqa: PLC0415
+
+    syllables_of("沙发")  # reads its tables: 190,000 objects, which no search is to be held up for again and again
+    keep_what_is_loaded()
+    return syllables_of
 
 
 @cache
