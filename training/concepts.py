@@ -5,7 +5,7 @@ Through the tree a name that is no ImageNet class says which classes look like i
 
 import bisect
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,10 +15,26 @@ from numpy.typing import NDArray
 from training.names import ImageNetClass
 
 PICTURED_FILES = ("05", "06", "13", "20", "17", "18", "08")  # animals, artefacts, food, plants, places, people, bodies
-ANIMAL, ARTEFACT, FOOD, PERSON = "05", "06", "13", "18"
+ANIMAL, ARTEFACT, FOOD, PERSON, PLANT = "05", "06", "13", "18", "20"
+LIVING = (ANIMAL, FOOD, PLANT)
 USUAL_SENSES = 3
 KNOWN_SHARE, END_SHARE = 0.7, 0.5  # the rest is guessed from the teacher
 NARROWNESS = 1.5  # how much less a class counts that only shares a wider kind
+MOST_ALIKE = 50  # things that share only kinds of more classes don't look alike; animals still do
+TOO_WIDE = frozenset(
+    {"abstraction", "matter", "substance", "material", "part", "relation", "area", "group", "state", "measure"}
+)
+UNSEEN, ANOTHER = "-", "="  # instead of the meant sense: none can be seen; and in front of another thing
+# One character at the end of a name that says little of it: never (作家), and not in short names (专门, 罗马, 全球).
+NO_ENDS, LOOSE_ENDS = (
+    frozenset("家手心象果信火脚脸嘴票钱香烟水油"),
+    frozenset("门书海线球针蛋派人笔纸画钟墙马龙山雪雨云叶"),
+)
+SHORT = 3
+ONE_OF = re.compile(
+    r"^(?:(?:an?|the|one|two|some|this) |[一两三几]只|[一两三几][个条辆把张台件朵棵些头匹位名块本支双座架艘颗根片群])"
+)
+COUNTED = re.compile(r"^(?:an? |the )?(?:set|pair|pack|bunch|group|couple|lot|piece)s? of (?:\d+ )?")
 
 
 @dataclass(frozen=True)
@@ -32,30 +48,46 @@ class Synset:
 
 
 class WordNet:
-    """Nouns by offset, and the senses of each name, the usual one first."""
+    """Nouns by offset, and the senses of each name, the usual one first.
 
-    def __init__(self, folder: Path) -> None:
+    Of a name whose usual sense misleads, `meant` gives a synonym or wider kind of the meant one, or another thing.
+    """
+
+    def __init__(self, folder: Path, meant: Mapping[str, str]) -> None:
         self.synsets = _read_synsets(folder / "data.noun")
         self._senses = _read_senses(folder / "index.noun")
+        self._singulars = _read_singulars(folder / "noun.exc")
+        self._meant = {name.lower(): sense for name, sense in meant.items()}
 
     def senses(self, name: str) -> tuple[int, ...]:
         """Offsets of the synsets that a name (singular or plural) has, the usual one first; none is an empty tuple."""
+        return next((self._senses[form] for form in self._forms(name) if form in self._senses), ())
+
+    def _forms(self, name: str) -> list[str]:
+        """How the index may write a name: as it is, with other hyphens, in the singular."""
         key = name.lower().strip().replace(" ", "_")
-        for form in (key, key.replace("-", "_"), key.replace("_", "-"), key.replace("_", ""), key.removesuffix("s")):
-            if form in self._senses:
-                return self._senses[form]
-        return ()
+        whole = [key, key.replace("-", "_"), key.replace("_", "-"), key.replace("_", "")]
+        return [*whole, *self._singulars.get(key, ()), *_regular_singulars(key)]
+
+    def _seen(self, name: str) -> list[int]:
+        """The senses that can be seen, of the first form of the name that has any."""
+        for form in self._forms(name):
+            seen = [s for s in self._senses.get(form, ()) if self.synsets[s].file in PICTURED_FILES]
+            if seen := [s for s in seen if not self.synsets[s].instance]:  # a kind: no single river, person or town
+                return seen
+        return []
 
     def pictured(self, name: str) -> int | None:
-        """The usual sense that can be seen; of "crane bird", which has none, the crane that is a bird.
+        """The sense that is meant, else the usual one that can be seen; of "crane bird", which has none, the bird's.
 
         A person is meant only where nothing else usually is; an animal is meant, not its meat.
         """
-        seen = [s for s in self.senses(name) if self.synsets[s].file in PICTURED_FILES and self._is_kind(s)]
+        if meant := self._meant_by(name):
+            return None if meant == UNSEEN else self._meant_sense(name, meant)
+        seen = self._seen(name)
         head, _, kind = name.rpartition(" ")
         if not seen and head:
-            of_kind = [s for s in self.senses(head) if self._is_a(s, kind)]
-            seen = of_kind or [s for s in self.senses(kind) if self.synsets[s].file in PICTURED_FILES]
+            seen = [s for s in self._seen(head) if self._is_a(s, kind)] or self._seen(kind)
         usual = seen[:USUAL_SENSES]
         files = [self.synsets[s].file for s in usual]
         if ANIMAL in files and files[0] in (FOOD, PERSON) and ARTEFACT not in files[: files.index(ANIMAL)]:
@@ -65,9 +97,31 @@ class WordNet:
         things = [s for s, file in zip(usual, files, strict=True) if file not in (PERSON, ANIMAL)]
         return next(iter(things if files[:1] == [PERSON] else seen), seen[0] if seen else None)
 
-    def _is_kind(self, offset: int) -> bool:
-        """Not one single river, person or town, whose names are written with a capital."""
-        return not self.synsets[offset].instance
+    def meant(self, name: str) -> int | None:
+        """The sense that the lists say is meant, if they say any."""
+        meant = self._meant_by(name)
+        return self._meant_sense(name, meant) if meant and meant != UNSEEN else None
+
+    def _meant_by(self, name: str) -> str | None:
+        form = next((form for form in self._forms(name) if form in self._senses), name).replace("_", " ")
+        return self._meant.get(name.lower()) or self._meant.get(form)  # of cherries as of a cherry
+
+    def _meant_sense(self, name: str, meant: str) -> int:
+        if meant.startswith(ANOTHER):
+            found = self._seen(meant.removeprefix(ANOTHER)) or list(self.senses(meant.removeprefix(ANOTHER)))
+        else:
+            head, _, last = name.rpartition(" ")
+            own = self.senses(name) or (*self.senses(head), *self.senses(last))  # of a crane machine: crane, machine
+            found = [s for s in own if self._is_a(s, meant)]
+        if not found:
+            raise ValueError(f"WordNet has no {name} that is a {meant}")
+        animals = [s for s in found if self.synsets[s].file == ANIMAL]  # not its meat
+        return next(iter(animals if self.synsets[found[0]].file == FOOD else found), found[0])
+
+    def singulars(self, name: str) -> list[str]:
+        """What a name may be the plural of."""
+        irregular = self._singulars.get(name.replace(" ", "_"), ())
+        return [*(form.replace("_", " ") for form in irregular), *_regular_singulars(name)]
 
     def _is_a(self, offset: int, kind: str) -> bool:
         return any(kind in self.synsets[wider].names for wider in self.ancestors(offset))
@@ -105,6 +159,12 @@ def _read_senses(path: Path) -> dict[str, tuple[int, ...]]:
     return senses
 
 
+def _read_singulars(path: Path) -> dict[str, tuple[str, ...]]:
+    """Irregular plurals: plural, then one or more singulars a line."""
+    lines = (line.split() for line in path.read_text(encoding="latin-1").splitlines())
+    return {plural: tuple(singulars) for plural, *singulars in lines}
+
+
 def find_class_synsets(classes: Sequence[ImageNetClass], wordnet: WordNet) -> list[int | None]:
     """The synset of each class. They stand in the order of their offsets, which tells a crane (bird) from a crane."""
     candidates: list[tuple[int, int, int]] = []  # class, offset, how well its names fit
@@ -114,8 +174,10 @@ def find_class_synsets(classes: Sequence[ImageNetClass], wordnet: WordNet) -> li
             words = name.split(" ")
             parts = [name, " ".join(words[:-1]), " ".join(words[1:])] if len(words) > 1 else [name]
             for part, weight in zip(parts, (3, 2, 1), strict=False):
-                for offset in wordnet.senses(part) if part else ():
-                    fits[offset] = fits.get(offset, 0) + weight
+                for rank, offset in enumerate(wordnet.senses(part) if part else ()):
+                    fits[offset] = fits.get(offset, 0) + 10 * weight - min(rank, 9)
+        for meant in filter(None, map(wordnet.meant, own.names_en)):
+            fits[meant] = fits.get(meant, 0) + 50
         candidates += [(number, offset, fit) for offset, fit in sorted(fits.items(), reverse=True)]
     return _heaviest_ascent(candidates, len(classes))
 
@@ -127,7 +189,7 @@ def _heaviest_ascent(candidates: Sequence[tuple[int, int, int]], count: int) -> 
     chains: list[tuple[int, int, object]] = []
     for number, offset, fit in candidates:  # a class's own offsets descend, so that no two of them are in one chain
         place = bisect.bisect_left(offsets, offset)
-        weight = fit + 2 + (weights[place - 1] if place else 0)
+        weight = fit + 20 + (weights[place - 1] if place else 0)
         if place < len(offsets) and offsets[place] == offset and weights[place] >= weight:
             continue
         chain = (number, offset, chains[place - 1] if place else None)
@@ -157,9 +219,10 @@ class ClassTree:
     def likeness(self, offset: int) -> NDArray[np.float32]:
         """float32 [classes], at most 1 for a class of the synset itself; all 0 where no kind is shared."""
         alike = np.zeros(self._count, np.float32)
+        most = self._count if self._wordnet.synsets[offset].file == ANIMAL else MOST_ALIKE
         for kind in self._wordnet.ancestors(offset):
             below = self._below.get(kind, [])
-            if below:
+            if 0 < len(below) <= most and TOO_WIDE.isdisjoint(self._wordnet.synsets[kind].names):
                 value = 1.0 if kind == offset else len(below) ** -NARROWNESS
                 alike[below] = np.maximum(alike[below], value)
         return alike
@@ -213,7 +276,7 @@ class NamedConcepts:
         """Shares of the classes for each text, [texts, classes]; `guessed` stands in for what is not known."""
         mixed = guessed.copy()
         for row, text in enumerate(texts):
-            known = self.known(text)
+            known = self.known(ONE_OF.sub("", text.lower().strip()))  # of "a frog" as of a frog
             end = self._known_end(text) if known is None else None
             if known is not None:
                 mixed[row] = KNOWN_SHARE * known + (1 - KNOWN_SHARE) * guessed[row]
@@ -233,11 +296,42 @@ class NamedConcepts:
         return None
 
     def _known_end(self, text: str) -> NDArray[np.float32] | None:
-        """The shares of the longest known end of a name's first part: sofas for 深灰色布艺沙发 or "dark grey sofa"."""
-        name = "" if text.isascii() else re.split(r"[ ，,、（(：:]", text, maxsplit=1)[0]
-        words = re.split(r" with | for | in | of | \d|[,(]", text.lower(), maxsplit=1)[0].split() if not name else []
-        ends = [name[i:] for i in range(len(name))] + [" ".join(words[i:]) for i in range(len(words))]
-        return next((self._table[self._rows[end]] for end in ends if end in self._rows), None)
+        """The shares of the longest known end of a name's first part: sofas for 深灰色布艺沙发 or "dark grey sofas"."""
+        ends = (form for end in _ends(text) for form in (end, *self._wordnet.singulars(end)))
+        return next((shares for end in ends if (shares := self._shares_of_end(end)) is not None), None)
+
+    def _shares_of_end(self, end: str) -> NDArray[np.float32] | None:
+        """Of what lives or is eaten WordNet's names count, too: other words have too many senses."""
+        row = self._rows.get(end)
+        if row is not None:
+            listed: NDArray[np.float32] = self._table[row]
+            return listed
+        sense = self._wordnet.pictured(end) if end.isascii() and self._wordnet.senses(end) else None
+        return self.known(end) if sense is not None and self._wordnet.synsets[sense].file in LIVING else None
+
+
+def _ends(text: str) -> Iterator[str]:
+    """What a text may name, the longest first: ends of its first part."""
+    if not text.isascii():
+        name = re.split(r"[ ，,、（(：:]", text, maxsplit=1)[0]
+        yield from (name[i:] for i in range(len(name) - 1))
+        if name and name[-1] not in NO_ENDS and (len(name) > SHORT or name[-1] not in LOOSE_ENDS):
+            yield name[-1]
+        return
+    part = re.split(r" with | for | in | \d|[,(]", COUNTED.sub("", text.lower()), maxsplit=1)[0]
+    whole = [end for end in _word_ends(part) if " of " in end]  # a chest of drawers; but a bouquet of roses
+    yield from (*whole, *_word_ends(part.partition(" of ")[0]))
+
+
+def _regular_singulars(name: str) -> list[str]:
+    """What a name may be the plural of."""
+    endings = (("s", ""), ("es", ""), ("ies", "y"))
+    return [name.removesuffix(plural) + singular for plural, singular in endings if name.endswith(plural)]
+
+
+def _word_ends(name: str) -> list[str]:
+    words = name.split()
+    return [" ".join(words[i:]) for i in range(len(words))]
 
 
 def _shares(alike: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -44,6 +44,15 @@ def read_looks() -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
     return [(tuple(names.split("/")), tuple(classes.split("/"))) for names, classes in _rows(DATA / "looks.tsv")]
 
 
+def read_senses() -> dict[str, str]:
+    """What of WordNet's an English name means, where that isn't the usual one: a synonym, a wider kind or a thing."""
+    rows = _rows(DATA / "senses.tsv")
+    senses = dict(rows)
+    if len(senses) < len(rows):
+        raise ValueError("senses.tsv has a name twice")
+    return senses
+
+
 @dataclass(frozen=True)
 class ImageNetClass:
     """A class of ILSVRC 2012, in the order of the classifier's outputs."""
@@ -66,6 +75,6 @@ def _rows(path: Path) -> list[tuple[str, str]]:
         if line and not line.startswith("#"):
             english, tab, chinese = line.partition("\t")
             if not tab or not chinese.strip():
-                raise ValueError(f"{path}:{number} needs English, a tab, Chinese")
+                raise ValueError(f"{path}:{number} needs English, a tab, and what its head says")
             rows.append((english.strip(), chinese.strip()))
     return rows

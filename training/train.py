@@ -60,6 +60,7 @@ logger = logging.getLogger(__name__)
 
 VOCABULARY_SIZE, TEXT_MODEL_VOCABULARY_SIZE = 30_000, 14_000
 PHRASES = 20_000
+KNOWN_AGAIN = 2  # so much more often names that pictures are known by are learnt
 COMPOSED_TITLES = 4_750
 CHINESE_NOUNS = 24_000
 
@@ -155,7 +156,7 @@ def run(options: Options) -> None:
         corpus = build_corpus(packages, renders, encoder, options.data, hold_out=options.held_out)
         products = read_products(TITLES)
         add_looks(corpus.pictures, products, coloured_products(products, CATALOGUE, encoder, options.data))
-    wordnet = WordNet(packages[fetch.WORDNET.name] / "usr/share/wordnet")
+    wordnet = WordNet(packages[fetch.WORDNET.name] / "usr/share/wordnet", names.read_senses())
     nouns = texts.english_nouns(packages[fetch.WORDNET.name] / "usr/share/wordnet/data.noun")
     nouns += texts.chinese_nouns(Path(jieba.__file__).with_name("dict.txt"), CHINESE_NOUNS)
     models, table = train_models(corpus, classifier, nouns, wordnet, Teacher(options.data / "teacher.npz"))
@@ -229,6 +230,8 @@ def train_tower(trained: list[str], targets: Tensor, known: list[int]) -> tuple[
     phrases, rows = texts.in_phrases(trained, known, PHRASES)
     trained, targets = [*trained, *phrases], torch.cat([targets, targets[rows]])
     tokenizer = new_tokenizer(trained, VOCABULARY_SIZE)
+    again = KNOWN_AGAIN * known
+    trained, targets = [*trained, *(trained[row] for row in again)], torch.cat([targets, targets[again]])
     tokens, vocab_size = TokenTable(tokenizer, trained), tokenizer.get_vocab_size()
     word_vectors = distil_bag(tokens, vocab_size, targets, DistillationSettings())
     return distil_tower(tokens, vocab_size, targets, word_vectors, DistillationSettings()), tokenizer

@@ -319,7 +319,14 @@ WORDNET = {  # name: lexicographer file, wider kinds; the order is that of the o
     "crane/device": ("06", ("device",)),
     "duck/meat": ("13", ("entity",)),
     "duck/bird": ("05", ("bird",)),
+    "goose": ("05", ("bird",)),
+    "house": ("06", ("device",)),
+    "box": ("06", ("device",)),
+    "box of paints": ("06", ("poodle",)),
 }
+
+
+MEANT = {"lifter": "=crane", "duck": "bird", "ghost": "-", "dog crane": "device", "griffin": "no such thing"}
 
 
 @pytest.fixture(scope="module")
@@ -330,14 +337,15 @@ def wordnet(tmp_path_factory: pytest.TempPathFactory) -> WordNet:
     lines = ["  1 This software and database is being provided to you"]
     senses: dict[str, list[int]] = {}
     for name, (file, kinds) in WORDNET.items():
-        word = name.partition("/")[0]
+        word = name.partition("/")[0].replace(" ", "_")
         pointers = " ".join(f"@ {offsets[kind]:08} n 0000" for kind in kinds)
         lines.append(f"{offsets[name]:08} {file} n 01 {word} 0 {len(kinds):03} {pointers} | what it is")
         senses.setdefault(word, []).append(offsets[name])
     index = [f"{word} n {len(o)} 1 @ {len(o)} 0 {' '.join(f'{x:08}' for x in o)}" for word, o in senses.items()]
     (folder / "data.noun").write_text("\n".join(lines) + "\n", encoding="latin-1")
     (folder / "index.noun").write_text("\n".join(index) + "\n", encoding="latin-1")
-    return WordNet(folder)
+    (folder / "noun.exc").write_text("geese goose\n", encoding="latin-1")
+    return WordNet(folder, MEANT)
 
 
 CLASSES = [ImageNetClass((en,), (zh,)) for en, zh in (("crane", "鹤"), ("poodle", "贵宾犬"), ("crane", "起重机"))]
@@ -354,6 +362,23 @@ def test_a_sense_is_chosen_by_the_kind_that_stands_behind_it(wordnet: WordNet) -
     assert wordnet.pictured("unicorn") is None
 
 
+def test_a_sense_is_the_one_that_the_lists_say(wordnet: WordNet) -> None:
+    """A synonym or wider kind of it, or another thing."""
+    assert wordnet.synsets[wordnet.pictured("lifter") or 0].names == ("crane",)
+    assert wordnet.synsets[wordnet.pictured("duck") or 0].file == "05"
+    assert wordnet.synsets[wordnet.pictured("dog crane") or 0].file == "06"
+    assert wordnet.pictured("ghost") is None
+    with pytest.raises(ValueError, match="no griffin that is a no such thing"):
+        wordnet.pictured("griffin")
+
+
+def test_a_plural_has_the_senses_of_its_singular(wordnet: WordNet) -> None:
+    assert [wordnet.senses(plural) for plural in ("herons", "geese")] == [
+        wordnet.senses("heron"),
+        wordnet.senses("goose"),
+    ]
+
+
 def test_a_name_that_is_no_class_has_the_classes_of_its_kind(wordnet: WordNet) -> None:
     looks = [(("吊臂",), ("poodle",))]
     concepts = NamedConcepts(wordnet, CLASSES, [("heron", "鹭/白鹭"), ("dog", "狗")], looks)
@@ -363,6 +388,29 @@ def test_a_name_that_is_no_class_has_the_classes_of_its_kind(wordnet: WordNet) -
     assert shares[5].tolist() == guessed[5].tolist()
     assert shares[6].argmax() == 1
     assert np.allclose(shares.sum(1), 1)
+
+
+def test_a_title_names_its_longest_known_end(wordnet: WordNet) -> None:
+    lines = [("box", "盒子/门"), ("house", "家"), ("dog", "狗")]
+    looks = [(("box of paints",), ("poodle",))]
+    concepts = NamedConcepts(wordnet, [*CLASSES, ImageNetClass(("box",), ("纸盒",))], lines, looks)
+    ends = {
+        "small boxes": 3,  # in the singular, too
+        "red box of paints": 1,
+        "red box of apples": 3,
+        "two dogs with a box": 1,
+        "科学作家": None,  # a writer is no house
+        "公狗": 1,
+        "专门": None,  # nor is what is special a door
+        "黑色木门": 3,
+        "一只狗": 1,
+        "a dog": 1,
+        "a white beagle": 1,  # WordNet's
+    }
+    guessed = np.full((len(ends), 4), 1 / 4, np.float32)
+    shares = concepts.shares(list(ends), guessed)
+    found = [None if np.ptp(row) == 0 else int(row.argmax()) for row in shares]
+    assert dict(zip(ends, found, strict=True)) == ends
 
 
 def test_the_word_lists_name_classes_that_there_are() -> None:
