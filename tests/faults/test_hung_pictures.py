@@ -3,7 +3,7 @@
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -74,7 +74,7 @@ def test_searches_that_ask_why_come_in_time_without_the_pictures_they_would_show
         wait_until_indexed(client)
         plain = {"mode": "text_to_image", "text": "红色沙发"}
 
-        def asked(query: dict[str, object]) -> tuple[list[str], float]:
+        def asked(query: Mapping[str, object]) -> tuple[list[str], float]:
             started = time.monotonic()
             answer = client.post("/search", json=query).raise_for_status().json()
             assert answer["hits"][0]["product"]["product_id"] == product["product_id"]
