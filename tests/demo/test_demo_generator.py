@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.processes import wait_until
+from tests.processes import processor_seconds, wait_until
 
-DRAWN_WITHIN_S = 30.0
+DRAWN_WITHIN_S = 30.0  # of the processor
+PATIENCE_S = 300.0  # on a machine that has much other work
 SLOWED_AT_MOST = 2.0
 SEARCHES = 200
 SEEDS_DIFFER_BY = 5.0  # of 255, in the mean of all pixels, most of them the white ground
@@ -92,14 +93,16 @@ def result(shop: httpx.Client, job: dict[str, Any], timeout_s: float) -> dict[st
 
 
 def test_a_red_sofa_is_drawn_in_time(shop: httpx.Client) -> None:
-    started = time.monotonic()
-    [image] = result(shop, submit(shop, prompt="红色的沙发", seed=0), timeout_s=DRAWN_WITHIN_S)["images"]
-    print(f"drawn in {time.monotonic() - started:.1f} s, the first picture and so with the model's loading")
+    started, before_s = time.monotonic(), processor_seconds()
+    [image] = result(shop, submit(shop, prompt="红色的沙发", seed=0), timeout_s=PATIENCE_S)["images"]
+    waited_s, took_s = time.monotonic() - started, processor_seconds() - before_s
+    print(f"drawn in {waited_s:.1f} s, {took_s:.1f} of them the processor's, with the model's loading")
+    assert 0 < took_s < DRAWN_WITHIN_S
     assert "沙发" in Counter(hit["product"]["category"] for hit in image["similar"])
 
 
 def test_three_seeds_differ_to_the_eye(shop: httpx.Client) -> None:
-    images = result(shop, submit(shop, prompt="红色的沙发", seed=0, num_images=3), timeout_s=60)["images"]
+    images = result(shop, submit(shop, prompt="红色的沙发", seed=0, num_images=3), timeout_s=PATIENCE_S)["images"]
     pixels = [np.asarray(Image.open(io.BytesIO(shop.get(image["image_url"]).content)), np.float32) for image in images]
     differences = [float(np.abs(one - other).mean()) for one, other in itertools.combinations(pixels, 2)]
     print(f"three seeds differ by {differences}")
@@ -150,7 +153,7 @@ def test_searches_keep_their_share_of_the_processor(shop: httpx.Client) -> None:
     """Text searches that no cache answers, while a queue of pictures is drawn, against the same before."""
     idle = search_p95_ms(shop, "空闲")
     jobs = [submit(shop, prompt="红色的沙发", seed=seed, num_images=4, steps=100) for seed in range(5)]
-    wait_until(lambda: shop.get(jobs[0]["status_url"]).json()["progress"] > 0, timeout_s=60, what="the first step")
+    wait_until(lambda: shop.get(jobs[0]["status_url"]).json()["progress"] > 0, timeout_s=PATIENCE_S, what="a step")
     busy = search_p95_ms(shop, "忙碌")
     assert shop.get(jobs[-1]["status_url"]).json()["status"] in ("queued", "running"), "drawing ended too early"
     for job in reversed(jobs):

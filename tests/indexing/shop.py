@@ -183,7 +183,7 @@ def run(settings: Settings, scenario: Scenario) -> None:
     encoders_of(settings.clip_model, settings.text_model)  # whose conversion is nothing of the scenario's
 
     async def go() -> None:
-        async with asyncio.timeout(60), open_shop(settings) as shop:
+        async with asyncio.timeout(300), open_shop(settings) as shop:
             await scenario(shop)
 
     asyncio.run(go())
