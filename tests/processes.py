@@ -52,16 +52,17 @@ def wait_until(condition: Callable[[], bool], *, timeout_s: float = 60.0, what: 
         time.sleep(min(max(SHORTEST_PAUSE_S, PAUSE_SHARE * waited_s), LONGEST_PAUSE_S))
 
 
-def processor_seconds() -> float:
-    """What all programs that the tests have started, and that still run, have taken of the processor so far.
+def processor_seconds(module: str) -> float:
+    """What the processes that run this module (`python -m`), below this one, have taken of the processor so far.
 
     For promises of what work takes: on a busy machine it waits for its turns, too, and that says nothing of it.
     """
     total = 0.0
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.NoSuchProcess):
-            times = process.cpu_times()
-            total += times.user + times.system
+            if module in process.cmdline():
+                times = process.cpu_times()
+                total += times.user + times.system
     return total
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import statistics
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -366,15 +367,20 @@ def test_writers_go_on_while_thousands_of_products_are_queued_again(on_both_data
     async def scenario(shop: Shop) -> None:
         shop.create("第一件")  # the picture store is in use
         add_rows(shop, 6000, updated_at=utc_now() - timedelta(hours=3))
+
+        async def create_s() -> float:
+            started = time.monotonic()
+            await asyncio.to_thread(shop.create, "新商品")
+            return time.monotonic() - started
+
+        alone = statistics.median([await create_s() for _ in range(20)])
         mending = asyncio.create_task(asyncio.to_thread(shop.mend))
         slowest = 0.0
         while not mending.done():
-            started = time.monotonic()
-            await asyncio.to_thread(shop.create, "新商品")
-            slowest = max(slowest, time.monotonic() - started)
+            slowest = max(slowest, await create_s())
         assert (await mending).stale_pending_products == 6000
-        print(f"slowest create beside it: {slowest:.2f} s")
-        assert slowest < 3.0  # one transaction of 1,500 rows held them up for 8 s
+        print(f"a create: {alone:.3f} s alone, at most {slowest:.2f} s beside it")
+        assert slowest < max(3.0, 100 * alone)  # one transaction of 1,500 rows held them up for 8 s, of 0.03 alone
 
     run(on_both_databases, scenario)
 
