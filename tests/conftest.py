@@ -1,6 +1,7 @@
 """Fixtures that several test modules share: tiny models, a running API on the embedded default, pictures."""
 
 import io
+import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from tests.faults.steps import Steps
 
 pillow_heif.register_heif_opener()  # so that tests can write HEIC
+# What nohup or a script's & started ignores SIGINT, and so would all that tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

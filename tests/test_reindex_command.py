@@ -8,7 +8,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any, cast
@@ -101,16 +100,8 @@ def options(models: dict[str, str]) -> list[str]:
 def reindex_under_way(url: str, models: dict[str, str]) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
     """The command, and the job that it said it began."""
     command = [sys.executable, "cli.py", "reindex", *options(models), "--api-url", url]
-    # What nohup or a shell's & started ignores SIGINT, and so would the command.
-    default = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     process = subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=default,  # noqa: PLW1509 - it takes no lock
+        command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
     try:

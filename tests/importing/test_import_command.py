@@ -94,7 +94,7 @@ def test_ctrl_c_leaves_the_job_and_says_how_to_follow_and_cancel_it(api: httpx.C
             said += process.stdout.readline()
         time.sleep(0.2)
         process.send_signal(signal.SIGINT)
-        rest = process.communicate(timeout=180)[0]
+        rest = process.communicate(timeout=30)[0]
     assert process.returncode == 130
     job_id = said.split("Job ")[1].split(":")[0]
     assert f"'cli.py import --follow {job_id}' follows it" in rest
