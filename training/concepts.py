@@ -5,26 +5,24 @@ Through the tree a name that is no ImageNet class says which classes look like i
 
 import bisect
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from training.names import ImageNetClass
+from training.wordnet import ANIMAL, LIVING, WordNet
 
-PICTURED_FILES = ("05", "06", "13", "20", "17", "18", "08")  # animals, artefacts, food, plants, places, people, bodies
-ANIMAL, ARTEFACT, FOOD, PERSON, PLANT = "05", "06", "13", "18", "20"
-LIVING = (ANIMAL, FOOD, PLANT)
-USUAL_SENSES = 3
 KNOWN_SHARE, END_SHARE = 0.7, 0.5  # the rest is guessed from the teacher
 NARROWNESS = 1.5  # how much less a class counts that only shares a wider kind
 MOST_ALIKE = 50  # things that share only kinds of more classes don't look alike; animals still do
 TOO_WIDE = frozenset(
     {"abstraction", "matter", "substance", "material", "part", "relation", "area", "group", "state", "measure"}
 )
-UNSEEN, ANOTHER = "-", "="  # instead of the meant sense: none can be seen; and in front of another thing
+# How well a synset fits a class, for each name of the class that it has: whole, without its last word, without its
+# first; less the sense's rank among the name's. Then for being what the lists say is meant, and for having a synset.
+PART_WEIGHTS, LAST_RANK = (30, 20, 10), 9
+MEANT_WEIGHT, LINK_WEIGHT = 50, 20
 # One character at the end of a name that says little of it: never (作家), and not in short names (专门, 罗马, 全球).
 NO_ENDS, LOOSE_ENDS = (
     frozenset("家手心象果信火脚脸嘴票钱香烟水油"),
@@ -37,134 +35,6 @@ ONE_OF = re.compile(
 COUNTED = re.compile(r"^(?:an? |the )?(?:set|pair|pack|bunch|group|couple|lot|piece)s? of (?:\d+ )?")
 
 
-@dataclass(frozen=True)
-class Synset:
-    """A WordNet noun: its lexicographer file, its names, its wider kinds' offsets; an instance is one single thing."""
-
-    file: str
-    names: tuple[str, ...]
-    kinds: tuple[int, ...]
-    instance: bool
-
-
-class WordNet:
-    """Nouns by offset, and the senses of each name, the usual one first.
-
-    Of a name whose usual sense misleads, `meant` gives a synonym or wider kind of the meant one, or another thing.
-    """
-
-    def __init__(self, folder: Path, meant: Mapping[str, str]) -> None:
-        self.synsets = _read_synsets(folder / "data.noun")
-        self._senses = _read_senses(folder / "index.noun")
-        self._singulars = _read_singulars(folder / "noun.exc")
-        self._meant = {name.lower(): sense for name, sense in meant.items()}
-
-    def senses(self, name: str) -> tuple[int, ...]:
-        """Offsets of the synsets that a name (singular or plural) has, the usual one first; none is an empty tuple."""
-        return next((self._senses[form] for form in self._forms(name) if form in self._senses), ())
-
-    def _forms(self, name: str) -> list[str]:
-        """How the index may write a name: as it is, with other hyphens, in the singular."""
-        key = name.lower().strip().replace(" ", "_")
-        whole = [key, key.replace("-", "_"), key.replace("_", "-"), key.replace("_", "")]
-        return [*whole, *self._singulars.get(key, ()), *_regular_singulars(key)]
-
-    def _seen(self, name: str) -> list[int]:
-        """The senses that can be seen, of the first form of the name that has any."""
-        for form in self._forms(name):
-            seen = [s for s in self._senses.get(form, ()) if self.synsets[s].file in PICTURED_FILES]
-            if seen := [s for s in seen if not self.synsets[s].instance]:  # a kind: no single river, person or town
-                return seen
-        return []
-
-    def pictured(self, name: str) -> int | None:
-        """The sense that is meant, else the usual one that can be seen; of "crane bird", which has none, the bird's.
-
-        A person is meant only where nothing else usually is; an animal is meant, not its meat.
-        """
-        if meant := self._meant_by(name):
-            return None if meant == UNSEEN else self._meant_sense(name, meant)
-        seen = self._seen(name)
-        head, _, kind = name.rpartition(" ")
-        if not seen and head:
-            seen = [s for s in self._seen(head) if self._is_a(s, kind)] or self._seen(kind)
-        usual = seen[:USUAL_SENSES]
-        files = [self.synsets[s].file for s in usual]
-        if ANIMAL in files and files[0] in (FOOD, PERSON) and ARTEFACT not in files[: files.index(ANIMAL)]:
-            animal = usual[files.index(ANIMAL)]
-            if files[0] == FOOD or self.synsets[animal].names[0] == name.lower():  # a poster is no post horse
-                return animal
-        things = [s for s, file in zip(usual, files, strict=True) if file not in (PERSON, ANIMAL)]
-        return next(iter(things if files[:1] == [PERSON] else seen), seen[0] if seen else None)
-
-    def meant(self, name: str) -> int | None:
-        """The sense that the lists say is meant, if they say any."""
-        meant = self._meant_by(name)
-        return self._meant_sense(name, meant) if meant and meant != UNSEEN else None
-
-    def _meant_by(self, name: str) -> str | None:
-        form = next((form for form in self._forms(name) if form in self._senses), name).replace("_", " ")
-        return self._meant.get(name.lower()) or self._meant.get(form)  # of cherries as of a cherry
-
-    def _meant_sense(self, name: str, meant: str) -> int:
-        if meant.startswith(ANOTHER):
-            found = self._seen(meant.removeprefix(ANOTHER)) or list(self.senses(meant.removeprefix(ANOTHER)))
-        else:
-            head, _, last = name.rpartition(" ")
-            own = self.senses(name) or (*self.senses(head), *self.senses(last))  # of a crane machine: crane, machine
-            found = [s for s in own if self._is_a(s, meant)]
-        if not found:
-            raise ValueError(f"WordNet has no {name} that is a {meant}")
-        animals = [s for s in found if self.synsets[s].file == ANIMAL]  # not its meat
-        return next(iter(animals if self.synsets[found[0]].file == FOOD else found), found[0])
-
-    def singulars(self, name: str) -> list[str]:
-        """What a name may be the plural of."""
-        irregular = self._singulars.get(name.replace(" ", "_"), ())
-        return [*(form.replace("_", " ") for form in irregular), *_regular_singulars(name)]
-
-    def _is_a(self, offset: int, kind: str) -> bool:
-        return any(kind in self.synsets[wider].names for wider in self.ancestors(offset))
-
-    def ancestors(self, offset: int) -> set[int]:
-        """A synset and all wider kinds of it."""
-        found, open_ = {offset}, [offset]
-        while open_:
-            for kind in self.synsets[open_.pop()].kinds:
-                if kind not in found:
-                    found.add(kind)
-                    open_.append(kind)
-        return found
-
-
-def _read_synsets(path: Path) -> dict[int, Synset]:
-    synsets = {}
-    for line in path.read_text(encoding="latin-1").splitlines():
-        if not line.startswith(" "):  # the licence's lines do
-            fields = line.partition(" | ")[0].split()
-            names = int(fields[3], 16)
-            pointers = fields[5 + 2 * names :]
-            kinds = tuple(int(pointers[i + 1]) for i in range(0, len(pointers), 4) if pointers[i] in {"@", "@i"})
-            words = tuple(word.replace("_", " ") for word in fields[4 : 4 + 2 * names : 2])
-            synsets[int(fields[0])] = Synset(fields[1], words, kinds, "@i" in pointers)
-    return synsets
-
-
-def _read_senses(path: Path) -> dict[str, tuple[int, ...]]:
-    senses = {}
-    for line in path.read_text(encoding="latin-1").splitlines():
-        if not line.startswith(" "):
-            fields = line.split()
-            senses[fields[0]] = tuple(int(offset) for offset in fields[-int(fields[2]) :])
-    return senses
-
-
-def _read_singulars(path: Path) -> dict[str, tuple[str, ...]]:
-    """Irregular plurals: plural, then one or more singulars a line."""
-    lines = (line.split() for line in path.read_text(encoding="latin-1").splitlines())
-    return {plural: tuple(singulars) for plural, *singulars in lines}
-
-
 def find_class_synsets(classes: Sequence[ImageNetClass], wordnet: WordNet) -> list[int | None]:
     """The synset of each class. They stand in the order of their offsets, which tells a crane (bird) from a crane."""
     candidates: list[tuple[int, int, int]] = []  # class, offset, how well its names fit
@@ -173,11 +43,11 @@ def find_class_synsets(classes: Sequence[ImageNetClass], wordnet: WordNet) -> li
         for name in own.names_en:
             words = name.split(" ")
             parts = [name, " ".join(words[:-1]), " ".join(words[1:])] if len(words) > 1 else [name]
-            for part, weight in zip(parts, (3, 2, 1), strict=False):
+            for part, weight in zip(parts, PART_WEIGHTS, strict=False):
                 for rank, offset in enumerate(wordnet.senses(part) if part else ()):
-                    fits[offset] = fits.get(offset, 0) + 10 * weight - min(rank, 9)
+                    fits[offset] = fits.get(offset, 0) + weight - min(rank, LAST_RANK)
         for meant in filter(None, map(wordnet.meant, own.names_en)):
-            fits[meant] = fits.get(meant, 0) + 50
+            fits[meant] = fits.get(meant, 0) + MEANT_WEIGHT
         candidates += [(number, offset, fit) for offset, fit in sorted(fits.items(), reverse=True)]
     return _heaviest_ascent(candidates, len(classes))
 
@@ -189,7 +59,7 @@ def _heaviest_ascent(candidates: Sequence[tuple[int, int, int]], count: int) -> 
     chains: list[tuple[int, int, object]] = []
     for number, offset, fit in candidates:  # a class's own offsets descend, so that no two of them are in one chain
         place = bisect.bisect_left(offsets, offset)
-        weight = fit + 20 + (weights[place - 1] if place else 0)
+        weight = fit + LINK_WEIGHT + (weights[place - 1] if place else 0)
         if place < len(offsets) and offsets[place] == offset and weights[place] >= weight:
             continue
         chain = (number, offset, chains[place - 1] if place else None)
@@ -321,12 +191,6 @@ def _ends(text: str) -> Iterator[str]:
     part = re.split(r" with | for | in | \d|[,(]", COUNTED.sub("", text.lower()), maxsplit=1)[0]
     whole = [end for end in _word_ends(part) if " of " in end]  # a chest of drawers; but a bouquet of roses
     yield from (*whole, *_word_ends(part.partition(" of ")[0]))
-
-
-def _regular_singulars(name: str) -> list[str]:
-    """What a name may be the plural of."""
-    endings = (("s", ""), ("es", ""), ("ies", "y"))
-    return [name.removesuffix(plural) + singular for plural, singular in endings if name.endswith(plural)]
 
 
 def _word_ends(name: str) -> list[str]:

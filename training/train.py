@@ -37,7 +37,7 @@ from training.alignment import (
 )
 from training.collect import read_products
 from training.coloured import add_looks, coloured_products
-from training.concepts import NamedConcepts, WordNet
+from training.concepts import NamedConcepts
 from training.corpus import CATALOGUE, REPOSITORY, TITLES, Corpus, build_corpus
 from training.export import assemble_dual_encoder, save_dual_encoder, save_static_text_model
 from training.report import held_out_report, unit
@@ -55,6 +55,7 @@ from training.text_tower import (
 )
 from training.vision import compile_encoder, load_efficientnet_lite2
 from training.vocabulary import build_tokenizer
+from training.wordnet import WordNet
 
 logger = logging.getLogger(__name__)
 

@@ -26,7 +26,7 @@ from training.alignment import (
 )
 from training.collect import Product, components, held_out_components
 from training.coloured import add_looks
-from training.concepts import NamedConcepts, WordNet, find_class_synsets
+from training.concepts import NamedConcepts, find_class_synsets
 from training.export import assemble_dual_encoder, save_dual_encoder, save_static_text_model
 from training.names import DATA, ImageNetClass, read_imagenet_classes, read_lexicon, read_looks, read_things
 from training.pictures import augment, make_thumbnail
@@ -46,6 +46,7 @@ from training.text_tower import (
 from training.texts import chinese_nouns, compose_titles, english_nouns, in_phrases, noun_pairs
 from training.vision import FEATURE_DIM, compile_encoder, extract_features
 from training.vocabulary import build_tokenizer
+from training.wordnet import WordNet
 
 # OpenVINO's conversion calls what torch and transformers have deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")

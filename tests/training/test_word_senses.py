@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from training.concepts import WordNet
 from training.names import read_senses, read_things
+from training.wordnet import WordNet
 
 FOLDER = Path("/usr/share/wordnet")
 PERSON = "18"
