@@ -60,6 +60,20 @@ def test_of_what_all_have_the_cost_is_bounded(database: Database, monkeypatch: p
     assert len(found.products) == 1  # by the rare word alone; that all others are sofas, meaning knows
 
 
+def test_what_no_product_has_is_counted_once_for_all_who_wait(database: Database) -> None:
+    with_terms(database, add_product(database, title="红色沙发"))
+    search = LexicalSearch(database, Lexicon(None))
+    texts = [f"红色沙法 {number}" for number in range(4)]  # nobody knows the number, nor 沙法, which sounds like 沙发
+    search.find_all([WordQuery("红色", SearchFilters(), 20)])
+    said: list[str] = []
+    listener = (database.engine, "before_cursor_execute", lambda *of: said.append(of[2]))
+    sa.event.listen(*listener)
+    found = search.find_all([WordQuery(text, SearchFilters(), 20) for text in texts])
+    sa.event.remove(*listener)
+    assert [len(each.products) for each in found] == [1] * len(texts)
+    assert sum("COUNT(*)" in statement for statement in said) == 2  # of all terms, and of what may have been meant
+
+
 def test_changes_replace_terms_and_deletion_takes_them(database: Database) -> None:
     product = add_product(database, title="红色沙发")
     with_terms(database, product)

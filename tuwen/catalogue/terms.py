@@ -4,7 +4,7 @@ Never commits: the caller's `Database.write()` block is the transaction.
 """
 
 import time
-from collections.abc import Collection, Mapping, Sequence, Set
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from functools import cache
 from typing import Any, cast
@@ -79,22 +79,16 @@ class TermCounts:
         self._products: dict[str | None, int] = {}
         self._until = 0.0
 
-    def learn(self, session: orm.Session, terms: Set[str]) -> Mapping[tuple[str | None, str], int]:
-        """Looks up those that are not known, all of several queries at once. What is known then, which another thread
-        may begin anew meanwhile."""
+    def of(self, session: orm.Session, terms: Collection[str]) -> dict[str, int]:
+        """Without what no product has. Of several queries better all at once: what is not known is one statement."""
         if time.monotonic() >= self._until or len(self._terms) > MOST_KEPT:
             self._terms, self._products = {}, {}
             self._until = time.monotonic() + COUNT_EVERY_S
-        shop_id, kept = shop_of(session), self._terms
-        unknown = sorted(term for term in terms if (shop_id, term) not in kept)
+        shop_id, kept = shop_of(session), self._terms  # which another thread may begin anew meanwhile
+        unknown = sorted(term for term in set(terms) if (shop_id, term) not in kept)
         for begin in range(0, len(unknown), MOST_AT_ONCE):
             counts = count_products(session, unknown[begin : begin + MOST_AT_ONCE])
             kept.update({(shop_id, term): count for term, count in counts.items()})
-        return kept
-
-    def of(self, session: orm.Session, terms: Sequence[str]) -> dict[str, int]:
-        """Without what no product has."""
-        shop_id, kept = shop_of(session), self.learn(session, set(terms))
         return {term: kept[shop_id, term] for term in terms if (shop_id, term) in kept}
 
     def products(self, session: orm.Session) -> int:

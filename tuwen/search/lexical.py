@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import lru_cache
+from itertools import chain
 from typing import NamedTuple
 
 from data_models import Product, SearchFilters
@@ -67,8 +68,11 @@ class LexicalSearch:
         for shop_id in dict.fromkeys(query.shop_id for query in queries):
             with self._database.of_shop(shop_id).read_at_length() as session:
                 mine = [number for number, query in enumerate(queries) if query.shop_id == shop_id]
-                self._counts.learn(session, {each.term for number in mine for each in asked[number]})
-                found |= {number: self._found(session, queries[number], asked[number]) for number in mine}
+                counts = self._counts.of(session, {each.term for number in mine for each in asked[number]})
+                guesses = [self._guesses(session, queries[number].text, asked[number], counts) for number in mine]
+                counts |= self._counts.of(session, {each.term for each in chain.from_iterable(guesses)})
+                for number, guessed in zip(mine, guesses, strict=True):
+                    found[number] = self._found(session, queries[number], [*asked[number], *guessed], counts)
         return [found[number] for number in range(len(queries))]
 
     def shares(self, database: Database, text: str, products: Sequence[Product]) -> list[float]:
@@ -78,23 +82,20 @@ class LexicalSearch:
         as_it_stands = replace(words, synonyms={}, longest=0)
         spellings = [query_terms(each, as_it_stands) for each in spellings_of(text, words)]
         with database.read() as session:
-            self._counts.learn(session, {each.term for asked in spellings for each in asked})
-            weighed = [self._weighed(session, text, asked) for asked in spellings]
+            counts = self._counts.of(session, {each.term for asked in spellings for each in asked})
+            weighed = [self._weighed(session, text, asked, counts) for asked in spellings]
         having = [Having.of(product) for product in products]
         return [max(share_of(parts, each) for parts in weighed) for each in having]
 
-    def _weighed(self, session: Session, text: str, asked: Sequence[QueryTerm]) -> list[WordPart]:
-        counts = self._counts.of(session, [each.term for each in asked])
-        if unknown := {each.term for each in asked if each.term not in counts}:
-            asked = [*asked, *self._guesses(session, text, asked, unknown)]
-        return parts_of_query(asked, counts, self._counts.products(session))
+    def _weighed(
+        self, session: Session, text: str, asked: Sequence[QueryTerm], counts: Mapping[str, int]
+    ) -> list[WordPart]:
+        guesses = self._guesses(session, text, asked, counts)
+        return parts_of_query([*asked, *guesses], counts, self._counts.products(session))
 
-    def _found(self, session: Session, query: WordQuery, asked: Sequence[QueryTerm]) -> WordHits:
-        counts = self._counts.of(session, [each.term for each in asked])
-        if unknown := {each.term for each in asked if each.term not in counts}:
-            guesses = self._guesses(session, query.text, asked, unknown)
-            counts |= self._counts.of(session, [each.term for each in guesses])
-            asked = [*asked, *guesses]
+    def _found(
+        self, session: Session, query: WordQuery, asked: Sequence[QueryTerm], counts: Mapping[str, int]
+    ) -> WordHits:
         weights, best = _weights(self._towards_kind(asked, query.kind), counts, self._counts.products(session))
         rarest = {term: weights[term] for term in _rarest(weights, counts)}
         found = best_products(session, rarest, query.filters, query.limit, query.as_of) if rarest else []
@@ -107,8 +108,13 @@ class LexicalSearch:
         of_kind = {each.term for each in query_terms(kind, self._lexicon.words)}
         return [each if each.term in of_kind else each._replace(weight=each.weight * BESIDE_KIND) for each in asked]
 
-    def _guesses(self, session: Session, text: str, asked: Sequence[QueryTerm], unknown: Set[str]) -> list[QueryTerm]:
+    def _guesses(
+        self, session: Session, text: str, asked: Sequence[QueryTerm], counts: Mapping[str, int]
+    ) -> list[QueryTerm]:
         """What may have been meant by terms that no product has."""
+        unknown = {each.term for each in asked if each.term not in counts}
+        if not unknown:
+            return []
         meant = _spellings([each.term for each in asked if each.weight >= WORD and each.term in unknown])
         known = sorted(known_terms(session, meant))[:MOST_CORRECTIONS]
         corrected = [QueryTerm(term, CORRECTED, instead_of=meant[term]) for term in known]
