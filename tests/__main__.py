@@ -1,8 +1,8 @@
 """All tests, in parts side by side: two halves, which each start up on one core, and the faults at random, which mostly
 wait, and let the others go first.
 
-A promise of seconds that was broken beside two other parts says little of us: what failed is tried once more when
-nothing else runs, by name, and counts as failed if it fails again.
+A promise of seconds that was broken beside two other parts says little: where nothing but such failed of a half
+(`tests/second_try.py`), it is tried once more when nothing else runs, and said.
 
 python -m tests [options of pytest]
 """
@@ -12,43 +12,44 @@ import subprocess
 import sys
 import tempfile
 from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
 from typing import IO
-
-import pytest
 
 HERE = Path(__file__).parent
 # Of the folders' names: about half of the time is before it, but for one that goes to the second half.
 SECOND_HALF_FROM, ALSO_SECOND = "importing", "faults"
 AT_RANDOM = HERE / "faults" / "test_stores_agree.py"
+PYTEST = [sys.executable, "-m", "pytest", *sys.argv[1:]]
 
 
-def parts() -> tuple[list[str], list[str], list[str]]:
+def halves() -> tuple[list[str], list[str]]:
     folders = sorted(path for path in HERE.iterdir() if path.is_dir() and any(path.glob("test_*.py")))
     first = [path for path in folders if path.name < SECOND_HALF_FROM and path.name != ALSO_SECOND]
     second = [*(path for path in folders if path.name >= SECOND_HALF_FROM), *sorted(HERE.glob("test_*.py"))]
-    return [*map(str, first)], [*map(str, second), str(HERE / ALSO_SECOND), f"--ignore={AT_RANDOM}"], [str(AT_RANDOM)]
+    return [*map(str, first)], [*map(str, second), str(HERE / ALSO_SECOND), f"--ignore={AT_RANDOM}"]
 
 
 def main() -> int:
     # Two cores' worth of threads in each part wait for each other's turns: 60 steps of a tiny model took 98 s, not 13.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    # Each part remembers by itself what failed.
-    commands = [
-        [sys.executable, "-m", "pytest", "-o", f"cache_dir=.pytest_cache/{number}", *sys.argv[1:], *part]
-        for number, part in enumerate(parts())
-    ]
-    first, second, at_random = ([*command, "--cache-clear"] for command in commands)
-    with ExitStack() as ending:
-        beside = [_start(second, ending), _start(["nice", *at_random], ending)]
-        statuses = [subprocess.run(first, check=False).returncode]
-        statuses += [process.wait() for process in beside]
-    for number, status in enumerate(statuses):
-        if status == pytest.ExitCode.TESTS_FAILED:
-            print("\nOnce more, with nothing beside it: what failed above.", flush=True)
-            # A part that a hanging test ended has remembered nothing: none then, and that is a failure, too.
-            again = ["--last-failed", "--last-failed-no-failures=none", "--maxfail=1", "--verbose"]
-            statuses[number] = subprocess.run([*commands[number], *again], check=False).returncode
+    with tempfile.TemporaryDirectory() as folder:
+        reports = [Path(folder, "first"), Path(folder, "second")]
+        first, second = (
+            [*PYTEST, "-p", "tests.second_try", f"--second-try={report}", *half]
+            for report, half in zip(reports, halves(), strict=True)
+        )
+        with ExitStack() as ending:
+            beside = [_start(second, ending), _start(["nice", *PYTEST, str(AT_RANDOM)], ending)]
+            statuses = [subprocess.run(first, check=False).returncode]
+            statuses += [process.wait() for process in beside]
+        failed = [report.read_text(encoding="utf-8").splitlines() if report.exists() else [] for report in reports]
+    for half, tests in enumerate(failed):
+        if tests:
+            print(f"\nOnce more, with nothing beside it, what failed of a half: {len(tests)}", flush=True)
+            statuses[half] = subprocess.run([*PYTEST, "--verbose", *tests], check=False).returncode
+    for test in chain(*failed):
+        print("Tried twice:", test)
     return int(any(statuses))  # a part that was killed has a negative one
 
 

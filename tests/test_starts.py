@@ -108,6 +108,7 @@ def test_an_address_that_no_database_has(url: str, reason: str) -> None:
     assert PASSWORD not in failure.value.detail
 
 
+@pytest.mark.wall_time
 def test_a_server_that_refuses(mariadb: str) -> None:
     dsn = new_mysql_database(mariadb)
     assert "Access denied" in refusal(database_url=dsn.replace("root@", f"root:{PASSWORD}@"))
@@ -115,6 +116,7 @@ def test_a_server_that_refuses(mariadb: str) -> None:
     assert "Unknown database" in refusal(database_url=unknown)
 
 
+@pytest.mark.wall_time
 @pytest.mark.parametrize("host", ["nohost.invalid:3306", "127.0.0.1:1", "silent"])
 def test_a_server_that_is_away_is_waited_for_a_while(
     host: str, silent: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -144,12 +146,14 @@ def test_a_server_that_comes_late_is_still_met(
     assert "Waiting for the database" in caplog.text
 
 
+@pytest.mark.wall_time
 def test_a_file_that_is_no_database(tmp_path: Path) -> None:
     (tmp_path / "tuwen.db").write_bytes(b"no database at all, but long enough to have a header of its own" * 100)
     assert "DATA_DIR" in refusal(data_dir=tmp_path)
     assert "DATABASE_URL" in refusal(database_url=f"sqlite:///{tmp_path / 'tuwen.db'}")
 
 
+@pytest.mark.wall_time
 def test_a_folder_that_is_none_is_named_by_its_setting(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     below = tmp_path / "file" / "data"

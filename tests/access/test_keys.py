@@ -181,6 +181,7 @@ def test_whoever_tries_keys_asks_the_database_once_a_second_at_most(database: Da
     assert selects == 2
 
 
+@pytest.mark.wall_time
 def test_a_new_key_is_good_at_its_first_request(database: Database) -> None:
     async def scenario() -> None:
         keyring = Keyring(database)
@@ -271,6 +272,7 @@ def test_while_the_database_is_down_a_key_is_good_for_seconds_more(tmp_path: Pat
     asyncio.run(scenario())
 
 
+@pytest.mark.wall_time
 def test_a_reading_that_is_stuck_keeps_no_revoked_key_in(mariadb: str) -> None:
     """Whoever asks meanwhile is told so in time; and another reading takes the stuck one's place once it can."""
     database = Database(new_mysql_database(mariadb), timeout_s=30)

@@ -31,6 +31,7 @@ def patch(api: httpx.Client, *rows: Any) -> dict[str, Any]:
     return result
 
 
+@pytest.mark.wall_time
 def test_a_nightly_feed_encodes_nothing_and_searches_see_each_price_at_once(api: httpx.Client) -> None:
     skus = [f"FEED-{number}" for number in range(FEED)]
     products = {sku: create_product(api, f"价格会变的沙发 {sku}", sku=sku, price="1")["product_id"] for sku in skus}

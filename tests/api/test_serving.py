@@ -182,6 +182,7 @@ def searches_answered(client: httpx.Client) -> int:
     return sum(int(float(line.split()[-1])) for line in lines if line.startswith("tuwen_search_seconds_count"))
 
 
+@pytest.mark.wall_time
 @pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stop_does_not_wait_for_those_who_follow_a_job(
     tmp_path: Path, tiny_models: dict[str, str], signal_number: signal.Signals

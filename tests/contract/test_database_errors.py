@@ -104,6 +104,7 @@ def test_of_two_changes_in_a_deadlock_one_is_to_be_done_again(on_mariadb: Databa
         assert [session.get_one(JobRow, job).progress for job in jobs] == [0.1, 0.1]  # nothing of the other one
 
 
+@pytest.mark.wall_time
 def test_a_lock_that_is_waited_for_too_long_is_busy_and_no_lost_connection(database: Database) -> None:
     job = add_job(database)
     with database.write() as holder:

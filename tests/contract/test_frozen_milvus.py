@@ -68,6 +68,7 @@ def connect(address: str) -> VectorDB:
     return VectorDB(Settings(_env_file=None, milvus_uri=address, milvus_timeout_s=TIMEOUT_S))
 
 
+@pytest.mark.wall_time
 @pytest.mark.parametrize("name", CALLS)
 def test_every_call_gives_up_in_time_and_works_again_afterwards(server: tuple[str, int], name: str) -> None:
     address, pid = server
@@ -87,6 +88,7 @@ def works(db: VectorDB, call: Callable[[VectorDB], Any]) -> bool:
     return True
 
 
+@pytest.mark.wall_time
 @pytest.mark.parametrize("is_connected", [True, False], ids=["connected", "connecting"])
 def test_those_behind_a_hanging_call_do_not_wait_out_one_deadline_after_another(
     server: tuple[str, int], is_connected: bool
@@ -104,6 +106,7 @@ def test_those_behind_a_hanging_call_do_not_wait_out_one_deadline_after_another(
     db.close()
 
 
+@pytest.mark.wall_time
 def test_a_server_that_is_gone_is_looked_for_every_second(tmp_path: Path) -> None:
     """gRPC by itself pauses longer after each failure, up to two minutes, and refuses every call meanwhile."""
     attempts: list[float] = []

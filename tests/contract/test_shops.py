@@ -47,7 +47,7 @@ from tuwen.importing.export import products_after
 from tuwen.lexical.lexicon import Lexicon
 from tuwen.pictures.resemblance import sketch_of
 from tuwen.pictures.thumbnails import make_thumbnail
-from tuwen.search.lexical import LexicalSearch, WordQuery
+from tuwen.search.lexical import LexicalSearch, WordHits, WordQuery
 from tuwen.vectors.binding import made_of
 from tuwen.vectors.bound_products import BoundColumns, products_bound_to, products_with_binding
 from vector_db import RowKey
@@ -220,6 +220,18 @@ def test_a_typo_is_corrected_to_no_word_of_another_shop(database: Database) -> N
         for shop_id, found in ((None, ids_of("default")), ("default", ids_of("default")), ("a", []), ("nobody", [])):
             [hits] = search.find_all([WordQuery("defualt", SearchFilters(), 99, shop_id)])
             assert ([each for each, _ in hits.products], bool(hits.words)) == (found, bool(found)), shop_id
+
+
+@pytest.mark.parametrize("text", ["defualt", "default 沙发", "a 沙法"])
+def test_shops_that_search_at_once_find_as_each_does_alone(database: Database, text: str) -> None:
+    def found(*shop_ids: str | None) -> list[WordHits]:
+        asked = [WordQuery(text, SearchFilters(), 99, shop_id) for shop_id in shop_ids]
+        return LexicalSearch(database, Lexicon(None)).find_all(asked)
+
+    shop_ids = (None, *SHOPS, "nobody")
+    alone = {shop_id: found(shop_id)[0] for shop_id in shop_ids}
+    for order in (shop_ids, shop_ids[::-1]):
+        assert dict(zip(order, found(*order), strict=True)) == alone
 
 
 def test_terms_are_rewritten_within_the_shop(database: Database) -> None:

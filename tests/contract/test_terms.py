@@ -68,8 +68,10 @@ def test_what_no_product_has_is_counted_once_for_all_who_wait(database: Database
     said: list[str] = []
     listener = (database.engine, "before_cursor_execute", lambda *of: said.append(of[2]))
     sa.event.listen(*listener)
-    found = search.find_all([WordQuery(text, SearchFilters(), 20) for text in texts])
-    sa.event.remove(*listener)
+    try:
+        found = search.find_all([WordQuery(text, SearchFilters(), 20) for text in texts])
+    finally:
+        sa.event.remove(*listener)
     assert [len(each.products) for each in found] == [1] * len(texts)
     assert sum("COUNT(*)" in statement for statement in said) == 2  # of all terms, and of what may have been meant
 

@@ -95,6 +95,7 @@ def result(shop: httpx.Client, job: dict[str, Any], timeout_s: float) -> dict[st
     return ended
 
 
+@pytest.mark.wall_time
 def test_a_red_sofa_is_drawn_in_time(shop: httpx.Client) -> None:
     started, before_s = time.monotonic(), processor_seconds(DRAWING)
     [image] = result(shop, submit(shop, prompt="红色的沙发", seed=0), timeout_s=PATIENCE_S)["images"]
@@ -152,6 +153,7 @@ def find(shop: httpx.Client, picture: bytes, **body: Any) -> list[dict[str, Any]
     return hits
 
 
+@pytest.mark.wall_time
 def test_searches_keep_their_share_of_the_processor(shop: httpx.Client) -> None:
     """Text searches that no cache answers, while a queue of pictures is drawn, against the same before.
 

@@ -130,6 +130,7 @@ def test_a_description_finds_its_category_in_both_languages(shop: httpx.Client, 
     assert category in [hit["product"]["category"] for hit in hits], [hit["product"]["title"] for hit in hits]
 
 
+@pytest.mark.wall_time
 def test_changes_are_seen_within_two_seconds(shop: httpx.Client) -> None:
     """Create, update, delete, each as a search sees it; the 95th percentile of 20 of each."""
     created, updated = [], []

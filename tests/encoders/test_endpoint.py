@@ -206,6 +206,7 @@ def test_an_address_that_is_none_is_refused_without_being_shown(name: str) -> No
     assert "secret" not in raised.value.detail
 
 
+@pytest.mark.wall_time
 @pytest.mark.parametrize(
     ("behaviour", "said"),
     [
@@ -277,6 +278,7 @@ def _greet(listening: socket.socket) -> None:
             pass
 
 
+@pytest.mark.wall_time
 def test_a_search_does_not_stand_behind_the_index(server: EndpointServer, tiny_models: dict[str, str]) -> None:
     changes = {"endpoint_batch_size": 1, "endpoint_calls_at_once": 2}
     text = load_encoders(_settings(tiny_models, text_model=server.name, **changes)).text
@@ -291,6 +293,7 @@ def test_a_search_does_not_stand_behind_the_index(server: EndpointServer, tiny_m
         assert np.allclose(bulk.result(), _expected(TEXTS * 4), atol=1e-6)
 
 
+@pytest.mark.wall_time
 def test_a_wait_for_other_calls_is_within_the_deadline(server: EndpointServer, tiny_models: dict[str, str]) -> None:
     changes = {"endpoint_batch_size": 1, "endpoint_calls_at_once": 1, "endpoint_timeout_s": 1.0}
     text = load_encoders(_settings(tiny_models, text_model=server.name, **changes)).text
@@ -312,6 +315,7 @@ def test_what_it_has_no_vector_for_is_the_texts_fault(
         encoders.text.encode_documents([text])
 
 
+@pytest.mark.wall_time
 def test_one_that_hangs_costs_one_deadline_and_not_each_search_its_own(
     encoders: Encoders, server: EndpointServer
 ) -> None:

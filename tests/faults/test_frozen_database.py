@@ -40,6 +40,7 @@ def shop(
             engine.dispose()
 
 
+@pytest.mark.wall_time
 def test_a_frozen_mariadb_holds_no_request_for_ever(shop: tuple[httpx.Client, sa.Engine, int]) -> None:
     client, _, pid = shop
     product = create_product(client, "红色沙发")

@@ -58,6 +58,7 @@ def test_titles_are_indexed_and_found_by_the_endpoints_vectors(shop: Shop) -> No
     assert "127.0.0.1" not in answer["index"]["model"], "every caller reads it"
 
 
+@pytest.mark.wall_time
 def test_one_that_hangs_takes_its_own_searches_alone(shop: Shop) -> None:
     with shop.endpoint.frozen():
         started = time.monotonic()

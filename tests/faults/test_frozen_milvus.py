@@ -87,6 +87,7 @@ def seconds_until_live(url: str, for_s: float) -> list[float]:
     return seconds
 
 
+@pytest.mark.wall_time
 def test_searches_are_refused_in_time_and_everything_else_goes_on(shop: tuple[str, int]) -> None:
     url, milvus = shop
     thawed = threading.Event()

@@ -20,6 +20,7 @@ UPLOADS = 16  # as many as there are threads for them
 MARGIN_S = 10.0
 
 
+@pytest.mark.wall_time
 @pytest.mark.skipif(not os.environ.get("LONG_TESTS"), reason="it waits out deadlines: make test-long")
 def test_an_s3_that_hangs_holds_up_what_needs_a_picture_alone(
     tmp_path: Path, tiny_models: dict[str, str], s3: str

@@ -132,6 +132,7 @@ def test_events_tell_each_step_and_the_end(studio: httpx.Client) -> None:
     assert studio.get("/generate/999999/events").status_code == httpx.codes.NOT_FOUND
 
 
+@pytest.mark.wall_time
 def test_cancelling_stops_within_a_step(studio: httpx.Client) -> None:
     running = submit(studio, steps=100, width=256, height=256, num_images=4)
     queued = submit(studio)

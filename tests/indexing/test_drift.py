@@ -363,6 +363,7 @@ def test_a_pass_that_is_cut_off_goes_on_where_it_was(on_both_databases: Settings
     run(on_both_databases, scenario)
 
 
+@pytest.mark.wall_time
 def test_writers_go_on_while_thousands_of_products_are_queued_again(on_both_databases: Settings) -> None:
     async def scenario(shop: Shop) -> None:
         shop.create("第一件")  # the picture store is in use

@@ -143,6 +143,7 @@ def test_pictures_come_over_one_connection_and_those_that_moved_too() -> None:
     run(scenario)
 
 
+@pytest.mark.wall_time
 @pytest.mark.parametrize(
     ("path", "error", "reason"),
     [

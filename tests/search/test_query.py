@@ -46,6 +46,7 @@ def test_what_is_not_base64_is_refused_wherever_it_is_wrong(encoded: str) -> Non
         decode_base64(encoded)
 
 
+@pytest.mark.wall_time
 def test_a_large_picture_in_base64_holds_up_nobody() -> None:
     """Nor does Python's one lock, which b64decode keeps to its end."""
     encoded = base64.b64encode(random.Random(0).randbytes(60_000_000)).decode()

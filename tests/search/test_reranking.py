@@ -166,6 +166,7 @@ def test_without_scores_hits_are_as_they_were_and_the_answer_says_so(shop: Shop,
     assert (_ids(answer), answer["missing"]) == (_ids(plain), ["reranking"])
 
 
+@pytest.mark.wall_time
 def test_a_reranker_that_hangs_costs_its_deadline(shop: Shop) -> None:
     plain = shop.search()  # whose vector is cached
     with shop.endpoint.frozen():

@@ -657,6 +657,7 @@ def sources_of_pictures(page: Page) -> list[str]:
     pictures = page.get_by_test_id("stImage").locator("img")
     expect(pictures.first).to_be_visible()
     sources: list[str] = pictures.evaluate_all("pictures => pictures.map(picture => picture.src)")
+    assert sources
     return sources
 
 
