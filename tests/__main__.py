@@ -1,8 +1,8 @@
 """All tests, in parts side by side: two halves, which each start up on one core, and the faults at random, which mostly
 wait, and let the others go first.
 
-A promise of seconds that was broken beside two other parts says little: where nothing but such failed of a half
-(`tests/second_try.py`), it is tried once more when nothing else runs, and said.
+A promise of seconds that was broken beside two other parts says little: where a test or two of a half were late and
+nothing else failed (`tests/second_try.py`), these are tried once more when nothing else runs, and named at the end.
 
 python -m tests [options of pytest]
 """
@@ -12,14 +12,16 @@ import subprocess
 import sys
 import tempfile
 from contextlib import ExitStack
-from itertools import chain
 from pathlib import Path
 from typing import IO
+
+from tests.second_try import OPTION
 
 HERE = Path(__file__).parent
 # Of the folders' names: about half of the time is before it, but for one that goes to the second half.
 SECOND_HALF_FROM, ALSO_SECOND = "importing", "faults"
 AT_RANDOM = HERE / "faults" / "test_stores_agree.py"
+TESTS_FAILED = 1
 PYTEST = [sys.executable, "-m", "pytest", *sys.argv[1:]]
 
 
@@ -36,20 +38,19 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         reports = [Path(folder, "first"), Path(folder, "second")]
         first, second = (
-            [*PYTEST, "-p", "tests.second_try", f"--second-try={report}", *half]
+            [*PYTEST, "-p", "tests.second_try", f"{OPTION}={report}", *half]
             for report, half in zip(reports, halves(), strict=True)
         )
         with ExitStack() as ending:
             beside = [_start(second, ending), _start(["nice", *PYTEST, str(AT_RANDOM)], ending)]
             statuses = [subprocess.run(first, check=False).returncode]
             statuses += [process.wait() for process in beside]
-        failed = [report.read_text(encoding="utf-8").splitlines() if report.exists() else [] for report in reports]
-    for half, tests in enumerate(failed):
-        if tests:
-            print(f"\nOnce more, with nothing beside it, what failed of a half: {len(tests)}", flush=True)
-            statuses[half] = subprocess.run([*PYTEST, "--verbose", *tests], check=False).returncode
-    for test in chain(*failed):
-        print("Tried twice:", test)
+        late = [report.read_text(encoding="utf-8").splitlines() if report.exists() else [] for report in reports]
+    for half, tests in enumerate(late):
+        if tests and statuses[half] == TESTS_FAILED:
+            print("\nOnce more, with nothing beside:", *tests, flush=True)
+            statuses[half] = subprocess.run([*PYTEST, *tests], check=False).returncode
+            print("These were late beside the other parts, and tried twice:", *tests, flush=True)
     return int(any(statuses))  # a part that was killed has a negative one
 
 

@@ -1,7 +1,7 @@
-"""A plugin of pytest for `python -m tests`: which failures may come of what runs beside, so that a second try may tell.
+"""A plugin of pytest for `python -m tests`: which failures may come of what ran beside, so that a second try may tell.
 
-These are promises of seconds (`@pytest.mark.wall_time`) and pages in a browser, which draws while it is looked at. A
-run in which anything else failed has failed: a lost product or a leaked connection is no less so for a second try.
+These are tests that were late and right in all else so far (`tests/promises.py`). A run in which anything else failed
+has failed: a lost product or a leaked connection is no less so for a second try. So has one in which many were late.
 """
 
 from collections.abc import Generator
@@ -9,36 +9,45 @@ from pathlib import Path
 
 import pytest
 
+from tests.promises import TooLate
 
-class _Failures:
+OPTION = "--late-tests"
+MOST = 3
+
+
+class _LateTests:
     def __init__(self, report: Path) -> None:
         self._report = report
-        self._may_be_tried: list[str] = []
-        self._is_final = False
+        self._late: list[str] = []
+        self._others_failed = False
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
-        self, item: pytest.Function, call: pytest.CallInfo[None]
+        self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         report = yield
-        if report.failed:
-            waits = item.get_closest_marker("wall_time") is not None or "browser" in item.fixturenames
-            is_warning = call.excinfo is not None and issubclass(call.excinfo.type, Warning)
-            if waits and report.when == "call" and not is_warning:
-                self._may_be_tried.append(item.nodeid)
-            else:
-                self._is_final = True
+        if report.failed and report.when == "call" and call.excinfo is not None and call.excinfo.type is TooLate:
+            self._late.append(item.nodeid)
+        elif report.failed:
+            self._others_failed = True
         return report
 
-    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
-        ended_early = session.shouldfail or session.shouldstop
-        if exitstatus == pytest.ExitCode.TESTS_FAILED and not self._is_final and not ended_early:
-            self._report.write_text("\n".join(self._may_be_tried), encoding="utf-8")
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        self._others_failed |= report.failed
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        self._others_failed |= bool(session.shouldfail or session.shouldstop)
+
+    @pytest.hookimpl(trylast=True)  # what leaks are found at the end fail the run before
+    def pytest_unconfigure(self) -> None:
+        if not self._others_failed and len(self._late) <= MOST:
+            self._report.write_text("\n".join(self._late), encoding="utf-8")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--second-try", type=Path, help="gets the failed tests' ids if all may be tried once more")
+    parser.addoption(OPTION, type=Path, help="a file for the ids of the tests that were late, if nothing else failed")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.pluginmanager.register(_Failures(config.getoption("--second-try")))
+    if report := config.getoption(OPTION):
+        config.pluginmanager.register(_LateTests(report))

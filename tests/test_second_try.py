@@ -8,33 +8,39 @@ from pathlib import Path
 import pytest
 
 from tests.processes import ROOT
+from tests.second_try import MOST, OPTION
 
-LATE = "@pytest.mark.wall_time\ndef test_late(): assert False\n"
-FIXTURE = "@pytest.fixture\ndef late():\n    yield\n    assert False\n"
+HEAD = """
+import socket, weakref, pytest
+from tests.promises import require_in_time
+
+def test_late(): require_in_time(2, 1)
+"""
+WRONG = "def test_wrong(): assert False\n"
+FIXTURE = "@pytest.fixture\ndef late():\n    yield\n    require_in_time(2, 1)\n"
+LEAK = "def test_leak():\n    one = [socket.socket()]\n    one.append(one)\n"
+SEVERAL = f"@pytest.mark.parametrize('n', range({MOST}))\ndef test_it(n): require_in_time(2, 1)\n"
 
 
 @pytest.mark.parametrize(
-    ("source", "options", "tried"),
+    ("source", "options", "may_be_tried"),
     [
-        pytest.param(LATE, [], ["test_it.py::test_late"], id="a promise of seconds"),
-        pytest.param("@pytest.fixture\ndef browser(): pass\ndef test_page(browser): assert False\n", [],
-                     ["test_it.py::test_page"], id="a page in a browser"),
-        pytest.param(LATE + "def test_wrong(): assert False\n", [], None, id="beside anything else"),
-        pytest.param(FIXTURE + "@pytest.mark.wall_time\ndef test_it(late): pass\n", [], None, id="after the test"),
-        pytest.param("@pytest.mark.wall_time\ndef test_it(): raise ResourceWarning\n", [], None, id="a warning"),
-        pytest.param(LATE + "def test_wrong(): assert False\n", ["-x"], None, id="a run that ended there"),
-        pytest.param("def test_right(): pass\n", [], None, id="nothing failed"),
+        pytest.param("", [], True, id="late alone"),
+        pytest.param(WRONG, [], False, id="beside another failure"),
+        pytest.param(FIXTURE + "def test_it(late): pass\n", [], False, id="late after a test"),
+        pytest.param(WRONG, ["-x"], False, id="a run that ended there"),
+        pytest.param(LEAK, [], False, id="a leak that is found at the end"),
+        pytest.param(SEVERAL, [], False, id="too many"),
     ],
-)  # fmt: skip
-def test_a_run_is_tried_again_for_promises_of_seconds_alone(
-    tmp_path: Path, source: str, options: list[str], tried: list[str] | None
+)
+def test_a_run_is_tried_again_for_what_was_late_alone(
+    tmp_path: Path, source: str, options: list[str], may_be_tried: bool
 ) -> None:
-    (tmp_path / "test_it.py").write_text(f"import pytest\n{source}", encoding="utf-8")
-    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = wall_time\n", encoding="utf-8")
-    report = tmp_path / "report"
-    command = [sys.executable, "-m", "pytest", "-p", "tests.second_try", f"--second-try={report}", *options]
-    ended = subprocess.run(
-        command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
-    )
-    assert ended.returncode == int("assert False" in source or "raise" in source), ended.stdout
-    assert (report.read_text(encoding="utf-8").splitlines() if report.exists() else None) == tried
+    (tmp_path / "test_it.py").write_text(HEAD + source, encoding="utf-8")
+    (tmp_path / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n", encoding="utf-8")
+    report = tmp_path / "late"
+    command = [sys.executable, "-m", "pytest", "-p", "tests.second_try", f"{OPTION}={report}", *options]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1, ended.stdout
+    assert (report.read_text(encoding="utf-8") if report.exists() else "") == "test_it.py::test_late" * may_be_tried

@@ -16,6 +16,7 @@ import pytest
 
 from tests.conftest import picture
 from tests.processes import free_port, wait_until
+from tests.promises import require_in_time
 from tests.s3_proxy import S3Proxy, running_s3_proxy
 from tests.servers import new_bucket, running_s3_process, s3_settings
 from tuwen.errors import ConfigurationError, ImageStoreUnavailable, NotFound, PictureUnreadable
@@ -232,7 +233,7 @@ def refusals(store: ImageStore) -> dict[str, ImageStoreUnavailable]:
     started = time.monotonic()
     with ThreadPoolExecutor(len(CALLS)) as threads:
         found = dict(zip(CALLS, threads.map(refusal, CALLS.values()), strict=True))
-    assert time.monotonic() - started < TIMEOUT_S + MARGIN_S
+    require_in_time(time.monotonic() - started, TIMEOUT_S + MARGIN_S)
     assert all("IMAGE_STORE_URL" in error.detail for error in found.values())
     return found
 
@@ -256,7 +257,6 @@ def behind_proxy(proxy: S3Proxy, bucket: dict[str, str], monkeypatch: pytest.Mon
     return store
 
 
-@pytest.mark.wall_time
 def test_an_s3_that_is_away_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
     nobody = s3_settings(f"http://127.0.0.1:{free_port()}", "pictures")
     store = ImageStore(choose(nobody, monkeypatch, image_store_timeout_s=TIMEOUT_S), OURS)
@@ -264,7 +264,6 @@ def test_an_s3_that_is_away_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> N
     store.save_if_gone(image_of())  # what is committed is not refused
 
 
-@pytest.mark.wall_time
 @pytest.mark.parametrize("mode", ["throttle", "drop", "slow"])
 def test_an_s3_in_trouble_is_unavailable_and_then_back(proxy: S3Proxy, behind_proxy: ImageStore, mode: Any) -> None:
     proxy.mode, proxy.delay_s = mode, 3 * TIMEOUT_S
@@ -299,7 +298,6 @@ def frozen(pid: int) -> Iterator[None]:
         os.kill(pid, signal.SIGCONT)
 
 
-@pytest.mark.wall_time
 def test_a_frozen_s3_holds_each_caller_for_its_deadline_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with running_s3_process(tmp_path) as (address, process):
         store = ImageStore(choose(new_bucket(address), monkeypatch, image_store_timeout_s=TIMEOUT_S), OURS)
@@ -331,7 +329,6 @@ def test_without_credentials_the_error_says_so(s3: str, monkeypatch: pytest.Monk
         ImageStore(settings, OURS).read(f"aa/{'a' * 64}.png")
 
 
-@pytest.mark.wall_time
 def test_a_bucket_that_is_missing_is_said_and_never_made(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
     store = ImageStore(choose(s3_settings(s3, "no-such-bucket"), monkeypatch), OURS)
     for name, error in refusals(store).items():
@@ -371,7 +368,6 @@ def test_an_address_of_no_store_is_refused_at_the_start() -> None:
 # --- A folder alone --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.wall_time
 def test_a_folder_that_is_gone_is_no_empty_store(tmp_path: Path) -> None:
     """As a disk that is not mounted any more: nothing is missing for good, and nothing is written beside it."""
     settings = Settings(_env_file=None, image_store_url=str(tmp_path / "disk"), image_store_timeout_s=TIMEOUT_S)

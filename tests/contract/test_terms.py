@@ -60,7 +60,10 @@ def test_of_what_all_have_the_cost_is_bounded(database: Database, monkeypatch: p
     assert len(found.products) == 1  # by the rare word alone; that all others are sofas, meaning knows
 
 
-def test_what_no_product_has_is_counted_once_for_all_who_wait(database: Database) -> None:
+def test_what_no_product_has_is_counted_once_for_all_who_wait(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tuwen.catalogue.terms.COUNT_EVERY_S", 3600.0)
     with_terms(database, add_product(database, title="红色沙发"))
     search = LexicalSearch(database, Lexicon(None))
     texts = [f"红色沙法 {number}" for number in range(4)]  # nobody knows the number, nor 沙法, which sounds like 沙发

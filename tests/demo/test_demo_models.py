@@ -17,6 +17,7 @@ from evaluation.no_match import separations
 from evaluation.run import run_queries
 from tests.conftest import create_product, picture
 from tests.processes import ROOT, wait_until
+from tests.promises import require_in_time
 
 QUERIED = 103  # every eighth product
 SEEN_WITHIN_S = 2.0
@@ -130,7 +131,6 @@ def test_a_description_finds_its_category_in_both_languages(shop: httpx.Client, 
     assert category in [hit["product"]["category"] for hit in hits], [hit["product"]["title"] for hit in hits]
 
 
-@pytest.mark.wall_time
 def test_changes_are_seen_within_two_seconds(shop: httpx.Client) -> None:
     """Create, update, delete, each as a search sees it; the 95th percentile of 20 of each."""
     created, updated = [], []
@@ -146,7 +146,7 @@ def test_changes_are_seen_within_two_seconds(shop: httpx.Client) -> None:
         assert product["product_id"] not in [hit["product"]["product_id"] for hit in found]
     p95 = {"create": np.percentile(created, 95), "update": np.percentile(updated, 95)}
     print(f"seen by search after (p95): {p95}")
-    assert max(p95.values()) < SEEN_WITHIN_S
+    require_in_time(max(p95.values()), SEEN_WITHIN_S)
 
 
 def _seconds_until_found(shop: httpx.Client, title: str) -> float:

@@ -103,7 +103,6 @@ def test_each_process_shows_the_numbers_of_all(stack: tuple[str, subprocess.Pope
     assert {searches_counted(url) - before for _ in range(20)} == {SEARCHES}
 
 
-@pytest.mark.wall_time
 def test_a_revoked_key_is_out_in_each_process_within_five_seconds(
     stack: tuple[str, subprocess.Popen[bytes], Path],
 ) -> None:

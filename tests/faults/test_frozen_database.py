@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from tests.conftest import create_product, picture, wait_until_indexed
 from tests.processes import running_api, wait_until
+from tests.promises import require_in_time
 from tests.secrecy import assert_tells_nothing
 from tests.servers import new_mysql_database, running_mariadb_process
 
@@ -40,7 +41,6 @@ def shop(
             engine.dispose()
 
 
-@pytest.mark.wall_time
 def test_a_frozen_mariadb_holds_no_request_for_ever(shop: tuple[httpx.Client, sa.Engine, int]) -> None:
     client, _, pid = shop
     product = create_product(client, "红色沙发")
@@ -55,13 +55,13 @@ def test_a_frozen_mariadb_holds_no_request_for_ever(shop: tuple[httpx.Client, sa
             started = time.monotonic()
             refused = request()
             # An open connection is asked whether it lives, then a new one is tried.
-            assert time.monotonic() - started < 2 * TIMEOUT_S + 2
+            require_in_time(time.monotonic() - started, 2 * TIMEOUT_S + 2)
             assert (refused.status_code, refused.headers["Retry-After"]) == (503, "5")
             assert refused.json()["type"].endswith("database-unavailable")
             assert_tells_nothing(refused)
         started = time.monotonic()
         assert client.get("/health/live").is_success
-        assert time.monotonic() - started < 1
+        require_in_time(time.monotonic() - started, 1)
         assert client.get("/health").json()["components"]["database"]["status"] == "down"
     finally:
         os.kill(pid, signal.SIGCONT)

@@ -11,6 +11,7 @@ import pytest
 from tests.conftest import create_product, picture, wait_until_indexed
 from tests.embedding_server import COLOURS, DIM
 from tests.processes import running_api, wait_until
+from tests.promises import require_in_time
 from tests.servers import EndpointServer, running_endpoint
 
 TIMEOUT_S = 2.0
@@ -58,20 +59,19 @@ def test_titles_are_indexed_and_found_by_the_endpoints_vectors(shop: Shop) -> No
     assert "127.0.0.1" not in answer["index"]["model"], "every caller reads it"
 
 
-@pytest.mark.wall_time
 def test_one_that_hangs_takes_its_own_searches_alone(shop: Shop) -> None:
     with shop.endpoint.frozen():
         started = time.monotonic()
         refused = shop.client.post("/search", json=MEANING)
         assert (refused.status_code, refused.json()["type"]) == (503, "urn:tuwen:problem:models-unavailable")
-        assert time.monotonic() - started < TIMEOUT_S + 1
+        require_in_time(time.monotonic() - started, TIMEOUT_S + 1)
         started = time.monotonic()
         titles, missing = shop.search(PICTURES)
         assert (len(titles), missing) == (2, [])
         for query in FUSED:
             titles, missing = shop.search(query)
             assert (titles[0], missing) == ("红色布艺沙发", ["meaning"])
-        assert time.monotonic() - started < TIMEOUT_S
+        require_in_time(time.monotonic() - started, TIMEOUT_S)
         assert shop.models()["status"] == "down"
         assert shop.client.get("/health").status_code == httpx.codes.SERVICE_UNAVAILABLE
         assert shop.client.get("/health/ready").is_success, "all processes share it: none of them searches better"

@@ -61,7 +61,6 @@ def test_a_hung_picture_store_silences_no_other_route(tmp_path: Path, tiny_model
             assert create_product(client, "蓝色灯")["index_status"] == "pending"
 
 
-@pytest.mark.wall_time
 @pytest.mark.skipif(not os.environ.get("LONG_TESTS"), reason="it waits out a deadline: make test-long")
 def test_searches_that_ask_why_come_in_time_without_the_pictures_they_would_show(
     tmp_path: Path, tiny_models: dict[str, str]

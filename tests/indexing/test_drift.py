@@ -30,6 +30,7 @@ from orm_models import (
 from tests.conftest import picture
 from tests.indexing.shop import Mended, Shop, age_notes, age_pictures, lose_picture, run
 from tests.processes import wait_until
+from tests.promises import require_in_time
 from tests.servers import new_mysql_database
 from tuwen.background import Lease, LeaseLost
 from tuwen.catalogue.queries import count_by_index_status, lock_products
@@ -363,7 +364,6 @@ def test_a_pass_that_is_cut_off_goes_on_where_it_was(on_both_databases: Settings
     run(on_both_databases, scenario)
 
 
-@pytest.mark.wall_time
 def test_writers_go_on_while_thousands_of_products_are_queued_again(on_both_databases: Settings) -> None:
     async def scenario(shop: Shop) -> None:
         shop.create("第一件")  # the picture store is in use
@@ -381,7 +381,8 @@ def test_writers_go_on_while_thousands_of_products_are_queued_again(on_both_data
             slowest = max(slowest, await create_s())
         assert (await mending).stale_pending_products == 6000
         print(f"a create: {alone:.3f} s alone, at most {slowest:.2f} s beside it")
-        assert slowest < max(3.0, 100 * alone)  # one transaction of 1,500 rows held them up for 8 s, of 0.03 alone
+        # One transaction of 1,500 rows held them up for 8 s, of 0.03 alone.
+        require_in_time(slowest, max(3.0, 100 * alone))
 
     run(on_both_databases, scenario)
 

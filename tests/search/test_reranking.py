@@ -16,6 +16,7 @@ from nlp_models import load_reranker
 from tests.conftest import create_product, picture, wait_until_indexed
 from tests.embedding_server import MOST_INPUTS
 from tests.processes import running_api, wait_until
+from tests.promises import require_in_time
 from tests.published_models import save_bge_m3, save_bge_reranker
 from tests.servers import EndpointServer, running_endpoint
 from tuwen.errors import ModelsUnavailable, ModelUnavailable
@@ -166,18 +167,17 @@ def test_without_scores_hits_are_as_they_were_and_the_answer_says_so(shop: Shop,
     assert (_ids(answer), answer["missing"]) == (_ids(plain), ["reranking"])
 
 
-@pytest.mark.wall_time
 def test_a_reranker_that_hangs_costs_its_deadline(shop: Shop) -> None:
     plain = shop.search()  # whose vector is cached
     with shop.endpoint.frozen():
         started = time.monotonic()
         answer = shop.search(rerank=True)
         assert (_ids(answer), answer["missing"]) == (_ids(plain), ["reranking"])
-        assert time.monotonic() - started < 2
+        require_in_time(time.monotonic() - started, 2)
         started = time.monotonic()
         for _ in range(5):
             assert shop.search(rerank=True)["missing"] == ["reranking"]
-        assert time.monotonic() - started < 3, "its silence is known, and not each search pays for it"
+        require_in_time(time.monotonic() - started, 3)  # its silence is known, and not each search pays for it
     wait_until(lambda: shop.search(rerank=True)["missing"] == [], what="the reranker to be asked again")
 
 

@@ -80,7 +80,7 @@ class TermCounts:
         self._until = 0.0
 
     def of(self, session: orm.Session, terms: Collection[str]) -> dict[str, int]:
-        """Without what no product has. Of several queries better all at once, which share statements."""
+        """Without what no product has. Several queries ask better together, and share statements."""
         if time.monotonic() >= self._until or len(self._terms) > MOST_KEPT:
             self._terms, self._products = {}, {}
             self._until = time.monotonic() + COUNT_EVERY_S
