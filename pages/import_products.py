@@ -10,7 +10,7 @@ from web.cards import api_client, show_error, show_page_head
 from web.client import ApiError
 from web.frame import run_page
 from web.product_form import forget_what_is_known
-from web.texts import IMPORT_COLUMNS, IMPORT_TEMPLATES, LANGUAGE_KEY, Language, t
+from web.texts import IMPORT_COLUMNS, IMPORT_TEMPLATES, session_language, t
 
 LARGEST_MB = 500  # which the pages' process holds in memory; for larger ones there is `cli.py import`
 KINDS = ["csv", "tsv", "txt", "xlsx", "jsonl", "ndjson", "json", "zip"]
@@ -58,7 +58,7 @@ def ask_for_file() -> None:
 
 def of_language(name: str) -> str:
     """Options are known by their words, so each language has a widget of its own."""
-    return f"import_{name}_{st.session_state[LANGUAGE_KEY]}"
+    return f"import_{name}_{session_language()}"
 
 
 def show_job() -> None:
@@ -128,7 +128,7 @@ def show_deletions(job: ImportJob) -> None:
 
 
 def explain_columns() -> None:
-    language: Language = st.session_state[LANGUAGE_KEY]
+    language = session_language()
     with st.expander(t("import_help"), icon=":material/table:"):
         columns = [
             {t("import_column"): name, t("import_meaning"): meaning} for name, meaning in IMPORT_COLUMNS[language]

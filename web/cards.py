@@ -14,7 +14,7 @@ from data_models import PICTURE_FORMATS, Product, ProductImage, SearchHit
 from tuwen.settings import load_settings
 from web.access import ask_for_key, session_key
 from web.client import ApiClient, ApiError, ApiUnreachable
-from web.texts import LANGUAGE_KEY, Language, t
+from web.texts import Language, session_language, t
 
 SQUARE_SIDE = 320
 THUMBNAIL_CONNECTIONS = 8
@@ -63,7 +63,7 @@ STYLE = """<style>
 
 
 def api_client() -> ApiClient:
-    return _api_client_in(st.session_state[LANGUAGE_KEY], session_key())
+    return _api_client_in(session_language(), session_key())
 
 
 @st.cache_resource(max_entries=CLIENTS, show_spinner=False)

@@ -22,7 +22,7 @@ from data_models import (
 )
 from web.cards import api_client, as_plain, words_of
 from web.client import ApiError
-from web.texts import LANGUAGE_KEY, t
+from web.texts import session_language, t
 
 Place = Literal["search", "list"]
 Option = TypeVar("Option", bound=str)
@@ -165,7 +165,7 @@ def choose(
     place: Place, name: str, options: Sequence[Option], on_change: Callable[[], None], hint: str | None = None
 ) -> Option:
     """A select box whose options are words of ours. It identifies them by their words, so each language has its own."""
-    language, kept = st.session_state[LANGUAGE_KEY], f"{place}_{name}_kept"
+    language, kept = session_language(), f"{place}_{name}_kept"
     chosen = st.selectbox(
         t(f"list_{name}"),
         options,

@@ -10,7 +10,7 @@ from tuwen.settings import load_settings
 from web.access import show_key_field_if_wanted
 from web.cards import STYLE, show_error
 from web.client import ApiError
-from web.texts import LANGUAGE_KEY, LANGUAGES, t
+from web.texts import KEPT_LANGUAGE_KEY, LANGUAGE_KEY, LANGUAGES, session_language, t
 
 
 class PageEntry(NamedTuple):
@@ -41,7 +41,7 @@ PAGES = (
 def show_frame() -> st.Page:
     """The frame of this run; returns the page to run inside it."""
     try:
-        st.session_state.setdefault(LANGUAGE_KEY, load_settings().web_language)
+        keep_language()
     except SystemExit as wrong_settings:  # ends a service at its start; here it would leave an empty page
         st.code(str(wrong_settings), language=None)
         st.stop()
@@ -54,6 +54,12 @@ def show_frame() -> st.Page:
     )
     show_key_field_if_wanted()
     return page
+
+
+def keep_language() -> None:
+    """The settings' at first, then what was last chosen; before the switch is drawn."""
+    st.session_state.setdefault(KEPT_LANGUAGE_KEY, load_settings().web_language)
+    st.session_state[LANGUAGE_KEY] = st.session_state[KEPT_LANGUAGE_KEY] = session_language()
 
 
 def run_page(page: Callable[[], None]) -> None:

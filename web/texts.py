@@ -9,7 +9,7 @@ import streamlit as st
 
 Language = Literal["zh", "en"]
 LANGUAGES: dict[Language, str] = {"zh": "中文", "en": "English"}
-LANGUAGE_KEY = "language"
+LANGUAGE_KEY, KEPT_LANGUAGE_KEY = "language", "language_kept"
 
 
 class Text(NamedTuple):
@@ -17,10 +17,16 @@ class Text(NamedTuple):
     en: str
 
 
+def session_language() -> Language:
+    """The switch's, or what it was: a browser that asks for a run before it has drawn the switch says that nothing is
+    chosen there."""
+    language: Language = st.session_state.get(LANGUAGE_KEY) or st.session_state[KEPT_LANGUAGE_KEY]
+    return language
+
+
 def t(key: str, **values: object) -> str:
     """The text of this key in the session's language, its placeholders filled."""
-    language: Language = st.session_state[LANGUAGE_KEY]
-    text: str = getattr(TEXTS[key], language)
+    text: str = getattr(TEXTS[key], session_language())
     return text.format(**values)
 
 
