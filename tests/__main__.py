@@ -1,8 +1,8 @@
 """All tests, in parts side by side: two halves, which each start up on one core, and the faults at random, which mostly
 wait, and let the others go first.
 
-A promise of seconds that was broken beside two other parts says little: where a test or two of a half were late and
-nothing else failed (`tests/second_try.py`), these are tried once more when nothing else runs, and named at the end.
+A promise of seconds that was broken beside two other parts says little: where up to three tests of a half were late
+and nothing else failed (`tests/second_try.py`), these are tried once more when nothing else runs, and named at the end.
 
 python -m tests [options of pytest]
 """

@@ -17,12 +17,12 @@ st.segmented_control("switch", list(LANGUAGES), required=True, key=LANGUAGE_KEY)
 
 
 @pytest.mark.parametrize("language", ["zh", "en"])
-def test_a_browser_that_has_not_drawn_the_switch_yet_changes_no_language(
+def test_a_run_that_begins_with_nothing_chosen_keeps_the_language(
     language: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TUWEN_ENV_FILE", "")
     app = AppTest.from_string(SCRIPT, default_timeout=60).run()
-    for chosen in (language, None, None):  # what Streamlit makes of a state that the browser doesn't have
+    for chosen in (language, None, None):
         app.session_state[LANGUAGE_KEY] = chosen
         app.run()
         assert not app.exception
