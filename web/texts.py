@@ -18,8 +18,8 @@ class Text(NamedTuple):
 
 
 def session_language() -> Language:
-    """The switch's, or what it was: now and then Streamlit begins a run with nothing chosen there, though something must
-    be (seen on a busy machine)."""
+    """The switch's, or what it was: now and then Streamlit begins a run with nothing chosen there, which was seen on a
+    busy machine."""
     language: Language = st.session_state.get(LANGUAGE_KEY) or st.session_state[KEPT_LANGUAGE_KEY]
     return language
 
