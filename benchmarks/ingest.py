@@ -1,9 +1,11 @@
 """Products a second from a full queue, against what the encoders alone give; and what that does to searches.
 
     python -m benchmarks.ingest --models demo
+    python -m benchmarks.ingest --catalogue 100000 --clients 40 --seconds 30
 
 The demo catalogue's products over the API, again and again with pictures that nobody has seen (a number behind each
 file's end). Encoders alone: the same pictures, decoded before, and titles, in this process, after the service has gone.
+`--catalogue`: so many products more are there before (`synthetic.py`). `--clients`: so many search at once.
 """
 
 import tempfile
@@ -11,7 +13,7 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
@@ -31,6 +33,8 @@ def main() -> None:
     options = results.options(__doc__)
     options.add_argument("--models", nargs="+", choices=MODELS, default=["demo"])
     options.add_argument("--products", type=int, default=2000)
+    options.add_argument("--catalogue", type=int, default=0)
+    options.add_argument("--clients", type=int, default=1)
     options.add_argument(
         "--seconds", type=int, default=10, help="of searches, while nothing is ingested and while it is"
     )
@@ -42,18 +46,21 @@ def main() -> None:
     for models in chosen.models:
         with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
             folder, settings = Path(name), model_settings(models)
-            service = stack.enter_context(services.running_service(folder, **settings))
+            service = stack.enter_context(_service(folder, chosen.catalogue, settings))
             client = stack.enter_context(httpx.Client(base_url=service.url, timeout=60, trust_env=False))
             services.load(service.url, services.demo_items(10 if chosen.quick else 200))
             searchable_ms = [time_to_searchable(client, number) for number in range(3 if chosen.quick else SINGLE)]
             per_s = ingest(client, products(chosen.products, "alone"))
-            idle = load.run(service.url, "both_text_modes", 1, chosen.seconds, folder)
-            busy = searched_meanwhile(service, client, products(chosen.products, "searched"), chosen.seconds, folder)
+            wanted = products(chosen.products, "searched")
+            idle = load.run(service.url, "both_text_modes", chosen.clients, chosen.seconds, folder)
+            busy = searched_meanwhile(service, client, wanted, chosen.clients, chosen.seconds, folder)
+            after = load.run(service.url, "both_text_modes", chosen.clients, chosen.seconds, folder)
             stack.close()
             encoded_per_s, batch = encoders_alone(folder, settings, 12 if chosen.quick else 128)
         report.add(
             models=models,
             products=chosen.products,
+            catalogue=chosen.catalogue,
             products_per_s=round(per_s, 1),
             encoders_per_s=round(encoded_per_s, 1),
             encoders_batch=batch,
@@ -62,9 +69,18 @@ def main() -> None:
             searchable_p95_ms=round(results.percentile(searchable_ms, 0.95), 1),
             idle=asdict(idle),
             meanwhile=asdict(busy),
+            right_after=asdict(after),
             p95_ratio=round(busy.p95_ms / idle.p95_ms, 2),
         )
     report.write(chosen.json)
+
+
+def _service(folder: Path, catalogue: int, settings: dict[str, object]) -> AbstractContextManager[services.Service]:
+    if not catalogue:
+        return services.running_service(folder, **settings)
+    from benchmarks.synthetic import filled_service  # noqa: PLC0415  # loads models
+
+    return filled_service(folder, catalogue, **settings)
 
 
 def products(count: int, kind: str) -> list[tuple[CatalogueItem, bytes]]:
@@ -107,6 +123,7 @@ def searched_meanwhile(
     service: services.Service,
     client: httpx.Client,
     wanted: Sequence[tuple[CatalogueItem, bytes]],
+    clients: int,
     seconds: int,
     folder: Path,
 ) -> load.Measured:
@@ -121,7 +138,7 @@ def searched_meanwhile(
 
         uploads = [pool.submit(feed, each) for each in wanted]
         enough.wait()
-        measured = load.run(service.url, "both_text_modes", 1, seconds, folder)
+        measured = load.run(service.url, "both_text_modes", clients, seconds, folder)
         told_to_stop.set()
         for upload in uploads:
             upload.result()

@@ -22,7 +22,7 @@ from typing import get_args
 from benchmarks import results
 from benchmarks.load import MIXES, Draw, middle, query_cache, run
 from benchmarks.models import MODELS, model_settings
-from benchmarks.services import require_wrk, running_service, settings_of
+from benchmarks.services import require_wrk
 
 # A mix of titles that come again says nothing of pictures.
 TEXT_MODES = ("text_to_text", "text_to_image", "hybrid", "both_text_modes")
@@ -66,14 +66,9 @@ def _service(url: str | None, products: int | None, models: str, folder: Path) -
     if url is not None or products is None:
         yield (url or "").rstrip("/")
         return
-    from benchmarks.synthetic import demo_vectors, fill  # noqa: PLC0415  # loads models, which a --url needs none of
+    from benchmarks.synthetic import filled_service  # noqa: PLC0415  # loads models, which a --url needs none of
 
-    settings = model_settings(models)
-    with running_service(folder, **settings):
-        pass  # makes the index
-    own = settings_of(folder, **settings)
-    fill(own, demo_vectors(own, min(products, 820)), products)
-    with running_service(folder, **settings) as service:
+    with filled_service(folder, products, **model_settings(models)) as service:
         yield service.url
 
 

@@ -5,18 +5,21 @@ Not random directions: those have no neighbours, and what an index finds among t
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
 from PIL import Image
 
-from benchmarks.services import demo_items
+from benchmarks.services import Service, demo_items, running_service, settings_of
 from nlp_models import load_encoders
 from orm_models import ProductRow, ProductVectorRow, utc_now
 from tuwen.assembly import open_stores
 from tuwen.catalogue.terms import make_terms
+from tuwen.catalogue.twins import VERSION as COMPARED
 from tuwen.encoders.base import Embeddings, unit_rows
 from tuwen.settings import Settings
 from tuwen.vectors.registry import require_live_index
@@ -99,10 +102,22 @@ def vector_rows(vectors: Vectors, first_id: int) -> list[VectorRow]:
     ]
 
 
+@contextmanager
+def filled_service(folder: Path, products: int, **settings: object) -> Iterator[Service]:
+    """With so many indexed products: the demo catalogue's vectors and others around them."""
+    with running_service(folder, **settings):
+        pass  # makes the index
+    own = settings_of(folder, **settings)
+    fill(own, demo_vectors(own, min(products, 820)), products)
+    with running_service(folder, **settings) as service:
+        yield service
+
+
 def fill(settings: Settings, base: Vectors, count: int) -> None:
     """An empty installation, which a service of these settings has opened once, gets so many indexed products.
 
-    Their pictures are not there. In this process, and so while no service has Milvus Lite's file.
+    Their pictures are not there, and count as compared with each other: of 100,000 that took half a core for most of an
+    hour, beside what was measured. In this process, and so while no service has Milvus Lite's file.
     """
     with open_stores(settings) as stores:
         index = require_live_index(stores.database, stores.vector_db)
@@ -131,6 +146,7 @@ def _product(row: VectorRow) -> dict[str, Any]:
         "image_width": 512,
         "image_height": 512,
         "index_status": "indexed",
+        "sketch_version": COMPARED,
         "created_at": utc_now(),
         "updated_at": utc_now(),
         "indexed_at": utc_now(),
