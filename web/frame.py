@@ -59,7 +59,9 @@ def show_frame() -> st.Page:
 def keep_language() -> None:
     """The settings' at first, then what was last chosen; before the switch is drawn."""
     st.session_state.setdefault(KEPT_LANGUAGE_KEY, load_settings().web_language)
-    st.session_state[LANGUAGE_KEY] = st.session_state[KEPT_LANGUAGE_KEY] = session_language()
+    language = st.session_state[KEPT_LANGUAGE_KEY] = session_language()
+    if st.session_state.get(LANGUAGE_KEY) != language:  # what is set is sent to the browser, over a click meanwhile
+        st.session_state[LANGUAGE_KEY] = language
 
 
 def run_page(page: Callable[[], None]) -> None:
