@@ -8,6 +8,7 @@ python -m tests [options of pytest]
 """
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -22,6 +23,7 @@ HERE = Path(__file__).parent
 SECOND_HALF_FROM, ALSO_SECOND = "importing", "faults"
 AT_RANDOM = HERE / "faults" / "test_stores_agree.py"
 TESTS_FAILED = 1
+END_S = 60
 PYTEST = [sys.executable, "-m", "pytest", *sys.argv[1:]]
 
 
@@ -64,8 +66,12 @@ def _start(command: list[str], ending: ExitStack) -> subprocess.Popen[bytes]:
 
 
 def _end(process: subprocess.Popen[bytes], output: IO[bytes]) -> None:
-    process.terminate()
-    process.wait()
+    process.send_signal(signal.SIGINT)  # upon which it ends the servers that it has started
+    try:
+        process.wait(END_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
     output.seek(0)
     sys.stdout.buffer.write(output.read())
     sys.stdout.flush()

@@ -36,7 +36,7 @@ class _LateTests:
         self._others_failed |= report.failed
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        self._others_failed |= bool(session.shouldfail or session.shouldstop)
+        self._others_failed |= bool(session.shouldfail)
 
     @pytest.hookimpl(trylast=True)  # what leaks are found at the end fail the run before
     def pytest_unconfigure(self) -> None:

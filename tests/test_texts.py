@@ -36,7 +36,7 @@ def test_no_character_is_left_half_normalised() -> None:
         character = chr(code)
         if unicodedata.category(character) != "Cs":
             once = canonical_text(character)
-            assert canonical_text(once) == once, hex(code)
+            assert once == character or canonical_text(once) == once, hex(code)
 
 
 def test_skus_keep_their_script_and_words_lose_their_case() -> None:
