@@ -128,3 +128,33 @@ def test_a_stop_between_two_pages_loses_nothing(database: Database, monkeypatch:
     make_missing_terms(database, lambda: None)
     with database.read() as session:
         assert count_products(session, ["沙发"]) == {"沙发": 4}
+
+
+@pytest.mark.parametrize(
+    ("text", "title"), [("shafa", "红色沙发"), ("tabel", "Wooden table"), ("woden table", "Wooden table")]
+)
+def test_a_guess_is_as_good_as_what_was_meant_however_rare_the_other_guesses_are(
+    database: Database, text: str, title: str
+) -> None:
+    """Of a word's corrections a product has one, and sounds go before them: shafa is 沙发 rather than a shaft."""
+    titles = ["红色沙发"] * 6 + ["Wooden table"] * 6 + ["Driver shaft", "Golden label", "Woven carpet"]
+    for each in titles:
+        with_terms(database, add_product(database, title=each))
+    [found] = LexicalSearch(database, Lexicon(None)).find_all([WordQuery(text, SearchFilters(), 20)])
+    with database.read() as session:
+        best = [session.get_one(ProductRow, product_id).title for product_id, _ in found.products]
+    assert best[:6] == [title] * 6
+    assert found.products[0][1] > 0.6
+
+
+@pytest.mark.parametrize(
+    ("text", "title"), [("1.5L", "水壶 1.5L"), ("1.5 l 水壶", "水壶 1.5L"), ("15l水壶", "水壶 15L")]
+)
+def test_a_fraction_is_another_number(database: Database, text: str, title: str) -> None:
+    for each in ("水壶 15L", "水壶 1.5L", "水壶 5L"):
+        with_terms(database, add_product(database, title=each))
+    [found] = LexicalSearch(database, Lexicon(None)).find_all([WordQuery(text, SearchFilters(), 20)])
+    (best, share), (_, of_second), *_ = found.products
+    with database.read() as session:
+        assert session.get_one(ProductRow, best).title == title
+    assert share > 1.5 * of_second

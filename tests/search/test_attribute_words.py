@@ -39,6 +39,7 @@ PLAIN = [
     "没有",
     "不要",
 ]
+PLAIN += ["特别要红色的沙发", "除湿机外壳", "去除异味的喷雾", "不带扶手椅", "不要折叠床", "no red or blue", "not red"]
 PLAIN += ["No. 5 perfume", "no 5", "non-stick pan", "No-Frost refrigerator", "nobody", "note book", "nothing"]
 
 
@@ -80,14 +81,19 @@ def named(text: str, words: Words | None = None) -> list[tuple[str, str, str]]:
         ("黄瓜", []),
         ("白板", []),
         ("积木", []),
+        ("红米手机 黑米", []),
         ("蓝牙耳机", []),
         ("绿萝", []),
         ("blackboard", []),
         ("red wine", []),
         ("非洲菊 非常好", []),
         ("no. 5", []),
+        ("十二抽屉柜", [("十二抽屉", "12", "")]),
+        ("二十四件餐具", [("二十四件", "24", "")]),
+        ("十人桌", [("十人", "10", "")]),
+        *((text, []) for text in ("250人会议桌", "三百六十五件", "一百二十人", "1.5 seat", "第二件半价")),
     ],
-)
+)  # fmt: skip
 def test_what_names_an_attribute_is_known_and_what_only_looks_so_is_not(
     text: str, said: list[tuple[str, str, str]]
 ) -> None:
@@ -126,6 +132,30 @@ def test_the_shops_own_synonyms_of_an_attribute_name_it(tmp_path: Path) -> None:
         ("椅子（不含坐垫）", "椅子", ["坐垫"]),
         ("shoes no laces size 42", "shoes size 42", ["laces"]),
         ("Sofa Without red Cushions", "Sofa", ["red Cushions"]),
+        *((text, "沙发", ["红色"]) for text in ("别要红色的沙发", "除红色以外的沙发", "除红色外的沙发", "沙发 红色除外",
+                                             "沙发 红色的不要", "沙发 去掉红色", "沙发 不喜欢红色")),
+        *((text, "椅子", ["扶手"]) for text in ("无扶手椅子", "没有扶手椅子", "不带扶手椅子", "不要带扶手的椅子",
+                                             "椅子 不要有扶手的", "别带扶手的椅子")),
+        *((f"不要{material}沙发", "沙发", [material]) for material in ("皮", "真皮", "布艺")),
+        *((f"非{material}沙发", "沙发", [material]) for material in ("皮", "真皮", "实木")),
+        ("不要实木床", "床", ["实木"]),
+        ("不要牛仔裤子", "裤子", ["牛仔"]),
+        ("椅子 除了黑色都行", "椅子", ["黑色"]),
+        ("椅 不要黑色白色", "椅", ["黑色", "白色"]),
+        ("不要太大的沙发", "沙发", ["大"]),
+        ("太阳伞 不要太阳能的", "太阳伞", ["太阳能"]),
+        ("不要户外的椅子", "椅子", ["户外"]),
+        ("床单 不要有机棉", "床单", ["有机棉"]),
+        ("床单 不要埃及棉", "床单", ["埃及棉"]),
+        ("裙子 不要日式和服", "裙子", ["日式和服"]),
+        ("柜子 不要需要组装的", "柜子", ["需要组装"]),
+        *((text, "sofa", ["leather"]) for text in ("non-leather sofa", "sofa, don't want leather", "sofa w/o leather",
+                                                   "sofa that isn’t leather", "sofa not made of leather")),
+        ("chair any colour but black", "chair", ["black"]),
+        ("sofa not too big", "sofa", ["big"]),
+        ("sofa with no arms", "sofa", ["arms"]),
+        ("no red or blue sofa", "sofa", ["red", "blue"]),
+        ("no leather, no wood sofa", "sofa", ["leather", "wood"]),
         *(
             (text, text, [])
             for text in PLAIN
@@ -219,6 +249,42 @@ def test_a_title_that_says_it_has_none_is_lifted(text: str) -> None:
     wishes = understand(SearchRequest(mode=SearchMode.HYBRID, text=text), Lexicon(None)).wishes
     assert wishes is not None
     assert lift(wishes, text, {}) > 0
+
+
+@pytest.mark.parametrize(
+    ("unwanted", "title"),
+    [
+        ("可乐 不要糖", "无糖可乐"),
+        ("可乐 不要糖", "0糖可乐"),
+        ("可乐 不要糖", "零糖可乐"),
+        ("可乐 不要糖", "不加糖的可乐"),
+        ("沙发 不要真皮", "非真皮沙发"),
+        ("cola without sugar", "Sugar-free cola"),
+        ("cola without sugar", "Zero sugar cola"),
+        ("sofa without leather", "Non-leather sofa"),
+        ("fridge without frost", "No-frost fridge"),
+    ],
+)
+def test_a_word_that_says_it_has_none_is_no_word_that_it_has_some(unwanted: str, title: str) -> None:
+    wishes = understand(SearchRequest(mode=SearchMode.HYBRID, text=unwanted), Lexicon(None)).wishes
+    assert wishes is not None
+    assert lift(wishes, title, {}) > 0
+
+
+def test_what_is_there_besides_is_shown() -> None:
+    for unwanted, title in (
+        ("可乐 不要糖", "10糖可乐"),
+        ("包 不要钱包", "零钱包"),
+        ("cola without sugar", "Sugar cola"),
+    ):
+        wishes = understand(SearchRequest(mode=SearchMode.HYBRID, text=unwanted), Lexicon(None)).wishes
+        assert wishes is not None
+        assert lift(wishes, title, {}) < 0
+
+
+@pytest.mark.parametrize("text", ["不要红色的", "除了红色", "not red", "no red or blue"])
+def test_where_nothing_is_left_to_look_for_what_is_not_wanted_is_not_wished(text: str) -> None:
+    assert understand(SearchRequest(mode=SearchMode.HYBRID, text=text), Lexicon(None)).wishes is None
 
 
 def test_what_only_looks_like_an_attribute_names_none() -> None:

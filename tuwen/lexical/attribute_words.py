@@ -28,10 +28,14 @@ from tuwen.lexical.vocabulary import (
 
 TOKENS = re.compile(rf"[{HAN}]+|[^\W_{HAN}]+")
 COMPOUND = re.compile(rf"([{''.join(SHADES)}]?)([{''.join(COLOUR_CHARACTERS)}]{{1,3}})(色?)")
+NO_COLOUR = re.compile("(?<=.)米$")  # 红米 and 黑米, beside 米色 and 红米色
 WORDS = re.compile(r"[^\W_]+")
+DIGITS = "".join(NUMBERS)
+# Not the end of a larger number: 250人, 三百六十五件, 1.5 seat.
 COUNTED = re.compile(
-    rf"([{''.join(NUMBERS)}]|\d{{1,2}})({'|'.join(sorted(UNITS, key=len, reverse=True))})"
-    rf"|\b({'|'.join(LATIN_NUMBERS)}|\d{{1,2}})[- ]({'|'.join(sorted(LATIN_UNITS, key=len, reverse=True))})\b"
+    rf"(?<![\d.第百千万{DIGITS}])([{DIGITS}]?十[{DIGITS}]?|[{DIGITS}]|\d{{1,2}})"
+    rf"({'|'.join(sorted(UNITS, key=len, reverse=True))})"
+    rf"|(?<![.,])\b({'|'.join(LATIN_NUMBERS)}|\d{{1,2}})[- ]({'|'.join(sorted(LATIN_UNITS, key=len, reverse=True))})\b"
 )
 LATIN_SHADES = {"dark": DARK, "deep": DARK, "light": LIGHT, "pale": LIGHT}
 LONGEST_HAN, LONGEST_LATIN = 5, 2  # characters, and words
@@ -101,7 +105,7 @@ def _of_han(run: str, offset: int, own: Known) -> Iterator[Attribute]:
         begin = at + bool(shade)
         word, meaning = _longest(run, begin, own)
         compound = COMPOUND.match(run, at)
-        if compound and compound.end() > begin + len(word):
+        if compound and compound.end() > begin + len(word) and not NO_COLOUR.search(compound[0]):
             if compound[3] or alone.has(compound.span()) or alone.has_each(compound.span(2)):
                 yield _colour(compound, offset)
                 at = compound.end()
@@ -173,5 +177,12 @@ def _of_latin(text: str, tokens: list[re.Match[str]], own: Known) -> Iterator[At
 def _counts(text: str) -> Iterator[Attribute]:
     for found in COUNTED.finditer(text):
         number, unit = (found[1], UNITS[found[2]]) if found[1] else (found[3], LATIN_UNITS[found[4]])
-        value = NUMBERS.get(number) or LATIN_NUMBERS.get(number) or int(number)
-        yield Attribute(f"{COUNT} {unit}", (str(value),), "", found[0], *found.span())
+        yield Attribute(f"{COUNT} {unit}", (str(_number(number)),), "", found[0], *found.span())
+
+
+def _number(word: str) -> int:
+    """Of 十二 and 二十四, too."""
+    if len(word) > 1 and "十" in word:
+        tens, _, ones = word.partition("十")
+        return 10 * NUMBERS.get(tens, 1) + NUMBERS.get(ones, 0)
+    return NUMBERS.get(word) or LATIN_NUMBERS.get(word) or int(word)

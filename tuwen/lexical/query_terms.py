@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from tuwen.lexical import terms
 from tuwen.lexical.lexicon import Words
-from tuwen.lexical.terms import PINYIN, SEPARATORS, TERM_LENGTH, is_han, pairs_of, parts_of, runs_of, sounds_of
+from tuwen.lexical.terms import PINYIN, TERM_LENGTH, is_han, joined, pairs_of, parts_of, runs_of, sounds_of
 from tuwen.texts import lexical_text
 
 WORD, PAIR, SINGLE, PART, SOUND, SYNONYM, CORRECTED = 1.0, 0.4, 0.15, 0.4, 0.5, 0.8, 0.6
@@ -60,7 +60,7 @@ def _terms(text: str, words: Words) -> Iterator[QueryTerm]:
         yield from _of_han(run, words) if is_han(run) else _of_letters(run)
     for first, second in pairwise(runs):  # XR 500A
         if not is_han(first) and not is_han(second):
-            yield QueryTerm(SEPARATORS.sub("", first + second), WORD)
+            yield QueryTerm(joined(first + second), WORD, instead_of=joined(first))
     for synonym in _synonyms_in(text, words):
         for run in runs_of(synonym):
             yield from (
@@ -82,7 +82,7 @@ def _of_han(run: str, words: Words) -> Iterator[QueryTerm]:
 
 
 def _of_letters(run: str) -> Iterator[QueryTerm]:
-    whole = SEPARATORS.sub("", run)
+    whole = joined(run)
     yield QueryTerm(whole, WORD)
     yield from (QueryTerm(part, PART, terms.PART) for part in parts_of(run) if part != whole)
     syllables = syllables_of(whole)

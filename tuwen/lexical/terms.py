@@ -1,8 +1,9 @@
 """The terms of a text, by which products are found word by word. Knows no database.
 
 Of Chinese: each character, each pair of neighbours (bigram), words of three and more by jieba, and each pair in pinyin,
-behind a `~`. Of letters and digits: the whole without its separators (xr500a of XR-500A), and its parts. A dictionary
-of the shop's own has no say here, only in queries (`lexicon.py`): products need not be looked through again for it.
+behind a `~`. Of letters and digits: the whole without its separators (xr500a of XR-500A, but 3.5mm), and its parts.
+A dictionary of the shop's own has no say here, only in queries (`lexicon.py`): products need not be looked through
+again for it.
 """
 
 import re
@@ -19,7 +20,7 @@ if TYPE_CHECKING:  # both are loaded when they are needed: 1.5 s and 100 MB that
     import rjieba
 
 LOADING = threading.Lock()  # by several searches at once, of which each is the first
-VERSION = 1
+VERSION = 2
 """Of what this module makes of a product. Raised, all products' terms are made anew."""
 TERM_LENGTH = 64
 MOST_TERMS = 400  # of a product: a title and a sku have far fewer, attributes may have 32 KiB
@@ -28,6 +29,8 @@ HAN = "\u3007\u3400-\u4dbf\u4e00-\u9fff\U00020000-\U0002fa1f"
 LATIN = rf"[^\W_{HAN}]+"
 RUNS = re.compile(rf"[{HAN}]+|{LATIN}(?:[-._/+]{LATIN})*")
 SEPARATORS = re.compile(r"[-._/+]")
+# 1.5 is not 15, nor 1/2 twelve.
+MEANINGLESS = re.compile(r"[-_+]|(?<!\d)[./]|[./](?!\d)")
 PARTS = re.compile(r"\d+|[^\W\d_]+")
 # What a term says of the product that has it, by where it stands; 100 is a title's, of a usual length.
 TITLE, SKU, CATEGORY, ATTRIBUTES = 1.0, 1.0, 0.5, 0.4
@@ -72,7 +75,7 @@ def _terms_of(text: str) -> Iterator[tuple[str, float]]:
             yield from ((word, PAIR) for word in jieba().cut_for_search(run) if len(word) > 2)  # noqa: PLR2004
             yield from ((sound, SOUND) for sound in sounds_of(run))
         else:
-            yield SEPARATORS.sub("", run), PAIR
+            yield joined(run), PAIR
             yield from ((part, PART) for part in parts_of(run))
 
 
@@ -84,6 +87,11 @@ def sounds_of(run: str) -> list[str]:
     """Of Chinese, each pair in pinyin without tones: ~shafa of 沙发."""
     syllables = lazy_pinyin()(run)
     return [f"{PINYIN}{first}{second}" for first, second in pairwise(syllables)]
+
+
+def joined(run: str) -> str:
+    """Of letters and digits, without the separators that say nothing."""
+    return MEANINGLESS.sub("", run)
 
 
 def parts_of(run: str) -> list[str]:

@@ -21,7 +21,7 @@ from tuwen.lexical.query_terms import (
     query_terms,
     sounds_instead_of,
 )
-from tuwen.lexical.terms import PINYIN, is_han, pairs_of, runs_of, sounds_of
+from tuwen.lexical.terms import PINYIN, SEPARATORS, is_han, joined, pairs_of, runs_of, sounds_of
 from tuwen.search.word_shares import Having, WordPart, parts_of_query, share_of, spellings_of
 from tuwen.texts import lexical_text
 
@@ -115,9 +115,12 @@ class LexicalSearch:
         unknown = {each.term for each in asked if each.term not in counts}
         if not unknown:
             return []
-        meant = _spellings([each.term for each in asked if each.weight >= WORD and each.term in unknown])
-        known = sorted(known_terms(session, meant))[:MOST_CORRECTIONS]
-        corrected = [QueryTerm(term, CORRECTED, instead_of=meant[term]) for term in known]
+        sounds = [each for each in asked if each.instead_of in unknown and each.term.startswith(PINYIN)]
+        heard = {each.instead_of for each in sounds} - {each.instead_of for each in sounds if each.term in unknown}
+        meant = _spellings([each.term for each in asked if each.weight >= WORD and each.term in unknown - heard])
+        known = self._counts.of(session, known_terms(session, meant))
+        commonest = sorted(known, key=lambda term: (-known[term], term))[:MOST_CORRECTIONS]
+        corrected = [QueryTerm(term, CORRECTED, instead_of=meant[term]) for term in commonest]
         return sounds_instead_of(unknown, text) + corrected
 
 
@@ -129,17 +132,31 @@ def _spellings(unknown: Sequence[str]) -> dict[str, str]:
 
 def _weights(asked: Sequence[QueryTerm], counts: Mapping[str, int], products: int) -> tuple[dict[str, float], float]:
     """Of the terms that any product has, by how rare they are; and what a product has that has all that was asked for:
-    what none has is missing in it, too, unless something else was meant."""
-    found_instead = {each.instead_of for each in asked if each.instead_of and each.term in counts}
+    what none has is missing in it, too, unless something else was meant.
+
+    Of a word's corrections a product has one, and none weighs more for being rarer: shaft is not likelier than 沙发.
+    """
+    guesses = [each for each in asked if each.instead_of and each.term in counts]
+    commonest: dict[str, int] = {}
+    for each in guesses:
+        if not each.term.startswith(PINYIN):
+            commonest[each.instead_of] = max(counts[each.term], commonest.get(each.instead_of, 0))
+    found_instead = {each.instead_of for each in guesses}
     weights: dict[str, float] = {}
-    best = 0.0
+    best, best_of_word = 0.0, dict.fromkeys(commonest, 0.0)
     for each in asked:
-        weight = each.weight * math.log(1 + products / counts.get(each.term, 1))
-        if each.term in counts:
+        is_known, is_correction = each.term in counts, each.instead_of and not each.term.startswith(PINYIN)
+        if not is_known and (each.instead_of or each.term in found_instead):
+            continue
+        count = commonest[each.instead_of] if is_correction else counts.get(each.term, 1)
+        weight = each.weight * math.log(1 + products / count)
+        if is_known:
             weights[each.term] = weight
-        if each.term in counts or not (each.instead_of or each.term in found_instead):
+        if is_correction:
+            best_of_word[each.instead_of] = max(best_of_word[each.instead_of], weight * each.impact)
+        else:
             best += weight * each.impact
-    return weights, best
+    return weights, best + sum(best_of_word.values())
 
 
 def _rarest(weights: Mapping[str, float], counts: Mapping[str, int]) -> list[str]:
@@ -166,12 +183,10 @@ def _runs_in(title: str) -> tuple[str, ...]:
 def _words_in(title: str, terms: Set[str], *, has_sounds: bool) -> Iterator[str]:
     for run in _runs_in(title):
         if not is_han(run):
-            pieces = [run, *run.replace("-", " ").replace("_", " ").replace(".", " ").replace("/", " ").split()]
-            joined = "".join(pieces[1:])
-            if joined in terms or run in terms:
+            if joined(run) in terms or run in terms:
                 yield run
             else:
-                yield from (piece for piece in dict.fromkeys(pieces[1:]) if piece in terms)
+                yield from (piece for piece in dict.fromkeys(filter(None, SEPARATORS.split(run))) if piece in terms)
             continue
         marked = [False] * len(run)
         sounds = sounds_of(run) if has_sounds else []

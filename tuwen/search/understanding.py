@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from data_models import NamedAttribute, SearchMode, SearchRequest, SearchTerm, Understood
 from tuwen.lexical.attribute_words import Attribute, attributes_in, may_name
 from tuwen.lexical.lexicon import Lexicon, Words
-from tuwen.lexical.negation import asked_of, may_negate
+from tuwen.lexical.negation import asked_of, may_negate, negates
 from tuwen.search.wishes import MOST_ATTRIBUTES, Wishes, unwanted_of
 from tuwen.texts import lexical_text, normalise_text
 
@@ -76,7 +76,9 @@ def understand(request: SearchRequest, lexicon: Lexicon) -> Understanding:
         asked = asked_of(normalise_text(request.text))
         if asked.without:
             wanted, without = asked
-    attributes = _attributes_once(wanted, words) if request.weighs_attributes else ()
+    # 不要红色的, and nothing else: red is not wished for.
+    wishes_nothing = request.negation and not without and negates(normalise_text(request.text))
+    attributes = _attributes_once(wanted, words) if request.weighs_attributes and not wishes_nothing else ()
     if not attributes and not without:
         return Understanding(request.text)
     unwanted = tuple(unwanted_of(phrase, words) for phrase in without)

@@ -168,6 +168,8 @@ def _shown(unwanted: Unwanted, said: Sequence[tuple[Said, bool]]) -> float:
     for text, of_itself in said:
         if any(unwanted.phrase in each or each in unwanted.phrase for each in text.lacks):
             return SAID_TO_LACK
+        if any(_is_said_to_lack(text.text, noun) for noun in unwanted.nouns):
+            return SAID_TO_LACK
         if unwanted.nouns:
             of_all = (*text.of_itself, *text.in_detail)
             if all(_has(text.text, noun) for noun in unwanted.nouns) and _all_agree(unwanted.attributes, of_all):
@@ -186,6 +188,13 @@ def _all_agree(unwanted: Collection[Attribute], said: Collection[Attribute]) -> 
         any(each.kind == not_that.kind and each.agreement(not_that) > NEAR_ENOUGH for each in said)
         for not_that in unwanted
     )
+
+
+def _is_said_to_lack(text: str, noun: str) -> bool:
+    """无糖 and sugar-free, which are words: `asked_of` takes nothing out of them."""
+    if noun.isascii():
+        return bool(re.search(rf"\b(?:no|non|zero)[- ]{re.escape(noun)}s?\b|\b{re.escape(noun)}s?[- ]free\b", text))
+    return bool(re.search(rf"(?:[无免]|零(?![钱食件售])|(?<!\d)0|不[含加添带]){re.escape(noun)}", text))
 
 
 def _has(text: str, noun: str) -> bool:

@@ -13,7 +13,7 @@ from typing import NamedTuple, Self, TypeVar
 from data_models import Product
 from tuwen.lexical.lexicon import Words
 from tuwen.lexical.query_terms import CORRECTED, SOUND, QueryTerm
-from tuwen.lexical.terms import PINYIN, SEPARATORS, is_han, parts_of, runs_of, sounds_of, texts_in
+from tuwen.lexical.terms import PINYIN, is_han, joined, parts_of, runs_of, sounds_of, texts_in
 from tuwen.texts import lexical_text
 
 Read = TypeVar("Read")
@@ -119,7 +119,7 @@ def _read(text: str) -> _Text:
     words: set[str] = set()
     for run in runs_of(text):
         if not is_han(run):
-            words.update((SEPARATORS.sub("", run), *parts_of(run)))
+            words.update((joined(run), *parts_of(run)))
     return _Text(text, frozenset(words))
 
 
