@@ -57,6 +57,32 @@ def test_an_encoding_is_found_behind_many_lines_without_it(tmp_path: Path) -> No
     assert (len(rows), rows[-1].changes.title) == (20_001, "红色布艺沙发")
 
 
+GBK_WITH_LITTLE_CHINESE = {
+    "pictures in a folder 图片, whose bytes are UTF-8, too": [
+        ["货号", "品名", "图片"], *([f"ENC-{number}", "Sofa", f"图片\\{number}.png"] for number in range(50)),
+    ],
+    "all of it in the last line": [["sku", "title"], ["ENC-1", "红色布艺沙发"]],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("rows", GBK_WITH_LITTLE_CHINESE.values(), ids=GBK_WITH_LITTLE_CHINESE)
+def test_gbk_is_found_where_there_is_little_of_it(tmp_path: Path, rows: list[list[str]]) -> None:
+    found = good(read(tmp_path, csv_of(*rows, encoding="gbk").rstrip()))
+    assert [[row.sku, row.changes.title, row.image][: len(rows[0])] for row in found] == rows[1:]
+
+
+BROKEN = ["café".encode("cp1252"), "éclair doré à côté".encode()[:-1], "沙发".encode()[:-1]]
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+@pytest.mark.parametrize("title", ["红色布艺沙发", "椅", "кресло красное", "Étagère en chêne"])
+def test_utf8_with_a_broken_line_is_utf8(tmp_path: Path, title: str, broken: bytes) -> None:
+    lines = csv_of(["sku", "title"], *([f"A{number}", title] for number in range(9)))
+    rows = read(tmp_path, lines + b"B," + broken + b",\r\n")
+    assert {row.changes.title for row in good(rows)} == {title}
+    assert [line for line, _, _ in reasons(rows)] == [11]
+
+
 def test_other_encodings_are_refused_and_not_taken_for_chinese(tmp_path: Path) -> None:
     for title, encoding in (("木製書櫃與椅子紅色布藝沙發", "big5"), ("Étagère en chêne brûlé", "cp1252")):
         assert "neither UTF-8" in refusal(tmp_path, csv_of(["sku", "title"], ["1", title], encoding=encoding))

@@ -46,25 +46,35 @@ def find_encoding(open_file: Callable[[], IO[bytes]]) -> str:
         while sample.isascii() and (chunk := file.read(CHUNK_BYTES)):
             sample = sample[-1024:] + chunk
         sample += file.read(SAMPLE_BYTES)
-    lines = [line for line in sample.split(b"\n")[:-1] or [sample] if not line.isascii()]
-    if not lines or _share_that_decodes(lines, "utf-8") > MOST_LINES:
+        if file.read(1):  # the last line is cut off, maybe within a character
+            sample = sample[: sample.rfind(b"\n")] if b"\n" in sample else sample
+    lines = [line for line in sample.split(b"\n") if not line.isascii()]
+    others = [line for line in lines if not _decodes(line, "utf-8")]
+    mostly_utf8 = len(others) < MOST_LINES * len(lines)
+    # Short words of GB18030 may be UTF-8, too (图片 is), so that the lines that are not decide; but few of them in
+    # what is no GB18030 are lines that were broken, or came from another file.
+    if not others or (mostly_utf8 and not _looks_like_gb18030(others)):
         return "utf-8"
-    pairs = TWO_BYTES.findall(b"\n".join(lines))
-    common = sum(1 for pair in pairs if COMMON.fullmatch(pair))
-    if _share_that_decodes(lines, "gb18030") > MOST_LINES and common >= LEAST_COMMON * len(pairs):
+    if _looks_like_gb18030(lines):
         return "gb18030"
+    if mostly_utf8:
+        return "utf-8"
     raise InvalidInput.in_field("file", "is neither UTF-8, UTF-16 nor GB18030 (GBK); save it as UTF-8")
 
 
-def _share_that_decodes(lines: list[bytes], encoding: str) -> float:
-    decoded = 0
-    for line in lines:
-        try:
-            line.decode(encoding)
-        except UnicodeDecodeError:
-            continue
-        decoded += 1
-    return decoded / len(lines)
+def _looks_like_gb18030(lines: list[bytes]) -> bool:
+    pairs = TWO_BYTES.findall(b"\n".join(lines))
+    common = sum(1 for pair in pairs if COMMON.fullmatch(pair))
+    decoded = sum(1 for line in lines if _decodes(line, "gb18030"))
+    return decoded > MOST_LINES * len(lines) and common >= LEAST_COMMON * len(pairs)
+
+
+def _decodes(line: bytes, encoding: str) -> bool:
+    try:
+        line.decode(encoding)
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 class _InUtf8(io.RawIOBase):
