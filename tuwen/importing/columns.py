@@ -21,19 +21,39 @@ attributes: attributes attrs 属性 商品属性
 image: image images imagepath imageurl imagefile imagelink picture photo img
 image: 图片 主图 照片 商品图片 商品主图 图片路径 图片地址 图片链接 图片文件
 """
+# These, and all names with a mark or a bracket, give way to those above: beside them they stay attributes.
+MORE_NAMES = """
+sku: 货品编号 商家sku
+title: 产品名 宝贝名称 宝贝标题 货品名称
+category: 商品类别 所属类目
+price: 产品价格 商品单价
+image: 图片url 主图链接 主图地址 商品图片链接 首图 产品图片 产品主图 mainimage
+"""
+# The first of 图片1, 图片2 and so on, where no other column has the picture.
+LAST_NAMES = "image: 图片1"
+BRACKET = re.compile(r"[(\[【]([^()\[\]【】]*)[)\]】]$")
+OTHER_UNIT = re.compile(r"[万千百]元|[万千百分]$|cent")  # than that of other prices
 # An address may have | in it: there it separates beside a blank, or before another address.
 BETWEEN_PATHS = re.compile(r"\|")
 BETWEEN_ADDRESSES = re.compile(r"\|\s*(?=[a-zA-Z]+://)|\s\||\|(?=\s|$)")
-_LINES = [line.split(": ") for line in NAMES.strip().splitlines()]
-_FIELD_OF = {name: field for field, names in _LINES for name in names.split()}
+
+
+def _fields_by_name(table: str) -> dict[str, str]:
+    lines = [line.split(": ") for line in table.strip().splitlines()]
+    return {name: field for field, names in lines for name in names.split()}
+
+
+_FIELD_OF = _fields_by_name(NAMES)
+_FIELD_OF_MORE = _FIELD_OF | _fields_by_name(MORE_NAMES)
+_LAST_FIELD_OF = _fields_by_name(LAST_NAMES)
 
 
 class SourceRow(NamedTuple):
     """A row as the file has it, by field; what is no field, by the column's name."""
 
     line: int
-    columns: tuple[str, ...]
-    """As they are called in the file."""
+    columns: dict[str, str]
+    """As they are called in the file → what each is taken for, as `meaning_of` says it."""
     fields: dict[str, Any]
     attributes: dict[str, Any]
 
@@ -54,12 +74,30 @@ def named_pictures(value: Any) -> Any:
     return parts if parts[1:] else "".join(parts)
 
 
-def field_of(column: str) -> str | None:
-    """None: an attribute."""
+def fields_of(columns: Iterable[str]) -> dict[str, str]:
+    """Of those that are no attributes. All columns are looked at: 售价(元) is the price where no 价格 is."""
+    names = {column: _plain_name(column) for column in columns}
+    fields: dict[str, str] = {}
+    for field_of in (_FIELD_OF.get, _field_of_marked, _LAST_FIELD_OF.get):
+        taken = set(fields.values())
+        found = {column: field_of(name) for column, name in names.items() if column not in fields}
+        fields |= {column: field for column, field in found.items() if field and field not in taken}
+    return fields
+
+
+def _plain_name(column: str) -> str:
     name = lexical_text(column)
     for separator in " _-":
         name = name.replace(separator, "")
-    return _FIELD_OF.get(name)
+    return name
+
+
+def _field_of_marked(name: str) -> str | None:
+    """`*货号`, `售价(元)`, `商品名称(必填)`. A price in 万元 or cents is no price as those of other products are."""
+    name = name.strip("*")
+    bracket = BRACKET.search(name)
+    field = _FIELD_OF_MORE.get(name[: bracket.start()].strip("*") if bracket else name)
+    return None if bracket and field == "price" and OTHER_UNIT.search(bracket[1]) else field
 
 
 def attribute_of(column: str) -> str:
@@ -67,17 +105,18 @@ def attribute_of(column: str) -> str:
     return column[len(ATTRIBUTE_PREFIX) :] if column.lower().startswith(ATTRIBUTE_PREFIX) else column
 
 
-def meaning_of(column: str) -> str:
+def meaning_of(column: str, fields: Mapping[str, str]) -> str:
     """For people: the field, or `attributes.` and the attribute."""
-    return field_of(column) or f"{ATTRIBUTE_PREFIX}{attribute_of(column)}"
+    return fields.get(column) or f"{ATTRIBUTE_PREFIX}{attribute_of(column)}"
 
 
-def require_usable(columns: Iterable[str]) -> None:
-    """Of a file whose first line names its columns. Raises InvalidInput."""
+def require_usable(columns: Iterable[str]) -> dict[str, str]:
+    """The fields of a file whose first line names its columns. Raises InvalidInput."""
     named = [column for column in columns if column]
     if len(named) > MOST_COLUMNS:
         raise InvalidInput.in_field("file", f"has {len(named)} columns, the limit is {MOST_COLUMNS}")
-    meanings = [meaning_of(column) for column in named]
+    fields = fields_of(named)
+    meanings = [meaning_of(column, fields) for column in named]
     twice = [column for column, meaning in zip(named, meanings, strict=True) if meanings.count(meaning) > 1]
     if twice:
         raise InvalidInput.in_field("file", f"has several columns that mean the same: {', '.join(twice)}; keep one")
@@ -86,16 +125,18 @@ def require_usable(columns: Iterable[str]) -> None:
         raise InvalidInput.in_field(
             "file", f"must name its columns in the first line, sku (货号) or title (标题) among them; it has {found}"
         )
+    return fields
 
 
-def as_row(line: int, values: Mapping[str, Any]) -> SourceRow | BadRow:
-    """Raises nothing: two names of one field are the row's own fault."""
+def as_row(line: int, values: Mapping[str, Any], fields_of_file: Mapping[str, str] | None = None) -> SourceRow | BadRow:
+    """By the file's columns, or the row's own. Raises nothing: two names of one field are the row's own fault."""
+    field_of = fields_of(values) if fields_of_file is None else fields_of_file
     fields: dict[str, Any] = {}
     attributes: dict[str, Any] = {}
     for column, value in values.items():
-        field = field_of(column)
+        field = field_of.get(column)
         into, name = (attributes, attribute_of(column)) if field is None else (fields, field)
         if name in into:
             return BadRow(line, f"has {name} twice, once as {column}")
         into[name] = value
-    return SourceRow(line, tuple(values), fields, attributes)
+    return SourceRow(line, {column: meaning_of(column, field_of) for column in values}, fields, attributes)

@@ -13,7 +13,7 @@ from typing import IO, Self
 
 from tuwen.errors import InvalidInput
 from tuwen.importing.archives import Archive
-from tuwen.importing.columns import BadRow, SourceRow, meaning_of
+from tuwen.importing.columns import BadRow, SourceRow
 from tuwen.importing.spreadsheet import WORKBOOK, read_sheet_rows
 from tuwen.importing.text_files import find_encoding, read_lines, read_text_rows
 
@@ -65,8 +65,8 @@ class Source:
         try:
             for row in self._rows():
                 if isinstance(row, SourceRow) and len(self.columns) < COLUMNS_SHOWN:
-                    for name in row.columns:
-                        self.columns.setdefault(name[:LONGEST_SHOWN], meaning_of(name)[:LONGEST_SHOWN])
+                    for name, meaning in row.columns.items():
+                        self.columns.setdefault(name[:LONGEST_SHOWN], meaning[:LONGEST_SHOWN])
                 yield row
         except DAMAGE as error:
             raise InvalidInput.in_field("file", f"is a ZIP archive that can't be read: {error}") from error

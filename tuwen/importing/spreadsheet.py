@@ -58,6 +58,7 @@ def _rows(sheet: Any, read_already: list[float]) -> Iterator[SourceRow | BadRow]
     expected = min(max(sheet.max_row or 1, 1), MOST_ROWS)
     sheet.reset_dimensions()  # what a sheet says of its size may be anything
     columns: list[str] | None = None
+    fields: dict[str, str] = {}
     for number, cells in enumerate(sheet.iter_rows(values_only=True), start=1):
         if number > MOST_ROWS:
             raise InvalidInput.in_field("file", f"has over {MOST_ROWS:,} rows, the limit of XLSX")
@@ -66,9 +67,9 @@ def _rows(sheet: Any, read_already: list[float]) -> Iterator[SourceRow | BadRow]
             continue
         if columns is None:
             columns = ["" if cell is None else str(cell).strip() for cell in cells]
-            require_usable(columns)
+            fields = require_usable(columns)
         else:
-            yield row_of_cells(number, columns, [_plain(cell) for cell in cells])
+            yield row_of_cells(number, columns, [_plain(cell) for cell in cells], fields)
     if columns is None:
         raise InvalidInput.in_field("file", "has nothing in its first sheet")
 

@@ -164,16 +164,16 @@ def _csv_rows(first: Line, lines: Iterator[Line]) -> Rows:
     if isinstance(head, BadRow):
         raise InvalidInput.in_field("file", f"can't be used: its first line {head.reason}")
     columns = [cell.strip() for cell in head]
-    require_usable(columns)
+    fields = require_usable(columns)
     while (record := reading.next_record()) is not None:
         if isinstance(record, BadRow):
             yield record
         elif any(cell.strip() for cell in record):
-            yield row_of_cells(reading.line, columns, record)
+            yield row_of_cells(reading.line, columns, record, fields)
 
 
-def row_of_cells(line: int, columns: list[str], cells: list[Any]) -> SourceRow | BadRow:
-    """What an empty cell means is nothing, and not that something is to be empty."""
+def row_of_cells(line: int, columns: list[str], cells: list[Any], fields: dict[str, str]) -> SourceRow | BadRow:
+    """`fields`: of `require_usable`. What an empty cell means is nothing, and not that something is to be empty."""
     if any(cell not in (None, "") for cell in cells[len(columns) :]):
         return BadRow(line, f"has {len(cells)} cells, and there are {len(columns)} columns")
     named = zip(columns, cells, strict=False)
@@ -181,7 +181,7 @@ def row_of_cells(line: int, columns: list[str], cells: list[Any]) -> SourceRow |
     unnamed = [cell for column, cell in zip(columns, cells, strict=False) if not column and cell not in (None, "")]
     if unnamed:
         return BadRow(line, f"has {str(unnamed[0])[:40]!r} in a column that has no name")
-    return as_row(line, values)
+    return as_row(line, values, fields)
 
 
 class _CsvReading:
