@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 from tuwen.api.access_messages import OF_ACCESS, WORDS
 from tuwen.api.failure_messages import OF_FAILURES
 from tuwen.api.health_messages import OF_HEALTH
+from tuwen.api.import_messages import OF_IMPORTS
 from tuwen.api.relevance_messages import OF_RELEVANCE
 from tuwen.api.warning_messages import KINDS, OF_WARNINGS
 
@@ -26,6 +27,7 @@ Parameters = dict[str, int | str]
 OURS = (
     *OF_ACCESS,
     *OF_RELEVANCE,
+    *OF_IMPORTS,
     ("missing_query", "mode {mode} needs exactly one of: {allowed}; this request has none of them.", "{mode} 模式需要且只需要其中一个：{allowed}；请求中一个也没有。"),
     ("other_query", "mode {mode} needs exactly one of: {allowed}; this request has {given}.", "{mode} 模式需要且只需要其中一个：{allowed}；请求中有 {given}。"),
     ("needs_one_query", "mode {mode} needs exactly one of: {allowed}", "{mode} 模式需要且只需要其中一个：{allowed}"),
@@ -66,13 +68,11 @@ OURS = (
     ("too_large", "{path} has {size} bytes, the limit is {limit}", "{path} 有 {size} 字节，上限为 {limit}"),
     ("unreadable_file", "{path} can't be read from the archive: {reason}", "无法从压缩包中读取 {path}：{reason}"),
     ("unreadable_file", "{path} can't be read: {reason}", "无法读取 {path}：{reason}"),
-    ("unreadable_file", "is a ZIP archive that can't be read: {reason}", "是无法读取的 ZIP：{reason}"),
-    ("unreadable_file", "is no XLSX workbook that can be read: {reason}", "不是可以读取的 XLSX：{reason}"),
     ("other_file", "is {kind}; send CSV, XLSX, JSON lines, or a ZIP archive", "是 {kind}；请上传 CSV、XLSX、JSON lines 或 ZIP"),
     ("file_members", "has {count} files in it, the limit is {limit}", "里面有 {count} 个文件，上限为 {limit}"),
     ("file_members", "must have one file of rows (CSV, XLSX, JSON lines) in it; it has {found}", "里面必须有且只有一个数据文件（CSV、XLSX、JSON lines）；现在有：{found}"),
     ("too_large", "has over {limit} rows, the limit of XLSX", "超过 {limit} 行（XLSX 的上限）"),
-    ("empty_file", "has nothing in its first sheet", "第一个工作表是空的"),
+    ("empty_file", "has nothing in its first visible sheet", "第一个可见的工作表是空的"),
     ("too_large", "has a workbook of over {limit} bytes in it; send that by itself", "其中的工作簿超过 {limit} 字节；请单独上传"),
     ("too_large", "has a directory of {size} bytes, the limit is {limit}", "目录有 {size} 字节，上限为 {limit}"),
     ("too_large", "has too much besides its rows (texts, formats, names); save it as CSV", "除行以外的内容（文本、格式、名称）过多；请另存为 CSV"),

@@ -9,6 +9,8 @@ from tuwen.texts import lexical_text
 
 ATTRIBUTE_PREFIX = "attributes."
 MOST_COLUMNS = 1000
+MOST_DIGITS = 15  # of a number, as spreadsheets keep it
+SCIENTIFIC = re.compile(r"(?i)\d([.,]\d+)?E\+\d{2,3}")
 # Field: what its column is called, as `lexical_text` has it, without spaces, hyphens and underscores.
 NAMES = """
 sku: sku skuid sku编码 sku编号 skucode itemnumber productcode productnumber
@@ -98,6 +100,13 @@ def _field_of_marked(name: str) -> str | None:
     bracket = BRACKET.search(name)
     field = _FIELD_OF_MORE.get(name[: bracket.start()].strip("*") if bracket else name)
     return None if bracket and field == "price" and OTHER_UNIT.search(bracket[1]) else field
+
+
+def has_lost_digits(key: Any) -> bool:
+    """A sku or a group that a spreadsheet took for a number with more digits than it keeps, or shows."""
+    if isinstance(key, float):
+        return abs(key) >= 10.0**MOST_DIGITS
+    return isinstance(key, str) and SCIENTIFIC.fullmatch(key.strip()) is not None
 
 
 def attribute_of(column: str) -> str:

@@ -22,7 +22,7 @@ from tuwen.background import WorkPool
 from tuwen.database.engine import Database
 from tuwen.errors import InvalidInput
 from tuwen.importing.attempts import Attempt, require_running
-from tuwen.importing.columns import SourceRow
+from tuwen.importing.columns import SourceRow, has_lost_digits
 from tuwen.importing.source import Source
 from tuwen.messaging.outbox import add_product_event
 from tuwen.settings import Settings
@@ -56,7 +56,12 @@ class NamedSkus:
         for row in rows:
             count += 1
             sku = row.fields.get("sku") if isinstance(row, SourceRow) else None
-            if sku is None or isinstance(sku, list | dict) or not (key := canonical_text(str(sku))):
+            if (
+                sku is None
+                or isinstance(sku, list | dict)
+                or has_lost_digits(sku)
+                or not (key := canonical_text(str(sku)))
+            ):
                 self.without.append(row.line)
             else:
                 self._hashes.append(_hash(key))

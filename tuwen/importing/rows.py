@@ -15,7 +15,7 @@ from pydantic import JsonValue, TypeAdapter, ValidationError
 from data_models import MAX_IMAGES, Attributes, ProductChanges
 from tuwen.catalogue.limits import require_within_limits
 from tuwen.errors import FieldError, InvalidInput
-from tuwen.importing.columns import BadRow, SourceRow, named_pictures
+from tuwen.importing.columns import BadRow, SourceRow, has_lost_digits, named_pictures
 from tuwen.settings import Settings
 
 CURRENCIES = re.compile(r"(?i)^(rmb|cny|usd|eur|[¥$€£])|(rmb|cny|usd|eur|[¥$€£元])$")
@@ -117,6 +117,13 @@ def _understand(fields: dict[str, Any], quoted: Callable[[str], str]) -> None:
             fields["price"] = None
         elif isinstance(fields["price"], str) and not NUMBER.fullmatch(fields["price"]):
             raise InvalidInput.in_field("price", f"is {quoted(fields['price'])[:40]!r}, which is no number")
+    for name in ("sku", "group_id"):
+        if has_lost_digits(fields.get(name)):
+            raise InvalidInput.in_field(
+                name,
+                f"is {quoted(str(fields[name]))[:40]!r}, a number that a spreadsheet took digits from; "
+                "format the column as text, and enter it anew",
+            )
     for name in ("sku", "title", "category", "group_id"):
         if isinstance(fields.get(name), int | float) and not isinstance(fields[name], bool):
             fields[name] = str(fields[name])  # as a spreadsheet has a sku of digits

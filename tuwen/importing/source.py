@@ -20,6 +20,7 @@ from tuwen.importing.text_files import find_encoding, read_lines, read_text_rows
 DATA_FILES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".txt", ".xlsx")
 COLUMNS_SHOWN, LONGEST_SHOWN = 200, 100
 LARGEST_WORKBOOK_BYTES, CHUNK_BYTES = 256 * 1024 * 1024, 1024 * 1024  # within an archive
+LOCK_FILE = "~$"  # what Excel lays beside a workbook that is open
 UTF8_NAME = 0x800  # the flag of a ZIP member
 # What zipfile raises at an archive that is damaged, encrypted, or packed in a way that it does not know.
 DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError, ValueError)
@@ -90,7 +91,7 @@ class Source:
         data = self._index_members(archive)
         self._folder = PurePosixPath(_name_of(data)).parent
         opened = partial(archive.unpack, data)
-        if PurePosixPath(data.filename).suffix.lower() == ".xlsx":
+        if PurePosixPath(_name_of(data)).suffix.lower() == ".xlsx":
             return read_sheet_rows(self._unpacked(opened, data.file_size), self._share)
         self._size = max(data.file_size, 1)
         return self._text_rows(opened)
@@ -118,15 +119,16 @@ class Source:
         """Of pictures, by their paths and, where that is no other's, by their bare names. Returns the one with rows."""
         data = []
         for member in archive.infolist():
-            path = PurePosixPath(_name_of(member))
-            if member.is_dir() or path.name.startswith(".") or "__MACOSX" in path.parts:
+            name = _name_of(member)
+            path = PurePosixPath(name)
+            if name.endswith("/") or path.name.startswith((".", LOCK_FILE)) or "__MACOSX" in path.parts:
                 continue
             if path.suffix.lower() in DATA_FILES:
                 data.append(member)
             for key in {archived_name(str(path)), f"*/{archived_name(path.name)}"}:
                 self._pictures[key] = None if key in self._pictures else member
-        nearest = min((member.filename.count("/") for member in data), default=0)
-        data = [member for member in data if member.filename.count("/") == nearest]
+        nearest = min((_name_of(member).count("/") for member in data), default=0)
+        data = [member for member in data if _name_of(member).count("/") == nearest]
         if len(data) != 1:
             found = ", ".join(map(_name_of, data[:5])) or "none"
             raise InvalidInput.in_field(
@@ -174,7 +176,11 @@ def _has(archive: Archive, name: str) -> bool:
 
 
 def _name_of(member: zipfile.ZipInfo) -> str:
-    """Programs on a Chinese Windows write names in GBK, and say nothing of it."""
+    """Programs on a Chinese Windows write names in GBK, and say nothing of it; some have backslashes in them."""
+    return _decoded_name(member).replace("\\", "/")
+
+
+def _decoded_name(member: zipfile.ZipInfo) -> str:
     if not member.flag_bits & UTF8_NAME:
         data = member.filename.encode("cp437", "replace")
         for encoding in ("utf-8", "gb18030"):

@@ -1,8 +1,9 @@
-"""Rows of the first sheet of an XLSX workbook, a row at a time."""
+"""Rows of the first visible sheet of an XLSX workbook, a row at a time."""
 
 import datetime
+import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO, Any, cast
 from xml.parsers import expat
@@ -13,7 +14,7 @@ from openpyxl.xml.constants import SHEET_MAIN_NS
 
 from tuwen.errors import InvalidInput
 from tuwen.importing.archives import Archive, Watched
-from tuwen.importing.columns import BadRow, SourceRow, require_usable
+from tuwen.importing.columns import MOST_DIGITS, BadRow, SourceRow, require_usable
 from tuwen.importing.text_files import row_of_cells
 
 WORKBOOK = "xl/workbook.xml"
@@ -25,6 +26,7 @@ LARGEST_OTHERS_BYTES, MOST_OTHER_TAGS = 32 * 1024 * 1024, 400_000
 LARGEST_ROW_BYTES = 4 * 1024 * 1024
 LARGEST_AROUND_ROWS_BYTES = 16 * 1024 * 1024
 ROW, ROW_DEPTH = f"{SHEET_MAIN_NS} row", 3
+ZEROS = re.compile(r"0{2,}")
 
 
 def read_sheet_rows(file: IO[bytes], read_already: list[float]) -> Iterator[SourceRow | BadRow]:
@@ -34,7 +36,9 @@ def read_sheet_rows(file: IO[bytes], read_already: list[float]) -> Iterator[Sour
         reader.read()
         workbook: Any = reader.wb
         try:
-            yield from _rows(workbook.worksheets[0], read_already)
+            sheets = workbook.worksheets
+            visible = [sheet for sheet in sheets if sheet.sheet_state == "visible"]
+            yield from _rows((visible or sheets)[0], read_already)
         finally:
             workbook.close()
     except InvalidInput:
@@ -47,6 +51,7 @@ def read_sheet_rows(file: IO[bytes], read_already: list[float]) -> Iterator[Sour
         LookupError,
         ValueError,
         TypeError,
+        AttributeError,
         RuntimeError,
         OSError,
         expat.ExpatError,
@@ -59,7 +64,7 @@ def _rows(sheet: Any, read_already: list[float]) -> Iterator[SourceRow | BadRow]
     sheet.reset_dimensions()  # what a sheet says of its size may be anything
     columns: list[str] | None = None
     fields: dict[str, str] = {}
-    for number, cells in enumerate(sheet.iter_rows(values_only=True), start=1):
+    for number, cells in enumerate(_cells(sheet), start=1):
         if number > MOST_ROWS:
             raise InvalidInput.in_field("file", f"has over {MOST_ROWS:,} rows, the limit of XLSX")
         read_already[0] = min(number / expected, 1.0)
@@ -69,13 +74,39 @@ def _rows(sheet: Any, read_already: list[float]) -> Iterator[SourceRow | BadRow]
             columns = ["" if cell is None else str(cell).strip() for cell in cells]
             fields = require_usable(columns)
         else:
-            yield row_of_cells(number, columns, [_plain(cell) for cell in cells], fields)
+            row = row_of_cells(number, columns, [_plain(cell) for cell in cells], fields)
+            yield _with_sku_as_kept(row) if isinstance(row, SourceRow) else row
     if columns is None:
-        raise InvalidInput.in_field("file", "has nothing in its first sheet")
+        raise InvalidInput.in_field("file", "has nothing in its first visible sheet")
+
+
+def _cells(sheet: Any) -> Iterator[Sequence[Any]]:
+    """Values; those of numbers that are written with leading zeros as texts with these. Their formats are looked at in
+    workbooks alone that have such a one, as that takes time."""
+    if not any(map(ZEROS.fullmatch, sheet.parent._number_formats)):
+        yield from sheet.iter_rows(values_only=True)
+        return
+    for cells in sheet.iter_rows():
+        yield [_with_zeros(cell) if type(cell.value) is int else cell.value for cell in cells]
+
+
+def _with_zeros(cell: Any) -> Any:
+    written = cell.number_format
+    return str(cell.value).zfill(len(written)) if cell.value >= 0 and ZEROS.fullmatch(written) else cell.value
+
+
+def _with_sku_as_kept(row: SourceRow) -> SourceRow:
+    """Excel writes zeros for the digits behind the fifteenth: what it rounded is a float here, which no sku can be."""
+    sku = row.fields.get("sku")
+    if isinstance(sku, int) and len(str(sku)) > MOST_DIGITS and not str(sku)[MOST_DIGITS:].strip("0"):
+        row.fields["sku"] = float(sku)
+    return row
 
 
 def _plain(cell: Any) -> Any:
     """JSON's types; a whole number is no fraction, as a sku that is a number would else be 1001.0."""
+    if isinstance(cell, datetime.datetime) and cell.time() == datetime.time():
+        return cell.date().isoformat()  # as a spreadsheet has a day
     if isinstance(cell, datetime.datetime | datetime.date | datetime.time):
         return cell.isoformat()
     if isinstance(cell, datetime.timedelta):

@@ -16,6 +16,7 @@ LONGEST_ROW_BYTES = 1024 * 1024
 SAMPLE_BYTES, CHUNK_BYTES = 1024 * 1024, 64 * 1024
 DELIMITERS = ",;\t|，"
 REPLACED = "\ufffd"
+AS_TEXT = re.compile(r'="([^"]*)"')
 TWO_BYTES = re.compile(rb"[\x81-\xfe][\x40-\x7e\x80-\xfe]")
 # GB2312's common characters, by their sound. Other encodings that GB18030 would take, too, rarely look so.
 COMMON = re.compile(rb"[\xb0-\xd7\xa3\xa1][\xa1-\xfe]")
@@ -163,13 +164,20 @@ def _csv_rows(first: Line, lines: Iterator[Line]) -> Rows:
     head = reading.next_record() or []
     if isinstance(head, BadRow):
         raise InvalidInput.in_field("file", f"can't be used: its first line {head.reason}")
-    columns = [cell.strip() for cell in head]
+    columns = [_as_shown(cell).strip() for cell in head]
     fields = require_usable(columns)
     while (record := reading.next_record()) is not None:
         if isinstance(record, BadRow):
             yield record
         elif any(cell.strip() for cell in record):
-            yield row_of_cells(reading.line, columns, record, fields)
+            yield row_of_cells(reading.line, columns, [_as_shown(cell) for cell in record], fields)
+
+
+def _as_shown(cell: str) -> str:
+    """What keeps a spreadsheet from taking 000779 for a number is no part of it: ="000779", or a tab in front."""
+    cell = cell.lstrip("\t")
+    written = AS_TEXT.fullmatch(cell) if cell.startswith("=") else None
+    return written[1] if written else cell
 
 
 def row_of_cells(line: int, columns: list[str], cells: list[Any], fields: dict[str, str]) -> SourceRow | BadRow:
