@@ -136,7 +136,15 @@ def test_an_archive_with_backslashes_is_one_with_folders(tmp_path: Path, rows: s
             assert source.read_picture(name, 100) == b"sofa", name
 
 
-def test_a_damaged_archive_is_said_in_chinese(tmp_path: Path) -> None:
-    message = find_message(refusal(tmp_path, b"PK\x03\x04broken").removeprefix("file: "))
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"PK\x03\x04broken", "是无法读取的 ZIP"),
+        (b'sku,"title\n1,a\n', "无法使用，第一行有问题：有一个引号没有闭合"),
+        (b"sku,title\r1,a\r2,b\r", "无法使用，第一行有问题：换行只有 CR；请另存为 CR LF 或 LF 换行"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_said_in_chinese(tmp_path: Path, data: bytes, said: str) -> None:
+    message = find_message(refusal(tmp_path, data).removeprefix("file: "))
     assert message is not None
-    assert message.in_chinese.startswith("是无法读取的 ZIP")
+    assert message.in_chinese.startswith(said)

@@ -1,8 +1,11 @@
 """What errors of imported files say, in Chinese: as `messages.py`, which puts them to its own."""
 
 OF_IMPORTS = (
+    ("empty_file", "has nothing in its first visible sheet", "第一个可见的工作表是空的"),
     ("unreadable_file", "is a ZIP archive that can't be read: {reason}", "是无法读取的 ZIP：{reason}"),
     ("unreadable_file", "is no XLSX workbook that can be read: {reason}", "不是可以读取的 XLSX：{reason}"),
+    ("file_columns", "can't be used: its first line {reason}", "无法使用，第一行有问题：{reason}"),
+    ("not_csv", "has line ends of CR alone; save it with CR LF or LF", "换行只有 CR；请另存为 CR LF 或 LF 换行"),
     (
         "lost_digits",
         "is {value}, a number that a spreadsheet took digits from; format the column as text, and enter it anew",

@@ -72,7 +72,6 @@ OURS = (
     ("file_members", "has {count} files in it, the limit is {limit}", "里面有 {count} 个文件，上限为 {limit}"),
     ("file_members", "must have one file of rows (CSV, XLSX, JSON lines) in it; it has {found}", "里面必须有且只有一个数据文件（CSV、XLSX、JSON lines）；现在有：{found}"),
     ("too_large", "has over {limit} rows, the limit of XLSX", "超过 {limit} 行（XLSX 的上限）"),
-    ("empty_file", "has nothing in its first visible sheet", "第一个可见的工作表是空的"),
     ("too_large", "has a workbook of over {limit} bytes in it; send that by itself", "其中的工作簿超过 {limit} 字节；请单独上传"),
     ("too_large", "has a directory of {size} bytes, the limit is {limit}", "目录有 {size} 字节，上限为 {limit}"),
     ("too_large", "has too much besides its rows (texts, formats, names); save it as CSV", "除行以外的内容（文本、格式、名称）过多；请另存为 CSV"),
@@ -83,7 +82,6 @@ OURS = (
     ("json_array", "is one JSON array; write each product as an object in a line of its own", "是一个 JSON 数组；请把每件商品写成单独一行的对象"),
     ("not_an_object", 'must be a JSON object, such as {{"sku": "A1", "title": "..."}}', '必须是 JSON 对象，如 {{"sku": "A1", "title": "..."}}'),
     ("open_quote", "opens a quote that nothing closes", "有一个引号没有闭合"),
-    ("file_columns", "can't be used: its first line {reason}", "无法使用，第一行有问题：{reason}"),
     ("not_csv", "is not CSV: {reason}", "不是 CSV：{reason}"),
     ("too_large", "is over {limit} bytes long", "超过 {limit} 字节"),
     ("unreadable_characters", "has characters that can't be read, after {before}", "有无法识别的字符，在 {before} 之后"),
@@ -272,6 +270,8 @@ def find_message(english: str) -> Said | None:
             parameters = {name: _as_number(value) for name, value in said.items()}
             listed = {name: said[name].replace(" or ", " 或 ") for name in LISTS if name in said}
             listed |= {name: WORDS[said[name]] for name in ("kind", "what") if said.get(name) in WORDS}
+            if "reason" in said and (inner := find_message(said["reason"])):
+                listed["reason"] = inner.in_chinese
             if kinds := said.get("kinds"):
                 listed["kinds"] = reduce(lambda text, pair: text.replace(*pair), KINDS.items(), kinds)
             return Said(pattern.code, parameters, pattern.in_chinese.format(**(said | listed)))

@@ -211,7 +211,7 @@ class _CsvReading:
         try:
             record = next(reader, None)
         except csv.Error as error:
-            self._flaw, record = self._flaw or BadRow(self._taken[0].number, f"is not CSV: {error}"), []
+            self._flaw, record = self._flaw or _flaw_of_csv(self._taken[0], error), []
         if record is None:
             return None
         self.line = self._taken[0].number
@@ -244,6 +244,12 @@ def _flaw_of(line: Line) -> BadRow | None:
             line.number, f"has characters that can't be read, after {line.text.partition(REPLACED)[0][-20:]!r}"
         )
     return None
+
+
+def _flaw_of_csv(line: Line, error: csv.Error) -> BadRow:
+    if "\r" in line.text:
+        return BadRow(line.number, "has line ends of CR alone; save it with CR LF or LF")
+    return BadRow(line.number, f"is not CSV: {error}")
 
 
 def _refuse_constant(constant: str) -> NoReturn:
