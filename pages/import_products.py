@@ -1,6 +1,5 @@
 """Import: a file of products, with its pictures, goes up; how far it is and what is wrong with its rows comes back."""
 
-import csv
 from typing import get_args
 
 import streamlit as st
@@ -9,6 +8,7 @@ from data_models import ENDED, ImportJob, ImportMode
 from web.cards import api_client, show_error, show_page_head
 from web.client import ApiError
 from web.frame import run_page
+from web.import_report import first_rows
 from web.product_form import forget_what_is_known
 from web.texts import IMPORT_COLUMNS, IMPORT_TEMPLATES, session_language, t
 
@@ -110,7 +110,7 @@ def show_report(job: ImportJob) -> None:
             icon=":material/download:",
             on_click="ignore",
         )
-        st.dataframe(first_rows(report), hide_index=True)
+        st.dataframe(first_rows(report, ROWS_SHOWN), hide_index=True)
     elif job.status == "done":
         st.success(t("import_would_fit" if job.dry_run else "import_all_in"), icon=":material/check_circle:")
     with st.expander(t("import_columns")):
@@ -142,11 +142,6 @@ def explain_columns() -> None:
             icon=":material/download:",
             on_click="ignore",
         )
-
-
-def first_rows(report: bytes) -> list[dict[str, str]]:
-    lines = report.decode("utf-8-sig").splitlines()
-    return list(csv.DictReader(lines[: ROWS_SHOWN + 1]))
 
 
 run_page(show_import)
