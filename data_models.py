@@ -52,6 +52,7 @@ ATTRIBUTE_NAMES_FACET = "attributes"
 Price = Annotated[
     Decimal,
     Field(ge=0, max_digits=12, decimal_places=2),
+    AfterValidator(abs),  # -0 is 0
     PlainSerializer(float, return_type=float, when_used="json"),
 ]
 
@@ -106,6 +107,8 @@ def _storable(value: JsonValue, depth: int = 0) -> JsonValue:
         raise ValueError(f"nest over {MAX_DEPTH} lists and objects in each other; flatten them")
     if isinstance(value, str) and any(unicodedata.category(character) == "Cs" for character in value):
         raise ValueError("has characters that are not Unicode (lone surrogates)")
+    if isinstance(value, str) and "\0" in value:  # where SQLite's JSON functions end a text
+        raise ValueError("has control characters; take them out")
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{value} is not a JSON number")
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
@@ -213,10 +216,16 @@ class ProductFields(BaseModel):
     group_id: GroupId | None = Field(None, description=GROUP_DESCRIPTION)
 
 
+def _without_defaults(schema: dict[str, Any]) -> None:
+    """Generated clients send what a document calls a default, which would clear what was to stay."""
+    for field in schema["properties"].values():
+        field.pop("default", None)
+
+
 class ProductChanges(BaseModel):
     """A PATCH: what is not set stays; null clears what may be empty."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra=_without_defaults)
 
     title: Title = ""
     sku: Sku | None = None
@@ -238,7 +247,7 @@ class BatchRow(ProductChanges):
 
     sku: Sku
 
-    @field_validator("attributes", mode="before")
+    @field_validator("attributes", mode="before", json_schema_input_type=Attributes | None)
     @classmethod
     def null_clears(cls, attributes: object) -> object:
         return {} if attributes is None else attributes

@@ -14,7 +14,7 @@ from tests.pictures.files import encoded
 from tests.pictures.kinds import product, turned_with_odd_entries
 from tests.pictures.mutations import a_picture, mutated, odd_exif, send_all
 from tuwen.catalogue.representation import image_url
-from tuwen.pictures.thumbnails import NOT_SHOWN_BY_ALL
+from tuwen.pictures.thumbnails import FOR_BROWSERS, NOT_SHOWN_BY_ALL
 
 MUTATED = 12
 
@@ -67,3 +67,25 @@ def test_a_mutated_file_is_read_or_refused_and_a_refused_one_leaves_nothing(
     assert set(outcome) <= {200, 201, 413, 415, 422}
     left = {path.stem for path in stored(api_folder) - before}
     assert len(left) <= outcome[201]
+
+
+@pytest.mark.parametrize("image_format", ["JPEG", "TIFF"])
+def test_what_is_made_of_a_picture_has_its_own_names_alone(
+    api: httpx.Client, api_folder: Path, image_format: str
+) -> None:
+    """By any other, a copy would be made that outlives the product: sweeps take away what they know."""
+    made = create_product(api, "一张图片", encoded(product(), image_format))
+    urls = {made["image_url"], made["thumbnail_url"]}
+    for url in urls:
+        api.get(url).raise_for_status()
+    thumbnail, before = made["thumbnail_url"], stored(api_folder)
+    names = {f"{thumbnail.rpartition('.')[0]}.{each.extensions[0]}" for each in PICTURE_FORMATS.values()}
+    names |= {name.replace("thumbnails", FOR_BROWSERS) for name in names}
+    assert {name: api.get(name).status_code for name in names - urls} == dict.fromkeys(names - urls, 404)
+    assert stored(api_folder) == before
+    for path in (api_folder / "data" / "images" / FOR_BROWSERS, api_folder / "data" / "images" / "thumbnails"):
+        for file in path.rglob(f"{Path(thumbnail).stem}.webp"):
+            file.unlink()
+    assert [api.get(url).status_code for url in urls] == [200, 200]  # made again
+    assert stored(api_folder) == before
+    api.delete(f"/product/{made['product_id']}").raise_for_status()

@@ -69,7 +69,7 @@ def revoke_key(session: orm.Session, name: str) -> None:
     """Its row stays: a service that had a key once is open to nobody by itself again. Raises NotFound."""
     row = find_key(session, name)
     if row is None:
-        raise NotFound(f"There is no API key {name!r}.")
+        raise NotFound(f"There is no API key '{name}'.")
     row.revoked_at = row.revoked_at or utc_now()
 
 
@@ -102,7 +102,7 @@ def parse_expiry(text: str) -> datetime:
         moment = datetime.fromisoformat(text)
         return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     except (ValueError, OverflowError) as error:
-        raise InvalidInput.in_field("expires", f"is {text!r}; write a date, as 2027-01-01, or days, as 90d") from error
+        raise InvalidInput.in_field("expires", f"is '{text}'; write a date, as 2027-01-01, or days, as 90d") from error
 
 
 def _make_room(session: orm.Session, name: str, now: datetime) -> None:
@@ -117,7 +117,7 @@ def _make_room(session: orm.Session, name: str, now: datetime) -> None:
 
 
 def _taken(name: str) -> KeyNameTaken:
-    return KeyNameTaken.in_field("name", f"another API key has the name {name!r}; revoke that one, or use another name")
+    return KeyNameTaken.in_field("name", f"another API key has the name '{name}'; revoke that one, or use another name")
 
 
 def _shown(row: ApiKeyRow) -> ApiKey:

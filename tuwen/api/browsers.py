@@ -20,7 +20,7 @@ def require_own_name(request: Request, host_names: tuple[str, ...], is_open: boo
         if host is None or not (host[0] in host_names or _is_own_name(host[0], is_open)):
             raise Forbidden(
                 f"Without an API key this service is called by its address, as localhost or by a name in HOST_NAMES, "
-                f"and not as {name!r}."
+                f"and not as '{name}'."
             )
 
 
@@ -60,5 +60,5 @@ def require_no_other_site(request: Request, allowed: tuple[str, ...]) -> None:
         is_other |= site is None or site != _host_of(request.headers.get("host", ""))
     if is_other:
         raise Forbidden(
-            f"A page of {origin or 'another site'!r} asks without an API key, and CORS_ALLOW_ORIGINS does not name it."
+            f"A page of '{origin or 'another site'}' asks without an API key, and CORS_ALLOW_ORIGINS does not name it."
         )

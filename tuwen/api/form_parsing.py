@@ -91,7 +91,7 @@ def _charset_of(content_type: str, otherwise: str) -> str:
     if not declared:
         return otherwise
     if declared not in CHARSETS:
-        raise MalformedRequest(f"The charset {declared!r} is not known here; send UTF-8.")
+        raise MalformedRequest(f"The charset '{declared}' is not known here; send UTF-8.")
     return CHARSETS[declared]
 
 

@@ -40,7 +40,7 @@ async def read_form(request: Request) -> AsyncIterator[FormData]:
     if content_type(request) not in ("multipart/form-data", "application/x-www-form-urlencoded"):
         raise UnsupportedMediaType(
             f"{request.method} {request.url.path} takes multipart/form-data"
-            f"{' or application/json' if request.url.path == '/search' else ''}, not {content_type(request)!r}."
+            f"{' or application/json' if request.url.path == '/search' else ''}, not '{content_type(request)}'."
         )
     form = await parse_form(request)
     try:
@@ -52,7 +52,7 @@ async def read_form(request: Request) -> AsyncIterator[FormData]:
 def require_json(request: Request) -> None:
     if content_type(request) != "application/json":
         raise UnsupportedMediaType(
-            f"{request.method} {request.url.path} takes application/json, not {content_type(request)!r}."
+            f"{request.method} {request.url.path} takes application/json, not '{content_type(request)}'."
         )
 
 

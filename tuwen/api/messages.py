@@ -37,7 +37,7 @@ OURS = (
     ("unknown_parameter", "is no parameter; there are none here", "没有这个参数；这里不接受参数"),
     ("unknown_parameter", "is no parameter; there are {known}", "没有这个参数；可用的有 {known}"),
     ("wrong_charset", "is not {charset}; send UTF-8, or declare the charset: multipart/form-data; charset=gb18030", "不是 {charset} 编码；请用 UTF-8，或声明字符集：multipart/form-data; charset=gb18030"),
-    ("unknown_charset", "The charset {charset} is not known here; send UTF-8.", "不认识字符集 {charset}；请用 UTF-8。"),
+    ("unknown_charset", "The charset '{charset}' is not known here; send UTF-8.", "不认识字符集 '{charset}'；请用 UTF-8。"),
     ("too_long", "has {length} characters, the limit is {limit}; shorten it", "有 {length} 个字符，上限为 {limit} 个；请缩短"),
     ("too_long", "has over {limit} characters when ㌢ is written as センチ; shorten it", "展开兼容字符（如 ㌢ 写作 センチ）后超过 {limit} 个字符；请缩短"),
     ("too_large", "is over {limit} bytes (IMPORT_MAX_BYTES); send it in several files", "超过 {limit} 字节（IMPORT_MAX_BYTES）；请分成几个文件上传"),
@@ -127,9 +127,9 @@ OURS = (
     ("not_an_object", 'must be a JSON object, such as {{"颜色": "红"}}', '必须是 JSON 对象，例如 {{"颜色": "红"}}'),
     ("body_not_json", "The body is not JSON: {reason}", "请求体不是 JSON：{reason}"),
     ("body_not_an_object", "The body must be a JSON object.", "请求体必须是 JSON 对象。"),
-    ("wrong_body", "{method} {path} takes {accepted}, not {given}.", "{method} {path} 接受 {accepted}，不接受 {given}。"),
+    ("wrong_body", "{method} {path} takes {accepted}, not '{given}'.", "{method} {path} 接受 {accepted}，不接受 '{given}'。"),
     ("body_did_not_come", "The rest of the body did not come: {silence} s without any of it, or {most} s in all.", "请求体没有传完：{silence} 秒内没有任何数据，或总共超过 {most} 秒。"),
-    ("taken", "another product has the sku {sku}; change that product, or use another sku", "另一件商品已经使用 sku {sku}；请修改那件商品，或换一个 sku"),
+    ("taken", "another product has the sku '{sku}'; change that product, or use another sku", "另一件商品已经使用 sku '{sku}'；请修改那件商品，或换一个 sku"),
     ("no_product", "There is no product {product_id}.", "没有商品 {product_id}。"),
     ("no_job", "There is no generation job {job_id}; results are kept for a set time.", "没有绘图任务 {job_id}；结果只保留一段时间。"),
     ("no_job", "There is no reindex job {job_id}.", "没有更换模型的任务 {job_id}。"),
@@ -143,7 +143,7 @@ OURS = (
     ("not_rows", "must be a list of 1 to {limit} rows", "必须是 1 至 {limit} 行的列表"),
     ("no_product", "no product has it", "没有这个商品"),
     ("twice", "is row {row}'s, too; send it once in a call", "与第 {row} 行相同；一次调用中请只发一次"),
-    ("no_product", "No product has the sku {sku}.", "没有商品使用 sku {sku}。"),
+    ("no_product", "No product has the sku '{sku}'.", "没有商品使用 sku '{sku}'。"),
     ("missing_picture", "is missing; no product has this sku yet, and each needs one", "缺少图片；还没有商品使用这个 sku，新建必须有图片"),
     ("too_many", "is one too many: a product has {limit} pictures at most", "多了：一件商品最多 {limit} 张图片"),
     ("twice", "is the same picture as another of the product; send each once", "与这件商品的另一张图片相同；每张请只发一次"),
@@ -210,6 +210,8 @@ OF_LIBRARIES = (
     ("not_a_text", "Input should be a valid string{more}", "必须是文本"),
     ("not_an_object", "Input should be a valid dictionary{more}", "必须是对象"),
     ("not_a_list", "Input should be a valid list", "必须是列表"),
+    ("not_a_moment", "Input should be a valid datetime{more}", "必须是日期和时间，如 2027-01-01T00:00:00Z"),
+    ("no_time_zone", "Input should have timezone info", "必须写明时区，如 2027-01-01T00:00:00Z 或 +08:00"),
     ("not_json", "JSON decode error", "不是 JSON"),
     ("none_of", "Input should be {allowed}", "必须是其中之一：{allowed}"),
     ("no_page", "Not Found", "没有这个页面"),
@@ -229,6 +231,8 @@ class _Pattern(NamedTuple):
     """What stands before, between and behind its gaps."""
     names: tuple[str, ...]
     """Of its gaps."""
+    quoted: frozenset[str]
+    """Those between quotes: texts, whatever they look like."""
     in_chinese: str
 
 
@@ -239,7 +243,9 @@ def _patterns() -> list[_Pattern]:
 
 def _pattern(code: str, english: str, chinese: str) -> _Pattern:
     parts = re.split(r"(?<!\{)\{(\w+)\}(?!\})", english)
-    return _Pattern(code, tuple(part.format() for part in parts[::2]), tuple(parts[1::2]), chinese)
+    literals, names = tuple(part.format() for part in parts[::2]), tuple(parts[1::2])
+    quoted = frozenset(name for name, before in zip(names, literals, strict=False) if before.endswith("'"))
+    return _Pattern(code, literals, names, quoted, chinese)
 
 
 def _match(pattern: _Pattern, english: str) -> dict[str, str] | None:
@@ -267,7 +273,7 @@ def find_message(english: str) -> Said | None:
     for pattern in _patterns():
         if (gaps := _match(pattern, english)) is not None:
             said = {name: value for name, value in gaps.items() if name not in ("s", "more")}
-            parameters = {name: _as_number(value) for name, value in said.items()}
+            parameters = {name: value if name in pattern.quoted else _as_number(value) for name, value in said.items()}
             listed = {name: said[name].replace(" or ", " 或 ") for name in LISTS if name in said}
             listed |= {name: WORDS[said[name]] for name in ("kind", "what") if said.get(name) in WORDS}
             if "reason" in said and (inner := find_message(said["reason"])):

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from data_models import Problem, ProblemField
 from tuwen.access.errors import NotAuthenticated
 from tuwen.api.failure_messages import told_of
-from tuwen.api.messages import Language, find_message, language_of
+from tuwen.api.messages import Language, Said, find_message, language_of
 from tuwen.api.methods import allowed_methods
 from tuwen.api.titles import TITLES
 from tuwen.errors import (
@@ -68,7 +68,7 @@ def _as_told(error: AppError) -> AppError:
 
 
 def _problem(error: AppError) -> Problem:
-    said = find_message(error.detail)
+    said = _said_by(error)
     return Problem(
         type=f"urn:tuwen:problem:{error.slug}",
         title=error.title,
@@ -79,6 +79,15 @@ def _problem(error: AppError) -> Problem:
         errors=[worded(each, "en") for each in error.errors],
         request_id=current_request_id(),
     )
+
+
+def _sums_up(error: AppError) -> bool:
+    """The detail says what its fields say, each of which has a code of its own."""
+    return bool(error.errors) and error.detail == summary(error.errors)
+
+
+def _said_by(error: AppError) -> Said | None:
+    return None if _sums_up(error) else find_message(error.detail)
 
 
 def worded(wrong: FieldError | ProblemField, language: Language) -> ProblemField:
@@ -93,9 +102,9 @@ def _in_chinese(problem: Problem, error: AppError) -> Problem:
     """What has no Chinese sentence has at least a Chinese title in front of the English one."""
     title = TITLES.get(error.slug, problem.title)
     errors = [worded(each, "zh") for each in error.errors]
-    if said := find_message(error.detail):
+    if said := _said_by(error):
         detail = said.in_chinese
-    elif errors and error.detail == summary(error.errors):
+    elif _sums_up(error):
         detail = "；".join(f"{each.field}：{each.message}" for each in errors)
     else:
         detail = f"{title}：{error.detail}"

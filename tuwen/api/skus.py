@@ -65,7 +65,7 @@ async def get_product_by_sku(sku: SkuInPath, request: Request, response: Respons
             owner = sku_owner(session, sku)
             found = find_product(session, owner, known_index_id(api)) if owner is not None else None
             if found is None:
-                raise NotFound(f"No product has the sku {sku!r}.")
+                raise NotFound(f"No product has the sku '{sku}'.")
             return as_product(*found, pictures_of(session, [found.product])[found.product.product_id])
 
     product = await api.threads.reads.run(read)

@@ -296,5 +296,5 @@ def _no_product(product_id: int) -> NotFound:
 
 
 def _duplicate_sku(sku: str | None) -> DuplicateSku:
-    message = f"another product has the sku {sku!r}; change that product, or use another sku"
+    message = f"another product has the sku '{sku}'; change that product, or use another sku"
     return DuplicateSku(f"sku: {message}", [FieldError("sku", message)])

@@ -7,7 +7,7 @@ import io
 import re
 from collections.abc import Callable
 
-from PIL import Image, JpegImagePlugin
+from PIL import Image, JpegImagePlugin, UnidentifiedImageError
 
 from data_models import PICTURE_FORMATS_IN_WORDS
 from tuwen.errors import ImageTooLarge, UnreadableImage, UnsupportedImageType
@@ -75,6 +75,8 @@ def open_picture(data: bytes, image_format: str) -> Image.Image:
         raise ImageTooLarge.in_field("image", f"has too many pixels: {error}") from error
     except MemoryError:
         raise
+    except UnidentifiedImageError as error:  # whose own words name an address in memory
+        raise UnreadableImage.in_field("image", "can't be read: its header is broken") from error
     except Exception as error:  # Pillow's readers raise whatever a broken file leads them to
         raise UnreadableImage.in_field("image", f"can't be read: {error}") from error
 

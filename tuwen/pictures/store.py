@@ -32,7 +32,8 @@ logger = logging.getLogger(__name__)
 MEDIA_TYPES = {each.extensions[0]: each.media_type for each in PICTURE_FORMATS.values()}
 # Whatever else is asked for is not ours, wherever it would lead.
 DERIVED = rf"(?:thumbnails|{FOR_BROWSERS})/"
-STORED_PATH = re.compile(rf"({DERIVED})?([0-9a-f]{{12}}/)?[0-9a-f]{{2}}/[0-9a-f]{{64}}\.({'|'.join(MEDIA_TYPES)})")
+HASHED = r"(?:[0-9a-f]{12}/)?[0-9a-f]{2}/[0-9a-f]{64}\."
+STORED_PATH = re.compile(rf"{DERIVED}{HASHED}webp|{HASHED}(?:{'|'.join(MEDIA_TYPES)})")
 OWNER_DIGITS = 12
 ASIDE, MARK_DIGITS = "aside", 16
 ASIDE_PATH = re.compile(rf"{ASIDE}/(?P<path>{STORED_PATH.pattern})\.(?P<mark>[0-9a-f]{{{MARK_DIGITS}}})")
@@ -133,8 +134,9 @@ class ImageStore:
         original = PurePosixPath(re.sub(f"^{DERIVED}", "", path))
         if STORED_PATH.fullmatch(path) and str(original) != path and self._may_read(path):
             for extension in MEDIA_TYPES:
-                data = self._find(str(original.with_suffix(f".{extension}")))
-                if data:
+                candidate = str(original.with_suffix(f".{extension}"))
+                # What is made of a picture goes with it only under its own names.
+                if path in derived_paths(candidate) and (data := self._find(candidate)):
                     return data
             self._require_ours()
         raise _no_picture(path)
