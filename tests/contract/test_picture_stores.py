@@ -121,6 +121,17 @@ def test_what_is_shown_for_a_picture_goes_where_it_goes(store: ImageStore, setti
             store.read(each)
 
 
+def test_what_earlier_versions_made_of_a_picture_goes_with_it_too(store: ImageStore) -> None:
+    image = image_of()
+    path = store.path_of(image)
+    store.save(image)
+    copy = f"shown/{path.rpartition('.')[0]}.webp"
+    store.save_derived(copy, b"webp")
+    store.remove_aside(path, store.set_aside(path))
+    with pytest.raises(NotFound):
+        store.read(copy)
+
+
 def test_a_picture_is_removed_in_two_steps_that_may_come_again(store: ImageStore) -> None:
     image = image_of()
     path = store.path_of(image)

@@ -24,7 +24,7 @@ from tuwen.errors import ImageStoreUnavailable, NotFound, PictureUnreadable
 from tuwen.pictures.checked_image import CheckedImage
 from tuwen.pictures.folder import Folder
 from tuwen.pictures.stored_file import StoredFile
-from tuwen.pictures.thumbnails import FOR_BROWSERS, derived_paths, thumbnail_path
+from tuwen.pictures.thumbnails import FOR_BROWSERS, derived_paths, paths_that_go_with, thumbnail_path
 from tuwen.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -176,17 +176,17 @@ class ImageStore:
         long it was paused. Gone already is no error.
         """
         mark = secrets.token_hex(MARK_DIGITS // 2)
-        for each in (path, *derived_paths(path)):
+        for each in (path, *paths_that_go_with(path)):
             self._move(each, _aside(each, mark))
         return mark
 
     def take_back(self, path: str, mark: str) -> None:
-        for each in (*derived_paths(path), path):  # a sweep that is killed in between is seen by the picture
+        for each in (*paths_that_go_with(path), path):  # a sweep that is killed in between is seen by the picture
             self._move(_aside(each, mark), each)
 
     def remove_aside(self, path: str, mark: str) -> None:
         """The second step; what an upload has stored anew meanwhile stays."""
-        for each in (*derived_paths(path), path):
+        for each in (*paths_that_go_with(path), path):
             with suppress(FileNotFoundError):
                 self._files.remove(_aside(each, mark))
 

@@ -30,6 +30,12 @@ def derived_paths(image_path: str) -> list[str]:
     return [thumbnail_path(image_path), *([shown] if shown != image_path else [])]
 
 
+def paths_that_go_with(image_path: str) -> list[str]:
+    """The same, and what earlier versions made for browsers of pictures that need none."""
+    stem = image_path.rpartition(".")[0]
+    return [thumbnail_path(image_path), f"{FOR_BROWSERS}/{stem}.webp"]
+
+
 def make_thumbnail(image: Image.Image) -> bytes:
     """WebP, at most THUMBNAIL_SIDE pixels on its longer side, of a decoded picture."""
     thumbnail = image.copy()
