@@ -10,7 +10,8 @@ import pytest
 
 from tests.conftest import create_product, picture
 from tests.processes import ROOT
-from tuwen.api.messages import LONGEST_MESSAGE, OF_LIBRARIES, OF_PICTURES, OURS, find_message, language_of
+from tuwen.api.library_messages import OF_LIBRARIES
+from tuwen.api.messages import LONGEST_MESSAGE, OF_PICTURES, OURS, find_message, language_of
 from tuwen.api.titles import TITLES
 from tuwen.errors import AppError
 
@@ -104,7 +105,7 @@ def test_a_problem_has_a_code_and_parameters_and_is_said_in_chinese_on_request(a
     long = {"data": {"title": "长" * 501}, "files": {"image": picture()}}
     query = {"mode": "text_to_image"}
     for method, path, request, code, parameters, title, chinese in (
-        ("POST", "/product", form, "taken", {"sku": "'TWO'"}, "sku 重复", "sku：另一件商品已经使用 sku 'TWO'"),
+        ("POST", "/product", form, "taken", {"sku": "TWO"}, "sku 重复", "sku：另一件商品已经使用 sku 'TWO'"),
         ("POST", "/product", long, "too_long", {"limit": 500}, "输入无效", "title：最多 500 个字符"),
         ("GET", "/product/0", {}, "too_small", {"limit": 1}, "输入无效", "product_id：不能小于 1"),
         ("GET", "/product/999999", {}, "no_product", {"product_id": 999999}, "没有找到", "没有商品 999999。"),
@@ -157,6 +158,8 @@ def test_a_gap_is_as_short_as_can_be_and_may_be_empty() -> None:
         ("'' is not in the archive", "not_in_archive", {"path": "''"}),
         ("has 1 × 2 = 3 pixels, the limit is 1,000", "too_many_pixels", {"pixels": 3, "limit": 1000}),
         ("has a twice, once as b twice, once as c", "file_columns", {"field": "a", "column": "b twice, once as c"}),
+        ("No product has the sku '007'.", "no_product", {"sku": "007"}),
+        (r"The charset 'a\'b' is not known here; send UTF-8.", "unknown_charset", {"charset": r"a\'b"}),
         ('must be a JSON object, such as {"sku": "A1", "title": "..."}', "not_an_object", {}),
         ("String should have at least 1 character", "too_short", {"limit": 1}),
         ("is empty.", None, {}),

@@ -15,7 +15,8 @@ from data_models import Problem, Product, SearchRequest
 from tests.conftest import picture
 from tests.processes import ROOT, environment, require_program
 from tuwen.api.failure_messages import OF_FAILURES
-from tuwen.api.messages import OF_LIBRARIES, OF_PICTURES, OURS
+from tuwen.api.library_messages import OF_LIBRARIES
+from tuwen.api.messages import OF_PICTURES, OURS
 from tuwen.api.warning_messages import OF_WARNINGS
 from tuwen.errors import (
     AppError,

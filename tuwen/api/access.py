@@ -15,6 +15,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute, iter_route_contexts
 from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
@@ -252,6 +253,9 @@ async def _audited(handle: Handler, request: Request, key: str) -> Response:
         status = response.status_code
     except AppError as error:
         status = error.status
+        raise
+    except HTTPException as error:  # with which FastAPI wraps ours, too
+        status = error.__cause__.status if isinstance(error.__cause__, AppError) else error.status_code
         raise
     except RequestValidationError as error:
         status = as_invalid_input(error).status

@@ -1,12 +1,15 @@
 """`/calibration`: how the signals of a search's hits become their relevance."""
 
+from fastapi import Request
 from fastapi.routing import APIRouter
 
 from data_models import Calibration, ModeCalibration, NewCalibration, SearchMode
 from tuwen.api.access import GuardedRoute, needs
+from tuwen.api.forms import json_as
+from tuwen.api.openapi import json_body
 from tuwen.api.problems import problem_responses
 from tuwen.api.state import Api, ApiDependency
-from tuwen.errors import DatabaseUnavailable, InvalidInput, MalformedRequest, VectorDBUnavailable
+from tuwen.errors import DatabaseUnavailable, InvalidInput, MalformedRequest, UnsupportedMediaType, VectorDBUnavailable
 from tuwen.search.relevance import shipped_with
 from tuwen.vectors.calibrations import calibrations_of, store_calibration
 
@@ -27,12 +30,13 @@ async def get_calibration(api: ApiDependency) -> Calibration:
 @router.put(
     "/calibration/{mode}",
     summary="Calibrate a search mode",
-    responses=problem_responses(MalformedRequest, InvalidInput, DatabaseUnavailable),
+    openapi_extra=json_body(NewCalibration),
+    responses=problem_responses(MalformedRequest, InvalidInput, UnsupportedMediaType, DatabaseUnavailable),
 )
 @needs("admin")
-async def put_calibration(mode: SearchMode, body: NewCalibration, api: ApiDependency) -> ModeCalibration:
+async def put_calibration(mode: SearchMode, request: Request, api: ApiDependency) -> ModeCalibration:
     """Kept with the live index, and everywhere in use within two seconds. `cli.py calibrate` fits and sends it."""
-    return await api.threads.writes.run(_store, api, mode, body)
+    return await api.threads.writes.run(_store, api, mode, await json_as(NewCalibration, request))
 
 
 def _read(api: Api) -> Calibration:

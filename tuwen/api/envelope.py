@@ -1,4 +1,5 @@
-"""What every answer carries, errors and refusals too: the request's id, and what browsers may do with it."""
+"""What every answer carries, errors and refusals too: the request's id, and what browsers may do with it. Here each is
+counted, too."""
 
 import logging
 
@@ -7,6 +8,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from tuwen.api.state import Api
 from tuwen.request_ids import request_id_from, working_for
 from tuwen.settings import Settings
 
@@ -59,6 +61,7 @@ class Envelope:
                 headers[REQUEST_ID] = request_id
                 for name, value in SECURITY_HEADERS.items():
                     headers.setdefault(name, value)
+                _count(scope, message["status"])
             await send(message)
 
         with working_for([request_id]):
@@ -66,3 +69,10 @@ class Envelope:
                 await self._app(scope, receive, send_with_headers)
             except Exception:  # Starlette has answered it; the server would log it as nobody's
                 logger.exception("Unexpected while answering %s", scope["method"])
+
+
+def _count(scope: Scope, status: int) -> None:
+    """Under the route that the router has left in the scope; what is refused before it has none."""
+    api: Api | None = scope.get("state", {}).get("api")
+    if api is not None:
+        api.metrics.count_request(scope["method"], getattr(scope.get("route"), "path", ""), status)

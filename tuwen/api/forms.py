@@ -4,8 +4,10 @@ FastAPI can't see such a body, so what is read here is described in `openapi`.
 """
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, NoReturn, TypeVar
 
 from fastapi import Request
@@ -58,12 +60,27 @@ def require_json(request: Request) -> None:
 
 async def read_json(request: Request) -> dict[str, Any]:
     try:
-        body = json.loads(await request.body(), parse_constant=_refuse_constant)
+        unique = partial(_unique, MalformedRequest.in_field)
+        body = json.loads(await request.body(), parse_constant=_refuse_constant, object_pairs_hook=unique)
     except (ValueError, RecursionError) as error:
         raise MalformedRequest(f"The body is not JSON: {error}") from error
     if not isinstance(body, dict):
         raise MalformedRequest("The body must be a JSON object.")
     return body
+
+
+async def json_as(model: type[Model], request: Request) -> Model:
+    require_json(request)
+    return validated(model, await read_json(request))
+
+
+def _unique(refusal: Callable[[str, str], InvalidInput], pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Of a name that an object has twice, Python takes the last in silence; a form's is refused, too."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+        raise refusal(twice, "comes twice; send it once")
+    return found
 
 
 def _text_fields(form: FormData) -> dict[str, Any]:
@@ -109,7 +126,8 @@ def json_object(field: str, value: object) -> dict[str, Any]:
 
 def _json(field: str, value: object) -> Any:
     try:
-        return json.loads(str(value), parse_constant=_refuse_constant)
+        unique = partial(_unique, lambda name, said: InvalidInput.in_field(f"{field}.{name}", said))
+        return json.loads(str(value), parse_constant=_refuse_constant, object_pairs_hook=unique)
     except RecursionError as error:
         raise InvalidInput.in_field(field, "nests too deep; flatten it") from error
     except ValueError as error:

@@ -11,7 +11,8 @@ from data_models import ENDED, GenerateRequest, GenerationJob
 from tuwen.access.errors import TooManyAtOnce
 from tuwen.api.access import GuardedRoute, needs
 from tuwen.api.admission import Caller, admit, hold_slot, take_back
-from tuwen.api.openapi import sent
+from tuwen.api.forms import json_as
+from tuwen.api.openapi import json_body, sent
 from tuwen.api.problems import problem_responses
 from tuwen.api.state import ApiDependency, JobId
 from tuwen.errors import (
@@ -23,6 +24,7 @@ from tuwen.errors import (
     NotCancellable,
     NotFound,
     QueueFull,
+    UnsupportedMediaType,
 )
 
 router = APIRouter(tags=["generation"], route_class=GuardedRoute)
@@ -32,15 +34,19 @@ router = APIRouter(tags=["generation"], route_class=GuardedRoute)
     "/generate",
     status_code=202,
     summary="Draw a product picture for a title",
+    openapi_extra=json_body(GenerateRequest),
     responses={
         200: {"model": GenerationJob, "description": "It ended within wait_s.", **sent(200, "Location")[200]},
         **sent(202, "Location"),
-        **problem_responses(MalformedRequest, InvalidInput, TooManyAtOnce, QueueFull, DatabaseUnavailable),
+        **problem_responses(
+            MalformedRequest, InvalidInput, UnsupportedMediaType, TooManyAtOnce, QueueFull, DatabaseUnavailable
+        ),
     },
 )
 @needs("write")
-async def generate(body: GenerateRequest, request: Request, response: Response, api: ApiDependency) -> GenerationJob:
+async def generate(request: Request, response: Response, api: ApiDependency) -> GenerationJob:
     """A5. Takes the job and answers at once; poll `status_url`, follow `events_url`, or wait here with `wait_s`."""
+    body = await json_as(GenerateRequest, request)
     caller: Caller = request.state.caller
     if body.wait_s:
         await hold_slot(request, caller, streams=True)

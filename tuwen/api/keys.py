@@ -10,10 +10,12 @@ from data_models import ApiKeys, CreatedApiKey, NewApiKey
 from tuwen.access.errors import KeyNameTaken
 from tuwen.access.keys import create_key, list_keys, revoke_key
 from tuwen.api.access import GuardedRoute, log_change_of_keys, needs, refuse_pages_without_key
+from tuwen.api.forms import json_as
+from tuwen.api.openapi import json_body
 from tuwen.api.problems import problem_responses
 from tuwen.api.state import Api, ApiDependency
 from tuwen.database.engine import Database
-from tuwen.errors import AppError, DatabaseUnavailable, InvalidInput, MalformedRequest, NotFound
+from tuwen.errors import AppError, DatabaseUnavailable, InvalidInput, MalformedRequest, NotFound, UnsupportedMediaType
 
 
 def _not_stored(response: Response) -> None:
@@ -27,16 +29,20 @@ router = APIRouter(tags=["keys"], route_class=GuardedRoute, dependencies=[Depend
     "/keys",
     status_code=201,
     summary="Make an API key",
-    responses=problem_responses(MalformedRequest, InvalidInput, KeyNameTaken, DatabaseUnavailable),
+    openapi_extra=json_body(NewApiKey),
+    responses=problem_responses(
+        MalformedRequest, InvalidInput, UnsupportedMediaType, KeyNameTaken, DatabaseUnavailable
+    ),
     dependencies=[Depends(refuse_pages_without_key)],
 )
 @needs("admin")
-async def create_api_key(body: NewApiKey, request: Request, api: ApiDependency) -> CreatedApiKey:
+async def create_api_key(request: Request, api: ApiDependency) -> CreatedApiKey:
     """The answer has the key, this once. From the first key on, whoever calls the service needs one.
 
     A name is free again once its key is revoked or has expired.
     """
-    created = await api.threads.writes.run(_create, api.services.database, body)
+    wanted = await json_as(NewApiKey, request)
+    created = await api.threads.writes.run(_create, api.services.database, wanted)
     log_change_of_keys(request, created.name, f"made, with the scopes {', '.join(created.scopes)},")
     await _read_anew(api)
     return created

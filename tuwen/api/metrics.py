@@ -24,6 +24,9 @@ SEARCH_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 # prometheus_client's own: its processes keep their numbers in files there, and each answers for all.
 FOLDER_OF_ALL_PROCESSES = "PROMETHEUS_MULTIPROC_DIR"
 
+# Callers may call theirs what they like, and each would be kept for good.
+KNOWN_METHODS = {"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"}
+
 # Counting reads one entry of an index for each row: with ten million products it takes seconds.
 COUNT_AGAIN_S, SHARE_OF_TIME_COUNTING = 5.0, 0.05
 
@@ -141,6 +144,9 @@ class Metrics:
         self._query_cache = Counter(
             "tuwen_query_cache", "Queries whose vector was known (hit) or was made (miss)", ["result"], registry=own
         )
+        self._requests = Counter(
+            "tuwen_requests", "Requests that were answered", ["method", "route", "status"], registry=own
+        )
         self._registry = own
         if os.environ.get(FOLDER_OF_ALL_PROCESSES):
             self._registry = CollectorRegistry()
@@ -153,6 +159,10 @@ class Metrics:
                 self._search_seconds.labels(response.mode.value, step).observe(milliseconds / 1000)
         for result, count in cache_counts.items():
             self._query_cache.labels(result).inc(count)
+
+    def count_request(self, method: str, route: str, status: int) -> None:
+        """`route`: as it is declared, of which there are few; empty where none was found."""
+        self._requests.labels(method if method in KNOWN_METHODS else "other", route or "none", str(status)).inc()
 
     def render(self) -> bytes:
         return generate_latest(self._registry)

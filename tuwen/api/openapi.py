@@ -13,10 +13,15 @@ from data_models import (
     MAX_IMAGES,
     PICTURE_FORMATS_IN_WORDS,
     BatchChanges,
+    GenerateRequest,
     ImageOrder,
+    NewApiKey,
+    NewCalibration,
     Problem,
     ProductChanges,
     ProductFields,
+    ReindexRequest,
+    RollbackRequest,
     SearchRequest,
 )
 from tuwen.api.envelope import REQUEST_ID
@@ -51,6 +56,16 @@ HEADERS: dict[str, Schema] = {
     REQUEST_ID: {"description": "The request's own, or a new one.", "schema": {"type": "string"}},
     "Content-Language": {"description": "As Accept-Language asks.", "schema": {"enum": ["en", "zh"]}},
 }
+JSON_BODIES = (
+    SearchRequest,
+    BatchChanges,
+    ImageOrder,
+    GenerateRequest,
+    ReindexRequest,
+    RollbackRequest,
+    NewCalibration,
+    NewApiKey,
+)
 ASKS_NOBODY = "/health/live"
 
 
@@ -92,10 +107,12 @@ def picture_body() -> Schema:
     return _request_body({"multipart/form-data": {"schema": body}})
 
 
-def json_body(model: type[BaseModel], example: dict[str, Any]) -> Schema:
-    """Of a model that `install_openapi` describes."""
-    schema = {"$ref": REF_TEMPLATE.format(model=model.__name__)}
-    return _request_body({"application/json": {"schema": schema, "example": example}})
+def json_body(model: type[BaseModel], example: dict[str, Any] | None = None, *, required: bool = True) -> Schema:
+    """Of one of JSON_BODIES."""
+    content: Schema = {"schema": {"$ref": REF_TEMPLATE.format(model=model.__name__)}}
+    if example is not None:
+        content["example"] = example
+    return _request_body({"application/json": content}, required=required)
 
 
 def search_body() -> Schema:
@@ -138,7 +155,7 @@ def install_openapi(app: FastAPI) -> None:
 def _complete(document: Schema) -> None:
     document["components"]["headers"] = {name: header | {"required": True} for name, header in HEADERS.items()}
     schemas: Schema = document["components"]["schemas"]
-    for model in (SearchRequest, BatchChanges, ImageOrder, Problem):
+    for model in (*JSON_BODIES, Problem):
         schemas.update(_component_schemas(model))
     for unused in ("HTTPValidationError", "ValidationError"):  # ours is Problem
         schemas.pop(unused, None)
@@ -197,8 +214,8 @@ def _component_schemas(model: type[BaseModel]) -> Schema:
     return dict(definitions["$defs"])
 
 
-def _request_body(content: Schema) -> Schema:
-    return {"requestBody": {"required": True, "content": content}}
+def _request_body(content: Schema, *, required: bool = True) -> Schema:
+    return {"requestBody": {"required": required, "content": content}}
 
 
 def _product_example(model: type[BaseModel]) -> dict[str, str]:

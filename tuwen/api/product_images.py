@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from data_models import MAX_IMAGES, ImageOrder, Product
 from tuwen.api.access import GuardedRoute, needs
 from tuwen.api.conditions import IF_MATCH, condition_of, set_etag
-from tuwen.api.forms import read_form, read_json, require_json, validated
+from tuwen.api.forms import json_as, read_form, validated
 from tuwen.api.openapi import json_body, picture_body, sent
 from tuwen.api.problems import IMAGE_ERRORS, problem_responses
 from tuwen.api.products import picture_of
@@ -96,8 +96,7 @@ async def remove_image(
 @needs("write")
 async def order_images(product_id: ProductId, request: Request, response: Response, api: ApiDependency) -> Product:
     """The first becomes the main one. Nothing is encoded again."""
-    require_json(request)
-    order = validated(ImageOrder, await read_json(request))
+    order = await json_as(ImageOrder, request)
     change = partial(in_order, image_ids=order.image_ids)
     product = await api.threads.writes.run(api.writer.change_pictures, product_id, change, condition_of(request))
     set_etag(response, product)

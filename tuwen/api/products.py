@@ -85,7 +85,7 @@ async def selection_of(
     if q is not None and len(words_of(q)) > MAX_WORDS:
         raise InvalidInput.in_field("q", f"has over {MAX_WORDS} words; leave some out")
     wanted = validated(_Filters, {"filters": json_object("filters", filters or "")})
-    return Selection(category, index_status, q, group_id, wanted.filters)
+    return Selection(category or None, index_status, q, group_id, wanted.filters)
 
 
 SelectionDependency = Annotated[Selection, Depends(selection_of)]

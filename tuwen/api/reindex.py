@@ -1,11 +1,12 @@
 """`/reindex`: other models for the index, without an outage."""
 
-from fastapi import Response
+from fastapi import Request, Response
 from fastapi.routing import APIRouter
 
 from data_models import DroppedIndexes, ReindexJob, ReindexRequest, RollbackRequest, RolledBackIndex
 from tuwen.api.access import GuardedRoute, needs
-from tuwen.api.openapi import sent
+from tuwen.api.forms import json_as
+from tuwen.api.openapi import json_body, sent
 from tuwen.api.problems import problem_responses
 from tuwen.api.state import ApiDependency, JobId
 from tuwen.errors import (
@@ -15,6 +16,7 @@ from tuwen.errors import (
     NotCancellable,
     NotFound,
     ReindexConflict,
+    UnsupportedMediaType,
     VectorDBUnavailable,
 )
 
@@ -25,13 +27,16 @@ router = APIRouter(tags=["operation"], route_class=GuardedRoute)
     "/reindex",
     status_code=202,
     summary="Change the models",
-    responses=problem_responses(MalformedRequest, InvalidInput, ReindexConflict, DatabaseUnavailable)
+    openapi_extra=json_body(ReindexRequest),
+    responses=problem_responses(
+        MalformedRequest, InvalidInput, UnsupportedMediaType, ReindexConflict, DatabaseUnavailable
+    )
     | sent(202, "Location"),
 )
 @needs("admin")
-async def reindex(body: ReindexRequest, response: Response, api: ApiDependency) -> ReindexJob:
+async def reindex(request: Request, response: Response, api: ApiDependency) -> ReindexJob:
     """Builds an index of these models beside the live one, checks it, and has it take its place; poll `status_url`."""
-    job = await api.threads.writes.run(api.reindex.create, body)
+    job = await api.threads.writes.run(api.reindex.create, await json_as(ReindexRequest, request))
     response.headers["Location"] = job.status_url
     return job
 
@@ -39,17 +44,25 @@ async def reindex(body: ReindexRequest, response: Response, api: ApiDependency) 
 @router.post(
     "/reindex/rollback",
     summary="Go back to the models before",
+    openapi_extra=json_body(RollbackRequest, required=False),
     responses=problem_responses(
-        MalformedRequest, InvalidInput, ReindexConflict, DatabaseUnavailable, VectorDBUnavailable
+        MalformedRequest,
+        InvalidInput,
+        UnsupportedMediaType,
+        ReindexConflict,
+        DatabaseUnavailable,
+        VectorDBUnavailable,
     ),
 )
 @needs("admin")
-async def roll_back(api: ApiDependency, body: RollbackRequest | None = None) -> RolledBackIndex:
+async def roll_back(request: Request, api: ApiDependency) -> RolledBackIndex:
     """The index before answers again, everywhere within two seconds; what changed since then is indexed again.
 
     Safe to repeat: what answers already goes on to. Only whoever names the other index by its collection goes forth.
     """
-    return await api.threads.writes.run(api.reindex.roll_back, body.collection if body else None)
+    is_left_out = await request.body() in (b"", b"null")
+    body = RollbackRequest() if is_left_out else await json_as(RollbackRequest, request)
+    return await api.threads.writes.run(api.reindex.roll_back, body.collection)
 
 
 @router.delete(

@@ -1,0 +1,37 @@
+"""What pydantic, Starlette and Python say of what callers send: codes, English, Chinese, as in `messages.py`."""
+
+# ruff: noqa: E501  # a row of the table is a line
+
+OF_LIBRARIES = (
+    ("missing", "Field required", "缺少这一项"),
+    ("unknown_field", "Extra inputs are not permitted", "没有这个字段"),
+    ("too_short", "String should have at least {limit} character{s}", "至少要有 {limit} 个字符"),
+    ("too_long", "String should have at most {limit} character{s}", "最多 {limit} 个字符"),
+    ("wrong_pattern", "String should match pattern '{pattern}'", "必须符合 {pattern}"),
+    ("too_few", "List should have at least {limit} item{s} after validation, not {count}", "至少 {limit} 项，现有 {count} 项"),
+    ("too_many", "List should have at most {limit} item{s} after validation, not {count}", "最多 {limit} 项，现有 {count} 项"),
+    ("too_many", "Dictionary should have at most {limit} item{s} after validation, not {count}", "最多 {limit} 项，现有 {count} 项"),
+    ("too_small", "Input should be greater than or equal to {limit}", "不能小于 {limit}"),
+    ("too_small", "Input should be greater than {limit}", "必须大于 {limit}"),
+    ("too_large", "Input should be less than or equal to {limit}", "不能大于 {limit}"),
+    ("too_large", "Input should be less than {limit}", "必须小于 {limit}"),
+    ("not_a_multiple", "Input should be a multiple of {of}", "必须是 {of} 的倍数"),
+    ("too_many_digits", "Decimal input should have no more than {limit} decimal place{s}", "最多 {limit} 位小数"),
+    ("too_many_digits", "Decimal input should have no more than {limit} digit{s} before the decimal point", "小数点前最多 {limit} 位"),
+    ("too_many_digits", "Decimal input should have no more than {limit} digit{s} in total", "总共最多 {limit} 位数字"),
+    ("not_an_integer", "Input should be a valid integer{more}", "必须是整数"),
+    ("not_a_number", "Input should be a valid number{more}", "必须是数字"),
+    ("not_a_number", "Input should be a valid decimal{more}", "必须是数字"),
+    ("not_a_number", "Input should be a finite number", "必须是有限的数字"),
+    ("not_a_number", "Decimal input should be {kind}", "必须是数字"),
+    ("not_a_boolean", "Input should be a valid boolean{more}", "必须是 true 或 false"),
+    ("not_a_text", "Input should be a valid string{more}", "必须是文本"),
+    ("not_an_object", "Input should be a valid dictionary{more}", "必须是对象"),
+    ("not_a_list", "Input should be a valid list", "必须是列表"),
+    ("not_a_moment", "Input should be a valid datetime{more}", "必须是日期和时间，如 2027-01-01T00:00:00Z"),
+    ("no_time_zone", "Input should have timezone info", "必须写明时区，如 2027-01-01T00:00:00Z 或 +08:00"),
+    ("not_json", "JSON decode error", "不是 JSON"),
+    ("none_of", "Input should be {allowed}", "必须是其中之一：{allowed}"),
+    ("no_page", "Not Found", "没有这个页面"),
+    ("no_method", "Method Not Allowed", "这个地址不支持该方法"),
+)  # fmt: skip
