@@ -622,6 +622,33 @@ def test_pictures_of_products_come_in_the_order_of_their_hashes_whichever_table_
         ]
 
 
+def test_a_picture_that_many_products_share_is_one_row_of_an_answer_and_walked_once(database: Database) -> None:
+    path, sha256 = f"o/77/{'7' * 64}.png", "7" * 64
+    other = f"o/78/{'8' * 64}.png"
+    products = [add_product(database, image_sha256=sha256, image_path=path).product_id for _ in range(12)]
+    add_product(database, image_sha256="8" * 64, image_path=other)
+    sent: list[tuple[str, Any]] = []
+
+    def note(_connection: Any, _cursor: Any, sql: str, parameters: Any, *_: Any) -> None:
+        sent.append((sql, parameters))
+
+    sa.event.listen(database.engine, "before_cursor_execute", note)
+    with database.read() as session:
+        used = image_paths_in_use(session, [path, other, f"o/77/{'7' * 64}.jpg"])
+    sa.event.remove(database.engine, "before_cursor_execute", note)
+    assert used == {path, other}
+    with database.engine.connect() as connection:
+        asked = [(sql, parameters) for sql, parameters in sent if sql.startswith("SELECT")]
+        assert [len(connection.exec_driver_sql(*each).all()) for each in asked] == [2, 0, 0]
+
+    seen, after = [], (sha256, 0)
+    with database.read() as session:
+        while page := [each for each in pictured_products_after(session, *after, 5) if each.image_sha256 == sha256]:
+            seen += [each.product_id for each in page]
+            after = sha256, seen[-1]
+    assert seen == products
+
+
 def test_bindings_get_a_key_with_the_pictures_position_and_stay_as_they_are(empty_dsn: str) -> None:
     database = Database(empty_dsn)
     database.migrate("0016")
@@ -921,7 +948,12 @@ def test_no_statement_of_a_page_reads_or_sorts_a_whole_table(tmp_path: Path) -> 
     for name, statement in statements.items():
         plan = plan_of(database, statement)
         assert plan, name
-        assert not [step for step in plan if step.startswith(("SCAN", "USE TEMP B-TREE"))], name
+        whole = [step for step in plan if step.startswith(("SCAN", "USE TEMP B-TREE"))]
+        # What an index has found comes once each: no more than was asked for.
+        assert not whole or (name == "image_paths_in_use" and set(whole) == {"USE TEMP B-TREE FOR DISTINCT"}), name
+    walked = plan_of(database, statements["pictured_products_after"])
+    of_this = [step for step in walked if "(image_sha256=? AND " in step]
+    assert len(of_this) == 2, walked  # no page begins at the first product that has its picture
     assert "SCAN product" in " ".join(plan_of(database, lambda session: session.scalars(sa.select(ProductRow.title))))
     database.close()
 

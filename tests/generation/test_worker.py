@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
-from orm_models import JobRow, utc_now
+from orm_models import GeneratedImageRow, JobRow, utc_now
 from tests.tiny_models import (
     save_tiny_stable_diffusion,
 )
@@ -34,8 +35,8 @@ def worker(tmp_path: Path) -> Iterator[tuple[GenerationWorker, Database]]:
     database.close()
 
 
-def add_job(database: Database, **columns: Any) -> int:
-    request = {"prompt": "红色的沙发", "seed": 1, "num_images": 1}
+def add_job(database: Database, *, seed: int = 1, **columns: Any) -> int:
+    request = {"prompt": "红色的沙发", "seed": seed, "num_images": 1}
     with database.write() as session:
         job = JobRow(kind="generate", request=request, **columns)
         session.add(job)
@@ -66,14 +67,18 @@ def test_a_model_that_is_not_there_fails_the_job_with_its_reason(worker: tuple[G
     assert "GENERATOR_MODEL" in (job.error or "")
 
 
-def test_a_picture_store_that_is_down_costs_no_attempt(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_loop", [False, True])
+def test_a_picture_store_that_is_down_costs_no_attempt(tmp_path: Path, is_loop: bool) -> None:
     model = save_tiny_stable_diffusion(tmp_path / "model")
     settings = Settings(_env_file=None, data_dir=tmp_path, generator_model=str(model), generator_steps=1)
     database = open_database(settings)
     job_id = add_job(database)
     drawing = GenerationWorker(settings, database, ImageStore(settings, database.installation_id()))
     shutil.rmtree(tmp_path / "images", ignore_errors=True)
-    (tmp_path / "images").write_text("a file where the folder should be")
+    if is_loop:  # each single picture can't be stored then
+        (tmp_path / "images").symlink_to("images")
+    else:
+        (tmp_path / "images").write_text("a file where the folder should be")
     with pytest.raises(ImageStoreUnavailable):
         drawing.draw_next()
     job = job_of(database, job_id)
@@ -82,4 +87,24 @@ def test_a_picture_store_that_is_down_costs_no_attempt(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     assert drawing.draw_next()
     assert job_of(database, job_id).status == "done"
+    database.close()
+
+
+def test_a_drawing_that_cannot_be_stored_fails_with_the_reason_and_holds_up_nobody(tmp_path: Path) -> None:
+    model = save_tiny_stable_diffusion(tmp_path / "model")
+    settings = Settings(_env_file=None, data_dir=tmp_path, generator_model=str(model), generator_steps=1)
+    database = open_database(settings)
+    drawing = GenerationWorker(settings, database, ImageStore(settings, database.installation_id()))
+    add_job(database)
+    assert drawing.draw_next()
+    with database.read() as session:
+        path = tmp_path / "images" / session.scalars(sa.select(GeneratedImageRow.image_path)).one()
+    shutil.rmtree(path.parent)
+    path.parent.write_text("a file where this picture's folder should be")
+    refused, behind = add_job(database), add_job(database, seed=2)
+    assert [drawing.draw_next(), drawing.draw_next(), drawing.draw_next()] == [True, True, False]
+    job = job_of(database, refused)
+    assert (job.status, job_of(database, behind).status) == ("failed", "done")
+    assert "File exists" in (job.error or "")
+    assert str(tmp_path) not in (job.error or "")
     database.close()

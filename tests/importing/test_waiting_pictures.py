@@ -17,6 +17,7 @@ from tuwen.importing.importer import Importer
 from tuwen.importing.jobs import ImportJobs
 from tuwen.pictures import decoder as decoding
 from tuwen.pictures.checked_image import CheckedImage
+from tuwen.pictures.checks import check_image
 from tuwen.pictures.decoder import PictureDecoder
 from tuwen.pictures.download import PictureFetcher
 from tuwen.settings import Settings
@@ -94,3 +95,20 @@ def test_a_page_begins_again_when_all_of_its_pictures_have_ended(settings: Setti
     decoder = asyncio.run(scenario())
     assert (decoder.begun, decoder.left_over) == (2 * PICTURES, 0)
     assert ImportJobs(database).read(job.job_id).created == PICTURES
+
+
+def test_a_picture_that_cannot_be_stored_is_its_rows_error_and_holds_up_no_other(
+    settings: Settings, database: Database
+) -> None:
+    job, root = begin(settings, database), settings.data_dir / "images"
+    refused = check_image(picture((0, 9, 9)), settings)
+    folder = (root / open_image_store(settings, database).path_of(refused)).parent
+    folder.parent.mkdir(parents=True)
+    folder.write_text("a file where this picture's folder should be")
+    asyncio.run(import_with(PictureDecoder(settings), settings, database))
+    done = ImportJobs(database).read(job.job_id)
+    assert (done.status, done.created, done.failed) == ("done", PICTURES - 1, 1)
+    (error,) = ImportJobs(database).errors_after(job.job_id, 0)
+    assert (error.sku, error.field) == ("S0", "image")
+    assert "File exists" in error.reason
+    assert str(root) not in error.reason

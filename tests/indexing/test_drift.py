@@ -738,6 +738,46 @@ def test_a_folder_of_pictures_that_cannot_be_listed_is_a_finding_and_stops_nothi
     run(settings, scenario)
 
 
+def test_a_picture_that_cannot_be_moved_is_a_finding_and_stops_nothing(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario(shop: Shop) -> None:
+        images, root = shop.services.images, settings.data_dir / "images"
+        shown = shop.create("红色沙发")
+        await shop.ingestor.ingest(shop.messages())
+        unused = [check_image(picture(color), settings) for color in ("tan", "skyblue", "navy")]
+        for each in unused:
+            images.save(each)
+        age_pictures(shop)
+        with shop.services.database.read() as session:
+            path = session.get_one(ProductRow, shown).image_path
+        images.set_aside(path)  # by a sweep that was killed
+        stuck = images.path_of(unused[1])
+        # A file stands where a folder belongs: one picture can't be set aside, another can't be taken back.
+        blocked = [root / "aside" / Path(stuck).parent, (root / path).parent]
+        assert len({each.name for each in blocked} | {each.sha256[:2] for each in unused}) == 4
+        blocked[1].rmdir()
+        for each in blocked:
+            each.write_text("")
+
+        findings = shop.reconciler().reconcile()
+        assert findings is not None
+        found = findings["images_without_product"]
+        assert (found.found, found.mended) == (4, 2)
+        assert {path, stuck} < set(found.sample)
+        assert "2 pictures can't be removed, the first because: The image store" in caplog.text
+        assert [(root / images.path_of(each)).exists() for each in unused] == [False, True, False]
+        assert images.read(path), "what lies aside is there to be read"
+
+        for each in blocked:
+            each.unlink()
+        assert shop.mend() == Mended(images_without_product=1)  # with no new grace
+        assert (root / path).exists()
+        assert not (root / stuck).exists()
+
+    run(settings, scenario)
+
+
 def test_a_long_backlog_is_walked_page_by_page_to_what_is_due(on_both_databases: Settings) -> None:
     async def scenario(shop: Shop) -> None:
         old = utc_now() - timedelta(hours=3)

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from PIL import Image
 
 from data_models import ProductChanges, ProductEvent, SearchMode, SearchRequest
-from orm_models import Base, OutboxRow, ProductRow, ProductVectorRow
+from orm_models import Base, OutboxRow, ProductRow, ProductSketchRow, ProductVectorRow
 from tests.conftest import picture
 from tests.indexing.shop import Shop, load_on, lose_picture, run
 from tests.processes import wait_until
@@ -32,7 +32,10 @@ from tuwen.indexing.ingest import Ingestor
 from tuwen.indexing.retry import PAGE, retry_failed
 from tuwen.messaging.in_process import InProcessQueue
 from tuwen.messaging.transport import Message, MessageConsumer
+from tuwen.pictures.thumbnails import thumbnail_path
 from tuwen.settings import Settings
+from tuwen.twins.finder import DuplicateFinder
+from tuwen.twins.settling import TwinKeeper
 from tuwen.vectors.registry import IndexRegistry
 from vector_db import VectorDB
 
@@ -378,3 +381,33 @@ def test_each_of_many_changes_at_once_answers_the_version_that_it_made(on_both_d
         assert [title for _, title in answers] == [f"第 {number} 个" for number in range(20)]
 
     run(on_both_databases, scenario)
+
+
+def test_a_thumbnail_that_the_store_cannot_give_keeps_no_product_from_being_compared(settings: Settings) -> None:
+    async def scenario(shop: Shop) -> None:
+        services, root = shop.services, settings.data_dir / "images"
+        broken, sound = shop.create("红色沙发"), shop.create("蓝色灯", "blue")
+        await shop.ingestor.ingest(shop.messages())
+        with services.database.write() as session:  # as an upgrade leaves them
+            session.execute(sa.delete(ProductSketchRow))
+            session.execute(sa.update(ProductRow).values(sketch_version=0))
+            path = root / thumbnail_path(session.get_one(ProductRow, broken).image_path)
+        path.unlink()
+        path.symlink_to(path.name)  # a loop: an error of the store for this one alone
+        finder = DuplicateFinder(services.database, services.vector_db, services.images, services.registry)
+        keeper = TwinKeeper(services.database, finder)
+
+        away = root.with_name("away")
+        root.rename(away)
+        root.symlink_to(root.name)
+        with pytest.raises(ImageStoreUnavailable):  # of all pictures: they wait
+            keeper.take_page()
+        root.unlink()
+        away.rename(root)
+
+        assert keeper.take_page()
+        with services.database.read() as session:
+            assert session.scalars(sa.select(ProductRow.product_id).where(ProductRow.sketch_version == 0)).all() == []
+            assert session.scalars(sa.select(ProductSketchRow.product_id)).all() == [sound]
+
+    run(settings, scenario)

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Sequence
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from tests.tiny_models import save_tiny_chinese_clip, save_tiny_sentence_model
 from tuwen.assembly import new_ingestor, open_services
 from tuwen.encoders.base import ModelNames
 from tuwen.errors import DependencyUnavailable, IndexChanged, ModelMismatch, NotFound
+from tuwen.indexing import ingest
 from tuwen.indexing.drift import Graces
 from tuwen.messaging.in_process import InProcessQueue
 from tuwen.messaging.transport import Message
@@ -55,6 +57,41 @@ def test_a_deleted_product_is_gone_at_once_and_its_vectors_after_the_event(setti
         with pytest.raises(NotFound):
             shop.writer.delete(sofa)
 
+    run(settings, scenario)
+
+
+def test_deleted_products_leave_milvus_together_and_take_no_other_along(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(shop: Shop) -> None:
+        *deleted, kept = (shop.create(f"{color}沙发", color) for color in ("red", "tan", "navy", "blue"))
+        await shop.ingestor.ingest(shop.messages())
+        bound = shop.bound()
+        for each in deleted:
+            shop.writer.delete(each)
+        vector_db, calls = shop.services.vector_db, list[tuple[str, int]]()
+        has_collection, delete = vector_db.has_collection, vector_db.delete
+
+        def count_looks(collection: str) -> bool:
+            calls.append(("has_collection", 1))
+            return has_collection(collection)
+
+        def count_deletes(collection: str, milvus_ids: Sequence[int], product_ids: Sequence[int]) -> None:
+            calls.append(("delete", len(milvus_ids)))
+            delete(collection, milvus_ids, product_ids)
+
+        vector_db.has_collection, vector_db.delete = count_looks, count_deletes  # type: ignore[method-assign]
+        collection = shop.services.registry.live().collection
+        events = [each for each in shop.messages() if b'"delete"' in each.value]
+        # As of a Milvus that was restored, and has given a deleted product's id again.
+        reused = ProductEvent(product_id=9999, op="delete", version=1, milvus_ids={collection: [bound[kept]]})
+        lost = ProductEvent(product_id=9998, op="delete", version=1, milvus_ids={"of_another_time": [1]})
+        extra = [Message(shop.topic, "x", each.model_dump_json().encode()) for each in (reused, lost)]
+        await shop.ingestor.ingest([*events, *events, *extra])
+        assert calls == [("has_collection", 1), ("delete", 3), ("delete", 1), ("has_collection", 1)]
+        assert shop.in_milvus() == {bound[kept]}
+
+    monkeypatch.setattr(ingest, "DELETED_AT_ONCE", 3)
     run(settings, scenario)
 
 

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -19,6 +20,8 @@ from tests.indexing.shop import Shop, load_on, run
 from tests.servers import running_endpoint
 from tuwen.assembly import new_reindexer
 from tuwen.errors import IndexChanged, NotCancellable, ReindexConflict, VectorDBUnavailable
+from tuwen.indexing.encoding import ProductEncoder
+from tuwen.indexing.outcomes import Encoded, Failed, Pictured
 from tuwen.indexing.queries import requeue
 from tuwen.indexing.reindex_attempts import JobReport, begin_attempt
 from tuwen.indexing.reindex_gate import ReindexGate
@@ -458,6 +461,29 @@ def test_pictures_that_cannot_be_read_are_not_taken_for_changes_that_are_too_fas
         assert await change.index_of_a_search() == before.collection
         job = await change.run(**other_models)
         assert (job.status, job.phase) == ("done", "switched"), job
+
+    run(settings, scenario)
+
+
+def test_a_product_that_fails_unexpectedly_is_named_and_keeps_no_other_out(
+    settings: Settings, other_models: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(shop: Shop) -> None:
+        product_ids = await fill(shop)
+        encode_one = ProductEncoder._encode_one
+
+        async def stumble(encoder: ProductEncoder, pictured: Pictured, *rest: Any) -> Encoded | Failed:
+            if pictured.product.title == TITLES[1]:
+                raise RuntimeError("stumbled")
+            return await encode_one(encoder, pictured, *rest)
+
+        monkeypatch.setattr(ProductEncoder, "_encode_one", stumble)
+        job = await Change(shop).run(**other_models)
+        reason = f"1 products would be lost; product {product_ids[1]}: unexpected: RuntimeError('stumbled')"
+        assert (job.status, job.failed, job.error) == ("failed", 1, reason), job
+        job = await Change(shop).run(**other_models, force=True)
+        assert (job.status, job.phase, job.failed) == ("done", "switched", 1), job
+        assert set(shop.bound()) >= set(product_ids) - {product_ids[1]}
 
     run(settings, scenario)
 

@@ -20,7 +20,7 @@ from tuwen.background import STOP_SIGNALS, Loop, running_loops, until_up, until_
 from tuwen.catalogue.picture_store import open_image_store
 from tuwen.database.engine import Database
 from tuwen.database.start import open_database
-from tuwen.errors import AppError, DependencyUnavailable
+from tuwen.errors import AppError, DependencyUnavailable, PictureUnreadable
 from tuwen.generation.pipeline import DrawRequest, Generator, load_generator
 from tuwen.generation.queries import claim_generation_job, finish_job, give_back_job, report_on_job
 from tuwen.logs import configure_logging
@@ -101,7 +101,7 @@ class GenerationWorker:
         try:
             with self._heartbeat(job):
                 pictures = self._draw(job)
-            self._finish(job, pictures=pictures)
+            self._finish_if_stored(job, pictures)
         except JobLost:
             logger.info("Job %d was cancelled or taken over", job.job_id)
         except Stopping:
@@ -167,6 +167,13 @@ class GenerationWorker:
     def _give_back(self, job: JobRow) -> None:
         with self._database.write() as session:
             give_back_job(session, job.job_id, job.attempts)
+
+    def _finish_if_stored(self, job: JobRow, pictures: list[tuple[int, CheckedImage]]) -> None:
+        try:
+            self._finish(job, pictures=pictures)
+        except PictureUnreadable as error:  # given back, it would be drawn for ever, and nobody's job behind it
+            self._images.check()  # raises where the whole store is away: then it waits
+            self._finish(job, error=error.detail)
 
     def _finish(
         self, job: JobRow, pictures: list[tuple[int, CheckedImage]] | None = None, error: str | None = None

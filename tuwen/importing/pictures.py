@@ -8,7 +8,7 @@ from functools import partial
 from typing import NamedTuple
 
 from tuwen.background import WorkPool
-from tuwen.errors import InvalidInput
+from tuwen.errors import InvalidInput, PictureUnreadable
 from tuwen.importing.attempts import Attempt
 from tuwen.importing.image_sources import ImageSource, is_address
 from tuwen.importing.pages import Known, Picture
@@ -94,6 +94,9 @@ class PictureReader:
         except InvalidInput as error:
             reason = "; ".join(each.message for each in error.errors) or error.detail
             return RowError(row.line, row.sku, "image", reason)
+        except PictureUnreadable as error:  # waited for, it would hold up the import and all behind it
+            await self._storing.run(self._images.check)  # raises where the whole store is away: then all of them wait
+            return RowError(row.line, row.sku, "image", error.detail)
         main, *further = pictures
         return main if row.further is None else main._replace(further=tuple(further))
 

@@ -20,11 +20,7 @@ from tuwen.background import WorkPool, until_up
 from tuwen.catalogue.pictures import pictures_of
 from tuwen.catalogue.queries import load_products, lock_products
 from tuwen.database.engine import Database
-from tuwen.errors import (
-    ImageStoreUnavailable,
-    IndexChanged,
-    VectorsRejected,
-)
+from tuwen.errors import AppError, ImageStoreUnavailable, IndexChanged, VectorsRejected
 from tuwen.indexing.drift import Graces
 from tuwen.indexing.encoding import LONGEST_STEP_S, ProductEncoder, VectorCount
 from tuwen.indexing.outcomes import Encoded, Failed, Inserted, Pictured, Unanswered, Unreadable, require_fresh
@@ -54,6 +50,7 @@ from vector_db import RowKey, VectorDB, new_row_token
 logger = logging.getLogger(__name__)
 
 INGEST_THREADS = 4
+DELETED_AT_ONCE = 500  # rows of Milvus, whose ids stand in one expression
 
 
 class Ingestor:
@@ -111,9 +108,7 @@ class Ingestor:
         """One batch, whole. Raises DependencyUnavailable with nothing half-bound; the batch may then be given again."""
         events, unreadable = self._parse(messages)
         latest = {event.product_id: event for event in sorted(events, key=lambda event: event.version)}
-        for event in events:
-            if event.op == "delete":
-                await self._delete_vectors(event)
+        await self._delete_vectors([event for event in events if event.op == "delete"])
         upserts = [event.product_id for event in latest.values() if event.op == "upsert"]
         if upserts:
             await self.index_products(upserts)
@@ -150,6 +145,24 @@ class Ingestor:
             raise ImageStoreUnavailable(unanswered[0].reason)  # the batch comes again, and then is of these alone
         return len(inserted), [*not_encoded, *rejected]
 
+    async def index_each_into(self, index: ServedIndex, product_ids: Sequence[int]) -> tuple[int, list[Failed]]:
+        """As `index_into`; but what fails unexpectedly fails alone, by name, and keeps no other out of the index."""
+        try:
+            return await self.index_into(index, product_ids)
+        except AppError:
+            raise
+        except Exception as error:
+            if len(product_ids) == 1:
+                products = await self._threads.run(self._load, product_ids)
+                return 0, [Failed(product, f"unexpected: {error!r}") for product in products]
+            logger.exception("Unexpected while indexing %d products, which are taken one by one", len(product_ids))
+        parts = [await self.index_each_into(index, [each]) for each in product_ids]
+        return sum(inserted for inserted, _ in parts), [each for _, failed in parts for each in failed]
+
+    def _load(self, product_ids: Sequence[int]) -> list[ProductRow]:
+        with self._database.read() as session:
+            return load_products(session, product_ids)
+
     @staticmethod
     def _parse(messages: Sequence[Message]) -> tuple[list[ProductEvent], list[tuple[Message, str]]]:
         """The events, and what is none, each with its reason."""
@@ -169,10 +182,20 @@ class Ingestor:
                 letter = DeadLetter(payload=message.value.decode(errors="replace"), error=reason)
                 add_to_outbox(session, dead_letter_topic(self._settings.kafka_topic), message.key, letter)
 
-    async def _delete_vectors(self, event: ProductEvent) -> None:
-        for collection, ids in event.milvus_ids.items():
+    async def _delete_vectors(self, events: Sequence[ProductEvent]) -> None:
+        """Of all together: each call of Milvus holds up the changes behind it. None of these products comes back, so a
+        row of one of them may go under another's id, too."""
+        rows: dict[str, set[tuple[int, int]]] = {}
+        """By collection: a Milvus id, and whose it was."""
+        for event in events:
+            for collection, ids in event.milvus_ids.items():
+                rows.setdefault(collection, set()).update((milvus_id, event.product_id) for milvus_id in ids)
+        for collection, pairs in rows.items():
+            of = sorted(pairs)
             if await self._threads.run(self._vector_db.has_collection, collection):
-                await self._threads.run(self._vector_db.delete, collection, ids, [event.product_id])
+                for start in range(0, len(of), DELETED_AT_ONCE):
+                    milvus_ids, product_ids = zip(*of[start : start + DELETED_AT_ONCE], strict=True)
+                    await self._threads.run(self._vector_db.delete, collection, milvus_ids, sorted(set(product_ids)))
 
     def _load_unindexed(self, product_ids: Sequence[int], index: ServedIndex) -> list[Pictured]:
         with self._database.read() as session:

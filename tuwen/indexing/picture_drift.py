@@ -40,24 +40,25 @@ FEW_LOST, MOST_LOST = 10, 1000
 
 def delete_unused_images(work: Pass, _: int) -> Iterator[Step]:
     """Pictures that nothing has named for a while. They can't be made again: a large share is not believed."""
-    unlisted: dict[str, str] = {}
+    unlisted, stuck = dict[str, str](), dict[str, str]()
     for aside in work.images.list_pages_aside(IMAGE_PAGE, unlisted):  # a sweep was killed between its two steps
-        paths = [path for path, mark in aside if not work.repair or _remove_or_take_back(work, path, mark)]
+        paths = [path for path, mark in aside if not work.repair or _remove_or_take_back(work, path, mark, stuck)]
         yield Step(0, paths, len(paths) if work.repair else 0)
     may_remove = work.repair and (yield from _may_remove_unused(work))
     for page in work.images.list_pages(IMAGE_PAGE if may_remove else PAGE, unlisted):
         unused = _unused(work, page)
         if may_remove:
-            unused = _remove_all(work, unused)
+            unused = _remove_all(work, unused, stuck)
         yield Step(0, unused, len(unused) if may_remove else 0)
-    yield _say_unlisted(0, unlisted)
+    yield _say_passed_over(0, "%d folders can't be read, the first because: %s", unlisted)
+    yield _say_passed_over(0, "%d pictures can't be removed, the first because: %s", stuck)
 
 
-def _say_unlisted(after: int, unlisted: Mapping[str, str]) -> Step:
-    """Folders that could not be listed (folder → reason): what lies there is passed over, and each is a finding."""
-    if unlisted:
-        logger.error("%d folders can't be read, the first because: %s", len(unlisted), next(iter(unlisted.values())))
-    return Step(after, list(unlisted), 0)
+def _say_passed_over(after: int, message: str, reasons: Mapping[str, str]) -> Step:
+    """What the store can't list or move (path → reason) holds up nothing else, and each is a finding."""
+    if reasons:
+        logger.error(message, len(reasons), next(iter(reasons.values())))
+    return Step(after, list(reasons), 0)
 
 
 def _may_remove_unused(work: Pass) -> Generator[Step, None, bool]:
@@ -94,22 +95,32 @@ def _unused(work: Pass, page: list[StoredFile]) -> list[str]:
     return [path for path in old if path in unused and unused[path] <= now - grace]
 
 
-def _remove_all(work: Pass, unused: list[str]) -> list[str]:
-    removed = [path for path in unused if _remove_or_take_back(work, path, work.images.set_aside(path))]
-    if unused:
+def _remove_all(work: Pass, unused: list[str], stuck: dict[str, str]) -> list[str]:
+    # What is stuck aside would be set aside again at each pass, in S3 as one more copy.
+    removed = [path for path in unused if path not in stuck and _remove_or_take_back(work, path, None, stuck)]
+    done = [path for path in unused if path not in stuck]  # the others' notes stay, and the next pass tries them again
+    if done:
         with work.database.write() as session:
-            forget_unused(session, unused)
+            forget_unused(session, done)
     return removed
 
 
-def _remove_or_take_back(work: Pass, path: str, mark: str) -> bool:
-    """True where it is gone; what was named since it was looked at goes back."""
-    with work.database.read() as session:
-        is_used = bool(image_paths_in_use(session, [path]))
-    if is_used:
-        work.images.take_back(path, mark)
-    else:
-        work.images.remove_aside(path, mark)
+def _remove_or_take_back(work: Pass, path: str, mark: str | None, stuck: dict[str, str]) -> bool:
+    """True where it is gone; what was named since it was looked at goes back. `mark`: of one that lies aside already.
+
+    What the store can't move or remove goes into `stuck`, with the reason.
+    """
+    try:
+        mark = mark or work.images.set_aside(path)
+        with work.database.read() as session:
+            is_used = bool(image_paths_in_use(session, [path]))
+        if is_used:
+            work.images.take_back(path, mark)
+        else:
+            work.images.remove_aside(path, mark)
+    except PictureUnreadable as error:
+        stuck[path] = error.detail
+        return False
     return not is_used
 
 
@@ -128,7 +139,7 @@ def mark_products_without_image(work: Pass, after: int) -> Iterator[Step]:
         may_mark = work.repair and work.may_delete_many
         yield Step(folder, found, _mark_lost(work, found) if may_mark else 0)
         lost += found if work.repair and not may_mark else []
-    yield _say_unlisted(after, listings.unlisted)
+    yield _say_passed_over(after, "%d folders can't be read, the first because: %s", listings.unlisted)
     if len(lost) > min(MOST_LOST, max(FEW_LOST, int(seen * work.settings.reconcile_large_share))):
         logger.error(
             "The pictures of %d of %d products are gone, and none of these is marked: is this the right picture store? "

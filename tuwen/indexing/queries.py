@@ -115,27 +115,33 @@ class PictureOfProduct(NamedTuple):
 def pictured_products_after(session: orm.Session, sha256: str, product_id: int, limit: int) -> list[PictureOfProduct]:
     """A page of all pictures of products, in the order of their hashes and the products' ids.
 
-    Each table has its next ones found by an index, and the first of both are the page.
+    Each table has its next ones found by an index, and the first of both are the page. Those of this very hash have a
+    statement of their own: in one with all others, each page would walk all products that share a picture.
     """
     found: list[PictureOfProduct] = []
     for table in (ProductRow, ProductImageRow):
         statement = sa.select(table.image_sha256, table.product_id, table.image_path, ProductRow.index_status)
         if table is ProductImageRow:
             statement = statement.join(ProductRow, ProductRow.product_id == ProductImageRow.product_id)
-        statement = statement.where(
-            table.image_sha256 >= sha256, sa.or_(table.image_sha256 > sha256, table.product_id > product_id)
-        )
-        rows = session.execute(statement.order_by(table.image_sha256, table.product_id).limit(limit))
+        of_this = statement.where(table.image_sha256 == sha256, table.product_id > product_id)
+        rows = session.execute(of_this.order_by(table.product_id).limit(limit)).all()
+        if len(rows) < limit:
+            of_others = statement.where(table.image_sha256 > sha256)
+            of_others = of_others.order_by(table.image_sha256, table.product_id).limit(limit - len(rows))
+            rows = [*rows, *session.execute(of_others)]
         found += [PictureOfProduct(*row) for row in rows]
     return sorted(found)[:limit]
 
 
 def image_paths_in_use(session: orm.Session, paths: Sequence[str]) -> set[str]:
     """By products, for any of their pictures, and by the results of generation jobs. Looked up by the hashes in the
-    paths: those are indexed."""
+    paths: those are indexed. Each comes once, though a million products may share one."""
     hashes = {sha256_in(path) for path in paths}
-    statements = (sa.select(table.image_path).where(table.image_sha256.in_(hashes)) for table in PICTURE_TABLES)
-    return {path for statement in statements for path in session.scalars(statement)} & set(paths)
+    statements = (
+        sa.select(table.image_path).where(table.image_sha256.in_(hashes), table.image_path.in_(paths)).distinct()
+        for table in PICTURE_TABLES
+    )
+    return {path for statement in statements for path in session.scalars(statement)}
 
 
 def unused_since(session: orm.Session, paths: Sequence[str]) -> dict[str, datetime]:

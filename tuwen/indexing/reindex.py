@@ -247,7 +247,7 @@ class Reindexer:
             size = self._settings.ingest_encode_batch_size
             for batch in (page.product_ids[start : start + size] for start in range(0, len(page.product_ids), size)):
                 batch_started = time.monotonic()
-                inserted, not_taken = await self._ingestor.index_into(shadow, batch)
+                inserted, not_taken = await self._ingestor.index_each_into(shadow, batch)
                 this.bound += inserted
                 this.not_taken.add(not_taken)
                 rate = this.bound / max(time.monotonic() - started, 0.001)

@@ -1,5 +1,6 @@
 """Picture files in a local folder: each appears whole or not at all, and, if so wished, survives a power loss."""
 
+import errno
 import os
 import uuid
 from collections.abc import Iterator
@@ -10,6 +11,9 @@ from pathlib import Path
 from tuwen.errors import ConfigurationError, ImageStoreUnavailable, PictureUnreadable
 from tuwen.folders import sync
 from tuwen.pictures.stored_file import StoredFile
+
+# These are about the whole disk, or the process: whichever picture comes next meets them, too.
+OF_NO_PICTURE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
 
 class Folder:
@@ -88,7 +92,9 @@ class Folder:
                 raise ImageStoreUnavailable(f"The folder {self._root} is gone (IMAGE_STORE_URL).") from error
             raise FileNotFoundError(str(error)) from error
         except OSError as error:
-            raise PictureUnreadable(f"The image store does not answer (IMAGE_STORE_URL): {error}") from error
+            kind = ImageStoreUnavailable if error.errno in OF_NO_PICTURE else PictureUnreadable
+            reason = str(error).replace(f"{self._root}/", "")  # imports and drawings tell their callers
+            raise kind(f"The image store does not answer (IMAGE_STORE_URL): {reason}") from error
 
 
 def _modified_at(entry: os.DirEntry[str]) -> datetime:

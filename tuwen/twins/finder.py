@@ -14,7 +14,7 @@ from tuwen.catalogue.queries import load_products
 from tuwen.catalogue.twins import MOST_SHOWN, Found, same_as, sketches_of, write_sketch
 from tuwen.database.engine import Database
 from tuwen.encoders.base import Vector
-from tuwen.errors import NotFound
+from tuwen.errors import NotFound, PictureUnreadable
 from tuwen.pictures.resemblance import sketch_of
 from tuwen.pictures.store import ImageStore
 from tuwen.pictures.thumbnails import thumbnail_path
@@ -73,10 +73,7 @@ class DuplicateFinder:
         made: dict[int, tuple[str, bytes]] = {}
         for product in products:
             if product.product_id not in present:
-                try:
-                    sketch = sketch_of(self._images.read(thumbnail_path(product.image_path)))
-                except (NotFound, OSError, ValueError):  # Pillow's errors of a file that was cut off are of these
-                    continue
+                sketch = self._sketch(product)
                 if sketch is not None:
                     made[product.product_id] = product.image_sha256, sketch
         if not made:
@@ -89,6 +86,15 @@ class DuplicateFinder:
                 sha256, sketch = made[row.product_id]
                 if row.image_sha256 == sha256 and row.product_id not in present:
                     write_sketch(session, row, sketch)
+
+    def _sketch(self, product: ProductRow) -> bytes | None:
+        try:
+            return sketch_of(self._images.read(thumbnail_path(product.image_path)))
+        except PictureUnreadable:
+            self._images.check()  # raises where the whole store is away: then all of them wait
+        except (NotFound, OSError, ValueError):  # Pillow's errors of a file that was cut off are of these
+            pass
+        return None
 
     def _vectors(self, index: LiveIndex, products: Sequence[ProductRow]) -> dict[int, Vector]:
         """CLIP's of the main picture as it is now, where there is one."""
