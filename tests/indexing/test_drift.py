@@ -757,8 +757,8 @@ def test_a_picture_that_cannot_be_moved_is_a_finding_and_stops_nothing(
         blocked = [root / "aside" / Path(stuck).parent, (root / path).parent]
         assert len({each.name for each in blocked} | {each.sha256[:2] for each in unused}) == 4
         blocked[1].rmdir()
-        for each in blocked:
-            each.write_text("")
+        for folder in blocked:
+            folder.write_text("")
 
         findings = shop.reconciler().reconcile()
         assert findings is not None
@@ -769,8 +769,8 @@ def test_a_picture_that_cannot_be_moved_is_a_finding_and_stops_nothing(
         assert [(root / images.path_of(each)).exists() for each in unused] == [False, True, False]
         assert images.read(path), "what lies aside is there to be read"
 
-        for each in blocked:
-            each.unlink()
+        for folder in blocked:
+            folder.unlink()
         assert shop.mend() == Mended(images_without_product=1)  # with no new grace
         assert (root / path).exists()
         assert not (root / stuck).exists()
