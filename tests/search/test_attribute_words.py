@@ -39,6 +39,15 @@ PLAIN = [
     "没有",
     "不要",
 ]
+PLAIN += [
+    "人脸识别带摄像头门锁",
+    "性别要求 男",
+    "除虫灯户外",
+    "清除外墙污渍 清洁剂",
+    "拆除外壳螺丝刀",
+    "去掉油污的清洁剂",
+]
+PLAIN += ["non-iron shirt", "non-wood-burning stove", "除黑色外", "no red, no blue"]
 PLAIN += ["特别要红色的沙发", "除湿机外壳", "去除异味的喷雾", "不带扶手椅", "不要折叠床", "no red or blue", "not red"]
 PLAIN += ["No. 5 perfume", "no 5", "non-stick pan", "No-Frost refrigerator", "nobody", "note book", "nothing"]
 
@@ -91,6 +100,9 @@ def named(text: str, words: Words | None = None) -> list[tuple[str, str, str]]:
         ("十二抽屉柜", [("十二抽屉", "12", "")]),
         ("二十四件餐具", [("二十四件", "24", "")]),
         ("十人桌", [("十人", "10", "")]),
+        *((text, [("双人", "2", "")]) for text in ("1.8双人床", "180双人床", "2024双人沙发")),
+        ("sofa,2 seater", [("2 seater", "2", "")]),
+        ("浅米沙发", [("浅米", "beige", "light")]),
         *((text, []) for text in ("250人会议桌", "三百六十五件", "一百二十人", "1.5 seat", "第二件半价")),
     ],
 )  # fmt: skip
@@ -151,6 +163,11 @@ def test_the_shops_own_synonyms_of_an_attribute_name_it(tmp_path: Path) -> None:
         ("柜子 不要需要组装的", "柜子", ["需要组装"]),
         *((text, "sofa", ["leather"]) for text in ("non-leather sofa", "sofa, don't want leather", "sofa w/o leather",
                                                    "sofa that isn’t leather", "sofa not made of leather")),
+        *((f"不要红色{word}蓝色的沙发", "沙发", ["红色", "蓝色"]) for word in ("或者", "以及", "跟", "")),
+        ("黑色和白色除外的沙发", "沙发", ["黑色", "白色"]),
+        ("水杯 塑料和玻璃的不要", "水杯", ["塑料", "玻璃"]),
+        ("卫衣 不要太平鸟", "卫衣", ["太平鸟"]),
+        ("火锅底料 除了成都", "火锅底料", ["成都"]),
         ("chair any colour but black", "chair", ["black"]),
         ("sofa not too big", "sofa", ["big"]),
         ("sofa with no arms", "sofa", ["arms"]),
@@ -271,15 +288,16 @@ def test_a_word_that_says_it_has_none_is_no_word_that_it_has_some(unwanted: str,
     assert lift(wishes, title, {}) > 0
 
 
-def test_what_is_there_besides_is_shown() -> None:
-    for unwanted, title in (
-        ("可乐 不要糖", "10糖可乐"),
-        ("包 不要钱包", "零钱包"),
-        ("cola without sugar", "Sugar cola"),
-    ):
-        wishes = understand(SearchRequest(mode=SearchMode.HYBRID, text=unwanted), Lexicon(None)).wishes
-        assert wishes is not None
-        assert lift(wishes, title, {}) < 0
+OF_SOME = [("可乐 不要糖", "10糖可乐"), ("包 不要钱包", "零钱包"), ("cola without sugar", "Sugar cola")]
+OF_SOME += [("耳机 不要蓝牙", "5.0蓝牙耳机"), ("锁 不带门铃", "人脸识别带门铃的锁"), ("汽车 不要配件", "汽车零配件")]
+OF_SOME += [("chair without wheels", "Office chair with wheels free shipping")]
+
+
+@pytest.mark.parametrize(("unwanted", "title"), OF_SOME)
+def test_what_is_there_besides_is_shown(unwanted: str, title: str) -> None:
+    wishes = understand(SearchRequest(mode=SearchMode.HYBRID, text=unwanted), Lexicon(None)).wishes
+    assert wishes is not None
+    assert lift(wishes, title, {}) < 0
 
 
 @pytest.mark.parametrize("text", ["不要红色的", "除了红色", "not red", "no red or blue"])

@@ -28,14 +28,15 @@ from tuwen.lexical.vocabulary import (
 
 TOKENS = re.compile(rf"[{HAN}]+|[^\W_{HAN}]+")
 COMPOUND = re.compile(rf"([{''.join(SHADES)}]?)([{''.join(COLOUR_CHARACTERS)}]{{1,3}})(色?)")
-NO_COLOUR = re.compile("(?<=.)米$")  # 红米 and 黑米, beside 米色 and 红米色
+NO_COLOUR = re.compile("^[红黑紫]米$")  # a brand, and rice
 WORDS = re.compile(r"[^\W_]+")
 DIGITS = "".join(NUMBERS)
 # Not the end of a larger number: 250人, 三百六十五件, 1.5 seat.
 COUNTED = re.compile(
-    rf"(?<![\d.第百千万{DIGITS}])([{DIGITS}]?十[{DIGITS}]?|[{DIGITS}]|\d{{1,2}})"
+    rf"((?<![第百千万{DIGITS}])(?:[{DIGITS}]?十[{DIGITS}]?|[{DIGITS}])|(?<![\d.第])\d{{1,2}})"
     rf"({'|'.join(sorted(UNITS, key=len, reverse=True))})"
-    rf"|(?<![.,])\b({'|'.join(LATIN_NUMBERS)}|\d{{1,2}})[- ]({'|'.join(sorted(LATIN_UNITS, key=len, reverse=True))})\b"
+    rf"|(?<!\d[.,])\b({'|'.join(LATIN_NUMBERS)}|\d{{1,2}})[- ]"
+    rf"({'|'.join(sorted(LATIN_UNITS, key=len, reverse=True))})\b"
 )
 LATIN_SHADES = {"dark": DARK, "deep": DARK, "light": LIGHT, "pale": LIGHT}
 LONGEST_HAN, LONGEST_LATIN = 5, 2  # characters, and words

@@ -16,11 +16,14 @@ from tuwen.texts import lexical_text
 # Not 有没有, 要不要, 是不是, which ask, nor 没有人, 特别要, 扣除 and 除湿机外壳; nor no. 5 and no 5, nor non-stick and
 # no-frost, which are words.
 IN_CHINESE = re.compile(
-    "不想要|(?<!要)不要|不带|不含|不喜欢|(?<!是)不是|(?<!有)没有(?!人)|没带|去掉|(?<![分差区类级特])别[要带]|除了"
-    r"|(?<![去消扣清删免解排根])除(?=[^\s,，]{1,8}?(?:以外|之外|外(?:的|\s|$)))"
+    "不想要|(?<!要)不要|不带|不含|不喜欢|(?<!是)不是|(?<!有)没有(?!人)|没带|(?<=.)(?<!能)去掉|除了"
+    "|(?<![分差区类级特识辨鉴性个告送离])别[要带]"
+    r"|(?<![去消扣清删免解排根])除(?=[^\s,，]{1,8}?(?:以外|之外|(?<![户室内门车])外(?:的|\s|$)))"
 )
 # Behind what is negated: 黑色除外, 红色的不要.
-BEHIND = re.compile(r"([^\s,，.。;；!！?？、]{1,8}?)的?(?:除外|(?<!要)不要\s*$)")
+BEHIND = re.compile(
+    r"([^\s,，.。;；!！?？、]{1,8}?)的?(?:(?<![去消扣清删免解排根拆扫移切剔铲破])除外(?=$|[\s,，.。;；)）的])|(?<!要)不要\s*$)"
+)
 # One character is a negation where jieba has it as a word by itself: not in 无线, 非洲, 无人机.
 SHORT = re.compile("[无非没]")
 IN_ENGLISH = re.compile(
@@ -28,16 +31,16 @@ IN_ENGLISH = re.compile(
     r"|do(?:es)?(?:n['’]?t| not) (?:want|have|like|need)|no(?!\s*[.\d№])|not)\s+(?=\w)",
     re.I,
 )
-NON = re.compile(r"(?<![\w'’-])non-(\w+)", re.I)
+NON = re.compile(r"(?<![\w'’-])non-(?!iron\b)(\w+)(?![\w-])", re.I)
 CLAUSE = re.compile(r"[^\s,，.。;；!！?？()（）]+")
 ENGLISH_CLAUSE = re.compile(r"[^,，.。;；!！?？()（）]+")
 ENGLISH_END = re.compile(r"\b(?:but|for|in|with|that|which|from|on|under|please)\b", re.I)
 ARTICLES = re.compile(r"^(?:(?:a|an|any|the|of|too|so|very|made (?:of|from))\s+)+", re.I)
-AND, ENUMERATED = re.compile("[和或与及]"), re.compile("(?<=.)、(?=.)|(?<=色)(?=[^的和或与及]{1,2}色)")
+AND = re.compile("和|或者?|与|以?及|跟|还有")
+ENUMERATED = re.compile("(?<=.)、(?=.)|(?<=色)(?=[^的和或与及跟者以]{1,2}色)")
 ENGLISH_AND = re.compile(r"\s+(?:and|or|nor)\s+|\s*/\s*", re.I)
-BESIDES = re.compile("(?:以外|之外|(?<!户)外|(?:其[他它余])?都(?:行|可以?|要|好)?|也|还|又|且)$")
-HAVING = frozenset({"带", "带有", "有", "含", "含有", "特别", "过于"})
-TOO = re.compile("^太(?![阳空极子师妃湖])(?=.)")
+BESIDES = re.compile("(?:以外|之外|(?<!户)外|(?:其[他它余])?都(?:行|可以?|要|好)|也|还|又|且)$")
+HAVING = frozenset({"带", "带有", "有", "含", "含有", "太", "特别", "过于"})
 # 不要红色要蓝色的: what is wanted after all; not in 需要 and 都要.
 BUT = re.compile("(?<![需主重必都])要")
 LEFT_OVER = re.compile(
@@ -45,7 +48,7 @@ LEFT_OVER = re.compile(
 )
 BLANKS = re.compile(r"\s+")
 MOST_PARTS = 5
-WORD = 2  # characters
+WORD, LONGEST_THING = 2, 12  # characters
 
 
 class Asked(NamedTuple):
@@ -129,17 +132,27 @@ def _pieces(phrase: str) -> Iterator[str]:
 
 def _thing_of(phrase: str) -> str:
     """扶手 of 带扶手, 大 of 太大, 黑色 of 黑色都行."""
-    thing = TOO.sub("", BESIDES.sub("", phrase))
-    first = next(iter(jieba().cut(thing)), "") if thing[:1] in "带有含特过" else ""
+    thing = BESIDES.sub("", phrase)
+    first = next(iter(jieba().cut(thing)), "") if thing[:1] in "带有含太特过" else ""
+    first = "太" if first in ("太大", "太小") else first
     return thing[len(first) :] or thing if first in HAVING else thing
 
 
 def _behind(negation: re.Match[str]) -> _Part:
-    """What names attributes, or the last word."""
+    """What names attributes, all that are joined, or the last word."""
     before = negation[1]
-    named = attributes_in(lexical_text(before), Words())
-    thing = before[named[-1].begin :] if named and len(lexical_text(before)) == len(before) else jieba().cut(before)[-1]
-    return _Part(negation.end(1) - len(thing), negation.end(), (thing,))
+    named = attributes_in(lexical_text(before), Words()) if len(lexical_text(before)) == len(before) else []
+    if not named:
+        thing = jieba().cut(before)[-1]
+        return _Part(negation.end(1) - len(thing), negation.end(), (thing,))
+    things = [before[named[-1].begin :]]
+    begin = named[-1].begin
+    for each in reversed(named[:-1]):
+        if not re.fullmatch(f"的?(?:{AND.pattern})?", before[each.end : begin]):
+            break
+        begin = each.begin
+        things.insert(0, before[begin : each.end])
+    return _Part(negation.start(1) + begin, negation.end(), tuple(things))
 
 
 def _in_english(text: str, negation: re.Match[str]) -> _Part:
@@ -168,14 +181,16 @@ def _noun_of(phrase: str) -> str:
 
 
 def _short_ones(text: str) -> Iterator[_Part]:
+    found = 0
     for run in re.finditer(f"[{HAN}]+", text):
         at = run.start()
         for word in jieba().cut(run[0]):
             begin, at = at, at + len(word)
-            if not SHORT.fullmatch(word):
+            if not SHORT.fullmatch(word) or found >= MOST_PARTS:
                 continue
-            following = _first_of(text[at : run.end()])
+            following = _first_of(text[at : min(run.end(), at + LONGEST_THING)])
             if following and not SHORT.fullmatch(following) and (word != "非" or _begins_with_attribute(following)):
+                found += 1
                 yield _Part(begin, at + len(following), (following,) if following != "的" else ())
 
 
@@ -184,7 +199,7 @@ def _first_of(run: str) -> str:
     扶手椅子 扶手, and of 皮沙发 皮, though jieba knows 木床, 扶手椅 and 皮沙发."""
     first = next(iter(jieba().cut(run)), "")
     named = attributes_in(lexical_text(run), Words())
-    if named and not named[0].begin and len(first) < named[0].end < len(run):
+    if named and not named[0].begin and len(first) <= named[0].end < len(run):
         return run[: named[0].end]
     before, last = run[:-WORD], run[-WORD:]
     if len(run) - len(first) < WORD and before and len(jieba().cut(last)) == 1:
@@ -206,12 +221,17 @@ def _first_word(text: str) -> Asked:
         return Asked("", ())
     rest = text[negation.end() :].lstrip()
     if not rest.isascii():
-        first = _first_of(CLAUSE.match(rest)[0]) if CLAUSE.match(rest) else ""  # type: ignore[index]
+        rest = BESIDES.sub("", rest)
+        clause = CLAUSE.match(rest)
+        first = _first_of(clause[0][:LONGEST_THING]) if clause else ""
         return Asked(_tidy(rest[len(first) :]), (first,) if first else ())
-    clause, end, further = (*rest.partition(","),)
-    *others, last = ENGLISH_AND.split(clause)
+    phrase, _, further = rest.partition(",")
+    *others, last = ENGLISH_AND.split(phrase)
     first, _, wanted = ARTICLES.sub("", last).partition(" ")
-    more = asked_of(_tidy(further)) if end else Asked("", ())
+    further = _tidy(further)
+    more = asked_of(further) if further.count(",") < MOST_PARTS else Asked(further, ())
+    if not more.without and negates(further):  # no red, no blue
+        more = Asked("", ())
     return Asked(_tidy(f"{wanted} {more.wanted}"), (*map(_tidy, others), first, *more.without))
 
 

@@ -27,6 +27,8 @@ class QueryTerm(NamedTuple):
     """Of this term in a title."""
     instead_of: str = ""
     """Another term, which this one may have been meant by: where it is found that one is not missed."""
+    joins: tuple[str, ...] = ()
+    """The two that this one is, written as one: who has it misses neither, and who has both does not miss it."""
 
 
 def query_terms(text: str, words: Words) -> list[QueryTerm]:
@@ -60,7 +62,7 @@ def _terms(text: str, words: Words) -> Iterator[QueryTerm]:
         yield from _of_han(run, words) if is_han(run) else _of_letters(run)
     for first, second in pairwise(runs):  # XR 500A
         if not is_han(first) and not is_han(second):
-            yield QueryTerm(joined(first + second), WORD, instead_of=joined(first))
+            yield QueryTerm(joined(first + second), WORD, joins=(joined(first), joined(second)))
     for synonym in _synonyms_in(text, words):
         for run in runs_of(synonym):
             yield from (

@@ -29,8 +29,7 @@ HAN = "\u3007\u3400-\u4dbf\u4e00-\u9fff\U00020000-\U0002fa1f"
 LATIN = rf"[^\W_{HAN}]+"
 RUNS = re.compile(rf"[{HAN}]+|{LATIN}(?:[-._/+]{LATIN})*")
 SEPARATORS = re.compile(r"[-._/+]")
-# 1.5 is not 15, nor 1/2 twelve.
-MEANINGLESS = re.compile(r"[-_+]|(?<!\d)[./]|[./](?!\d)")
+POINT = re.compile(r"(?<=\d)\.(?=\d)")
 PARTS = re.compile(r"\d+|[^\W\d_]+")
 # What a term says of the product that has it, by where it stands; 100 is a title's, of a usual length.
 TITLE, SKU, CATEGORY, ATTRIBUTES = 1.0, 1.0, 0.5, 0.4
@@ -90,8 +89,12 @@ def sounds_of(run: str) -> list[str]:
 
 
 def joined(run: str) -> str:
-    """Of letters and digits, without the separators that say nothing."""
-    return MEANINGLESS.sub("", run)
+    """Of letters and digits, without separators; but 1.5 is not 15, where 305.003.31 is a number of an article."""
+    return (
+        ".".join(SEPARATORS.sub("", part) for part in POINT.split(run))
+        if len(POINT.findall(run)) == 1
+        else (SEPARATORS.sub("", run))
+    )
 
 
 def parts_of(run: str) -> list[str]:

@@ -115,9 +115,10 @@ class LexicalSearch:
         unknown = {each.term for each in asked if each.term not in counts}
         if not unknown:
             return []
-        sounds = [each for each in asked if each.instead_of in unknown and each.term.startswith(PINYIN)]
+        sounds = [each for each in asked if each.instead_of in unknown]
         heard = {each.instead_of for each in sounds} - {each.instead_of for each in sounds if each.term in unknown}
-        meant = _spellings([each.term for each in asked if each.weight >= WORD and each.term in unknown - heard])
+        words = [each for each in asked if each.weight >= WORD and not each.joins]
+        meant = _spellings([each.term for each in words if each.term in unknown - heard])
         known = self._counts.of(session, known_terms(session, meant))
         commonest = sorted(known, key=lambda term: (-known[term], term))[:MOST_CORRECTIONS]
         corrected = [QueryTerm(term, CORRECTED, instead_of=meant[term]) for term in commonest]
@@ -142,11 +143,12 @@ def _weights(asked: Sequence[QueryTerm], counts: Mapping[str, int], products: in
         if not each.term.startswith(PINYIN):
             commonest[each.instead_of] = max(counts[each.term], commonest.get(each.instead_of, 0))
     found_instead = {each.instead_of for each in guesses}
+    found_instead |= {word for each in asked if each.term in counts for word in each.joins}
     weights: dict[str, float] = {}
     best, best_of_word = 0.0, dict.fromkeys(commonest, 0.0)
     for each in asked:
         is_known, is_correction = each.term in counts, each.instead_of and not each.term.startswith(PINYIN)
-        if not is_known and (each.instead_of or each.term in found_instead):
+        if not is_known and (each.instead_of or each.joins or each.term in found_instead):
             continue
         count = commonest[each.instead_of] if is_correction else counts.get(each.term, 1)
         weight = each.weight * math.log(1 + products / count)
@@ -154,7 +156,7 @@ def _weights(asked: Sequence[QueryTerm], counts: Mapping[str, int], products: in
             weights[each.term] = weight
         if is_correction:
             best_of_word[each.instead_of] = max(best_of_word[each.instead_of], weight * each.impact)
-        else:
+        elif not each.joins:
             best += weight * each.impact
     return weights, best + sum(best_of_word.values())
 

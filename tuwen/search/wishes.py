@@ -28,6 +28,7 @@ LONGEST_TEXT, MOST_TEXTS = 200, 12  # characters, and texts of a product's attri
 MOST_ATTRIBUTES = 8  # of a text
 MAIN_PART = re.compile(r"^\s*(?:with\s+)?(.+?)(?=\s+(?:with|on|in|and)\s|\s*[,，;；(（/|]|$)", re.IGNORECASE)
 LATIN = re.compile(r"[^\W_]+")
+UNLESS_GIVEN = r"(?!\s+(?:shipping|delivery|returns?|gifts?|assembly|installation)\b)"
 # Of attributes, by their names: what their value says is said of the product itself.
 NAMES = re.compile("colou?r|颜色|色|材质|材料|面料|material|fabric|尺寸|大小|规格|size", re.IGNORECASE)
 
@@ -193,8 +194,12 @@ def _all_agree(unwanted: Collection[Attribute], said: Collection[Attribute]) -> 
 def _is_said_to_lack(text: str, noun: str) -> bool:
     """无糖 and sugar-free, which are words: `asked_of` takes nothing out of them."""
     if noun.isascii():
-        return bool(re.search(rf"\b(?:no|non|zero)[- ]{re.escape(noun)}s?\b|\b{re.escape(noun)}s?[- ]free\b", text))
-    return bool(re.search(rf"(?:[无免]|零(?![钱食件售])|(?<!\d)0|不[含加添带]){re.escape(noun)}", text))
+        return bool(
+            re.search(
+                rf"\b(?:no|non|zero)[- ]{re.escape(noun)}s?\b|\b{re.escape(noun)}s?[- ]free\b{UNLESS_GIVEN}", text
+            )
+        )
+    return bool(re.search(rf"(?:[无免]|零(?![钱食件售配部])|(?<![\d.])0|不[含加添带]){re.escape(noun)}", text))
 
 
 def _has(text: str, noun: str) -> bool:

@@ -80,6 +80,10 @@ def parts_of_query(asked: Sequence[QueryTerm], counts: Mapping[str, int], produc
     """`counts`: how many have a term; `products`: how many there are."""
     parts: dict[str, WordPart] = {}
     for each in asked:
+        if each.joins:
+            for word in each.joins:
+                parts.setdefault(word, WordPart()).terms.append(each.term)
+            continue
         part = parts.setdefault(each.instead_of or each.term, WordPart())
         if each.term.startswith(PINYIN):
             part.sounds.append(each.term)
