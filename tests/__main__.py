@@ -45,8 +45,7 @@ def main() -> int:
         )
         with ExitStack() as ending:
             beside = [_start(second, ending), _start(["nice", *PYTEST, str(AT_RANDOM)], ending)]
-            statuses = [subprocess.run(first, check=False).returncode]
-            statuses += [process.wait() for process in beside]
+            statuses = [process.wait() for process in (_shown(first, ending), *beside)]
         late = [report.read_text(encoding="utf-8").splitlines() if report.exists() else [] for report in reports]
     for half, tests in enumerate(late):
         if tests and statuses[half] == TESTS_FAILED:
@@ -56,22 +55,33 @@ def main() -> int:
     return int(any(statuses))  # a part that was killed has a negative one
 
 
+def _shown(command: list[str], ending: ExitStack) -> subprocess.Popen[bytes]:
+    """In a group of its own, as all parts are: a terminal's Ctrl-C reaches this process alone, which tells all."""
+    process = subprocess.Popen(command, process_group=0)
+    ending.callback(_end, process)
+    return process
+
+
 def _start(command: list[str], ending: ExitStack) -> subprocess.Popen[bytes]:
     """What it says comes at the end, in one piece."""
     output = tempfile.TemporaryFile()  # noqa: SIM115  # closed at the end
     ending.enter_context(output)
-    process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
-    ending.callback(_end, process, output)
+    process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, process_group=0)
+    ending.callback(_show, output)
+    ending.callback(_end, process)
     return process
 
 
-def _end(process: subprocess.Popen[bytes], output: IO[bytes]) -> None:
+def _end(process: subprocess.Popen[bytes]) -> None:
     process.send_signal(signal.SIGINT)  # upon which it ends the servers that it has started
     try:
         process.wait(END_S)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+
+
+def _show(output: IO[bytes]) -> None:
     output.seek(0)
     sys.stdout.buffer.write(output.read())
     sys.stdout.flush()
