@@ -245,7 +245,7 @@ class ImageStoreUnavailable(DependencyUnavailable):
 
 
 class PictureUnreadable(ImageStoreUnavailable):
-    """The store answers, and can't give this one; it may be the only one."""
+    """The store answers, and can't give or take this one; it may be the only one."""
 
 
 class ModelsUnavailable(DependencyUnavailable):

@@ -132,6 +132,16 @@ def test_what_earlier_versions_made_of_a_picture_goes_with_it_too(store: ImageSt
         store.read(copy)
 
 
+def test_what_a_broken_off_removal_left_in_its_place_goes_with_the_picture(store: ImageStore) -> None:
+    path = store.path_of(image_of())
+    store.save(image_of())
+    mark = store.set_aside(path)
+    store.save_derived(thumbnail_path(path), b"webp")  # as if its own move had failed
+    store.remove_aside(path, mark)
+    with pytest.raises(NotFound):
+        store.read(thumbnail_path(path))
+
+
 def test_a_picture_is_removed_in_two_steps_that_may_come_again(store: ImageStore) -> None:
     image = image_of()
     path = store.path_of(image)

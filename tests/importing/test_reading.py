@@ -72,6 +72,7 @@ def test_gbk_is_found_where_there_is_little_of_it(tmp_path: Path, rows: list[lis
 
 
 BROKEN = ["café".encode("cp1252"), "éclair doré à côté".encode()[:-1], "沙发".encode()[:-1]]
+BROKEN += ["Café crème d".encode() + b"\x92une", "红色沙发".encode("gbk")]
 
 
 @pytest.mark.parametrize("broken", BROKEN)

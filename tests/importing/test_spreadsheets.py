@@ -51,6 +51,20 @@ def test_a_group_that_lost_digits_is_refused(tmp_path: Path) -> None:
     rows = read(tmp_path, csv_of([*TITLED, "SPU"], ["1", "a", "6.90123E+12"], ["2", "b", "6.9"]))
     assert [row.sku for row in good(rows)] == ["2"]
     assert [field for _, field, _ in reasons(rows)] == ["group_id"]
+    rows = read(tmp_path, xlsx_of([*TITLED, "SPU"], ["1", "a", 6901234567890120], ["2", "b", 690]))
+    assert [field for _, field, _ in reasons(rows)] == ["group_id"]
+
+
+def test_a_format_of_zeros_makes_no_lost_digits_good(tmp_path: Path) -> None:
+    def fill(workbook: openpyxl.Workbook) -> None:
+        for row in (TITLED, [6901234567890120, "a"], [779, "b"]):
+            workbook.active.append(row)
+        for (cell,) in workbook.active["A2:A3"]:
+            cell.number_format = "0" * 16
+
+    rows = read(tmp_path, workbook_of(fill))
+    assert [row.sku for row in good(rows)] == ["0000000000000779"]
+    assert [field for _, field, _ in reasons(rows)] == ["sku"]
 
 
 def test_skus_of_many_digits_that_are_whole_are_taken(tmp_path: Path) -> None:

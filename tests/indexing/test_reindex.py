@@ -488,6 +488,21 @@ def test_a_product_that_fails_unexpectedly_is_named_and_keeps_no_other_out(
     run(settings, scenario)
 
 
+def test_what_all_products_fail_of_is_no_products(
+    settings: Settings, other_models: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def stumble(*_: Any) -> Encoded | Failed:
+        raise RuntimeError("stumbled")
+
+    async def scenario(shop: Shop) -> None:
+        await fill(shop)
+        monkeypatch.setattr(ProductEncoder, "_encode_one", stumble)
+        job = await Change(shop).run(**other_models, force=True)
+        assert (job.status, job.error) == ("failed", "unexpected: RuntimeError('stumbled')"), job
+
+    run(settings, scenario)
+
+
 def test_products_that_cannot_be_taken_are_not_kept_whole_however_many(
     settings: Settings, other_models: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

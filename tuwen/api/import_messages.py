@@ -1,6 +1,11 @@
 """What errors of imported files say, in Chinese: as `messages.py`, which puts them to its own."""
 
 OF_IMPORTS = (
+    (
+        "picture_not_stored",
+        "the picture store does not take this picture; the service's log says why",
+        "图片存储没有接收这张图片，原因见服务的日志",
+    ),
     ("empty_file", "has nothing in its first visible sheet", "第一个可见的工作表是空的"),
     ("unreadable_file", "is a ZIP archive that can't be read: {reason}", "是无法读取的 ZIP：{reason}"),
     ("unreadable_file", "is no XLSX workbook that can be read: {reason}", "不是可以读取的 XLSX：{reason}"),

@@ -28,7 +28,7 @@ from tuwen.messaging.connect import new_consumer
 from tuwen.messaging.transport import MessageConsumer
 from tuwen.pictures.checked_image import CheckedImage
 from tuwen.pictures.provenance import encode_generated
-from tuwen.pictures.store import ImageStore
+from tuwen.pictures.store import NOT_STORED, ImageStore
 from tuwen.processes import Presence
 from tuwen.pulse import USUAL_STEP_S, Pulses, beat
 from tuwen.request_ids import working_for
@@ -173,7 +173,8 @@ class GenerationWorker:
             self._finish(job, pictures=pictures)
         except PictureUnreadable as error:  # given back, it would be drawn for ever, and nobody's job behind it
             self._images.check()  # raises where the whole store is away: then it waits
-            self._finish(job, error=error.detail)
+            logger.warning("A picture of job %d is not stored: %s", job.job_id, error.detail)
+            self._finish(job, error=NOT_STORED)
 
     def _finish(
         self, job: JobRow, pictures: list[tuple[int, CheckedImage]] | None = None, error: str | None = None

@@ -1,6 +1,7 @@
 """What a column of a file is called, and which field of a product it is. What is none becomes an attribute."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -34,7 +35,8 @@ image: 图片url 主图链接 主图地址 商品图片链接 首图 产品图�
 # The first of 图片1, 图片2 and so on, where no other column has the picture.
 LAST_NAMES = "image: 图片1"
 BRACKET = re.compile(r"[(\[【]([^()\[\]【】]*)[)\]】]$")
-OTHER_UNIT = re.compile(r"[万千百]元|[万千百分]$|cent")  # than that of other prices
+OTHER_UNIT = re.compile(r"[万千百]元|[万千百]$|[角分](?:/|$)|cent")  # than that of other prices
+OTHER_THING = re.compile(r"数|库存|[张件个]$|id$")
 # An address may have | in it: there it separates beside a blank, or before another address.
 BETWEEN_PATHS = re.compile(r"\|")
 BETWEEN_ADDRESSES = re.compile(r"\|\s*(?=[a-zA-Z]+://)|\s\||\|(?=\s|$)")
@@ -77,13 +79,17 @@ def named_pictures(value: Any) -> Any:
 
 
 def fields_of(columns: Iterable[str]) -> dict[str, str]:
-    """Of those that are no attributes. All columns are looked at: 售价(元) is the price where no 价格 is."""
+    """Of those that are no attributes. All columns are looked at: 售价(元) is the price where no 价格 is, and no other
+    column that may be it as well: of 图片(正面) and 图片(背面) nobody knows."""
     names = {column: _plain_name(column) for column in columns}
-    fields: dict[str, str] = {}
-    for field_of in (_FIELD_OF.get, _field_of_marked, _LAST_FIELD_OF.get):
+    fields = {column: field for column, name in names.items() if (field := _FIELD_OF.get(name))}
+    for field_of in (_field_of_marked, _LAST_FIELD_OF.get):
         taken = set(fields.values())
         found = {column: field_of(name) for column, name in names.items() if column not in fields}
-        fields |= {column: field for column, field in found.items() if field and field not in taken}
+        claims = Counter(found.values())
+        fields |= {
+            column: field for column, field in found.items() if field and field not in taken and claims[field] == 1
+        }
     return fields
 
 
@@ -95,11 +101,13 @@ def _plain_name(column: str) -> str:
 
 
 def _field_of_marked(name: str) -> str | None:
-    """`*货号`, `售价(元)`, `商品名称(必填)`. A price in 万元 or cents is no price as those of other products are."""
+    """`*货号`, `售价(元)`, `商品名称(必填)`. A price in 万元 or cents is no price as those of other products are, nor
+    are 图片(数量) pictures; and 属性(颜色) is one attribute."""
     name = name.strip("*")
     bracket = BRACKET.search(name)
     field = _FIELD_OF_MORE.get(name[: bracket.start()].strip("*") if bracket else name)
-    return None if bracket and field == "price" and OTHER_UNIT.search(bracket[1]) else field
+    is_other = bracket and (OTHER_UNIT if field == "price" else OTHER_THING).search(bracket[1])
+    return None if is_other or (bracket and field == "attributes") else field
 
 
 def has_lost_digits(key: Any) -> bool:

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import logging
 from collections import Counter
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from functools import partial
@@ -19,9 +20,11 @@ from tuwen.pictures.checks import is_stored_as
 from tuwen.pictures.decoder import PictureDecoder
 from tuwen.pictures.download import NONE, Download, NotFetched, PictureFetcher, Validators
 from tuwen.pictures.likeness import likeness_of
-from tuwen.pictures.store import ImageStore
+from tuwen.pictures.store import NOT_STORED, ImageStore
 from tuwen.settings import Settings
 from tuwen.texts import canonical_text
+
+logger = logging.getLogger(__name__)
 
 AT_ONCE = 8
 MOST_HELD_BYTES = 32 * 1024 * 1024  # until the page is written; what is over that waits for the next one
@@ -96,7 +99,8 @@ class PictureReader:
             return RowError(row.line, row.sku, "image", reason)
         except PictureUnreadable as error:  # waited for, it would hold up the import and all behind it
             await self._storing.run(self._images.check)  # raises where the whole store is away: then all of them wait
-            return RowError(row.line, row.sku, "image", error.detail)
+            logger.warning("A picture of line %d is not stored: %s", row.line, error.detail)
+            return RowError(row.line, row.sku, "image", NOT_STORED)
         main, *further = pictures
         return main if row.further is None else main._replace(further=tuple(further))
 

@@ -75,7 +75,7 @@ def _rows(sheet: Any, read_already: list[float]) -> Iterator[SourceRow | BadRow]
             fields = require_usable(columns)
         else:
             row = row_of_cells(number, columns, [_plain(cell) for cell in cells], fields)
-            yield _with_sku_as_kept(row) if isinstance(row, SourceRow) else row
+            yield _with_keys_as_kept(row) if isinstance(row, SourceRow) else row
     if columns is None:
         raise InvalidInput.in_field("file", "has nothing in its first visible sheet")
 
@@ -91,15 +91,18 @@ def _cells(sheet: Any) -> Iterator[Sequence[Any]]:
 
 
 def _with_zeros(cell: Any) -> Any:
-    written = cell.number_format
-    return str(cell.value).zfill(len(written)) if cell.value >= 0 and ZEROS.fullmatch(written) else cell.value
+    """Not of those with more digits than a spreadsheet keeps, some of whose zeros are none."""
+    written, value = cell.number_format, cell.value
+    is_code = 0 <= value < 10**MOST_DIGITS and ZEROS.fullmatch(written)
+    return str(value).zfill(len(written)) if is_code else value
 
 
-def _with_sku_as_kept(row: SourceRow) -> SourceRow:
-    """Excel writes zeros for the digits behind the fifteenth: what it rounded is a float here, which no sku can be."""
-    sku = row.fields.get("sku")
-    if isinstance(sku, int) and len(str(sku)) > MOST_DIGITS and not str(sku)[MOST_DIGITS:].strip("0"):
-        row.fields["sku"] = float(sku)
+def _with_keys_as_kept(row: SourceRow) -> SourceRow:
+    """Excel writes zeros for the digits behind the fifteenth: what it rounded is a float here, which no key can be."""
+    for name in ("sku", "group_id"):
+        key = row.fields.get(name)
+        if isinstance(key, int) and len(str(key)) > MOST_DIGITS and not str(key)[MOST_DIGITS:].strip("0"):
+            row.fields[name] = float(key)
     return row
 
 

@@ -21,6 +21,7 @@ TWO_BYTES = re.compile(rb"[\x81-\xfe][\x40-\x7e\x80-\xfe]")
 # GB2312's common characters, by their sound. Other encodings that GB18030 would take, too, rarely look so.
 COMMON = re.compile(rb"[\xb0-\xd7\xa3\xa1][\xa1-\xfe]")
 LEAST_COMMON, MOST_LINES = 0.6, 0.5
+USUAL, LEAST_USUAL = re.compile("[\u00c0-\u00ff\u0400-\u045f\u2000-\U0010ffff]"), 0.9
 Rows = Iterator[SourceRow | BadRow]
 
 
@@ -51,16 +52,22 @@ def find_encoding(open_file: Callable[[], IO[bytes]]) -> str:
             sample = sample[: sample.rfind(b"\n")] if b"\n" in sample else sample
     lines = [line for line in sample.split(b"\n") if not line.isascii()]
     others = [line for line in lines if not _decodes(line, "utf-8")]
-    mostly_utf8 = len(others) < MOST_LINES * len(lines)
+    mostly_utf8 = len(others) <= MOST_LINES * len(lines)
     # Short words of GB18030 may be UTF-8, too (图片 is), so that the lines that are not decide; but few of them in
-    # what is no GB18030 are lines that were broken, or came from another file.
-    if not others or (mostly_utf8 and not _looks_like_gb18030(others)):
+    # what is no GB18030, or beside what UTF-8 makes words of, are lines that were broken, or came from another file.
+    if not others or (mostly_utf8 and (_has_words_in_utf8(lines) or not _looks_like_gb18030(others))):
         return "utf-8"
     if _looks_like_gb18030(lines):
         return "gb18030"
     if mostly_utf8:
         return "utf-8"
     raise InvalidInput.in_field("file", "is neither UTF-8, UTF-16 nor GB18030 (GBK); save it as UTF-8")
+
+
+def _has_words_in_utf8(lines: list[bytes]) -> bool:
+    """Where the lines of UTF-8 are French, Russian or Chinese, and not what 图片 in GB18030 is in UTF-8: ͼƬ."""
+    text = "".join(line.decode() for line in lines if _decodes(line, "utf-8"))
+    return len(USUAL.findall(text)) >= LEAST_USUAL * sum(1 for each in text if not each.isascii())
 
 
 def _looks_like_gb18030(lines: list[bytes]) -> bool:

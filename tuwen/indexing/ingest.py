@@ -50,6 +50,7 @@ from vector_db import RowKey, VectorDB, new_row_token
 logger = logging.getLogger(__name__)
 
 INGEST_THREADS = 4
+UNEXPECTED = "unexpected"
 DELETED_AT_ONCE = 500  # rows of Milvus, whose ids stand in one expression
 
 
@@ -146,18 +147,22 @@ class Ingestor:
         return len(inserted), [*not_encoded, *rejected]
 
     async def index_each_into(self, index: ServedIndex, product_ids: Sequence[int]) -> tuple[int, list[Failed]]:
-        """As `index_into`; but what fails unexpectedly fails alone, by name, and keeps no other out of the index."""
+        """As `index_into`; but what fails unexpectedly fails alone, by name, and keeps no other out of the index.
+        Raises what all of several fail of: that is no product's."""
         try:
             return await self.index_into(index, product_ids)
-        except AppError:
+        except (AppError, MemoryError):
             raise
         except Exception as error:
             if len(product_ids) == 1:
                 products = await self._threads.run(self._load, product_ids)
-                return 0, [Failed(product, f"unexpected: {error!r}") for product in products]
+                return 0, [Failed(product, f"{UNEXPECTED}: {error!r}") for product in products]
             logger.exception("Unexpected while indexing %d products, which are taken one by one", len(product_ids))
-        parts = [await self.index_each_into(index, [each]) for each in product_ids]
-        return sum(inserted for inserted, _ in parts), [each for _, failed in parts for each in failed]
+            parts = [await self.index_each_into(index, [each]) for each in product_ids]
+            failures = [each for _, failed in parts for each in failed]
+            if sum(each.reason.startswith(UNEXPECTED) for each in failures) == len(product_ids):
+                raise
+        return sum(inserted for inserted, _ in parts), failures
 
     def _load(self, product_ids: Sequence[int]) -> list[ProductRow]:
         with self._database.read() as session:

@@ -37,6 +37,8 @@ STORED_PATH = re.compile(rf"{DERIVED}{HASHED}webp|{HASHED}(?:{'|'.join(MEDIA_TYP
 OWNER_DIGITS = 12
 ASIDE, MARK_DIGITS = "aside", 16
 ASIDE_PATH = re.compile(rf"{ASIDE}/(?P<path>{STORED_PATH.pattern})\.(?P<mark>[0-9a-f]{{{MARK_DIGITS}}})")
+# To callers, of one that raises PictureUnreadable, in whose `detail` buckets and users may stand.
+NOT_STORED = "the picture store does not take this picture; the service's log says why"
 Item = TypeVar("Item")
 
 
@@ -185,10 +187,13 @@ class ImageStore:
             self._move(_aside(each, mark), each)
 
     def remove_aside(self, path: str, mark: str) -> None:
-        """The second step; what an upload has stored anew meanwhile stays."""
-        for each in (*paths_that_go_with(path), path):
+        """The second step; what an upload has stored anew meanwhile stays. Where the first was broken off, what was
+        made of the picture is still in its place."""
+        made = paths_that_go_with(path)
+        left = [] if self._files.exists(path) else made
+        for each in (*left, *(_aside(each, mark) for each in (*made, path))):
             with suppress(FileNotFoundError):
-                self._files.remove(_aside(each, mark))
+                self._files.remove(each)
 
     def list_pages(self, size: int, unlisted: dict[str, str] | None = None) -> Iterator[list[StoredFile]]:
         """This installation's pictures, folder by folder in pages of at most `size`; nothing else that lies there.
