@@ -43,6 +43,17 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def freeze(pid: int) -> None:
+    """Until all of its threads stand still: on a busy machine one of them may answer a request meanwhile."""
+    os.kill(pid, signal.SIGSTOP)
+    threads = Path(f"/proc/{pid}/task")
+
+    def is_frozen() -> bool:
+        return all(stat.read_text().rpartition(")")[2].split()[0] == "T" for stat in threads.glob("*/stat"))
+
+    wait_until(is_frozen, timeout_s=10, what="the process to stand still")
+
+
 def wait_until(condition: Callable[[], bool], *, timeout_s: float = 60.0, what: str) -> None:
     started = time.monotonic()
     while not condition():

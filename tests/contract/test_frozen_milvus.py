@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.contract.test_vector_db import DIM, row
-from tests.processes import wait_until
+from tests.processes import freeze, wait_until
 from tests.promises import require_in_time
 from tests.servers import running_milvus_process
 from tuwen.errors import VectorDBUnavailable
@@ -38,7 +38,7 @@ CALLS: dict[str, Callable[[VectorDB], Any]] = {
 
 @contextmanager
 def frozen(pid: int) -> Iterator[None]:
-    os.kill(pid, signal.SIGSTOP)
+    freeze(pid)
     stopped = Path(f"/proc/{pid}/stat")
     wait_until(lambda: stopped.read_text().rpartition(")")[2].split()[0] == "T", what="all its threads to stand")
     try:

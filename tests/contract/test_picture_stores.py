@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from tests.conftest import picture
-from tests.processes import free_port, wait_until
+from tests.processes import free_port, freeze, wait_until
 from tests.promises import require_in_time
 from tests.s3_proxy import S3Proxy, running_s3_proxy
 from tests.servers import new_bucket, running_s3_process, s3_settings
@@ -312,7 +312,7 @@ def test_a_call_to_s3_is_tried_again_once_at_most(proxy: S3Proxy, behind_proxy: 
 
 @contextmanager
 def frozen(pid: int) -> Iterator[None]:
-    os.kill(pid, signal.SIGSTOP)
+    freeze(pid)
     try:
         yield
     finally:

@@ -15,6 +15,7 @@ from aiokafka.errors import KafkaError, MessageSizeTooLargeError, OutOfOrderSequ
 
 from data_models import DeadLetter, GenerationEvent, ProductEvent
 from orm_models import OutboxRow
+from tests.processes import freeze
 from tests.servers import new_mysql_database, running_kafka_process
 from tuwen.background import running_loops
 from tuwen.database.engine import Database
@@ -334,7 +335,7 @@ def test_no_transaction_waits_for_the_broker(
         run(lambda: scenario("127.0.0.1:9"))
     else:
         with running_kafka_process(tmp_path) as (servers, process):
-            os.kill(process.pid, signal.SIGSTOP)
+            freeze(process.pid)
             try:
                 run(lambda: scenario(servers))
             finally:

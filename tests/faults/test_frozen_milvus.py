@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from tests.conftest import create_product, picture, wait_until_indexed
-from tests.processes import running_api, wait_until
+from tests.processes import freeze, running_api, wait_until
 from tests.promises import require_in_time
 from tests.servers import running_milvus_process
 
@@ -98,7 +98,7 @@ def test_searches_are_refused_in_time_and_everything_else_goes_on(shop: tuple[st
         "list": Caller(url, lambda client: client.get("/product/list"), thawed),
         "generate": Caller(url, draw, thawed),
     }
-    os.kill(milvus, signal.SIGSTOP)
+    freeze(milvus)
     try:
         with (
             ThreadPoolExecutor(SEARCHERS + len(others)) as pool,

@@ -14,7 +14,7 @@ import pytest
 
 from tests.conftest import create_product, picture, wait_until_indexed
 from tests.faults.test_hung_pictures import hanging
-from tests.processes import ROOT, running_api_process, wait_until
+from tests.processes import ROOT, freeze, running_api_process, wait_until
 from tests.servers import running_milvus_process
 
 LOOPS = {
@@ -62,7 +62,7 @@ class Loops:
 
 @contextmanager
 def stopped(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    os.kill(process.pid, signal.SIGSTOP)
+    freeze(process.pid)
     try:
         yield
     finally:
